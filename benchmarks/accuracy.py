@@ -1,0 +1,246 @@
+"""Accuracy of every recipe on published networks: network x recipe x T, beside the ANN.
+
+    python benchmarks/accuracy.py --data FOLDER --out docs/results/accuracy.json          # measures, resumes
+    python benchmarks/accuracy.py --out docs/results/accuracy.json --render               # prints the tables
+
+FOLDER holds `zoo.py` (functions that return trained networks) and `common.py` (loaders of the data sets); both
+are imported from there. Calibration uses training images only, without labels. Each measured cell is written at once,
+so that an interrupted run goes on where it stopped.
+
+`opi` and `baseline` do not depend on T: one run at the largest T gives every column, as the any-time readout.
+The other recipes are compiled for each T. `cos-T` is `cos` with rho = T.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import snnc
+from snnc.recipes import Recipe, recipe
+
+ANYTIME = ("opi", "baseline")
+ALL_T = (1, 2, 4, 8, 16, 32, 64)
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network with the data to calibrate and to score it.
+
+    Attributes:
+        data: name of the data set.
+        model: builds the trained network.
+        recipes: what to run.
+    """
+
+    data: str
+    model: Callable[[ModuleType], nn.Module]
+    recipes: tuple[str, ...]
+
+
+RELU = ("data-free", "baseline", "opi", "cos", "cos-T")
+TRAINED = ("qcfs", "cos", "cos-T")
+TASKS: dict[str, Task] = {
+    "resnet20": Task("cifar-imagenet", lambda z: z.akamaster(20, "resnet20-12fca82f.th"), RELU),
+    "resnet56": Task("cifar-imagenet", lambda z: z.akamaster(56, "resnet56-4bfd9763.th"), RELU),
+    "densenet": Task("cifar-own", lambda z: z.jasonwei(), RELU),
+    "mlperf-resnet8": Task("cifar-raw", lambda z: z.mlperf_resnet8(), RELU),
+    "ds-cnn": Task("kws", lambda z: z.kws(), RELU),
+    **{f"cq-{k}": Task("mnist", lambda z, k=k: z.cq(k, True), TRAINED) for k in ("plain", "dense", "mobilev1")},
+    **{f"cq-{k}": Task("mnist", lambda z, k=k: z.cq(k, True), TRAINED) for k in ("mobilev2", "basic", "bottle")},
+    **{f"cq-{k}-clip": Task("mnist", lambda z, k=k: z.cq(k, False), RELU) for k in ("plain", "dense", "mobilev1")},
+    **{f"cq-{k}-clip": Task("mnist", lambda z, k=k: z.cq(k, False), RELU) for k in ("mobilev2", "basic", "bottle")},
+}
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("SNNC_DATA"), help="folder with zoo.py and common.py"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSON file with every measured cell")
+    parser.add_argument("--networks", default=",".join(TASKS))
+    parser.add_argument("--recipes", default="", help="only these, of what a network is run with")
+    parser.add_argument("--T", default=",".join(map(str, ALL_T)))
+    parser.add_argument("--limit", type=int, default=0, help="first so many test samples; 0: all")
+    parser.add_argument("--calibration", type=int, default=512, help="training samples for calibration")
+    parser.add_argument("--render", action="store_true", help="print the tables and measure nothing")
+    args = parser.parse_args()
+    if args.render:
+        sys.stdout.write(render(read_cells(args.out)))
+        return
+    only = set(filter(None, args.recipes.split(",")))
+    for name in args.networks.split(","):
+        task = TASKS[name]
+        recipes = [r for r in task.recipes if not only or r in only]
+        measure(args, name, task, recipes, sorted(map(int, args.T.split(","))))
+
+
+def measure(args: argparse.Namespace, name: str, task: Task, recipes: list[str], steps: list[int]) -> None:
+    """Runs the missing cells of one network."""
+    model = folder_module(args.data, "zoo")
+    net = task.model(model)
+    calibration, x, y = load(args.data, task.data, args.calibration)
+    if args.limit:
+        x, y = x[: args.limit], y[: args.limit]
+    ann = score(lambda batch: net(batch)[None], x, y)[0]
+    for which in recipes:
+        for group in [steps] if which in ANYTIME else [[T] for T in steps]:
+            known = {(c["network"], c["recipe"], c["T"]): c["samples"] for c in read_cells(args.out)}
+            if all(known.get((name, which, T), 0) >= len(y) for T in group):
+                continue
+            start = time.time()
+            snn = snnc.compile(net, group[-1], chosen(which), calibration, samples=len(calibration))
+            accuracy = score(snn.readout, x, y)
+            seconds = time.time() - start
+            for T in group:
+                cell = {
+                    "network": name,
+                    "recipe": which,
+                    "T": T,
+                    "samples": len(y),
+                    "accuracy": accuracy[T - 1],
+                    "ann": ann,
+                    "latency": str(snn.latency) if group[-1] == T else f"{T} steps (streaming)",
+                    "seconds": round(seconds, 1),
+                    **provenance(),
+                }
+                write_cell(args.out, cell)
+                print(
+                    f"{name} {which} T={T}: {accuracy[T - 1]:.2f} (ANN {ann:.2f}, {len(y)} samples, {seconds:.0f} s)",
+                    flush=True,
+                )
+
+
+def chosen(which: str) -> Recipe:
+    """The recipe behind a column name."""
+    if which != "cos-T":
+        return recipe(which)
+    cos = recipe("cos")
+    return Recipe("cos-T", cos.summary, cos.source, True, cos.pipeline.set("calibrate-offset", rho="T"))
+
+
+@torch.no_grad()
+def score(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> list[float]:
+    """Top-1 in percent after each step, for a function from a batch to `[T, B, classes]`."""
+    hits: Any = 0
+    for batch, label in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        hits = hits + (run(batch).argmax(-1) == label).sum(1)
+    return [100 * int(h) / len(y) for h in hits]
+
+
+def folder_module(folder: Path, name: str) -> ModuleType:
+    """A module of the data folder, under a name of its own."""
+    sys.path.insert(0, str(folder))
+    spec = importlib.util.spec_from_file_location(f"data_{name}", Path(folder) / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"{folder} has no {name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(folder: Path, name: str, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Calibration input (training images), test input and test labels of a data set, normalised."""
+    common = folder_module(folder, "common")
+    if name == "kws":  # one set only: every fifth sample calibrates, the others are scored
+        x, y = common.load_kws()
+        x = torch.tensor((x.astype(np.float32) - common.KWS_ZERO) * common.KWS_SCALE)
+        held = torch.arange(len(x)) % 5 == 0
+        return x[held], x[~held], torch.tensor(y).long()[~held]
+    if name == "mnist":
+        train, _ = common.load_idx("mnist", "train")
+        test, y = common.load_idx("mnist", "test")
+        train, test = train[:, None], test[:, None]
+    else:
+        path = Path(folder) / "cifar10" / "data_batch_1.med.xz"
+        train, _ = common.cifar_unpack(path.read_bytes())
+        test, y = common.load_cifar10("test")
+    prepare = PREPARE[name]
+    return prepare(train[:samples]), prepare(test), torch.tensor(y).long()
+
+
+def normaliser(mean: tuple[float, ...], std: tuple[float, ...], scale: float = 255) -> Callable[[np.ndarray], Tensor]:
+    """From uint8 images to the input that a network was trained on."""
+    m, s = (torch.tensor(v).reshape(-1, 1, 1) for v in (mean, std))
+    return lambda x: (torch.tensor(x).float() / scale - m) / s
+
+
+PREPARE = {
+    "cifar-imagenet": normaliser((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar-own": normaliser((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar-raw": normaliser((0.0,), (1.0,), 1),
+    "mnist": normaliser((0.0,), (1.0,)),
+}
+
+
+def provenance() -> dict[str, str]:
+    """Where and when a cell was measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    cores = f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return {"commit": commit.stdout.strip(), "machine": cores, "date": time.strftime("%Y-%m-%d")}
+
+
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """Every cell measured so far."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def write_cell(path: Path, cell: dict[str, Any]) -> None:
+    """Adds a cell, in the place of one with fewer samples; the file is written whole."""
+    key = ("network", "recipe", "T")
+    cells = [c for c in read_cells(path) if any(c[k] != cell[k] for k in key)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([*cells, cell], indent=1) + "\n")
+    temporary.replace(path)
+
+
+def render(cells: list[dict[str, Any]]) -> str:
+    """One Markdown table a network; a cell on fewer samples than the network's most is marked."""
+    lines = []
+    for name in dict.fromkeys(c["network"] for c in cells):
+        mine = [c for c in cells if c["network"] == name]
+        most = max(c["samples"] for c in mine)
+        columns = sorted({c["T"] for c in mine})
+        ann = next(c["ann"] for c in mine if c["samples"] == most)
+        lines += ["", f"### {name}: ANN {ann:.2f} % ({most:,} test samples)", ""]
+        lines += ["| recipe | " + " | ".join(f"T={T}" for T in columns) + " | latency at the largest T |"]
+        lines += ["|---|" + "---|" * (len(columns) + 1)]
+        for which in dict.fromkeys(c["recipe"] for c in mine):
+            row = {c["T"]: c for c in mine if c["recipe"] == which}
+            texts = [spell(row[T], most) if T in row else "" for T in columns]
+            lines += [f"| `{which}` | " + " | ".join(texts) + f" | {row[max(row)]['latency']} |"]
+        few = sorted({(c["samples"], c["ann"]) for c in mine if c["samples"] < most})
+        lines += [
+            "",
+            *(f"(n): first n test samples, on which the ANN has {a:.2f} % at n = {n}." for n, a in few),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def spell(cell: dict[str, Any], most: int) -> str:
+    """A cell of a table."""
+    mark = "" if cell["samples"] == most else f" ({cell['samples']})"
+    return f"{cell['accuracy']:.2f}{mark}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""snnc compiles trained neural networks into spiking networks that need few time steps.
+
+>>> import snnc
+>>> net = snnc.compile(model, T=8, recipe="cos", calibration=loader)
+>>> logits = net(x)
+>>> snnc.save(net, "model.snn")
+"""
+
+__version__ = "0.1.0"
+
+from snnc.api import compile, load, save
+from snnc.capture import capture
+from snnc.errors import SnncError
+from snnc.evaluate import evaluate
+from snnc.graph import Stage, verify
+from snnc.network import Network
+from snnc.passes import PASSES
+from snnc.pipeline import Context, Pass, Pipeline, Record
+from snnc.recipes import recipe
+
+__all__ = [
+    "PASSES",
+    "Context",
+    "Network",
+    "Pass",
+    "Pipeline",
+    "Record",
+    "SnncError",
+    "Stage",
+    "capture",
+    "compile",
+    "evaluate",
+    "load",
+    "recipe",
+    "save",
+    "verify",
+]

@@ -1,0 +1,165 @@
+"""The Python interface: `compile`, `load`, `save`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+import snnc
+from snnc.artifact import unpack_graph
+from snnc.backends import BACKENDS
+from snnc.capture import capture
+from snnc.data import as_batches
+from snnc.dialect import ACTIVATIONS
+from snnc.errors import LoadError, RecipeError
+from snnc.files import load_torch, sniff
+from snnc.graph import Stage, calls
+from snnc.network import CHUNK, Network
+from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
+from snnc.portable import Portable, load_portable
+from snnc.recipes import Recipe
+from snnc.recipes import recipe as find_recipe
+
+
+def compile(
+    model: nn.Module | torch.export.ExportedProgram,
+    T: int = 8,
+    recipe: str | Path | Recipe | Pipeline | None = None,
+    calibration: Any = None,
+    *,
+    samples: int = 512,
+    input_shape: tuple[int, ...] | None = None,
+    seed: int = 0,
+    chunk: int = CHUNK,
+    callbacks: Iterable[Callback] = (),
+    track: Callable[..., Iterator[Any]] = no_progress,
+) -> Network:
+    """Compiles a trained network into a spiking one.
+
+    Args:
+        model: a trained module or exported program. It is not changed.
+        T: time steps, >= 1.
+        recipe: name, TOML file, `Recipe` or `Pipeline`. None: "qcfs" for a network trained with clip-quantised
+            activations; "cos" where there is calibration data; otherwise "data-free".
+        calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
+            `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
+        samples: calibration samples used at most.
+        input_shape: shape of one sample, without batch. Needed only where nothing else tells it.
+        seed: seed of every random choice.
+        chunk: rows (time steps x samples) that the network holds in memory at once.
+        callbacks: called before the first pass and after each one.
+        track: wraps iterables to show progress.
+
+    Returns:
+        An ordinary `nn.Module` in eval mode: `net(x)` gives `[B, classes]`, the readout of the mean over time.
+
+    Raises:
+        Unsupported: the model holds something that cannot be converted; lists every blocker.
+        RecipeError: unknown recipe, pass or option.
+        DataError: calibration data that cannot be used.
+        PassFailed: a pass broke.
+    """
+    if isinstance(T, bool) or not isinstance(T, int) or T < 1:
+        raise RecipeError(f"T is {T!r}.", "a whole number of time steps, 1 or more, such as 8")
+    batches = collect(calibration, samples) if calibration is not None else None
+    if batches:
+        input_shape = input_shape or tuple(batches[0].shape[1:])
+    graph = capture(model, input_shape)
+    chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
+    pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
+    context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
+    result = pipeline.run(graph, context, callbacks=callbacks)
+    if result.stage is not Stage.SPIKING:
+        raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
+    label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
+    return Network(result.graph, history(label, result, context, batches), chunk)
+
+
+def default_recipe(graph: fx.GraphModule, data: bool) -> str:
+    """The recipe for a network when the user names none."""
+    if not any(calls(graph, *ACTIVATIONS)):
+        return "qcfs"
+    return "cos" if data else "data-free"
+
+
+def collect(calibration: Any, samples: int) -> list[Tensor]:
+    """At most `samples` samples of calibration data as a list of float batches."""
+    if samples < 1:
+        raise RecipeError(f"The number of calibration samples is {samples}.", "1 or more")
+    found: list[Tensor] = []
+    for batch in as_batches(calibration):
+        found.append(batch[: samples - sum(map(len, found))])
+        if sum(map(len, found)) >= samples:
+            break
+    # Small equal batches keep the sweep's memory flat whatever the loader's batch size was.
+    return list(torch.cat(found).split(64))
+
+
+def history(label: Recipe, result: Result, context: Context, batches: list[Tensor] | None) -> dict[str, Any]:
+    """How a network was made, as plain data for its file."""
+    return {
+        "recipe": label.name,
+        "recipe_text": label.to_toml(),
+        "T": context.T,
+        "seed": context.seed,
+        "calibration_samples": sum(map(len, batches or [])),
+        "input_shape": list(context.input_shape) if context.input_shape else None,
+        "versions": {"snnc": snnc.__version__, "torch": str(torch.__version__)},
+        "records": [
+            {
+                "name": r.name,
+                "options": r.options,
+                "sites": r.sites,
+                "stage": str(r.stage),
+                "seconds": r.seconds,
+                "error": r.error,
+                "notes": list(r.notes),
+            }
+            for r in result.records
+        ],
+    }
+
+
+def save(network: Network, path: str | Path, backend: str | None = None) -> Path:
+    """Writes a spiking network, whole or not at all.
+
+    Args:
+        network: what `snnc.compile` gave.
+        path: the file.
+        backend: "torch" (graph file) or "pt2"; by the suffix of `path` where None.
+
+    Returns:
+        The path.
+
+    Raises:
+        RecipeError: no such backend.
+        WriteError: the file cannot be written.
+    """
+    path = Path(path)
+    if backend is None:
+        backend = next((b.name for b in BACKENDS.values() if b.suffix == path.suffix), "torch")
+    BACKENDS[choose(backend, BACKENDS, "backend")].emit(network, path)
+    return path
+
+
+def load(path: str | Path, chunk: int = CHUNK) -> Network | Portable:
+    """A spiking network from a file that `save` or `snnc compile` wrote.
+
+    Args:
+        path: a graph file, or an emitted `.pt2` (which runs, but cannot be looked into or edited).
+        chunk: rows (time steps x samples) in memory at once.
+
+    Raises:
+        LoadError: not such a file, or broken.
+    """
+    path = Path(path)
+    if sniff(path) == "pt2":
+        return load_portable(path, chunk)
+    graph, stage, info = unpack_graph(load_torch(path), f"'{path}'")
+    if stage is not Stage.SPIKING:
+        raise LoadError(f"'{path}' holds a graph of stage {stage}, not a spiking network.", "'snnc compile' on it")
+    return Network(graph, info, chunk)

@@ -1,0 +1,157 @@
+"""The data set: arrays as stored, normalised batch by batch.
+
+Images stay uint8, a quarter of their size as float32, until a batch is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snnc.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples as stored, with what turns them into the network's input.
+
+    Attributes:
+        x: `[N, C, H, W]` (or `[N, features]`, ...), any integer, bool or float dtype.
+        y: `[N]` int64 class numbers from 0, or None.
+        mean: subtracted after scaling; one number, or one per channel (axis 1). None: nothing.
+        std: divided by after `mean`; likewise.
+        scale: what integer values are divided by; 255 makes uint8 images 0..1. Floats are taken as they are.
+        source: where the data came from, for reports.
+
+    Raises:
+        DataError: on construction, when the arrays cannot be used together.
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    scale: float = 1.0
+    source: str = "data"
+
+    def __post_init__(self) -> None:
+        x, where = self.x, self.source
+        if x.dtype.kind not in "buif":
+            raise DataError(f"{where}: `x` has dtype {x.dtype}, which is not numeric.", "store uint8 or float32")
+        if x.ndim < 2:
+            raise DataError(f"{where}: `x` has shape {x.shape}, without a batch axis.", "store it as (N, C, H, W)")
+        if x.size == 0:
+            raise DataError(f"{where}: no samples: `x` has shape {x.shape}.", "give at least one")
+        bad = _first_nonfinite(x) if x.dtype.kind == "f" else None
+        if bad is not None:
+            raise DataError(f"{where}: sample {bad} holds NaN or infinity (in float32).", "clean the data")
+        if self.y is not None:
+            object.__setattr__(self, "y", class_numbers(self.y, len(x), where))
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if len(values) not in (1, x.shape[1]) or not all(map(math.isfinite, values)):
+                raise DataError(
+                    f"{where}: {name} {values} does not fit {x.shape[1]} channels.",
+                    "give one number, or one each",
+                )
+            if name == "std" and min(values) <= 0:
+                raise DataError(f"{where}: std {values} is not positive.", "give the standard deviation per channel")
+        if not (self.scale > 0 and math.isfinite(self.scale)):
+            raise DataError(f"{where}: scale {self.scale} is not positive.", "255 for uint8 images, 1 for raw values")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch axis."""
+        return tuple(self.x.shape[1:])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Batches in order: inputs `[B, ...]` float32, normalised, and labels `[B]` int64 or None.
+
+        Args:
+            size: samples per batch; the last may be smaller.
+        """
+        if size < 1:
+            raise DataError(f"A batch of {size} samples is empty.", "a size of 1 or more")
+        per_channel = (1, -1) + (1,) * (self.x.ndim - 2)
+        mean, std = (
+            None if v is None else torch.tensor(v, dtype=torch.float32).view(per_channel) for v in (self.mean, self.std)
+        )
+        for i in range(0, len(self), size):
+            # np.array copies, so no caller can change the stored data through a batch.
+            x = torch.from_numpy(np.array(self.x[i : i + size], dtype=np.float32))
+            if self.x.dtype.kind != "f" and self.scale != 1:
+                x.div_(self.scale)
+            if mean is not None:
+                x.sub_(mean)
+            if std is not None:
+                x.div_(std)
+            yield x, None if self.y is None else torch.from_numpy(np.array(self.y[i : i + size]))
+
+    def limit(self, n: int) -> Dataset:
+        """The first `n` samples, or all where there are fewer."""
+        if n < 1:
+            raise DataError(f"A limit of {n} leaves no samples.", "a limit of 1 or more")
+        return self._take(slice(n))
+
+    def sample(self, n: int, seed: int = 0) -> Dataset:
+        """`n` samples drawn without replacement, in their stored order; all where there are fewer.
+
+        The same `seed` draws the same samples.
+        """
+        if n >= len(self):
+            return self
+        if n < 1:
+            raise DataError(f"A sample of {n} is empty.", "a sample of 1 or more")
+        return self._take(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+
+    def _take(self, index: slice | np.ndarray) -> Dataset:
+        return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+
+
+def require_labels(data: Dataset, why: str) -> np.ndarray:
+    """The labels `[N]` int64.
+
+    Args:
+        data: the data set.
+        why: what needs them, as the end of "labels are needed ...", such as "to measure accuracy".
+
+    Raises:
+        DataError: when there are none.
+    """
+    if data.y is None:
+        raise DataError(f"{data.source} has no labels, and labels are needed {why}.", "data with `y`")
+    return data.y
+
+
+def class_numbers(y: np.ndarray, count: int, where: str) -> np.ndarray:
+    """Labels `[count]` as int64, or a `DataError` that begins with `where` and says why they cannot be."""
+    if y.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels have dtype {y.dtype}, not an integer one.", 'y.astype("int64")')
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise DataError(f"{where}: labels have shape {y.shape}, not (N,).", "class numbers, such as y.argmax(1)")
+    if len(y) != count:
+        raise DataError(f"{where}: {count} inputs but {len(y)} labels.", "one label per input")
+    if y.size and y.min() < 0:
+        raise DataError(f"{where}: a label is negative ({y.min()}).", "class numbers from 0")
+    return y.astype(np.int64)
+
+
+def _first_nonfinite(x: np.ndarray) -> int | None:
+    """Index of the first sample that is not finite as float32, which is what the network will see."""
+    with np.errstate(over="ignore"):
+        good = np.isfinite(x.astype(np.float32, copy=False))
+    if good.all():
+        return None
+    return int(good.reshape(len(x), -1).all(axis=1).argmin())

@@ -1,0 +1,105 @@
+"""Measuring a spiking network on labelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from snnc.data import labelled_batches
+from snnc.errors import DataError
+from snnc.meter import Meter
+from snnc.network import Latency, Network
+from snnc.pipeline import no_progress
+from snnc.portable import Portable
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured. Percentages are 0..100; lists run over the steps 1..T.
+
+    Attributes:
+        samples: how many were scored.
+        accuracy: top-1 of the spiking network, read out after each step.
+        ann_accuracy: top-1 of the original network, or None.
+        agreement: share of samples on which both predict the same class, after each step, or None.
+        rates: spikes per neuron and step, by neuron layer; like the next three, empty or None for an exported program,
+            which cannot be looked into.
+        spikes: spikes per sample over the whole run.
+        operations: synaptic operations per sample over the whole run.
+        macs: multiply-accumulates of the same layers in the ANN, per sample.
+        latency: steps from input to readout.
+    """
+
+    samples: int
+    accuracy: list[float]
+    ann_accuracy: float | None
+    agreement: list[float] | None
+    rates: dict[str, float]
+    spikes: float | None
+    operations: float | None
+    macs: float | None
+    latency: Latency
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network | Portable,
+    data: Any,
+    ann: nn.Module | None = None,
+    track: Callable[..., Iterator[Any]] = no_progress,
+) -> Evaluation:
+    """Scores a network after every step, beside the ANN where one is given.
+
+    The accuracy after step t < T is that of this network read early; a network compiled for that t may do better, since
+    thresholds and calibration depend on T.
+
+    Args:
+        network: a compiled network.
+        data: labelled data: a `snnc.data.Dataset`, or a loader of `(x, y)` pairs or dicts.
+        ann: the original network.
+        track: wraps an iterable to show progress.
+
+    Raises:
+        DataError: no labels, no samples, samples that do not fit, or labels that the network has no class for.
+    """
+    meter = Meter(network.graph) if isinstance(network, Network) else None
+    correct = torch.zeros(network.T, dtype=torch.long)
+    same = torch.zeros(network.T, dtype=torch.long)
+    ann_correct = samples = 0
+    for x, y in track(labelled_batches(data), "evaluating"):
+        guess = network.readout(x, observe=meter) if isinstance(network, Network) else network.readout(x)
+        if guess.dim() != 3:
+            raise DataError(f"The network's output has shape {tuple(guess.shape[1:])} per step, not [B, classes].")
+        if int(y.max()) >= guess.shape[-1]:
+            raise DataError(
+                f"A label is {int(y.max())}, and the network has {guess.shape[-1]} classes.",
+                "labels from 0 to classes - 1",
+            )
+        classes = guess.argmax(-1)
+        correct += (classes == y).sum(1)
+        samples += len(y)
+        if ann is not None:
+            wanted = ann(x).argmax(-1)
+            ann_correct += int((wanted == y).sum())
+            same += (classes == wanted).sum(1)
+    if not samples:
+        raise DataError("The data holds no sample.", "a data set with at least one sample")
+    return Evaluation(
+        samples=samples,
+        accuracy=[100 * int(c) / samples for c in correct],
+        ann_accuracy=None if ann is None else 100 * ann_correct / samples,
+        agreement=None if ann is None else [100 * int(c) / samples for c in same],
+        rates=meter.rates() if meter else {},
+        spikes=sum(meter.spikes.values()) / samples if meter else None,
+        operations=sum(meter.operations.values()) / samples if meter else None,
+        macs=sum(meter.macs.values()) if meter else None,
+        latency=network.latency,
+    )

@@ -1,0 +1,156 @@
+"""The door for exported programs: the ATen ops that `torch.export` writes, by the names that the other door uses.
+
+After `run_decompositions({})` an exported program has no in-place operations and one spelling of each op, most of them
+with the name and arguments of a torch function; the table here holds the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+
+from snnc import layers, routes, spellings
+from snnc.errors import Blocker, Unsupported
+from snnc.lowering import Batch, Lowering, Site, Spelling, innermost
+from snnc.operations import SPELLINGS
+from snnc.walk import walk
+
+
+def _norm(at: Site, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any:
+    return (layers.batch_norm(at, x, mean, var, weight, bias, eps=eps),)
+
+
+def _batch_norm(
+    at: Site, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float, *_: Any
+) -> Any:
+    return layers.batch_norm(at, x, mean, var, weight, bias, training, eps=eps)
+
+
+def _norm_in_training(at: Site, x: Any, *_: Any) -> Any:
+    at.refuse("normalises with the statistics of each batch", "export the network after model.eval()")
+
+
+def _upsample(at: Site, x: Any, size: Any, scales: Any = None, *more: Any) -> Any:
+    if isinstance(scales, float):
+        scales = [scales, *more]
+    known = isinstance(scales, list) and all(s is not None for s in scales)
+    return layers.interpolate(at, x, None, scales) if known else layers.interpolate(at, x, size)
+
+
+def _smooth(mode: str) -> Spelling:
+    return lambda at, x, *_: layers.interpolate(at, x, mode=mode)
+
+
+def _padding(mode: str) -> Spelling:
+    return lambda at, x, pad: routes.pad(at, x, pad, mode)
+
+
+def _first(spelling: Spelling) -> Spelling:
+    return lambda at, *args: (spelling(at, *args),)
+
+
+def _constant_pad(at: Site, x: Any, pad: Any, value: Any = 0) -> Any:
+    return routes.pad(at, x, pad, "constant", value)
+
+
+def _head(cls: Any) -> Spelling:
+    return lambda at, x, dim, *_: spellings.head(cls)(at, x, dim)
+
+
+def _expand(at: Site, x: Any, sizes: Any, **_: Any) -> Any:
+    have = (-1, *at.known(x))
+    if len(sizes) != len(have) or any(s not in (-1, h) for s, h in zip(sizes[1:], have[1:], strict=True)):
+        at.refuse("repeats a value over a larger shape", "give both operands the same shape")
+    return x
+
+
+ATEN: dict[str, Spelling] = {
+    **SPELLINGS,
+    "_native_batch_norm_legit_no_training": _norm,
+    "_native_batch_norm_legit": _norm_in_training,
+    "_native_batch_norm_legit_functional": _norm_in_training,
+    "batch_norm": _batch_norm,
+    "convolution": layers.convolution,
+    "slice": routes.slice_,
+    "split_with_sizes": routes.split,
+    "_unsafe_view": routes.reshape,
+    "_unsafe_index": lambda at, *_: at.refuse("is indexed by data", "use slices with constant bounds"),
+    "expand": _expand,
+    "sym_size": routes.size,
+    "constant_pad_nd": _constant_pad,
+    "_softmax": _head(nn.Softmax),
+    "_log_softmax": _head(nn.LogSoftmax),
+    "_to_copy": spellings.to,
+    "_adaptive_avg_pool2d": SPELLINGS["adaptive_avg_pool2d"],
+    "_adaptive_avg_pool3d": SPELLINGS["adaptive_avg_pool3d"],
+    "max_pool2d_with_indices": _first(SPELLINGS["max_pool2d"]),
+    "max_pool3d_with_indices": _first(SPELLINGS["max_pool3d"]),
+    "adaptive_max_pool1d": _first(SPELLINGS["adaptive_max_pool1d"]),
+    "adaptive_max_pool2d": _first(SPELLINGS["adaptive_max_pool2d"]),
+    "adaptive_max_pool3d": _first(SPELLINGS["adaptive_max_pool3d"]),
+    **{f"upsample_nearest{d}d": _upsample for d in (1, 2, 3)},
+    **{f"upsample_{mode}": _smooth(mode) for mode in ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")},
+    **{f"reflection_pad{d}d": _padding("reflect") for d in (1, 2, 3)},
+    **{f"replication_pad{d}d": _padding("replicate") for d in (1, 2, 3)},
+    **dict.fromkeys(("alias", "lift_fresh_copy", "sym_constrain_range"), layers.keep),
+}
+
+
+def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -> ExportedProgram:
+    """Exports a live model, its batch left open where the model allows that."""
+    x = torch.randn((2, *input_shape), dtype=like.dtype, device=like.device)
+    sizes = {0: torch.export.Dim.AUTO}
+    with torch.no_grad():
+        return torch.export.export(model, (x,), dynamic_shapes=(sizes,), strict=False)
+
+
+def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, tuple[int, ...]]:
+    """Lowers an exported program. Gives what was built, its result, and the shape of one sample.
+
+    Raises:
+        Unsupported: the program does not take one tensor, or gives more than one.
+    """
+    program = program.run_decompositions({})
+    signature = program.graph_signature
+    values = {**program.state_dict, **program.constants}
+    constants: dict[str, Any] = {}
+    entries: list[str] = []
+    for spec in signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            if isinstance(spec.arg, ConstantArgument):
+                constants[spec.arg.name] = spec.arg.value
+            else:
+                entries.append(spec.arg.name)
+        else:
+            value = values.get(str(spec.target))
+            constants[spec.arg.name] = value.detach() if isinstance(value, torch.Tensor) else value
+    blockers = [
+        Blocker(name, "input", "is a second input", "export a module with one input, and fix the others inside it")
+        for name in entries[1:]
+    ]
+    outputs = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    if len(outputs) != 1 or not program.call_spec.out_spec.is_leaf():
+        blockers.append(Blocker("output", "output", "is not one tensor", "return the logits alone"))
+    blockers += [
+        Blocker(str(spec.target), "buffer", "is changed at each call", "export the network after model.eval()")
+        for spec in signature.output_specs
+        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+    ]
+    if blockers or not entries:
+        none = Blocker("input", "input", "the program has no input", "export a module that takes one tensor")
+        raise Unsupported.of(blockers or [none])
+    entry = next(n for n in program.graph.nodes if n.name == entries[0])
+    batch, *sizes = entry.meta["val"].shape
+    if not all(isinstance(n, int) for n in sizes):
+        open_sizes = Blocker(entry.name, "input", "has sizes that are left open", "export with only the batch dynamic")
+        raise Unsupported.of([open_sizes])
+    shape = tuple(int(n) for n in sizes)
+    like = entry.meta["val"].new_empty(()) if False else torch.empty((), dtype=entry.meta["val"].dtype)
+    lowering = Lowering(shape, None, like)
+    lowering.batch = batch if isinstance(batch, int) else None
+    result = walk(lowering, program.graph, None, constants, ATEN)[0]
+    return lowering, result, shape

@@ -1,0 +1,12 @@
+"""Files: what users bring is loaded without running anything in it, what snnc writes is written whole.
+
+No path here unpickles freely. Torch files go through torch's restricted unpickler with an allow-list of
+`torch.nn` classes; `.pt2` archives are rebuilt from the members and fields that are known to be data.
+"""
+
+from snnc.files.loading import load_model
+from snnc.files.sniffing import sniff
+from snnc.files.torchfile import load_torch
+from snnc.files.writing import atomic_write
+
+__all__ = ["atomic_write", "load_model", "load_torch", "sniff"]

@@ -1,0 +1,94 @@
+"""Counts spikes and synaptic operations while a network runs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.dialect import WEIGHTED
+from snnc.graph import calls, module_of, phases
+from snnc.neurons import Neuron
+from snnc.temporal import Decode
+
+
+def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
+    """Connections that leave each input of a layer, borders counted as they are: `[1, C, ...]` for one sample.
+
+    Its sum is the number of multiply-accumulate operations of the layer.
+    """
+    ones = copy.deepcopy(layer)
+    ones.weight = nn.Parameter(torch.ones_like(layer.weight, dtype=torch.float64), requires_grad=False)
+    ones.bias = None
+    with torch.enable_grad():
+        x = torch.zeros((1, *shape), dtype=torch.float64, device=layer.weight.device, requires_grad=True)
+        (grad,) = torch.autograd.grad(ones(x).sum(), x)
+    return grad
+
+
+@dataclass
+class Meter:
+    """An observer (`Network.readout(x, observe=meter)`) that adds up what it sees.
+
+    A synaptic operation (SOP) is one nonzero input of a layer inside time, or of the readout, on one of its
+    connections, at one step. Layers before the first neuron work on the analog input and are counted as multiply-accumulates, once a
+    sample, since their current is constant in time.
+
+    Attributes:
+        spikes: by neuron layer, over all samples and steps.
+        sites: by neuron layer, neurons x samples x steps.
+        operations: by layer with weights, synaptic operations over all samples and steps.
+        macs: by layer with weights, multiply-accumulates of the ANN for one sample.
+    """
+
+    graph: fx.GraphModule
+    spikes: dict[str, int] = field(default_factory=dict)
+    sites: dict[str, int] = field(default_factory=dict)
+    operations: dict[str, float] = field(default_factory=dict)
+    macs: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._phase = phases(self.graph)
+        self._fans: dict[str, Tensor] = {}
+        self._layers: dict[fx.Node, list[fx.Node]] = {}
+        for node, _ in calls(self.graph, *WEIGHTED):
+            if self._phase[node] == "in":
+                self._layers.setdefault(node.all_input_nodes[0], []).append(node)
+        self._decodes: dict[fx.Node, list[fx.Node]] = {}
+        for node, _ in calls(self.graph, Decode):
+            self._decodes.setdefault(node.all_input_nodes[0], []).append(node)
+
+    def __call__(self, node: fx.Node, value: Tensor, steps: int) -> None:
+        """See `snnc.runtime.runner.Observer`."""
+        if isinstance(module_of(self.graph, node), Neuron):
+            name = node.name
+            self.spikes[name] = self.spikes.get(name, 0) + int(torch.count_nonzero(value))
+            self.sites[name] = self.sites.get(name, 0) + value.numel()
+        for layer in self._layers.get(node, ()):
+            self._count(layer, value)
+        for decode in self._decodes.get(node, ()):
+            self._follow(decode, value)
+
+    def _follow(self, node: fx.Node, value: Tensor) -> None:
+        """Carries single steps through what lies between the last neuron and the readout layers."""
+        for user in node.users:
+            module = module_of(self.graph, user) if user.op == "call_module" else None
+            if isinstance(module, WEIGHTED):
+                self._count(user, value)
+            elif module is not None and len(user.all_input_nodes) == 1:
+                self._follow(user, module(value))
+
+    def _count(self, layer: fx.Node, value: Tensor) -> None:
+        name = layer.name
+        if name not in self._fans:
+            self._fans[name] = fan_out(module_of(self.graph, layer), tuple(value.shape[1:]))
+            self.macs[name] = float(self._fans[name].sum())
+        active = (value != 0).sum(0, dtype=torch.float64)
+        self.operations[name] = self.operations.get(name, 0.0) + float((active * self._fans[name][0]).sum())
+
+    def rates(self) -> dict[str, float]:
+        """Spikes per neuron and step, by neuron layer."""
+        return {name: self.spikes[name] / self.sites[name] for name in self.spikes}

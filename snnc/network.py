@@ -1,0 +1,146 @@
+"""A finished spiking network: an ordinary `nn.Module` around a spiking graph, with its history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.errors import DataError
+from snnc.graph import Stage, calls, module_of, verify, view
+from snnc.neurons import Neuron, OffsetIF
+from snnc.runtime.runner import Observer, Runner
+
+CHUNK = 256  # rows of `steps * samples`: a few tens of megabytes for CIFAR-sized networks
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one sample takes, in time steps, under the schedule that the network needs.
+
+    Attributes:
+        schedule: "streaming": all layers advance at each step; "layer-synchronous": a layer waits for the whole
+            output of the one before it.
+        T: steps that are read out. Published tables call this T.
+        rho: extra steps of pre-simulation in each layer (0 where there is none).
+        depth: neuron layers on the longest path.
+        steps: steps from the first input to the readout: T when streaming, otherwise the sum over the layers of the
+            longest path of what each takes.
+    """
+
+    schedule: str
+    T: int
+    rho: int
+    depth: int
+    steps: int
+
+    def __str__(self) -> str:
+        if self.schedule == "streaming":
+            return f"{self.steps} steps (streaming)"
+        return f"{self.steps} steps (layer-synchronous: {self.depth} layers x {self.steps // self.depth})"
+
+
+class Network(nn.Module):
+    """A spiking network. A pure function: no state is kept between calls and there is nothing to reset.
+
+    `net(x)` gives `[B, classes]`, the readout of the mean over T steps, for any batch size.
+
+    Attributes:
+        graph: the spiking graph; `graph(x)` gives the same output, with all `T * B` rows in memory at once.
+        info: how the network was made, as plain data: recipe, T, versions, pass records.
+        chunk: rows (time steps x samples) in memory at once. Larger batches, and longer T, run in several rounds.
+            A layer-synchronous network holds at least one sample's T steps.
+    """
+
+    def __init__(self, graph: fx.GraphModule, info: dict[str, Any], chunk: int = CHUNK) -> None:
+        super().__init__()
+        verify(graph, Stage.SPIKING)
+        self.graph = graph
+        self.info = info
+        self.chunk = chunk
+        self.eval()
+
+    @property
+    def T(self) -> int:
+        """Steps that are read out."""
+        return Runner(self.graph).read
+
+    @property
+    def latency(self) -> Latency:
+        """Steps from input to readout, under the schedule that the network needs."""
+        net = view(self.graph)
+        cost = {node: module.steps for node, module in calls(self.graph, Neuron)}
+        for source, target in net.edges:
+            net[source][target]["steps"] = cost.get(target, 0)
+        path = nx.dag_longest_path(net, weight="steps")
+        layers = [node for node in path if node in cost]
+        runner = Runner(self.graph)
+        rho = max((m.rho * m.iterations for _, m in calls(self.graph, OffsetIF)), default=0)
+        if runner.streaming:
+            return Latency("streaming", runner.read, 0, len(layers), runner.read)
+        return Latency("layer-synchronous", runner.read, rho, len(layers), sum(cost[node] for node in layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output after T steps: input `[B, ...]` to `[B, classes]`.
+
+        Raises:
+            DataError: the input is not floating-point, holds NaN or infinity, or has the wrong shape.
+        """
+        return torch.cat([self._run(part, False) for part in self._parts(x)])
+
+    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+        """Output after each step (any-time readout): `[B, ...]` to `[T, B, classes]`.
+
+        Args:
+            x: input.
+            observe: called with each node inside time, its value `[steps * b, ...]`, and the number of steps.
+        """
+        return torch.cat([self._run(part, True, observe) for part in self._parts(x)], 1)
+
+    def stream(self, x: Tensor) -> Iterator[Tensor]:
+        """Runs step by step, as a chip does; gives the output `[B, classes]` after each step.
+
+        Raises:
+            SnncError: the network is layer-synchronous.
+        """
+        x = checked(x, self.info.get("input_shape"))
+        with torch.no_grad():
+            yield from Runner(self.graph).run(x, window=1, anytime=True)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        runner = Runner(self.graph)
+        return checked(x, self.info.get("input_shape")).split(max(1, self.chunk // runner.T))
+
+    def _run(self, part: Tensor, anytime: bool, observe: Observer | None = None) -> Tensor:
+        runner = Runner(self.graph)
+        window = max(1, self.chunk // len(part)) if runner.streaming else runner.T
+        return runner.run(part, window, anytime, observe)
+
+    def neurons(self) -> list[tuple[str, Neuron]]:
+        """Every neuron layer with its name, in order."""
+        return [(node.name, module_of(self.graph, node)) for node, _ in calls(self.graph, Neuron)]
+
+
+def checked(x: Tensor, wanted: list[int] | None) -> Tensor:
+    """A network's input, if it can be trusted.
+
+    Raises:
+        DataError: the input is not floating-point, is empty, holds NaN or infinity, or has the wrong shape.
+    """
+    if wanted and tuple(x.shape[1:]) != tuple(wanted):
+        raise DataError(
+            f"The input has shape {tuple(x.shape)}; the network takes [B, {', '.join(map(str, wanted))}].",
+            "a batch dimension in front, and samples of the shape that it was trained on",
+        )
+    if not x.is_floating_point():
+        raise DataError(f"The input is {x.dtype}, not floating-point.", "x.float(), normalised as in training")
+    if not len(x):
+        raise DataError("The input is an empty batch.", "at least one sample")
+    # NaN never reaches a threshold: the neuron would stay silent and nobody would notice.
+    if not torch.isfinite(x).all():
+        raise DataError("The input holds NaN or infinity.", "clean data")
+    return x

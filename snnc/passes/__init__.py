@@ -1,0 +1,36 @@
+"""Every pass that ships with snnc, by name. A new pass is a file here and a row below."""
+
+from __future__ import annotations
+
+from snnc.passes.calibrate_offset import CalibrateOffset
+from snnc.passes.fold_batchnorm import FoldBatchNorm
+from snnc.passes.insert_neurons import InsertNeurons
+from snnc.passes.normalize_thresholds import NormalizeThresholds
+from snnc.passes.quantize_activations import QuantizeActivations
+from snnc.passes.scale_thresholds import ScaleThresholds
+from snnc.passes.set_initial_potential import SetInitialPotential
+from snnc.pipeline import Pass
+
+PASSES: dict[str, type[Pass]] = {
+    cls.name: cls
+    for cls in (
+        FoldBatchNorm,
+        QuantizeActivations,
+        ScaleThresholds,
+        NormalizeThresholds,
+        InsertNeurons,
+        SetInitialPotential,
+        CalibrateOffset,
+    )
+}
+
+__all__ = [
+    "PASSES",
+    "CalibrateOffset",
+    "FoldBatchNorm",
+    "InsertNeurons",
+    "NormalizeThresholds",
+    "QuantizeActivations",
+    "ScaleThresholds",
+    "SetInitialPotential",
+]

@@ -1,0 +1,61 @@
+"""Offset-spike calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import fx
+
+from snnc.errors import RecipeError
+from snnc.graph import Stage, calls, replace
+from snnc.neurons import IF, OffsetIF
+from snnc.pipeline import Context, Pass
+from snnc.temporal import Decode, Encode, Temporal
+
+
+@dataclass(frozen=True)
+class CalibrateOffset(Pass):
+    """Replaces `IF` by `OffsetIF`, which calibrates its initial potentials on each sample (COS).
+
+    Each layer pre-simulates `rho` steps and shifts its initial potentials by what moves one spike too many or too
+    few. No data and no parameters: the calibration happens at inference.
+
+    What it costs: the network becomes layer-synchronous. Each layer waits for its whole input, takes
+    `rho * iterations` steps to calibrate and `max(T, rho)` steps to emit.
+
+    Options:
+        rho: steps of pre-simulation, or "T".
+        iterations: shifts at most (1 is the released code; `rho` always suffices for an even count).
+        guard: leave a neuron alone that fired at every step (False: the released code, see `OffsetIF`).
+        eps: margin of a shift, in units of theta.
+    """
+
+    name = "calibrate-offset"
+    takes = (Stage.SPIKING,)
+    source = "COS: Hao et al., ICLR 2023 (arXiv 2302.10685), as released, with a guard"
+
+    rho: int | Literal["T"] = 4
+    iterations: int = 1
+    guard: bool = True
+    eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rho != "T" and self.rho < 1:
+            raise RecipeError(f"Option 'rho' of '{self.name}' is {self.rho}.", "1 or more, or 'T'")
+        if self.iterations < 1:
+            raise RecipeError(f"Option 'iterations' of '{self.name}' is {self.iterations}.", "1 or more")
+        if not self.eps > 0:
+            raise RecipeError(f"Option 'eps' of '{self.name}' is {self.eps}.", "a small number above 0, such as 0.001")
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        rho = context.T if self.rho == "T" else self.rho
+        T = max(rho, context.T)
+        sites = 0
+        for node, neuron in calls(graph, IF):
+            replace(graph, node, OffsetIF(T, neuron.theta, neuron.v0, rho, self.iterations, self.guard, self.eps))
+            sites += 1
+        for _, module in calls(graph, Encode, Decode, Temporal):
+            module.T = T
+        return sites

@@ -1,0 +1,83 @@
+"""Clip-quantisation to integrate-and-fire neurons, and time around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import networkx as nx
+from torch import fx
+
+from snnc.dialect import MAX_POOLS, ClipQuant
+from snnc.errors import SnncError
+from snnc.graph import Stage, calls, insert, module_of, replace, view
+from snnc.neurons import IF
+from snnc.pipeline import Context, Pass
+from snnc.temporal import MAXPOOL_LOWERINGS, Decode, Encode
+
+
+@dataclass(frozen=True)
+class InsertNeurons(Pass):
+    """Puts an `IF` neuron in the place of every `ClipQuant`: theta = lam, and the v0 that computes the same function.
+
+    That v0 is `theta * (1/2 + (shift - 1/2) * T / L)`: at T = L it is `shift * theta`, which makes the neuron equal
+    to the `ClipQuant` at constant input; at another T it makes the mean error between the two zero for currents that
+    are uniform in [0, theta].
+
+    Time lies between the first and the last neuron: `Encode` on every edge into that region, `Decode` on every
+    edge out of it. What comes before runs once, what comes after runs once, on the mean.
+
+    Max pooling inside that region acts on spike trains, and the maximum at each step is not the maximum of the
+    rates. Outside of it max pooling is exact as it is.
+
+    Options:
+        maxpool: how a max pool between neurons is lowered: "running-max" (exact for the counts), "gate"
+            (forwards the leading input; converges more slowly), "per-step" (WRONG, for comparison).
+    """
+
+    name = "insert-neurons"
+    takes = (Stage.QUANTIZED,)
+    gives = Stage.SPIKING
+    source = "QCFS: Bu et al., ICLR 2022 (arXiv 2303.04347), theorem 2; soft reset: Han et al., CVPR 2020"
+
+    maxpool: Literal["running-max", "gate", "per-step"] = "running-max"
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        neurons = []
+        for node, module in calls(graph, ClipQuant):
+            theta = module.lam.clone()
+            v0 = theta * (0.5 + (module.shift - 0.5) * context.T / module.L)
+            replace(graph, node, IF(context.T, theta, v0))
+            neurons.append(node)
+        if not neurons:
+            raise SnncError("no neuron was inserted: the network has no activation to convert.")
+        net = view(graph)
+        fed = set(neurons).union(*(nx.descendants(net, node) for node in neurons))
+        feeding = set(neurons).union(*(nx.ancestors(net, node) for node in neurons))
+        inside = fed & feeding
+        lowered = self._lower_max_pools(graph, inside, context)
+        for node in list(graph.graph.nodes):
+            users = list(node.users)
+            if node in inside:
+                _through(graph, node, [u for u in users if u not in inside], Decode(context.T, context.T), "decode")
+            else:
+                _through(graph, node, [u for u in users if u in inside], Encode(context.T), "encode")
+        if lowered:
+            context.notes.append(f"{lowered} max pools between neurons lowered as {self.maxpool}")
+        return len(neurons)
+
+    def _lower_max_pools(self, graph: fx.GraphModule, inside: set[fx.Node], context: Context) -> int:
+        pools = [(node, pool) for node, pool in calls(graph, *MAX_POOLS) if node in inside]
+        for node, pool in pools:
+            if self.maxpool == "gate" and type(pool).__name__.startswith("Adaptive"):
+                raise SnncError(f"'{node.name}' is adaptive, which 'gate' cannot lower.", "maxpool = 'running-max'")
+            replace(graph, node, MAXPOOL_LOWERINGS[self.maxpool](context.T, module_of(graph, node)))
+        return len(pools)
+
+
+def _through(graph: fx.GraphModule, source: fx.Node, users: list[fx.Node], module: Encode | Decode, name: str) -> None:
+    """Puts one `module` between `source` and all of `users`."""
+    if users:
+        node = insert(graph, f"{source.name}_{name}", module, source)
+        for user in users:
+            user.replace_input_with(source, node)

@@ -1,0 +1,65 @@
+"""Thresholds into the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnc.algebra import inputs_of, outputs_of, scale_inputs, scale_outputs
+from snnc.dialect import WEIGHTED, Affine, ClipQuant
+from snnc.graph import Stage, calls, insert, module_of
+from snnc.pipeline import Context, Pass
+
+
+@dataclass(frozen=True)
+class NormalizeThresholds(Pass):
+    """Moves every bound into the weights around it, so that each becomes 1 and each spike has height 1.
+
+    The same network: "threshold scaling" and "weight normalisation" are one method in two notations. A factor
+    that no layer can take (a residual join, a pool on the way) stays as an `Affine`. Not checked on a
+    probe: rounding can carry a value over the edge of a level.
+    """
+
+    name = "normalize-thresholds"
+    takes = (Stage.QUANTIZED,)
+    source = "weight normalisation: Diehl et al. 2015; equivalence: Bu et al., AAAI 2022 (arXiv 2202.01440)"
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        sites = 0
+        for node, module in calls(graph, ClipQuant):
+            lam = module.lam.clone()
+            _divide_before(graph, node, lam)
+            _multiply_behind(graph, node, lam)
+            module.lam = torch.ones_like(lam)
+            sites += 1
+        return sites
+
+
+def _vector(lam: Tensor, size: int) -> Tensor:
+    return lam.flatten().expand(size) if lam.numel() == 1 else lam.flatten()
+
+
+def _divide_before(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
+    source = node.all_input_nodes[0]
+    layer = module_of(graph, source) if source.op == "call_module" else None
+    if isinstance(layer, WEIGHTED) and len(source.users) == 1:
+        scale = _vector(1 / lam, outputs_of(layer))
+        scale_outputs(layer, scale, torch.zeros_like(scale))
+        return
+    factor = insert(graph, f"{node.name}_unit", Affine(1 / lam, torch.zeros_like(lam)), source)
+    node.replace_input_with(source, factor)
+
+
+def _multiply_behind(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
+    users = list(node.users)
+    layers: list[Any] = [module_of(graph, user) if user.op == "call_module" else None for user in users]
+    if all(isinstance(layer, WEIGHTED) for layer in layers):
+        for layer in layers:
+            scale_inputs(layer, _vector(lam, inputs_of(layer)))
+        return
+    factor = insert(graph, f"{node.name}_height", Affine(lam, torch.zeros_like(lam)), node)
+    for user in users:
+        user.replace_input_with(node, factor)

@@ -1,0 +1,78 @@
+"""ReLU family to clip-quantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import fx, nn
+
+from snnc.dialect import ACTIVATIONS, ClipQuant
+from snnc.errors import SnncError
+from snnc.graph import Stage, calls, replace
+from snnc.observe import histograms, predict
+from snnc.pipeline import Context, Pass
+from snnc.statistics import shaped
+
+
+@dataclass(frozen=True)
+class QuantizeActivations(Pass):
+    """Puts a `ClipQuant` in the place of every ReLU, ReLU6 and clamp.
+
+    The bound is the largest activation of each channel; `scale-thresholds` refines it from the same statistics.
+    A `ClipQuant` that the network was trained with stays as it is.
+
+    Options:
+        bound: "data": one sweep over the calibration data; "moments": no data, normal approximation from what
+            batch normalisation knew, propagated through the network; "trained": only bounds that the network
+            brings, and an error where an activation has none.
+        levels: levels L above zero, or "T".
+        shift: 0.5 rounds (goes with v0 = theta / 2), 0 floors (goes with v0 = 0).
+    """
+
+    name = "quantize-activations"
+    takes = (Stage.FOLDED,)
+    gives = Stage.QUANTIZED
+    source = "QCFS: Bu et al., ICLR 2022 (arXiv 2303.04347), clip-floor-shift activation"
+
+    bound: Literal["data", "moments", "trained"] = "data"
+    levels: int | Literal["T"] = "T"
+    shift: float = 0.5
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        levels = context.T if self.levels == "T" else self.levels
+        sites = [node for node, _ in calls(graph, *ACTIVATIONS)]
+        if not sites:
+            return 0
+        if self.bound == "trained":
+            raise SnncError(
+                f"'{sites[0].name}' has no trained clip bound ({len(sites)} activations have none).",
+                "the recipe 'cos' or 'opi' with calibration data, or 'data-free'",
+            )
+        if self.bound == "data":
+            batches = context.track(context.data(f"Pass '{self.name}'"), "observing activations")
+            context.statistics.update(histograms(graph, sites, batches))
+        else:
+            example = context.example(graph)
+            if example is None:
+                raise SnncError("the shape of the input is unknown.", "--input-shape, such as --input-shape 3,32,32")
+            found = predict(graph, example, context.moments)
+            context.statistics.update({site.name: found[site.name] for site in sites})
+            known = sum(site.all_input_nodes[0].name in context.moments for site in sites)
+            context.notes.append(
+                f"no data was seen: {known} of {len(sites)} thresholds come straight from batch normalisation, the others "
+                "are predicted from the layers before"
+            )
+        for node, module in calls(graph, *ACTIVATIONS):
+            statistics = context.statistics[node.name]
+            lam = shaped(statistics.maximum("channel"), statistics.rank)
+            replace(graph, node, ClipQuant(clipped(lam, module), levels, self.shift))
+            if isinstance(module, nn.Hardtanh):
+                context.ceilings[node.name] = float(module.max_val)
+        return len(sites)
+
+
+def clipped(lam: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """A bound above the activation's own (6 for ReLU6) would only waste levels."""
+    return lam.clamp_max(module.max_val) if isinstance(module, nn.Hardtanh) else lam

@@ -1,0 +1,54 @@
+"""Clip bounds, which become thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import fx
+
+from snnc.dialect import ClipQuant
+from snnc.graph import Stage, calls
+from snnc.pipeline import Context, Pass
+from snnc.statistics import shaped
+
+
+@dataclass(frozen=True)
+class ScaleThresholds(Pass):
+    """Chooses the clip bound `lam` (later the threshold `theta`) of every activation that `quantize-activations` made.
+
+    Bounds that the network was trained with are kept.
+
+    Options:
+        rule: "max": the largest activation; "percentile": the one that `percent` % do not exceed (Rueckauer et al.
+            2017); "mse": the bound of least mean square error of the rounding quantiser at its number of levels.
+        per: one bound a "channel" or a "layer".
+        percent: for rule "percentile".
+        factor: multiplies every bound.
+    """
+
+    name = "scale-thresholds"
+    takes = (Stage.QUANTIZED,)
+    source = "max, percentile: Rueckauer et al. 2017; mse: Li et al., ICML 2021 (arXiv 2106.06984), with rounding"
+
+    rule: Literal["max", "percentile", "mse"] = "mse"
+    per: Literal["channel", "layer"] = "channel"
+    percent: float = 99.9
+    factor: float = 1.0
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        sites = [(node, module) for node, module in calls(graph, ClipQuant) if node.name in context.statistics]
+        for node, module in context.track(sites, "choosing thresholds"):
+            statistics = context.statistics[node.name]
+            if self.rule == "max":
+                bound = statistics.maximum(self.per)
+            elif self.rule == "percentile":
+                bound = statistics.percentile(self.percent, self.per)
+            else:
+                bound = statistics.mse(module.L, module.shift, self.per)
+            lam = shaped(bound * self.factor, statistics.rank)
+            module.lam = lam.clamp_max(context.ceilings.get(node.name, float("inf")))
+        kept = sum(1 for _ in calls(graph, ClipQuant)) - len(sites)
+        if kept:
+            context.notes.append(f"{kept} trained bounds kept")
+        return len(sites)

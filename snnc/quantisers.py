@@ -1,0 +1,298 @@
+"""Quantised activations, recognised in the arithmetic that their authors wrote.
+
+Training code spells a quantised activation as a chain of elementwise operations around a rounding, such as
+`floor(clamp(x, 0, 1) * T) / T` (CQ, Yan et al. 2021) or `floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam` (QCFS, Bu et al. 2022).
+Any such chain reduces to
+
+    y = offset + step * clip(floor(gain * x + shift), low, high)
+
+since a clip commutes with scaling and with rounding. Where `offset + step * low = 0`, that is a `ClipQuant` with
+`lam = (high - low) / gain` and `L = high - low`, times `gain * step`, which is 1 as a rule. A chain without
+a clip is bounded where everything upstream of it is. What was found is then compared with the chain on a dense grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os.path import commonprefix
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from snnc import dialect
+from snnc.bounds import CLIPS, ROUNDINGS, Clamp, Round, bounds, double, intervals
+from snnc.errors import Blocker
+from snnc.graph import calls, insert, module_of, remove, replace
+from snnc.lowering import author_line
+
+GRID = 4096
+NEAR_TIE = 1e-5
+
+
+class Misfit(Exception):
+    """A chain is no quantised activation; the message says why."""
+
+
+@dataclass
+class Form:
+    """`offset + step * clip(floor(gain * x + shift), low, high)`; before the rounding, without the floor."""
+
+    gain: Tensor
+    shift: Tensor
+    low: Tensor
+    high: Tensor
+    step: Tensor = field(default_factory=lambda: torch.tensor(1.0, dtype=torch.float64))
+    offset: Tensor = field(default_factory=lambda: torch.tensor(0.0, dtype=torch.float64))
+    rounded: bool = False
+
+    def scale(self, scale: Tensor, shift: Tensor) -> None:
+        if not (scale > 0).all():
+            raise Misfit("it scales by a number that is not positive")
+        if self.rounded:
+            self.step, self.offset = self.step * scale, self.offset * scale + shift
+        else:
+            self.gain, self.shift = self.gain * scale, self.shift * scale + shift
+            self.low, self.high = self.low * scale + shift, self.high * scale + shift
+
+    def clip(self, low: Tensor, high: Tensor) -> None:
+        low, high = (low - self.offset) / self.step, (high - self.offset) / self.step
+        self.low = torch.minimum(torch.maximum(self.low, low), high)
+        self.high = torch.minimum(torch.maximum(self.high, low), high)
+
+    def round(self, half: bool) -> None:
+        if self.rounded:
+            raise Misfit("it rounds twice")
+        if half:
+            self.shift, self.low, self.high = self.shift + 0.5, self.low + 0.5, self.high + 0.5
+        # A clip bound such as 8 * 0.1 * 10 is an integer but for rounding; floor must not lose a level to that.
+        self.low, self.high = (
+            torch.floor(torch.where(_whole(b), b.round(), b)) for b in (self.low, self.high)
+        )
+        self.rounded = True
+
+
+def _whole(value: Tensor) -> Tensor:
+    return (value - value.round()).abs() < 1e-4
+
+
+def fit(chain: Sequence[nn.Module], low: float, high: float) -> tuple[dialect.ClipQuant, Tensor, Tensor]:
+    """The `ClipQuant` that a chain is, and the scale and shift that come after it (1 and 0 as a rule).
+
+    Args:
+        chain: elementwise modules, in order.
+        low: least value of the chain's input.
+        high: greatest value of the chain's input.
+
+    Raises:
+        Misfit: the chain is no quantised activation.
+    """
+    one, zero = double(1.0), double(0.0)
+    form = Form(one, zero, double(low), double(high))
+    for module in chain:
+        if isinstance(module, dialect.Affine):
+            form.scale(double(module.scale), double(module.shift))
+        elif isinstance(module, ROUNDINGS):
+            form.round(isinstance(module, Round))
+        else:
+            form.clip(*bounds(module))
+    levels, shift = form.high - form.low, form.shift - form.low
+    if not torch.isfinite(levels).all():
+        raise Misfit("nothing bounds it, so it has no number of levels")
+    if not (
+        _whole(levels).all()
+        and (levels.round() == levels.round().flatten()[0]).all()
+        and (levels > 0.5).all()
+    ):
+        raise Misfit("its number of levels is not one positive integer")
+    if not ((shift > -1e-6) & (shift < 1)).all():
+        raise Misfit(f"it rounds with a shift of {shift.min().item():.4g}, outside 0 to 1")
+    shift = shift.clamp(min=0.0)
+    if (shift - shift.flatten()[0]).abs().max() > 1e-6:
+        raise Misfit("its shift differs between channels")
+    count = int(levels.round().flatten()[0])
+    lam = (count / form.gain).float()
+    quant = dialect.ClipQuant(lam, count, round(float(shift.flatten()[0]), 6))
+    scale, rest = form.gain * form.step, form.offset + form.step * form.low
+    scale = torch.where((scale - 1).abs() < 1e-5, one, scale)
+    rest = torch.where(rest.abs() < 1e-6 * (1 + form.step.abs() * count), zero, rest)
+    _compare(chain, quant, scale, rest, low, high)
+    return quant, scale.float(), rest.float()
+
+
+def _compare(
+    chain: Sequence[nn.Module], quant: dialect.ClipQuant, scale: Tensor, rest: Tensor, low: float, high: float
+) -> None:
+    """Checks a fit on a grid; points next to a rounding tie may go either way."""
+    ticks = torch.linspace(-0.5, 1.5, GRID, dtype=torch.float64)
+    # One point for each tick and channel: the last dimensions are those of the bound.
+    x = ticks.reshape(-1, *[1] * max(quant.lam.dim(), 1)) * double(quant.lam)
+    x = x.clamp(low, high).float()
+    with torch.no_grad():
+        want: Tensor = x
+        for module in chain:
+            want = module(want)
+        have = quant(x) * scale.float() + rest.float()
+        level = x.double() * quant.L / double(quant.lam) + quant.shift
+    tie = (level - level.round()).abs() <= NEAR_TIE * level.abs().clamp(min=1.0)
+    off = (want - have).abs() > 1e-4 * (want.abs() + double(quant.lam / quant.L).float() * scale.float())
+    if (off & ~tie).any():
+        raise Misfit("on a grid of values it differs from the quantised activation that it resembles")
+
+
+def recognise(graph: fx.GraphModule) -> list[Blocker]:
+    """Puts a `ClipQuant` in the place of every chain around a rounding; gives those that are none."""
+    _straight_through(graph)
+    blockers = []
+    for node, module in calls(graph, *ROUNDINGS):
+        if graph._modules.get(str(node.target)) is not module:
+            continue  # it was part of an earlier chain
+        try:
+            _replace_chain(graph, *_best(graph, node))
+        except Misfit as misfit:
+            why = f"rounds, but is no quantised activation: {misfit}"
+            hint = "clip and round as in floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam, or use snnc.dialect.ClipQuant"
+            blockers.append(Blocker(node.name, type(module).__name__.lower(), why, hint, author_line(node)))
+    return blockers
+
+
+Found = tuple[list[fx.Node], dialect.ClipQuant, Tensor, Tensor]
+
+
+def _best(graph: fx.GraphModule, rounding: fx.Node) -> Found:
+    """The longest chain around a rounding that is a `ClipQuant` and nothing else; failing that, one with a scale.
+
+    Raises:
+        Misfit: there is none; says what is wrong with the longest.
+    """
+    before, after = _reach(graph, rounding)
+    known = intervals(graph)
+    reason: Misfit | None = None
+    scaled: Found | None = None
+    ends = [(i, j) for i in range(len(before) + 1) for j in range(len(after), -1, -1)]
+    for i, j in sorted(ends, key=lambda end: end[0] - end[1]):
+        chain = [*before[i:], rounding, *after[:j]]
+        try:
+            quant, scale, rest = fit(
+                [module_of(graph, n) for n in chain], *known[chain[0].all_input_nodes[0]]
+            )
+        except Misfit as misfit:
+            reason = reason or misfit
+            continue
+        if (scale == 1).all() and (rest == 0).all():
+            return chain, quant, scale, rest
+        scaled = scaled or (chain, quant, scale, rest)
+    if scaled is None:
+        raise reason or Misfit("it stands alone")
+    return scaled
+
+
+def _reach(graph: fx.GraphModule, rounding: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
+    """The elementwise nodes right before and right after a rounding that nothing else reads."""
+
+    def joins(node: fx.Node) -> bool:
+        return node.op == "call_module" and isinstance(
+            module_of(graph, node), (*CLIPS, *ROUNDINGS, dialect.Affine)
+        )
+
+    before: list[fx.Node] = []
+    node = rounding.all_input_nodes[0]
+    while joins(node) and len(node.users) == 1:
+        before.insert(0, node)
+        node = node.all_input_nodes[0]
+    after: list[fx.Node] = []
+    node = rounding
+    while len(node.users) == 1 and joins(user := next(iter(node.users))):
+        after.append(user)
+        node = user
+    return before, after
+
+
+def _replace_chain(
+    graph: fx.GraphModule, chain: list[fx.Node], quant: dialect.ClipQuant, scale: Tensor, rest: Tensor
+) -> None:
+    last, source = chain[-1], chain[0].all_input_nodes[0]
+    name = commonprefix([f"{n.name}_" for n in chain]).rpartition("_")[0] or "clip_quant"
+    new = insert(graph, name, quant, last)
+    new.meta.update(last.meta)
+    new.args = (source,)
+    result = new
+    if not ((scale == 1).all() and (rest == 0).all()):
+        scale, rest = (v.clone() for v in torch.broadcast_tensors(scale, rest))
+        result = insert(graph, f"{name}_scale", dialect.Affine(scale, rest), new)
+    last.replace_all_uses_with(result)
+    for node in reversed(chain):
+        graph.graph.erase_node(node)
+        delattr(graph, str(node.target))
+
+
+def settle_clips(graph: fx.GraphModule) -> list[Blocker]:
+    """Turns what is left of `Clamp` into `Hardtanh` from 0, where it is that, and merges clips that follow each other."""
+    blockers = []
+    for node, module in calls(graph, Clamp):
+        low, high = bounds(module)
+        floor, source = intervals(graph)[node.all_input_nodes[0]][0], node.all_input_nodes[0]
+        if not (torch.clamp(low, min=floor) == 0).all() or not (high > 0).all():
+            why = f"clips to [{_span(low)}, {_span(high)}], where a spike rate goes from 0 up"
+            blockers.append(
+                Blocker(
+                    node.name, "clamp", why, "train with relu, relu6 or clamp(x, 0, c)", author_line(node)
+                )
+            )
+            continue
+        if high.dim():
+            like = torch.as_tensor(module.high)
+            after = insert(
+                graph, f"{node.name}_scale", dialect.Affine(like.clone(), torch.zeros_like(like)), node
+            )
+            node.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
+            scale = insert(
+                graph, f"{node.name}_unit", dialect.Affine(1 / like, torch.zeros_like(like)), source
+            )
+            node.args = (scale,)
+            replace(graph, node, nn.Hardtanh(0.0, 1.0))
+        else:
+            replace(graph, node, nn.ReLU() if torch.isinf(high) else nn.Hardtanh(0.0, float(high)))
+    for node, module in calls(graph, nn.ReLU, nn.Hardtanh):
+        source = node.all_input_nodes[0]
+        if (
+            source.op == "call_module"
+            and isinstance(module_of(graph, source), nn.ReLU)
+            and len(source.users) == 1
+        ):
+            remove(graph, source)
+    return blockers
+
+
+def _span(bound: Tensor) -> str:
+    return f"{bound.min().item():g}"
+
+
+def _straight_through(graph: fx.GraphModule) -> None:
+    """`(q(x) - x).detach() + x` is `q(x)`: that is how a gradient is led around a rounding."""
+    for node, _ in calls(graph, dialect.Add):
+        for difference, other in (node.args, node.args[::-1]):
+            assert isinstance(difference, fx.Node)
+            if difference.op != "call_module" or not isinstance(module_of(graph, difference), dialect.Sub):
+                continue
+            rounded, base = difference.args
+            if base is other and isinstance(rounded, fx.Node) and _rounds(graph, rounded, base):
+                node.replace_all_uses_with(rounded)
+                for gone in (node, difference):
+                    if not gone.users:
+                        graph.graph.erase_node(gone)
+                        delattr(graph, str(gone.target))
+                break
+
+
+def _rounds(graph: fx.GraphModule, node: fx.Node, source: Any) -> bool:
+    """Whether a chain from `source` to `node` holds a rounding."""
+    while node is not source and node.op == "call_module" and len(node.all_input_nodes) == 1:
+        module = module_of(graph, node)
+        if isinstance(module, ROUNDINGS):
+            return True
+        if not isinstance(module, (*CLIPS, dialect.Affine)):
+            return False
+        node = node.all_input_nodes[0]
+    return False

@@ -1,0 +1,122 @@
+"""Recipes: ordered lists of passes with options, as TOML files.
+
+name = "opi"
+summary = "one line"
+source = "paper"
+needs_data = true
+
+[[pass]]
+name = "fold-batchnorm"
+...
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from snnc.errors import RecipeError
+from snnc.passes import PASSES
+from snnc.pipeline import Pass, Pipeline, choose
+
+_KEYS = {"name": str, "summary": str, "source": str, "needs_data": bool, "pass": list}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named pipeline.
+
+    Attributes:
+        name, summary, source: for people.
+        needs_data: whether a pass needs calibration data.
+        pipeline: the passes.
+    """
+
+    name: str
+    summary: str
+    source: str
+    needs_data: bool
+    pipeline: Pipeline
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML file with every option spelled out; `recipe(text)` reads it back."""
+        lines = [f"{key} = {_toml(getattr(self, key))}" for key in ("name", "summary", "source", "needs_data")]
+        for one in self.pipeline:
+            lines += ["", "[[pass]]", f"name = {_toml(one.name)}"]
+            lines += [f"{key} = {_toml(value)}" for key, value in one.options.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def names() -> list[str]:
+    """The recipes that ship with snnc."""
+    return sorted(f.name.removesuffix(".toml") for f in resources.files(__name__).iterdir() if f.name.endswith(".toml"))
+
+
+def recipe(which: str | Path | Recipe) -> Recipe:
+    """A recipe by name, or from a TOML file.
+
+    Raises:
+        RecipeError: no such recipe; or an unknown key, pass or option in the file, with the nearest name.
+    """
+    if isinstance(which, Recipe):
+        return which
+    path = Path(which)
+    if path.suffix == ".toml":
+        try:
+            return parse(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Recipe file '{path}' cannot be read: {error}.", "a TOML file") from error
+    text = (resources.files(__name__) / f"{choose(str(which), names(), 'recipe')}.toml").read_text(encoding="utf-8")
+    return parse(text, str(which))
+
+
+def parse(text: str, where: str) -> Recipe:
+    """A recipe from TOML text; `where` names it in errors."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"Recipe '{where}' is not TOML: {error}.", "the form that 'snnc list' shows") from error
+    for key, value in content.items():
+        choose(key, _KEYS, f"key in recipe '{where}'")
+        if not isinstance(value, _KEYS[key]):
+            raise RecipeError(f"Key '{key}' of recipe '{where}' is {value!r}, not a {_KEYS[key].__name__}.")
+    if not content.get("pass"):
+        raise RecipeError(f"Recipe '{where}' lists no pass.", "one or more [[pass]] tables")
+    return Recipe(
+        content.get("name", Path(where).stem),
+        content.get("summary", ""),
+        content.get("source", ""),
+        content.get("needs_data", True),
+        Pipeline(tuple(_pass(entry, where) for entry in content["pass"])),
+    )
+
+
+def _pass(entry: Any, where: str) -> Pass:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise RecipeError(f"A [[pass]] of recipe '{where}' has no name.", 'name = "fold-batchnorm", for instance')
+    options = {key: value for key, value in entry.items() if key != "name"}
+    return make(entry["name"], options)
+
+
+def make(name: str, options: dict[str, Any]) -> Pass:
+    """A pass by name, with options.
+
+    Raises:
+        RecipeError: no such pass or option, or a value that does not fit.
+    """
+    cls = PASSES[choose(name, PASSES, "pass")]
+    for option in options:
+        choose(option, cls.__dataclass_fields__, f"option of '{name}'")
+    return cls(**options)

@@ -1,0 +1,272 @@
+"""Spellings of operations that only move values: reshaping, slicing, joining, padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from snnc import dialect
+from snnc.lowering import SHAPE_HINT, Batch, Dim, Filled, Refused, Site, Sizes, Unknown
+
+Range = tuple[int | None, int | None, int | None]
+ALL: Range = (None, None, None)
+END = 2**62
+
+
+def flatten(at: Site, x: fx.Node, start_dim: int = 0, end_dim: int = -1) -> Any:
+    if start_dim == 0:
+        at.refuse("flattens the batch as well", "flatten from dimension 1: torch.flatten(x, 1)")
+    return at.emit(nn.Flatten(start_dim, end_dim), x)
+
+
+def reshape(at: Site, x: fx.Node, *shape: Any, **named: Any) -> Any:
+    shape = shape or tuple(named.values())
+    sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    if (
+        len(shape) == 1
+        and isinstance(shape[0], Sizes)
+        and shape[0].node is x
+        and shape[0].part == slice(None)
+    ):
+        return x
+    batch, sample = sizes[0], tuple(s if isinstance(s, Batch) else at.integer(s) for s in sizes[1:])
+    known = at.sizes(x)
+    if any(isinstance(s, Batch) for s in sample) or isinstance(batch, Unknown):
+        at.refuse("merges samples with another dimension", "keep the batch as the first dimension, by itself")
+    if not isinstance(batch, (Batch, int)):
+        raise Refused("needs sizes that are not known", SHAPE_HINT, shape=True)
+    if known is not None and -1 not in sample and math.prod(sample) != math.prod(known):
+        at.refuse("moves values between samples", "keep the batch as the first dimension, by itself")
+    if isinstance(batch, int) and batch != -1 and batch != at.lowering.batch:
+        at.refuse(f"fixes the batch at {batch}", "write x.flatten(1), or x.view(x.size(0), ...)")
+    if batch == -1 and -1 in sample:
+        at.refuse("leaves two sizes open", "write x.size(0) first")
+    return at.emit(nn.Flatten(1) if sample == (-1,) else dialect.Reshape(sample), x)
+
+
+def view_as(at: Site, x: fx.Node, other: fx.Node) -> Any:
+    return reshape(at, x, Batch(), *at.known(other))
+
+
+def unflatten(at: Site, x: fx.Node, dim: int, sizes: Sequence[Any]) -> Any:
+    dim = at.axis(x, dim)
+    shape = at.known(x)
+    return reshape(at, x, Batch(), *shape[: dim - 1], *sizes, *shape[dim:])
+
+
+def squeeze(at: Site, x: fx.Node, dim: Any = None) -> Any:
+    shape = at.known(x)
+    if dim is None:
+        dims = set(range(1, len(shape) + 1))
+    else:
+        dims = {at.axis(x, d) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
+    return reshape(at, x, Batch(), *(n for i, n in enumerate(shape, 1) if n != 1 or i not in dims))
+
+
+def unsqueeze(at: Site, x: fx.Node, dim: int) -> Any:
+    shape = at.known(x)
+    dim += len(shape) + 2 if dim < 0 else 0
+    if dim == 0:
+        at.refuse("puts a dimension in front of the batch", "keep the batch as the first dimension")
+    return reshape(at, x, Batch(), *shape[: dim - 1], 1, *shape[dim - 1 :])
+
+
+def permute(at: Site, x: fx.Node, *dims: Any, **named: Any) -> Any:
+    dims = dims or tuple(named.values())
+    order = tuple(dims[0]) if isinstance(dims[0], (tuple, list)) else dims
+    order = tuple(int(d) % len(order) for d in order)
+    if order[0] != 0:
+        at.refuse("moves the batch", "keep the batch as the first dimension")
+    return at.emit(dialect.Permute(order), x)
+
+
+def transpose(at: Site, x: fx.Node, dim0: int, dim1: int) -> Any:
+    a, b, rank = at.axis(x, dim0), at.axis(x, dim1), at.rank(x)
+    if rank is None:
+        raise Refused("swaps dimensions of a value of unknown rank", SHAPE_HINT, shape=True)
+    order = list(range(rank))
+    order[a], order[b] = b, a
+    return at.emit(dialect.Permute(tuple(order)), x)
+
+
+def channel_shuffle(at: Site, x: fx.Node, groups: int) -> Any:
+    channels, *rest = at.known(x)
+    x = reshape(at, x, Batch(), groups, channels // groups, *rest)
+    x = transpose(at, x, 1, 2)
+    return reshape(at, x, Batch(), channels, *rest)
+
+
+def _slice(at: Site, x: fx.Node, dim: int, part: Range) -> fx.Node:
+    """`part` of dimension `dim`; everything of the others."""
+    dim = at.axis(x, dim)
+    rank = at.rank(x) or dim + 1
+    return at.emit(dialect.Slice(tuple(part if d == dim else ALL for d in range(1, rank))), x)
+
+
+def narrow(at: Site, x: fx.Node, dim: int, start: Any, length: Any) -> Any:
+    start = at.integer(start)
+    return _slice(at, x, dim, (start, start + at.integer(length), None))
+
+
+def slice_(at: Site, x: fx.Node, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    start = None if start is None else at.integer(start)
+    end = None if end is None or isinstance(end, Batch) or at.integer(end) > END else at.integer(end)
+    if (start or 0) == 0 and end is None and step == 1:
+        return x
+    return _slice(at, x, dim, (start, end, step))
+
+
+def select(at: Site, x: fx.Node, dim: int, index: Any) -> Any:
+    dim, index = at.axis(x, dim), at.integer(index)
+    shape = at.known(x)
+    x = _slice(at, x, dim, (index, index + 1 if index != -1 else None, None))
+    return reshape(at, x, Batch(), *shape[: dim - 1], *shape[dim:])
+
+
+def split(at: Site, x: fx.Node, sizes: Any, dim: int = 0) -> Any:
+    dim = at.axis(x, dim)
+    if not isinstance(sizes, (tuple, list)):
+        total, part = at.known(x)[dim - 1], at.integer(sizes)
+        sizes = [min(part, total - start) for start in range(0, total, part)]
+    parts, start = [], 0
+    for size in map(at.integer, sizes):
+        parts.append(_slice(at, x, dim, (start, start + size, None)))
+        start += size
+    return tuple(parts)
+
+
+def chunk(at: Site, x: fx.Node, chunks: int, dim: int = 0) -> Any:
+    dim = at.axis(x, dim)
+    return split(at, x, -(-at.known(x)[dim - 1] // chunks), dim)
+
+
+def unbind(at: Site, x: fx.Node, dim: int = 0) -> Any:
+    dim = at.axis(x, dim)
+    return tuple(select(at, x, dim, i) for i in range(at.known(x)[dim - 1]))
+
+
+def getitem(at: Site, x: Any, index: Any) -> Any:
+    if isinstance(x, Sizes):
+        return _size(at, x, index)
+    if not isinstance(x, fx.Node):
+        return x[index]
+    items = list(index) if isinstance(index, tuple) else [index]
+    if not all(i is Ellipsis or i is None or isinstance(i, (int, slice)) for i in items):
+        at.refuse("is indexed by something other than constants", "use slices with constant bounds")
+    if Ellipsis in items:
+        place, rank = items.index(Ellipsis), at.rank(x)
+        if rank is None:
+            raise Refused("is indexed with an ellipsis, of unknown rank", SHAPE_HINT, shape=True)
+        fill = rank - sum(i is not None for i in items) + 1
+        items[place : place + 1] = [slice(None)] * fill
+    if items[0] != slice(None) and not (items[0] == slice(0, Batch()) or items[0] == slice(None, Batch())):
+        at.refuse("selects samples", "keep the whole batch: x[:, ...]")
+    ranges = [
+        _range(at, i) if isinstance(i, slice) else (i, i + 1 or None, None)
+        for i in items[1:]
+        if i is not None
+    ]
+    if any(r != ALL for r in ranges):
+        rank = at.rank(x)
+        ranges += [ALL] * ((rank or 0) - 1 - len(ranges))
+        x = at.emit(dialect.Slice(tuple(ranges)), x)
+    if all(isinstance(i, slice) for i in items):
+        return x
+    shape, sizes = iter(at.known(x)), []
+    for item in items[1:]:
+        size = 1 if item is None else next(shape)
+        sizes += [] if isinstance(item, int) else [size]
+    return reshape(at, x, Batch(), *sizes, *shape)
+
+
+def _range(at: Site, part: slice) -> Range:
+    start, stop, step = (None if v is None else at.integer(v) for v in (part.start, part.stop, part.step))
+    return start, None if stop is not None and stop > END else stop, None if step == 1 else step
+
+
+def _size(at: Site, sizes: Sizes, index: Any) -> Any:
+    """One size, or a run of them, of a value whose rank is not known."""
+    if isinstance(index, slice):
+        if sizes.part != slice(None):
+            return Unknown(shape=True)
+        return Sizes(sizes.node, index)
+    if sizes.part != slice(None):
+        return Unknown(shape=True)
+    return Batch() if index == 0 else Dim(sizes.node, index)
+
+
+def size(at: Site, x: fx.Node, dim: int | None = None) -> Any:
+    sizes, rank = at.sizes(x), at.rank(x)
+    if sizes is not None:
+        run: Any = (Batch(), *sizes)
+    elif rank is not None:
+        run = (Batch(), *(Dim(x, d) for d in range(1, rank)))
+    else:
+        run = Sizes(x)
+    return run if dim is None else getitem(at, run, dim)
+
+
+def rank(at: Site, x: fx.Node) -> Any:
+    known = at.rank(x)
+    return Unknown(shape=True) if known is None else known
+
+
+def cat(at: Site, tensors: Sequence[Any], dim: Any = 0) -> Any:
+    values = [_blank(v) for v in tensors]
+    first = next((v for v in values if isinstance(v, fx.Node)), None)
+    if first is None:
+        at.refuse("joins constants only", "compute them before the network is built")
+    dim = at.axis(first, dim)
+    front = _widths(values, dim)
+    back = _widths(values[len(front) :][::-1], dim)
+    values = values[len(front) : len(values) - len(back)]
+    if not all(isinstance(v, fx.Node) for v in values):
+        at.refuse("joins a constant with data", "pad with torch.nn.functional.pad, or add the constant")
+    x = values[0] if len(values) == 1 else at.emit(dialect.Concat(dim), *values)
+    if not front and not back:
+        return x
+    pads = [0, 0] * (len(at.known(x)) - dim) + [sum(front), sum(back)]
+    return at.emit(dialect.Pad(tuple(pads)), x)
+
+
+def _blank(value: Any) -> Any:
+    """A constant of zeros says no more than its shape."""
+    is_blank = isinstance(value, Tensor) and value.dim() > 1 and not value.any()
+    return Filled(tuple(value.shape[1:]), 0.0) if is_blank else value
+
+
+def _widths(values: Sequence[Any], dim: int) -> list[int]:
+    """How wide the leading blocks of zeros are."""
+    widths: list[int] = []
+    for value in values:
+        if not isinstance(value, Filled) or value.number != 0:
+            break
+        widths.append(value.sizes[dim - 1])
+    return widths
+
+
+def stack(at: Site, tensors: Sequence[Any], dim: int = 0) -> Any:
+    return cat(at, [unsqueeze(at, x, dim) for x in tensors], dim)
+
+
+def pad(at: Site, x: fx.Node, pad: Any, mode: str = "constant", value: Any = None) -> Any:
+    pads = tuple(at.integer(p) for p in pad)
+    rank = at.rank(x)
+    if len(pads) % 2 or (rank is not None and len(pads) > 2 * (rank - 1)):
+        at.refuse("pads the batch", "pad dimension 1 or higher")
+    if mode != "constant":
+        return at.emit(dialect.Pad(pads, mode), x)
+    number = float(value.item() if isinstance(value, Tensor) else value or 0.0)
+    return at.emit(dialect.Pad(pads, "constant", number), x)
+
+
+def filled(at: Site, number: float, sizes: Any) -> Any:
+    """`torch.zeros(x.size(0), 16, 8, 8)` and its like."""
+    if isinstance(sizes, fx.Node):
+        return Filled(at.known(sizes), number)
+    if not sizes or not isinstance(sizes[0], Batch):
+        at.refuse("makes a tensor that is not of the batch's size", "register it as a buffer")
+    return Filled(tuple(at.integer(s) for s in sizes[1:]), number)

@@ -1,0 +1,166 @@
+"""Runs a spiking graph in windows of time, from step by step to all steps at once.
+
+Calling the graph itself folds all T steps into the batch: `T * B` rows at once. The runner walks the same modules over
+windows of a few steps and carries the neurons' states from window to window, so that memory is bounded by the
+window and not by T. A window of one step is the streaming order of a neuromorphic chip; a window of T is the
+graph call. The spikes are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnc.errors import SnncError
+from snnc.graph import calls, module_of, phases, steps
+from snnc.temporal import Decode, Encode, Temporal
+
+# Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
+Observer = Callable[[fx.Node, Tensor, int], None]
+
+
+class Runner:
+    """Executes one spiking graph. Holds no state between calls.
+
+    Attributes:
+        T: steps that are simulated.
+        read: steps that are read out; fewer than T where calibration needs a longer window (rho > T).
+        streaming: False where a layer must see its whole input before it emits.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.graph = graph
+        phase = phases(graph)
+        self.order = {p: [n for n in graph.graph.nodes if phase[n] == p] for p in ("before", "in", "after")}
+        self.T = steps(graph)
+        self.read = int(next(m.read for _, m in calls(graph, Decode)))
+        self.streaming = all(module.streaming for _, module in calls(graph, Temporal))
+        # Values outside time outlive the loop over windows; values inside die at their last use.
+        self.last: dict[fx.Node, list[fx.Node]] = {}
+        final = {source: node for node in graph.graph.nodes for source in node.all_input_nodes}
+        for source, node in final.items():
+            if phase[source] == "in":
+                self.last.setdefault(node, []).append(source)
+
+    def run(
+        self, x: Tensor, window: int | None = None, anytime: bool = False, observe: Observer | None = None
+    ) -> Tensor:
+        """Runs one batch.
+
+        Args:
+            x: input `[B, ...]`.
+            window: steps at a time; all of them where None.
+            anytime: read out after every step instead of after the last.
+            observe: sees the value of every node inside time.
+
+        Returns:
+            `[B, ...]`, the network's output for the mean over time; with `anytime` `[read, B, ...]`.
+
+        Raises:
+            SnncError: a window shorter than T for a network that is not streaming.
+        """
+        window = self.T if window is None else min(window, self.T)
+        if window < self.T and not self.streaming:
+            raise SnncError(
+                "This network is layer-synchronous: a layer must see its whole input before its first spike, so it "
+                "cannot run step by step.",
+                "a recipe without calibrate-offset, such as 'opi'",
+            )
+        outer: dict[fx.Node, Tensor] = {}
+        self._execute("before", outer, x)
+        states: dict[fx.Node, Any] = {}
+        totals: dict[fx.Node, Tensor] = {}
+        outputs = []
+        for start in range(0, self.T, window):
+            width = min(window, self.T - start)
+            self._walk(outer, states, totals, start, width, observe, anytime)
+            if anytime and start < self.read:
+                read = min(width, self.read - start)
+                result = self._execute("after", dict(outer), x, repeat=read)
+                outputs.append(result.reshape(read, len(x), *result.shape[1:]))
+        if anytime:
+            return torch.cat(outputs)
+        outer.update({node: total / self.read for node, total in totals.items()})
+        return self._execute("after", outer, x)
+
+    def _execute(self, phase: str, values: dict[fx.Node, Tensor], x: Tensor, repeat: int = 1) -> Tensor:
+        """Runs the nodes before or after time; gives the last value."""
+        result = x
+        for node in self.order[phase]:
+            if node.op == "placeholder":
+                result = x
+            elif node.op == "output":
+                result = self._repeated(values, node.all_input_nodes[0], repeat, x)
+            elif not isinstance(module := module_of(self.graph, node), Decode):
+                result = module(*(self._repeated(values, n, repeat, x) for n in node.args))
+            else:
+                continue  # the walk through time has put its value there
+            values[node] = result
+        return result
+
+    def _repeated(self, values: dict[fx.Node, Tensor], node: fx.Node, repeat: int, x: Tensor) -> Tensor:
+        """A value; one from before time is repeated where running readouts are folded into the batch."""
+        value = values[node]
+        return value.repeat(repeat, *[1] * (value.dim() - 1)) if repeat > 1 and len(value) == len(x) else value
+
+    def _walk(
+        self,
+        outer: dict[fx.Node, Tensor],
+        states: dict[fx.Node, Any],
+        totals: dict[fx.Node, Tensor],
+        start: int,
+        width: int,
+        observe: Observer | None,
+        anytime: bool,
+    ) -> None:
+        """One window: updates states and totals, and with `anytime` leaves running means in `outer`."""
+        values: dict[fx.Node, Tensor] = {}
+        decodes = [n for n in self.order["after"] if n.op == "call_module"]
+        for node in [
+            *self.order["in"],
+            *(n for n in decodes if isinstance(module_of(self.graph, n), Decode)),
+        ]:
+            module = module_of(self.graph, node)
+            if isinstance(module, Encode):
+                source = outer[node.all_input_nodes[0]]
+                values[node] = source.repeat(width, *[1] * (source.dim() - 1))
+            elif isinstance(module, Decode):
+                self._decode(node, values[node.all_input_nodes[0]], outer, totals, start, width, anytime)
+            elif isinstance(module, Temporal):
+                current = values[node.all_input_nodes[0]]
+                if module.streaming:
+                    states[node], values[node] = module.walk(states.get(node), current, width)
+                else:
+                    values[node] = module(current)
+            else:
+                values[node] = module(*(values[n] for n in node.args))
+            if observe and node in values:
+                observe(node, values[node], width)
+            for dead in self.last.get(node, ()):
+                values.pop(dead, None)
+
+    def _decode(
+        self,
+        node: fx.Node,
+        value: Tensor,
+        outer: dict[fx.Node, Tensor],
+        totals: dict[fx.Node, Tensor],
+        start: int,
+        width: int,
+        anytime: bool,
+    ) -> None:
+        read = max(0, min(width, self.read - start))
+        if not read:
+            return
+        by_step = value.reshape(width, -1, *value.shape[1:])[:read]
+        before = totals.get(node, torch.zeros_like(by_step[0]))
+        if anytime:
+            running = before + by_step.cumsum(0)
+            count = torch.arange(start + 1, start + read + 1, dtype=value.dtype, device=value.device)
+            outer[node] = (running / count.reshape(-1, *[1] * (running.dim() - 1))).flatten(0, 1)
+            totals[node] = running[-1].clone()
+        else:
+            totals[node] = before + by_step.sum(0)

@@ -1,0 +1,235 @@
+"""Spellings of arithmetic, activations and rounding, and of questions about a tensor."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from snnc import dialect, routes
+from snnc.lowering import Batch, Dim, Refused, Site, Sizes, Spelling, Unknown
+from snnc.bounds import Clamp, Floor, Round
+
+
+def relu(at: Site, x: Any, inplace: bool = False) -> Any:
+    at.inplace |= inplace
+    return at.emit(nn.ReLU(), x)
+
+
+def clamp(at: Site, x: Any, min: Any = None, max: Any = None) -> Any:
+    low, high = _bound(at, min), _bound(at, max)
+    if low == 0.0 and high is None:
+        return at.emit(nn.ReLU(), x)
+    if low == 0.0 and isinstance(high, float) and high > 0:
+        return at.emit(nn.Hardtanh(0.0, high), x)
+    return at.emit(Clamp(low, high), x)
+
+
+def _bound(at: Site, value: Any) -> Any:
+    """A clip bound: a float, a tensor with one bound for each channel, or None."""
+    if isinstance(value, fx.Node):
+        at.refuse("clips at a bound that depends on the input", "clip at a constant")
+    if isinstance(value, Tensor):
+        value = _plain(value)
+        return float(value) if value.dim() == 0 else value
+    return None if value is None or value in (float("inf"), float("-inf")) else float(value)
+
+
+def clamp_min(at: Site, x: Any, min: Any) -> Any:
+    return clamp(at, x, min, None)
+
+
+def clamp_max(at: Site, x: Any, max: Any) -> Any:
+    return clamp(at, x, None, max)
+
+
+def hardtanh(at: Site, x: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
+    at.inplace |= inplace
+    return clamp(at, x, min_val, max_val)
+
+
+def relu6(at: Site, x: Any, inplace: bool = False) -> Any:
+    return hardtanh(at, x, 0.0, 6.0, inplace)
+
+
+def threshold(at: Site, x: Any, threshold: float, value: float, inplace: bool = False) -> Any:
+    if threshold != 0 or value != 0:
+        at.refuse(
+            f"replaces what is below {threshold} by {value}", "train with ReLU, which is threshold(x, 0, 0)"
+        )
+    return relu(at, x, inplace)
+
+
+def maximum(at: Site, x: Any, other: Any = None) -> Any:
+    x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
+    if not isinstance(other, Tensor):
+        at.refuse("takes the larger of two values", "use nn.MaxPool2d, relu or clamp")
+    return clamp(at, x, other, None)
+
+
+def minimum(at: Site, x: Any, other: Any = None) -> Any:
+    x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
+    if not isinstance(other, Tensor):
+        at.refuse("takes the smaller of two values", "clip at a constant")
+    return clamp(at, x, None, other)
+
+
+def _plain(value: Tensor) -> Tensor:
+    """A constant without leading dimensions of size one: they broadcast the same."""
+    value = value.detach()
+    while value.dim() and value.shape[0] == 1:
+        value = value[0]
+    return value.clone()
+
+
+def _affine(at: Site, x: Any, scale: Any, shift: Any) -> Any:
+    """`x * scale + shift`, with constants of which at least one is more than a number or both are."""
+    like = at.lowering.like
+    parts = [_plain(torch.as_tensor(v).to(like)) for v in (scale, shift)]
+    rank = at.rank(x)
+    if rank is not None and any(p.dim() >= rank for p in parts):
+        at.refuse(
+            "combines samples with a constant of the batch's size", "use a constant of one sample's shape"
+        )
+    parts = [p.clone() for p in torch.broadcast_tensors(*parts)]
+    y = at.emit(dialect.Affine(*parts), x)
+    if at.sizes(x) != at.sizes(y):
+        at.refuse("spreads a value over a larger shape", "give the constant the value's own shape")
+    return y
+
+
+def _data(value: Any) -> bool:
+    return isinstance(value, fx.Node)
+
+
+def add(at: Site, x: Any, other: Any, *, alpha: Any = 1) -> Any:
+    if _data(x) and _data(other):
+        if alpha != 1:
+            other = _affine(at, other, alpha, 0.0)
+        return _join(at, dialect.Add(), x, other)
+    return _affine(at, x, 1.0, other * alpha) if _data(x) else _affine(at, other, alpha, x)
+
+
+def sub(at: Site, x: Any, other: Any, *, alpha: Any = 1) -> Any:
+    if _data(x) and _data(other):
+        if alpha != 1:
+            other = _affine(at, other, alpha, 0.0)
+        return _join(at, dialect.Sub(), x, other)
+    return _affine(at, x, 1.0, -other * alpha) if _data(x) else _affine(at, other, -alpha, x)
+
+
+def _join(at: Site, module: nn.Module, a: fx.Node, b: fx.Node) -> Any:
+    ranks = {at.rank(a), at.rank(b)} - {None}
+    if len(ranks) > 1:
+        at.refuse("adds values with different numbers of dimensions", "unsqueeze the smaller one")
+    return at.emit(module, a, b)
+
+
+def rsub(at: Site, x: Any, other: Any, *, alpha: Any = 1) -> Any:
+    return sub(at, other, x, alpha=alpha)
+
+
+def neg(at: Site, x: Any) -> Any:
+    return _affine(at, x, -1.0, 0.0)
+
+
+def mul(at: Site, x: Any, other: Any) -> Any:
+    if _data(x) and _data(other):
+        at.refuse(
+            "multiplies two values that both depend on the input",
+            "a spiking layer needs constant factors: replace gates and squeeze-and-excitation by constants, and retrain",
+        )
+    return _affine(at, x, other, 0.0) if _data(x) else _affine(at, other, x, 0.0)
+
+
+def div(at: Site, x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    if not _data(x) or _data(other):
+        at.refuse("divides by a value that depends on the input", "divide by a constant")
+    if rounding_mode == "trunc":
+        at.refuse("rounds towards zero", "use torch.floor")
+    scale = 1.0 / torch.as_tensor(other).to(at.lowering.like)
+    y = _affine(at, x, scale, 0.0)
+    return y if rounding_mode is None else at.emit(Floor(), y)
+
+
+def floor_divide(at: Site, x: Any, other: Any) -> Any:
+    return div(at, x, other, rounding_mode="floor")
+
+
+def floor(at: Site, x: Any) -> Any:
+    return at.emit(Floor(), x)
+
+
+def round_(at: Site, x: Any, *, decimals: int = 0) -> Any:
+    if decimals:
+        at.refuse("rounds to decimals", "round to integers, and scale before and after")
+    return at.emit(Round(), x)
+
+
+def dropout(at: Site, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    if training and p > 0:
+        at.refuse("drops values at inference as well", "write F.dropout(x, p, training=self.training)")
+    return x
+
+
+def head(cls: Any) -> Spelling:
+    def spelling(at: Site, x: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+        rank = at.rank(x)
+        if dim is None:
+            dim = 0 if rank == 3 else 1
+        return at.emit(cls(at.axis(x, dim) if dim >= 0 or rank is not None else dim), x)
+
+    return spelling
+
+
+def getattr_(at: Site, x: Any, name: str) -> Any:
+    if not isinstance(x, fx.Node):
+        return getattr(x, name)
+    found: dict[str, Callable[[], Any]] = {
+        "shape": lambda: routes.size(at, x),
+        "ndim": lambda: routes.rank(at, x),
+        "data": lambda: x,
+        "dtype": lambda: at.lowering.like.dtype,
+        "device": lambda: at.lowering.like.device,
+        "requires_grad": lambda: False,
+    }
+    if name not in found:
+        at.refuse(f"reads .{name}", "see the list of operations in the documentation")
+    return found[name]()
+
+
+def to(at: Site, x: Any, *args: Any, **kwargs: Any) -> Any:
+    kinds = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
+    if any(not kind.is_floating_point for kind in kinds):
+        at.refuse(f"casts data to {kinds[0]}", "keep data in floating point")
+    return x
+
+
+def arithmetic(function: Callable[..., Any], *args: Any) -> Any:
+    """Arithmetic on sizes of which at least one is not known."""
+    if function in (operator.eq, operator.ne) and isinstance(args[0], Batch) and isinstance(args[1], Batch):
+        return function is operator.eq
+    return Unknown(any(isinstance(a, (Dim, Sizes)) or (isinstance(a, Unknown) and a.shape) for a in args))
+
+
+def filled(number: float) -> Spelling:
+    def spelling(at: Site, *sizes: Any, **_: Any) -> Any:
+        run = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list, fx.Node)) else sizes
+        return routes.filled(at, number, run)
+
+    return spelling
+
+
+def new_filled(number: float) -> Spelling:
+    def spelling(at: Site, x: Any, *sizes: Any, **_: Any) -> Any:
+        return routes.filled(at, number, sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes)
+
+    return spelling
+
+
+def full(at: Site, sizes: Any, fill_value: Any, **_: Any) -> Any:
+    return routes.filled(at, float(fill_value), sizes)

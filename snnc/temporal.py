@@ -1,0 +1,160 @@
+"""Modules that know about time.
+
+Time is folded into the batch: a value that varies in time is `[T * B, ...]`, step after step (all samples of step 1
+first). A `Temporal` module walks its steps one after another; everything else in a graph is blind to time.
+`Encode` stands where a time-constant value meets time, `Decode` where time ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from snnc.dialect import register
+
+
+class Temporal(nn.Module):
+    """A module with a state that lives from step to step.
+
+    Subclasses write `initial` and `step`, both pure. `streaming` is True where an output may leave at the step whose
+    input arrived; a module that must first see several steps sets it False and overrides `forward`.
+    """
+
+    streaming: ClassVar[bool] = True
+
+    def __init__(self, T: int) -> None:
+        super().__init__()
+        self.T = T
+
+    def initial(self, current: Tensor) -> Any:
+        """State before the first step, for one step's input `current` `[B, ...]`."""
+        raise NotImplementedError(f"{type(self).__name__}.initial")
+
+    def step(self, state: Any, current: Tensor) -> tuple[Any, Tensor]:
+        """One step: state and input `[B, ...]` to the next state and the output `[B, ...]`."""
+        raise NotImplementedError(f"{type(self).__name__}.step")
+
+    def walk(self, state: Any, current: Tensor, steps: int) -> tuple[Any, Tensor]:
+        """`steps` steps from `state` over a folded input `[steps * B, ...]`; gives state and folded output."""
+        outputs = []
+        for one in current.reshape(steps, -1, *current.shape[1:]).unbind(0):
+            if state is None:
+                state = self.initial(one)
+            state, output = self.step(state, one)
+            outputs.append(output)
+        return state, torch.cat(outputs)
+
+    def forward(self, current: Tensor) -> Tensor:
+        """`[T * B, ...]` to `[T * B, ...]`."""
+        return self.walk(None, current, self.T)[1]
+
+
+@register("T")
+class Encode(nn.Module):
+    """Repeats a time-constant value `[B, ...]` at each of `T` steps: `[T * B, ...]` (direct coding)."""
+
+    def __init__(self, T: int) -> None:
+        super().__init__()
+        self.T = T
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat(self.T, *[1] * (x.dim() - 1))
+
+    def extra_repr(self) -> str:
+        return f"T={self.T}"
+
+
+@register("T", "read")
+class Decode(nn.Module):
+    """Mean over the first `read` of `T` steps: `[T * B, ...]` to `[B, ...]`."""
+
+    def __init__(self, T: int, read: int) -> None:
+        super().__init__()
+        self.T, self.read = T, read
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(self.T, -1, *x.shape[1:])[: self.read].sum(0) / self.read
+
+    def running(self, x: Tensor) -> Tensor:
+        """The mean after each of the first `read` steps, folded: `[read * B, ...]`."""
+        steps = x.reshape(self.T, -1, *x.shape[1:])[: self.read]
+        count = torch.arange(1, self.read + 1, dtype=x.dtype, device=x.device)
+        return (steps.cumsum(0) / count.reshape(-1, *[1] * x.dim())).flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"T={self.T}, read={self.read}"
+
+
+class TemporalMax(Temporal):
+    """Base of the lowerings of max pooling. `pool` is the `torch.nn` pool that the network had."""
+
+    def __init__(self, T: int, pool: nn.Module) -> None:
+        super().__init__(T)
+        self.pool = pool
+
+    def extra_repr(self) -> str:
+        return f"T={self.T}"
+
+
+@register("T", "pool")
+class RunningMax(TemporalMax):
+    """Emits what the maximum of the running sums grew by: exact for the counts, after every step.
+
+    With `c_i(t)` the sum of input `i` up to step `t`, the output is `max_i c_i(t) - max_i c_i(t-1)`, so its sum over
+    any number of steps is the maximum of the sums: a pooled rate is the maximum of the rates, as in the ANN. Inputs
+    that are spikes of one height give outputs that are 0 or one spike, since no `c_i` grows by more than one.
+    """
+
+    def initial(self, current: Tensor) -> tuple[Tensor, Tensor]:
+        zero = torch.zeros_like(current)
+        return zero, torch.zeros_like(self.pool(current))
+
+    def step(self, state: tuple[Tensor, Tensor], current: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        total = state[0] + current
+        best = self.pool(total)
+        return (total, best), best - state[1]
+
+
+@register("T", "pool")
+class GatedMax(TemporalMax):
+    """Forwards the input whose running sum is largest (Rueckauer et al. 2017).
+
+    Its sum is not the maximum of the sums when the leader changes, so it converges more slowly than `RunningMax`;
+    kept for comparison.
+    """
+
+    def initial(self, current: Tensor) -> Tensor:
+        return torch.zeros_like(current)
+
+    def step(self, state: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        total = state + current
+        dims = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}[type(self.pool)]
+        pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[dims - 1]
+        p = self.pool
+        _, index = pool(total, p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode, return_indices=True)
+        flat = current.flatten(-dims).gather(-1, index.flatten(-dims))
+        return total, flat.reshape(index.shape)
+
+
+@register("T", "pool")
+class StepMax(TemporalMax):
+    """The maximum at each step by itself. WRONG for rates: it over-estimates, and more so as T grows.
+
+    What most libraries do; kept so that the damage can be measured.
+    """
+
+    def initial(self, current: Tensor) -> Tensor:
+        return current.new_zeros(())
+
+    def step(self, state: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        return state, self.pool(current)
+
+
+MAXPOOL_LOWERINGS: dict[str, type[TemporalMax]] = {
+    "running-max": RunningMax,
+    "gate": GatedMax,
+    "per-step": StepMax,
+}

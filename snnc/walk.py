@@ -1,0 +1,197 @@
+"""Walks a traced graph of either door, and finds for each node what its operation is called."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from snnc.lowering import LOST, Batch, Dim, Lowering, Refused, Site, Sizes, Spelling, Unknown
+from snnc.operations import COPIES, ELEMENTWISE, HINTS, MODULES, OTHER, OWN, SPELLINGS, VIEWS
+from snnc.spellings import arithmetic
+
+IN_PLACE = {operator.iadd: "add", operator.isub: "sub", operator.imul: "mul", operator.itruediv: "div"}
+# Names of arguments that differ between a function and its method, or that torch takes from numpy.
+ALIASES = {"input": "x", "self": "x", "tensor": "x", "axis": "dim", "keepdims": "keepdim"}
+ALIASES |= {"split_size": "sizes", "split_size_or_sections": "sizes", "axis0": "dim0", "axis1": "dim1"}
+SILENT = frozenset(
+    {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size", "_assert"}
+)
+
+
+@cache
+def functions() -> dict[Any, str]:
+    """torch's functions and Python's operators by identity, since some share a `__name__` that is not their own."""
+    found: dict[Any, str] = {getattr: "getattr", **IN_PLACE}
+    for name in SPELLINGS:
+        for space in (torch, functional, operator):
+            for spelled in (name, f"{name}_"):
+                if callable(function := getattr(space, spelled, None)):
+                    found.setdefault(function, spelled)
+    return found
+
+
+def op_name(target: Any) -> str:
+    """What a function, method or ATen overload is called, its trailing underscore kept."""
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.split("::")[1]
+    if isinstance(target, str):
+        return target
+    return functions().get(target) or str(getattr(target, "__name__", target))
+
+
+def walk(
+    lowering: Lowering,
+    graph: fx.Graph,
+    root: nn.Module | None,
+    constants: Mapping[str, Any],
+    spellings: Mapping[str, Spelling] = SPELLINGS,
+) -> Any:
+    """Lowers every node of `graph`; gives the value of its output.
+
+    Args:
+        lowering: takes what is built.
+        graph: from `torch.fx` or `torch.export`.
+        root: owner of the modules and attributes that `graph` names.
+        constants: values of placeholders by name; a placeholder that is not among them is the input.
+        spellings: operations by name.
+    """
+    result: Any = None
+    for node in graph.nodes:
+        if node.op == "output":
+            result = node.args[0]
+        elif node.op == "placeholder":
+            value = constants[node.name] if node.name in constants else lowering.x
+            lowering.bind(node, value, False, False, False)
+        elif node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(root)
+            lowering.bind(node, value.detach() if isinstance(value, Tensor) else value, False, False, False)
+        else:
+            _step(lowering, node, root, spellings)
+    return result
+
+
+def _step(
+    lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: Mapping[str, Spelling]
+) -> None:
+    """One node: finds its spelling, calls it, binds the result."""
+    module = root.get_submodule(str(node.target)) if root is not None and node.op == "call_module" else None
+    name = type(module).__name__ if module is not None else op_name(node.target)
+    site = _site(lowering, node, name, module)
+    in_place = node.target in IN_PLACE or (name.endswith("_") and not name.startswith("__"))
+    plain = name.rstrip("_") if in_place else name
+    value: Any = LOST
+    try:
+        args, kwargs = lowering.load(node.args), lowering.load(node.kwargs)
+        values = list(_leaves((args, kwargs)))
+        in_place = in_place and bool(values) and isinstance(values[0], (fx.Node, Tensor))
+        spelling, more = _spelling(module, plain, spellings)
+        data = any(isinstance(v, (fx.Node, *UNSIZED)) or v is LOST for v in values)
+        if not data and node.op in ("call_function", "call_method"):
+            value = _fold(node, args, kwargs)
+        elif plain in SILENT:
+            value = None
+        elif any(isinstance(v, UNSIZED) for v in values) and _is_arithmetic(node, values):
+            value = arithmetic(node.target, *args)  # type: ignore[arg-type]
+        elif spelling is None:
+            key = plain.replace("_", "").lower()
+            if key in ELEMENTWISE and values and isinstance(values[0], fx.Node):
+                value = values[0]
+            raise Refused(*HINTS.get(key, OTHER))
+        elif in_place and isinstance(values[0], Tensor):
+            raise Refused("changes a buffer at each call", "a converted network has constant buffers")
+        elif not any(v is LOST for v in values):
+            if module is not None and any((module._forward_hooks, module._forward_pre_hooks)):
+                raise Refused(
+                    "has forward hooks",
+                    "remove the hooks (torch.nn.utils.remove_weight_norm, handle.remove())",
+                )
+            value = _call(spelling, site, (*more, *args) if module in more else (*args, *more), kwargs)
+    except Refused as refused:
+        lowering.note(node, name, refused, site.base)
+    views = plain in VIEWS or plain in COPIES
+    lowering.bind(node, value, in_place or site.inplace, plain in COPIES, views and plain not in COPIES)
+
+
+UNSIZED = (Batch, Dim, Sizes, Unknown)
+
+
+def _is_arithmetic(node: fx.Node, values: list[Any]) -> bool:
+    """True for Python arithmetic on sizes; a tensor's operation that takes a size is none."""
+    return node.op == "call_function" and not any(isinstance(v, fx.Node) for v in values) and (
+        getattr(node.target, "__module__", "") in ("_operator", "math", "builtins") and node.target is not operator.getitem
+    )  # fmt: skip
+
+
+def _site(lowering: Lowering, node: fx.Node, name: str, module: nn.Module | None) -> Site:
+    """Where a node stands in the author's network."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path, kind = stack[-1] if stack else ("", "")
+    kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__name__}"
+    path = path.split("@")[0]
+    is_leaf = kind.startswith("torch.nn.") and ".container." not in kind
+    site = Site(lowering, name, trace=str(node.meta.get("stack_trace") or ""))
+    if module is not None:
+        site.base, site.leaf = str(node.target), type(module).__name__
+    elif is_leaf or kind.startswith("snnc.dialect."):
+        site.base, site.leaf = path, kind.rsplit(".", 1)[1]
+    elif not kind.startswith("_empty"):
+        site.scope = path
+    return site
+
+
+def _spelling(
+    module: nn.Module | None, name: str, spellings: Mapping[str, Spelling]
+) -> tuple[Spelling | None, tuple]:
+    """The spelling of a node, and the arguments that its module adds to the node's own."""
+    if module is None:
+        return spellings.get(name), ()
+    if own := OWN.get(type(module)):
+        return own, (module,)
+    if found := MODULES.get(type(module)):
+        return spellings[found[0]], tuple(getattr(module, attribute) for attribute in found[1])
+    return None, ()
+
+
+def _call(spelling: Spelling, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    kwargs = {ALIASES.get(k, k): v for k, v in kwargs.items()}
+    try:
+        inspect.signature(spelling).bind(site, *args, **kwargs)
+    except TypeError as error:
+        raise Refused(
+            f"is called in a way that snnc does not read ({error})", "use the plain form of the call"
+        ) from None
+    return spelling(site, *args, **kwargs)
+
+
+def _fold(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The value of an operation on constants."""
+    try:
+        with torch.no_grad():
+            if node.op == "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            assert callable(node.target)
+            return node.target(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - the author's own calculation; whatever it raises is the reason
+        raise Refused(
+            f"fails on constants ({type(error).__name__}: {error})", "check the network on one sample"
+        ) from error
+
+
+def _leaves(value: Any) -> Any:
+    """The values within nested tuples, lists, dicts and slices."""
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, dict):
+        yield from _leaves(list(value.values()))
+    elif isinstance(value, slice):
+        yield from _leaves((value.start, value.stop, value.step))
+    else:
+        yield value
