@@ -71,6 +71,11 @@ def compile(
     graph = capture(model, input_shape)
     chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
+    if isinstance(chosen, Recipe) and chosen.needs_data and not batches:
+        raise RecipeError(
+            f"The recipe '{chosen.name}' needs calibration data and got none.",
+            "some (--calib DATA, or calibration= in Python), or the recipe 'data-free'",
+        )
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
     result = pipeline.run(graph, context, callbacks=callbacks)
     if result.stage is not Stage.SPIKING:

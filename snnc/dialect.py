@@ -277,7 +277,8 @@ def pack(module: nn.Module) -> dict[str, Any]:
         elif name == "bias" and not isinstance(value, bool):
             value = value is not None
         config[name] = value
-    state = {k: v for k, v in module.state_dict().items() if k not in config and "." not in k}
+    given = {name for name, value in config.items() if isinstance(value, Tensor)}
+    state = {k: v for k, v in module.state_dict().items() if k not in given and "." not in k}
     return {"type": type(module).__name__, "config": config, "state": state}
 
 
@@ -292,18 +293,24 @@ def unpack(packed: dict[str, Any]) -> nn.Module:
     config = dict(packed["config"])
     if set(config) != set(CONFIG[cls]):
         raise ValueError(f"{cls.__name__} takes {CONFIG[cls]}, not {tuple(config)}")
+    given = {name for name, value in config.items() if isinstance(value, Tensor)}
     for name, value in config.items():
         if isinstance(value, dict):
             config[name] = unpack(value)
     module = cls(**config)
+    wanted = {k: v for k, v in module.state_dict().items() if k not in given and "." not in k}
+    if set(wanted) != set(packed["state"]):
+        raise ValueError(f"{cls.__name__} holds {sorted(wanted)}, not {sorted(packed['state'])}")
     for name, value in packed["state"].items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{cls.__name__}.{name} is not a tensor")
-        target = module.get_parameter(name) if name in dict(module.named_parameters()) else module.get_buffer(name)
-        if target.shape != value.shape:
-            raise ValueError(f"{cls.__name__}.{name} has shape {tuple(value.shape)}, not {tuple(target.shape)}")
-        target.data = value.clone()
-    missing = set(dict(module.state_dict())) - set(packed["state"]) - set(config)
-    if any("." not in m for m in missing):
-        raise ValueError(f"{cls.__name__} lacks {sorted(missing)}")
+        target = wanted[name]
+        if (
+            not isinstance(value, Tensor)
+            or target.shape != value.shape
+            or target.dtype.is_floating_point != value.dtype.is_floating_point
+        ):
+            raise ValueError(
+                f"{cls.__name__}.{name} is no tensor of shape {tuple(target.shape)} and kind {target.dtype}"
+            )
+        parent = module.get_parameter(name) if name in dict(module.named_parameters()) else module.get_buffer(name)
+        parent.data = value.clone()
     return module.eval()

@@ -34,8 +34,8 @@ class Meter:
     """An observer (`Network.readout(x, observe=meter)`) that adds up what it sees.
 
     A synaptic operation (SOP) is one nonzero input of a layer inside time, or of the readout, on one of its
-    connections, at one step. Layers before the first neuron work on the analog input and are counted as multiply-accumulates, once a
-    sample, since their current is constant in time.
+    connections, at one step. Layers before the first neuron work on the analog input, once a sample, since their
+    current is constant in time; they have no spikes to count.
 
     Attributes:
         spikes: by neuron layer, over all samples and steps.

@@ -91,6 +91,8 @@ class Decode(nn.Module):
 class TemporalMax(Temporal):
     """Base of the lowerings of max pooling. `pool` is the `torch.nn` pool that the network had."""
 
+    pool: Any
+
     def __init__(self, T: int, pool: nn.Module) -> None:
         super().__init__(T)
         self.pool = pool
@@ -131,9 +133,9 @@ class GatedMax(TemporalMax):
 
     def step(self, state: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         total = state + current
-        dims = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}[type(self.pool)]
-        pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[dims - 1]
         p = self.pool
+        dims = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d).index(type(p)) + 1
+        pool: Any = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[dims - 1]
         _, index = pool(total, p.kernel_size, p.stride, p.padding, p.dilation, p.ceil_mode, return_indices=True)
         flat = current.flatten(-dims).gather(-1, index.flatten(-dims))
         return total, flat.reshape(index.shape)

@@ -41,10 +41,10 @@ class _Unrolled(nn.Module):
 
     def __init__(self, graph: fx.GraphModule, read: int) -> None:
         super().__init__()
-        self.graph, self.read = graph, read
+        self.net, self.read = graph, read  # not "graph": an exported program has that itself
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        folded = self.graph(x)
+        folded = self.net(x)
         by_step = folded.reshape(self.read, -1, *folded.shape[1:])
         return by_step[-1], by_step
 

@@ -61,8 +61,8 @@ class QuantizeActivations(Pass):
             context.statistics.update({site.name: found[site.name] for site in sites})
             known = sum(site.all_input_nodes[0].name in context.moments for site in sites)
             context.notes.append(
-                f"no data was seen: {known} of {len(sites)} thresholds come straight from batch normalisation, the others "
-                "are predicted from the layers before"
+                f"no data was seen: the thresholds of {known} of {len(sites)} layers come straight from batch "
+                "normalisation, those of the others are predicted from the layers before"
             )
         for node, module in calls(graph, *ACTIVATIONS):
             statistics = context.statistics[node.name]

@@ -1,19 +1,32 @@
 """Recipes: ordered lists of passes with options, as TOML files.
 
-name = "opi"
-summary = "one line"
-source = "paper"
-needs_data = true
+A whole recipe:
 
-[[pass]]
-name = "fold-batchnorm"
-...
+    name = "opi"
+    summary = "one line"
+    source = "paper"
+    needs_data = true
+
+    [[pass]]
+    name = "fold-batchnorm"
+
+Or an edit of one that ships with snnc; edits are made in this order:
+
+    base = "cos"
+    remove = ["set-initial-potential"]
+
+    [set.calibrate-offset]
+    rho = 8
+
+    [[insert]]
+    name = "normalize-thresholds"
+    before = "insert-neurons"
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +35,8 @@ from snnc.errors import RecipeError
 from snnc.passes import PASSES
 from snnc.pipeline import Pass, Pipeline, choose
 
-_KEYS = {"name": str, "summary": str, "source": str, "needs_data": bool, "pass": list}
+_LABELS = {"name": str, "summary": str, "source": str, "needs_data": bool}
+_KEYS = {**_LABELS, "pass": list, "base": str, "remove": list, "set": dict, "insert": list}
 
 
 @dataclass(frozen=True)
@@ -92,15 +106,30 @@ def parse(text: str, where: str) -> Recipe:
         choose(key, _KEYS, f"key in recipe '{where}'")
         if not isinstance(value, _KEYS[key]):
             raise RecipeError(f"Key '{key}' of recipe '{where}' is {value!r}, not a {_KEYS[key].__name__}.")
-    if not content.get("pass"):
-        raise RecipeError(f"Recipe '{where}' lists no pass.", "one or more [[pass]] tables")
-    return Recipe(
-        content.get("name", Path(where).stem),
-        content.get("summary", ""),
-        content.get("source", ""),
-        content.get("needs_data", True),
-        Pipeline(tuple(_pass(entry, where) for entry in content["pass"])),
-    )
+    if bool(content.get("pass")) == bool(content.get("base")):
+        raise RecipeError(f"Recipe '{where}' needs either passes or a base.", '[[pass]] tables, or base = "cos"')
+    if "base" in content:
+        start = _edited(recipe(choose(content["base"], names(), "recipe")), content, where)
+    else:
+        start = Recipe("", "", "", True, Pipeline(tuple(_pass(entry, where) for entry in content["pass"])))
+    labels = {"name": Path(where).stem, **{key: content[key] for key in _LABELS if key in content}}
+    return replace(start, **labels)
+
+
+def _edited(base: Recipe, content: dict[str, Any], where: str) -> Recipe:
+    """`base` with the edits of a recipe file."""
+    pipeline = base.pipeline
+    for name in content.get("remove", []):
+        pipeline = pipeline.remove(str(name))
+    for name, options in content.get("set", {}).items():
+        if not isinstance(options, dict):
+            raise RecipeError(f"'set.{name}' of recipe '{where}' is {options!r}.", f"a table [set.{name}]")
+        pipeline = pipeline.set(name, **options)
+    for entry in content.get("insert", []):
+        place = {key: entry[key] for key in ("before", "after") if isinstance(entry, dict) and key in entry}
+        rest = {key: value for key, value in entry.items() if key not in place} if isinstance(entry, dict) else entry
+        pipeline = pipeline.insert(_pass(rest, where), **place)
+    return replace(base, pipeline=pipeline)
 
 
 def _pass(entry: Any, where: str) -> Pass:
