@@ -1,14 +1,15 @@
 """Accuracy of every recipe on published networks: network x recipe x T, beside the ANN.
 
     python benchmarks/accuracy.py --data FOLDER --out docs/results/accuracy.json          # measures, resumes
-    python benchmarks/accuracy.py --out docs/results/accuracy.json --render               # prints the tables
+    python benchmarks/accuracy.py --out docs/results/accuracy.json --render docs/results.md    # writes the tables
 
 FOLDER holds `zoo.py` (functions that return trained networks) and `common.py` (loaders of the data sets); both
 are imported from there. Calibration uses training images only, without labels. Each measured cell is written at once,
 so that an interrupted run goes on where it stopped.
 
 `opi` and `baseline` do not depend on T: one run at the largest T gives every column, as the any-time readout.
-The other recipes are compiled for each T. `cos-T` is `cos` with rho = T.
+The other recipes are compiled for each T. `cos-T` is `cos` with rho = T,
+and as many levels.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from snnc.recipes import Recipe, recipe
 ANYTIME = ("opi", "baseline")
 ALL_T = (1, 2, 4, 8, 16, 32, 64)
 BATCH = 50
+BEGIN, END = "<!-- accuracy: begin -->\n", "<!-- accuracy: end -->\n"
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,14 @@ def main() -> None:
     parser.add_argument("--T", default=",".join(map(str, ALL_T)))
     parser.add_argument("--limit", type=int, default=0, help="first so many test samples; 0: all")
     parser.add_argument("--calibration", type=int, default=512, help="training samples for calibration")
-    parser.add_argument("--render", action="store_true", help="print the tables and measure nothing")
+    parser.add_argument("--render", type=Path, help="Markdown file whose tables are replaced; measures nothing")
+    parser.add_argument("--peer", type=Path, action="append", default=[], help="JSON of a peer, for --render")
     args = parser.parse_args()
     if args.render:
-        sys.stdout.write(render(read_cells(args.out)))
+        cells = [cell for path in (args.out, *args.peer) for cell in read_cells(path)]
+        before, rest = args.render.read_text().split(BEGIN)
+        _, after = rest.split(END)
+        args.render.write_text(before + BEGIN + render(cells) + END + after)
         return
     only = set(filter(None, args.recipes.split(",")))
     for name in args.networks.split(","):
@@ -134,7 +140,8 @@ def chosen(which: str) -> Recipe:
     if which != "cos-T":
         return recipe(which)
     cos = recipe("cos")
-    return Recipe("cos-T", cos.summary, cos.source, True, cos.pipeline.set("calibrate-offset", rho="T"))
+    pipeline = cos.pipeline.set("calibrate-offset", rho="T").set("quantize-activations", least_levels=1)
+    return Recipe("cos-T", cos.summary, cos.source, True, pipeline)
 
 
 @torch.no_grad()

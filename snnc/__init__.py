@@ -6,8 +6,6 @@
 >>> snnc.save(net, "model.snn")
 """
 
-__version__ = "0.1.0"
-
 from snnc.api import compile, load, save
 from snnc.capture import capture
 from snnc.errors import SnncError
@@ -17,6 +15,7 @@ from snnc.network import Network
 from snnc.passes import PASSES
 from snnc.pipeline import Context, Pass, Pipeline, Record
 from snnc.recipes import recipe
+from snnc.version import __version__
 
 __all__ = [
     "PASSES",
@@ -27,6 +26,7 @@ __all__ = [
     "Record",
     "SnncError",
     "Stage",
+    "__version__",
     "capture",
     "compile",
     "evaluate",

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-import snnc
 from snnc.artifact import unpack_graph
 from snnc.backends import BACKENDS
 from snnc.capture import capture
@@ -23,6 +22,7 @@ from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progre
 from snnc.portable import Portable, load_portable
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.version import __version__
 
 
 def compile(
@@ -113,7 +113,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
         "seed": context.seed,
         "calibration_samples": sum(map(len, batches or [])),
         "input_shape": list(context.input_shape) if context.input_shape else None,
-        "versions": {"snnc": snnc.__version__, "torch": str(torch.__version__)},
+        "versions": {"snnc": __version__, "torch": str(torch.__version__)},
         "records": [
             {
                 "name": r.name,
@@ -164,7 +164,11 @@ def load(path: str | Path, chunk: int = CHUNK) -> Network | Portable:
     path = Path(path)
     if sniff(path) == "pt2":
         return load_portable(path, chunk)
-    graph, stage, info = unpack_graph(load_torch(path), f"'{path}'")
+    try:
+        content = load_torch(path)
+    except LoadError as error:
+        raise LoadError(f"'{path}' is not a compiled network: {error.message}", "'snnc compile' on it") from error
+    graph, stage, info = unpack_graph(content, f"'{path}'")
     if stage is not Stage.SPIKING:
         raise LoadError(f"'{path}' holds a graph of stage {stage}, not a spiking network.", "'snnc compile' on it")
     return Network(graph, info, chunk)

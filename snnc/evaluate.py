@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snnc.data import labelled_batches
 from snnc.errors import DataError
@@ -87,7 +87,7 @@ def evaluate(
         correct += (classes == y).sum(1)
         samples += len(y)
         if ann is not None:
-            wanted = ann(x).argmax(-1)
+            wanted = _ann_classes(ann, x)
             ann_correct += int((wanted == y).sum())
             same += (classes == wanted).sum(1)
     if not samples:
@@ -103,3 +103,14 @@ def evaluate(
         macs=sum(meter.macs.values()) if meter else None,
         latency=network.latency,
     )
+
+
+def _ann_classes(ann: nn.Module, x: Tensor) -> Tensor:
+    try:
+        return ann(x).argmax(-1)
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise DataError(
+            f"A batch of shape {tuple(x.shape)} does not go through the ANN: {reason}.",
+            "the network that was compiled",
+        ) from error

@@ -8,6 +8,7 @@ asking who else uses it (stock `torch.fx` fusion corrupts a shared convolution; 
 from __future__ import annotations
 
 import enum
+import keyword
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,7 +56,13 @@ class GraphBuilder:
         self.graph = fx.Graph()
 
     def input(self, name: str = "x") -> fx.Node:
-        """The one input of the network."""
+        """The one input of the network.
+
+        Raises:
+            ValueError: `name` is no identifier. torch writes it into source text as it stands, and runs that.
+        """
+        if not name.isidentifier() or keyword.iskeyword(name) or name == "self":
+            raise ValueError(f"the input's name {name!r} is no identifier")
         return self.graph.placeholder(name)
 
     def call(self, name: str, module: nn.Module, *inputs: fx.Node) -> fx.Node:

@@ -72,7 +72,7 @@ class Histogram:
         self._grow(torch.where(peak > 0, 2.0 ** torch.ceil(torch.log2(peak.clamp_min(2.0**-40))), self.top))
         scale = (BINS / self.top).to(values)
         # Slot 0 takes what is not positive and is dropped.
-        slot = torch.where(values > 0, (values * scale[:, None]).floor().clamp(0, BINS - 1) + 1, 0).long()
+        slot = torch.where(values > 0, (values * scale[:, None]).ceil().clamp(1, BINS), 0).long()
         slot += torch.arange(len(slot), device=slot.device)[:, None] * (BINS + 1)
         counts = torch.bincount(slot.flatten(), minlength=len(slot) * (BINS + 1))
         self.counts += counts.reshape(-1, BINS + 1)[:, 1:].to(self.counts)
@@ -121,20 +121,34 @@ class Histogram:
     def mse(self, levels: int, shift: float, per: str) -> Tensor:
         """See `Statistics`. A grid over fractions of the peak, then a finer one around the best."""
         h = self.merged() if per == "layer" else self
-        value = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS * h.top[:, None]
-        best = h.peak.clone()
-        least = torch.full_like(best, float("inf"))
+        middle = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS * h.top[:, None]
+        # Number and sum of the values in each bin and all above it.
+        tails = [v.flip(1).cumsum(1).flip(1) for v in (h.counts, h.counts * middle)]
         coarse = torch.logspace(-2, 0, 60, dtype=torch.float64)
         fine = torch.linspace(0.925, 1.075, 31, dtype=torch.float64)
-        for centre, grid in ((h.peak, coarse), (None, fine)):
-            base = best.clone() if centre is None else centre
-            for fraction in grid:
-                bound = torch.minimum(base * fraction, h.peak).clamp_min(1e-30)
-                level = torch.floor(value * (levels / bound)[:, None] + shift).clamp(0, levels)
-                error = ((level * (bound / levels)[:, None] - value) ** 2 * h.counts).sum(1)
-                better = error < least
-                least, best = torch.where(better, error, least), torch.where(better, bound, best)
+        best = h.peak
+        for grid in (coarse, fine):
+            bounds = [torch.minimum(best * fraction, h.peak).clamp_min(1e-30) for fraction in grid]
+            errors = torch.stack([h._error(bound, levels, shift, *tails) for bound in bounds])
+            best = torch.stack(bounds).gather(0, errors.argmin(0, keepdim=True))[0]
         return positive(torch.where(h.peak > 0, best, 0))
+
+    def _error(self, bound: Tensor, levels: int, shift: float, number: Tensor, total: Tensor) -> Tensor:
+        """Square error of clip-quantisation at a bound `[C]`, up to a constant of each channel.
+
+        A value v is quantised to as many steps q as there are edges `(k - shift) * step`, k = 1..levels, below it. So
+        `(q - v)^2 - v^2`, summed over values, is a sum over edges of the values above them. Within a bin the values
+        are taken to be spread evenly.
+        """
+        k = torch.arange(1, levels + 1, dtype=torch.float64)
+        step = (bound / levels)[:, None]
+        edge, width = (k - shift) * step, (self.top / BINS)[:, None]
+        index = (edge / width).floor().clamp(0, BINS - 1).long()
+        # Of the bin that holds the edge, what lies below it does not count.
+        below = self.counts.gather(1, index) * (edge / width - index).clamp(0, 1)
+        above = number.gather(1, index) - below
+        mass = total.gather(1, index) - below * (edge + index * width) / 2
+        return ((2 * k - 1) * step**2 * above - 2 * step * mass).sum(1)
 
 
 class Gaussian:

@@ -1,7 +1,7 @@
 """Small networks, each with one trap. Every test that speaks of "any network" runs over `ZOO`.
 
-`ZOO[name]()` gives a network in eval mode, with batch statistics that are not the defaults, and the shape of one sample.
-Seeds are fixed. `dyadic` rounds a network's numbers so that arithmetic on it is exact.
+`ZOO[name]()` gives a network in eval mode, with batch statistics that are not the defaults, and the shape of one
+sample. Seeds are fixed. `dyadic` rounds a network's numbers so that arithmetic on it is exact.
 """
 
 import math
@@ -232,7 +232,7 @@ class Inverted(nn.Module):
 
 
 class Upsampled(nn.Module):
-    """A decoder: nearest-neighbour scaling by size and by factor, pixel shuffle, a skip connection; logits are a map."""
+    """A decoder: nearest-neighbour scaling by size and by factor, pixel shuffle, a skip connection; it gives a map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +286,8 @@ class Lopsided(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.pad, self.conv1 = nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 6, 3, 2)
-        self.conv2, self.conv3 = nn.Conv2d(6, 6, 2, padding="same"), nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect")
+        self.conv2 = nn.Conv2d(6, 6, 3, padding="same", dilation=2)
+        self.conv3 = nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect")
         self.fc = nn.Linear(96, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -338,7 +339,11 @@ class CqNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.pool = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.AvgPool2d(2)
+        self.conv1, self.conv2, self.pool = (
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.Conv2d(6, 6, 3, padding=1),
+            nn.AvgPool2d(2),
+        )
         self.fc = nn.Linear(96, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -375,8 +380,8 @@ class Normalised(nn.Module):
 
 def _conv1d() -> nn.Module:
     return nn.Sequential(
-        nn.Conv1d(3, 6, 5, padding=2), nn.BatchNorm1d(6), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(6, 6, 3, padding=2, dilation=2),
-        nn.ReLU(), nn.AvgPool1d(8), nn.Flatten(), nn.Linear(6, 5),
+        nn.Conv1d(3, 6, 5, padding=2), nn.BatchNorm1d(6), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Conv1d(6, 6, 3, padding=2, dilation=2), nn.ReLU(), nn.AvgPool1d(8), nn.Flatten(), nn.Linear(6, 5),
     )  # fmt: skip
 
 
@@ -389,15 +394,15 @@ def _conv3d() -> nn.Module:
 
 def _decoder() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3, 2, 1, output_padding=1, groups=2),
-        nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1),
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.ConvTranspose2d(8, 4, 3, 2, 1, output_padding=1, groups=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1),
     )  # fmt: skip
 
 
 def _dropout() -> nn.Module:
     return nn.Sequential(
-        nn.Dropout2d(0.1), nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=True), nn.Identity(), nn.Flatten(),
-        nn.AlphaDropout(0.1), nn.Linear(216, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5), nn.Softmax(dim=1),
+        nn.Dropout2d(0.1), nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=True), nn.Identity(),
+        nn.Flatten(), nn.AlphaDropout(0.1), nn.Linear(216, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5), nn.Softmax(dim=1),
     )  # fmt: skip
 
 

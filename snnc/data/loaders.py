@@ -92,7 +92,7 @@ def _is_pair(value: Any) -> bool:
     if not all(isinstance(v, (Tensor, np.ndarray)) for v in value):
         return False
     x, y = value
-    return x.ndim >= 2 and y.ndim == 1 and len(x) == len(y)
+    return x.ndim >= 2 and y.ndim == 1
 
 
 def _unpack(item: Any, index: int) -> tuple[Any, Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from torch.export import ExportedProgram
 from snnc.errors import LoadError, SnncError, Unsupported
 from snnc.files.archive import load_pt2
 from snnc.files.sniffing import sniff
-from snnc.files.torchfile import FACTORY_HINT, allowed_class, load_torch, nn_classes
+from snnc.files.torchfile import FACTORY_HINT, allowed_class, current_folder_importable, load_torch, nn_classes
 
 _NESTED = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the network
 _PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
@@ -79,7 +77,7 @@ def _from_content(content: Any, path: Path, factory: str | None) -> nn.Module:
         if isinstance(found, nn.Module):
             if factory is not None:
                 raise LoadError(f"{path} holds a whole module and needs no factory.", "drop --factory")
-            return _checked(_intact(found, path), str(path))
+            return _checked(found, str(path), pickled=True)
         if _is_state_dict(found):
             if factory is None:
                 raise LoadError(f"{path} holds weights (a state_dict) but no network.", "--factory pkg.mod:function")
@@ -96,20 +94,15 @@ def _is_state_dict(value: Any) -> bool:
     return all(isinstance(k, str) and (isinstance(v, Tensor) or "_extra_state" in k) for k, v in value.items())
 
 
-def _intact(model: nn.Module, path: Path) -> nn.Module:
-    """Refuses a module whose methods the file replaced, such as a `forward` of its own."""
-    for name, module in model.named_modules():
-        own = [k for k in vars(module) if callable(getattr(type(module), k, None))]
-        if own:
-            raise LoadError(f"{path} is refused: its layer '{name}' replaces {own[0]}.", FACTORY_HINT)
-    return model
-
-
-def _checked(model: Any, where: str) -> nn.Module:
-    """The module in eval mode, once all its values are known to be finite."""
+def _checked(model: Any, where: str, pickled: bool = False) -> nn.Module:
+    """The module in eval mode, once all its values are known to be finite and its methods its classes' own."""
     if not isinstance(model, nn.Module):
         raise LoadError(f"{where} gives a {type(model).__name__}, not an nn.Module.", _ACCEPTED)
     try:
+        for name, module in model.named_modules():
+            replaced = [k for k in vars(module) if callable(getattr(type(module), k, None))]
+            if pickled and replaced:  # such as a `forward` that the file brings
+                raise LoadError(f"{where} is refused: its layer '{name}' replaces {replaced[0]}.", FACTORY_HINT)
         _check_finite([*model.named_parameters(), *model.named_buffers()], where)
         return model.eval()
     except SnncError:
@@ -155,7 +148,7 @@ def _call(factory: str) -> Any:
     if match is None:
         raise LoadError(f"'{factory}' does not name a factory.", "pkg.mod:function or pkg.mod:function(20)")
     args, kwargs = _literals(match[3] or "()", factory)
-    with _current_folder_importable():
+    with current_folder_importable():
         try:
             function: Any = importlib.import_module(match[1])
             for part in match[2].split("."):
@@ -184,15 +177,3 @@ def _literals(text: str, factory: str) -> tuple[list[Any], dict[str, Any]]:
         return [ast.literal_eval(a) for a in call.args], named
     except (SyntaxError, ValueError) as exc:
         raise LoadError(f"The arguments in '{factory}' are not literals.", "numbers, 'text', True, None") from exc
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """A factory mostly stands in the current folder, where an installed command does not look."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)

@@ -70,10 +70,10 @@ def _is_operator(text: str) -> bool:
 
 _HEADS = re.compile(
     "Symbol|Integer|Float|Rational|Add|Mul|Max|Min|Mod|PythonMod|ModularIndexing|FloorDiv|CleanDiv|CeilDiv|"
-    "FloatTrueDiv|IntTrueDiv|LShift|RShift|TruncToFloat|TruncToInt|CeilToInt|FloorToInt|RoundToInt|ToFloat|"
+    "FloatTrueDiv|IntTrueDiv|TruncToFloat|TruncToInt|CeilToInt|FloorToInt|RoundToInt|ToFloat|"
     "Identity|Where|Equality|Unequality|LessThan|StrictLessThan|GreaterThan|StrictGreaterThan|And|Or|Not"
 )
-_POWER = re.compile(r"Pow(ByNatural)?\(Symbol\([^()]*\), Integer\(\d\)\)")
+_POWER = re.compile(r"Pow(ByNatural)?\((?=Symbol\([^()]*\), Integer\(\d\)\))")
 
 
 def _is_expression(text: str) -> bool:
@@ -81,7 +81,7 @@ def _is_expression(text: str) -> bool:
     if len(text) > 2000:
         return False
     # Powers of sizes only: sympy works a power of numbers out, however large it gets.
-    text = _POWER.sub(lambda power: power[0].replace("Pow", "Mul").replace("MulByNatural", "Mul"), text)
+    text = _POWER.sub("Mul(", text)
     try:
         return _is_formula(ast.parse(text, mode="eval").body)
     except SyntaxError:
@@ -91,8 +91,10 @@ def _is_expression(text: str) -> bool:
 def _is_formula(node: ast.AST) -> bool:
     match node:
         case ast.Call(func=ast.Name(id=head), args=args, keywords=keywords):
-            options = all(isinstance(k.value, ast.Constant) and k.arg for k in keywords)
-            return options and _HEADS.fullmatch(head) is not None and all(map(_is_formula, args))
+            options = [k.value for k in keywords]  # such as positive=True
+            if not all(isinstance(v, ast.Constant) and type(v.value) in (bool, int) for v in options):
+                return False
+            return _HEADS.fullmatch(head) is not None and all(map(_is_formula, args))
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant() as value):
             return _is_formula(value)
         case ast.Name(id=name):
@@ -113,9 +115,11 @@ def _is_tree(text: str) -> bool:
     def known(tree: dict[str, Any]) -> bool:
         if tree["type"] is None:
             return tree["context"] is None and not tree["children_spec"]
+        if tree["type"] not in _CONTAINERS:
+            return False
         keys = json.loads(tree["context"])
         plain = keys is None or (isinstance(keys, list) and all(map(_is_word, keys)))
-        return plain and tree["type"] in _CONTAINERS and all(map(known, tree["children_spec"]))
+        return plain and all(map(known, tree["children_spec"]))
 
     version, spec = json.loads(text)
     return version == 1 and known(spec)

@@ -8,6 +8,7 @@ import importlib
 import pickletools
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,10 @@ def allowed_class(spec: str) -> type:
     if not (colon and module_name and name):
         raise LoadError(f"'{spec}' does not name a class.", "--allow pkg.mod:Class")
     try:
-        value: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            value = getattr(value, part)
+        with current_folder_importable():
+            value: Any = importlib.import_module(module_name)
+            for part in name.split("."):
+                value = getattr(value, part)
     except Exception as exc:  # importing runs the user's own code
         raise LoadError(f"'{spec}' could not be imported: {exc}.", "check the name and PYTHONPATH") from exc
     if not isinstance(value, type):
@@ -140,3 +142,15 @@ def _reason(exc: Exception) -> str:
     """The first line that says what is wrong; torch's own begins with advice to load unsafely."""
     text = str(exc).partition("WeightsUnpickler error: ")[2] or str(exc)
     return (text.strip().partition("\n")[0][:200] or type(exc).__name__).rstrip(".") + "."
+
+
+@contextmanager
+def current_folder_importable() -> Iterator[None]:
+    """A user's own code mostly stands in the current folder, where an installed command does not look."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)

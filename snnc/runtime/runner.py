@@ -35,6 +35,9 @@ class Runner:
         self.graph = graph
         phase = phases(graph)
         self.order = {p: [n for n in graph.graph.nodes if phase[n] == p] for p in ("before", "in", "after")}
+        # In graph order, so that a readout in the middle of the network is fed before its source dies.
+        decodes = {node for node, _ in calls(graph, Decode)}
+        self.walked = [n for n in graph.graph.nodes if phase[n] == "in" or n in decodes]
         self.T = steps(graph)
         self.read = int(next(m.read for _, m in calls(graph, Decode)))
         self.streaming = all(module.streaming for _, module in calls(graph, Temporal))
@@ -118,11 +121,7 @@ class Runner:
     ) -> None:
         """One window: updates states and totals, and with `anytime` leaves running means in `outer`."""
         values: dict[fx.Node, Tensor] = {}
-        decodes = [n for n in self.order["after"] if n.op == "call_module"]
-        for node in [
-            *self.order["in"],
-            *(n for n in decodes if isinstance(module_of(self.graph, n), Decode)),
-        ]:
+        for node in self.walked:
             module = module_of(self.graph, node)
             if isinstance(module, Encode):
                 source = outer[node.all_input_nodes[0]]

@@ -1,22 +1,21 @@
-"""Spellings of layers: weights, normalisation, pooling and scaling of maps, as modules and as functions."""
+"""Spellings of layers: weights, normalisation, scaling of maps; as modules and as functions."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from snnc import dialect
-from snnc.lowering import SHAPE_HINT, Dim, Refused, Site, Sizes, Unknown
+from snnc.capture.lowering import Site
+from snnc.capture.pools import each
+from snnc.capture.values import SHAPE_HINT, Refused
 
-CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-BATCHNORM = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
-AVERAGE = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-ADAPTIVE_AVERAGE = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
-MAXIMUM = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
-ADAPTIVE_MAXIMUM = {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d, 3: nn.AdaptiveMaxPool3d}
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+BATCHNORM: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
 def keep(at: Site, x: Any, *_: Any, **__: Any) -> Any:
@@ -47,6 +46,7 @@ def own_conv(at: Site, module: nn.Module, x: Any) -> Any:
 
 
 def own_batchnorm(at: Site, module: nn.Module, x: Any) -> Any:
+    """A BatchNorm module, by way of the function."""
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
     return batch_norm(
         at, x, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps,
@@ -66,6 +66,7 @@ def batch_norm(
     eps: float = 1e-5,
     kind: Any = None,
 ) -> Any:
+    """Normalisation by constants; `kind` is the class, where a module tells it."""
     if training or running_mean is None or running_var is None:
         at.refuse(
             "normalises with the statistics of each batch",
@@ -77,7 +78,7 @@ def batch_norm(
     cls = kind or BATCHNORM[rank or 0]
     module = cls(running_mean.numel(), eps, affine=weight is not None or bias is not None, device="meta")
     module.running_mean, module.running_var = constant(running_mean), constant(running_var)
-    module.num_batches_tracked = running_mean.new_zeros((), dtype=int)
+    module.num_batches_tracked = torch.zeros((), dtype=torch.long)
     if module.affine:
         one = running_mean.new_ones(running_mean.shape) if weight is None else weight
         zero = running_mean.new_zeros(running_mean.shape) if bias is None else bias
@@ -90,7 +91,8 @@ def constant(value: Tensor) -> Tensor:
     return value.detach().clone()
 
 
-def _weighted(at: Site, x: Any, module: nn.Module, weight: Tensor, bias: Tensor | None) -> Any:
+def _weighted(at: Site, x: Any, module: Any, weight: Tensor, bias: Tensor | None) -> Any:
+    """A layer whose weights the author passes to a function."""
     if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
         at.refuse("takes its weights from data", "a spiking layer needs constant weights")
     module.weight = nn.Parameter(constant(weight))
@@ -99,26 +101,29 @@ def _weighted(at: Site, x: Any, module: nn.Module, weight: Tensor, bias: Tensor 
 
 
 def linear(at: Site, x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """`F.linear`."""
     if not isinstance(weight, Tensor):
-        at.refuse(
-            "multiplies two values that both depend on the input", "a spiking layer needs constant weights"
-        )
+        at.refuse("multiplies two values that both depend on the input", "a spiking layer needs constant weights")
     return _weighted(at, x, nn.Linear(weight.shape[1], weight.shape[0], device="meta"), weight, bias)
 
 
 def matmul(at: Site, x: Any, other: Any) -> Any:
+    """A product with a constant matrix."""
     if not (isinstance(x, fx.Node) and isinstance(other, Tensor) and other.dim() == 2):
         at.refuse("multiplies by something other than a constant matrix", "use nn.Linear")
     return linear(at, x, other.t())
 
 
 def addmm(at: Site, bias: Tensor, x: Any, other: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    """A product with a constant matrix, and a bias."""
     if isinstance(bias, fx.Node) or not isinstance(other, Tensor) or bias.dim() != 1:
         at.refuse("multiplies by something other than a constant matrix", "use nn.Linear")
     return linear(at, x, (other * alpha).t(), bias * beta)
 
 
 def convolutions(dims: int) -> Any:
+    """`F.conv1d`, `conv2d`, `conv3d`."""
+
     def spelling(
         at: Site, x: Any, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1,
@@ -126,8 +131,8 @@ def convolutions(dims: int) -> Any:
         if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
             at.refuse("takes its weights from data", "a spiking layer needs constant weights")
         module = CONVOLUTION[dims](
-            weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), _each(stride, dims),
-            padding if isinstance(padding, str) else _each(padding, dims), _each(dilation, dims), groups, device="meta",
+            weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), each(stride, dims),
+            padding if isinstance(padding, str) else each(padding, dims), each(dilation, dims), groups, device="meta",
         )  # fmt: skip
         module.weight = nn.Parameter(constant(weight))
         module.bias = None if bias is None else nn.Parameter(constant(bias))
@@ -137,13 +142,15 @@ def convolutions(dims: int) -> Any:
 
 
 def transposed(dims: int) -> Any:
+    """`F.conv_transpose1d`, `conv_transpose2d`, `conv_transpose3d`."""
+
     def spelling(
         at: Site, x: Any, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
         output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
     ) -> Any:  # fmt: skip
         module = TRANSPOSED[dims](
-            weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]), _each(stride, dims),
-            _each(padding, dims), _each(output_padding, dims), groups, True, _each(dilation, dims), device="meta",
+            weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]), each(stride, dims),
+            each(padding, dims), each(output_padding, dims), groups, True, each(dilation, dims), device="meta",
         )  # fmt: skip
         return _weighted(at, x, module, weight, bias)
 
@@ -154,99 +161,11 @@ def convolution(
     at: Site, x: Any, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, backwards: bool,
     output_padding: Any, groups: int,
 ) -> Any:  # fmt: skip
+    """ATen: any convolution."""
     dims = weight.dim() - 2
     if backwards:
         return transposed(dims)(at, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return convolutions(dims)(at, x, weight, bias, stride, padding, dilation, groups)
-
-
-def _each(value: Any, dims: int) -> tuple[int, ...]:
-    """One number for each dimension, where the author may have written one for all."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return values * dims if len(values) == 1 else values
-
-
-def _window(at: Site, kernel: Any, stride: Any, padding: Any, dims: int) -> tuple[Any, Any, Any]:
-    kernel = tuple(at.integer(k) for k in _each(kernel, dims))
-    stride = kernel if stride is None or stride == [] else tuple(at.integer(s) for s in _each(stride, dims))
-    return kernel, stride, tuple(at.integer(p) for p in _each(padding, dims))
-
-
-def averages(dims: int) -> Any:
-    def spelling(
-        at: Site, x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-        count_include_pad: bool = True, divisor_override: int | None = None,
-    ) -> Any:  # fmt: skip
-        plain = padding in (0, (0,) * dims, [0] * dims) and divisor_override is None
-        if plain and stride is None and dims == 2 and (whole := _whole_map(at, x, kernel_size)) is not None:
-            return at.emit(whole, x)
-        kernel, stride, padding = _window(at, kernel_size, stride, padding, dims)
-        more = () if dims == 1 else (divisor_override,)
-        return at.emit(AVERAGE[dims](kernel, stride, padding, ceil_mode, count_include_pad, *more), x)
-
-    return spelling
-
-
-def _whole_map(at: Site, x: Any, kernel: Any) -> nn.Module | None:
-    """The module for a window written in terms of the input's own size, where that size is not known."""
-    if isinstance(kernel, Sizes) and kernel.node is x and kernel.part in (slice(2, None), slice(-2, None)):
-        return nn.AdaptiveAvgPool2d(1)
-    if isinstance(kernel, (tuple, list)) and all(isinstance(k, Dim) and k.node is x for k in kernel):
-        dims = tuple(k.index % 4 for k in kernel)
-        return nn.AdaptiveAvgPool2d(1) if dims == (2, 3) else dialect.OwnSizeAvgPool2d(dims[0])
-    if isinstance(kernel, Dim) and kernel.node is x:
-        return dialect.OwnSizeAvgPool2d(kernel.index % 4)
-    if isinstance(kernel, (Sizes, Unknown)):
-        raise Refused("pools with a window of unknown size", SHAPE_HINT, shape=True)
-    return None
-
-
-def maxima(dims: int) -> Any:
-    def spelling(
-        at: Site, x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-        ceil_mode: bool = False, return_indices: bool = False,
-    ) -> Any:  # fmt: skip
-        if return_indices:
-            at.refuse("asks for the place of each maximum", "pool without return_indices")
-        kernel, stride, padding = _window(at, kernel_size, stride, padding, dims)
-        return at.emit(MAXIMUM[dims](kernel, stride, padding, _each(dilation, dims), ceil_mode=ceil_mode), x)
-
-    return spelling
-
-
-def adaptive(table: Any, dims: int) -> Any:
-    def spelling(at: Site, x: Any, output_size: Any, return_indices: bool = False) -> Any:
-        if return_indices:
-            at.refuse("asks for the place of each maximum", "pool without return_indices")
-        sizes = tuple(None if n is None else at.integer(n) for n in _each(output_size, dims))
-        if None in sizes:
-            known = at.known(x)[-dims:]
-            sizes = tuple(have if want is None else want for have, want in zip(known, sizes, strict=True))
-        return at.emit(table[dims](sizes), x)
-
-    return spelling
-
-
-def mean(at: Site, x: fx.Node, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    return at.emit(dialect.Mean(_dims(at, x, dim), keepdim), x)
-
-
-def amax(at: Site, x: fx.Node, dim: Any = (), keepdim: bool = False) -> Any:
-    dims, rank = _dims(at, x, dim), at.rank(x)
-    if rank is None:
-        raise Refused("takes the maximum of a value of unknown rank", SHAPE_HINT, shape=True)
-    if dims != tuple(range(2, rank)):
-        at.refuse(
-            f"takes the maximum over dimensions {dims}", "pool over the whole map, or with nn.MaxPool2d"
-        )
-    x = at.emit(ADAPTIVE_MAXIMUM[rank - 2]((1,) * (rank - 2)), x)
-    return x if keepdim else at.emit(nn.Flatten(1), x, part="flatten")
-
-
-def _dims(at: Site, x: fx.Node, dim: Any) -> tuple[int, ...]:
-    if dim is None or dim in ((), []):
-        at.refuse("reduces the batch as well", "name the dimensions, such as x.mean((2, 3))")
-    return tuple(sorted(at.axis(x, d) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))))
 
 
 def interpolate(
@@ -255,9 +174,13 @@ def interpolate(
     size: Any = None,
     scale_factor: Any = None,
     mode: str = "nearest",
-    *_: Any,
-    **__: Any,
+    align_corners: Any = None,
+    recompute_scale_factor: Any = None,
+    antialias: bool = False,
 ) -> Any:
+    """Maps scaled by nearest neighbours."""
+    if recompute_scale_factor and scale_factor is not None and size is None:
+        at.refuse("rounds the scale factor", "leave recompute_scale_factor out")
     if mode != "nearest":
         at.refuse(f"scales a map by '{mode}'", "use mode='nearest', and train the network with it")
     if size is not None:
@@ -268,6 +191,7 @@ def interpolate(
 
 
 def pixel_shuffle(at: Site, x: fx.Node, upscale_factor: int) -> Any:
+    """`F.pixel_shuffle`."""
     return at.emit(nn.PixelShuffle(upscale_factor), x)
 
 

@@ -8,19 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
-from snnc import dialect, routes
-from snnc.lowering import Batch, Dim, Refused, Site, Sizes, Spelling, Unknown
-from snnc.bounds import Clamp, Floor, Round
+from snnc import dialect
+from snnc.capture import routes
+from snnc.capture.bounds import Clamp, Floor, Round
+from snnc.capture.lowering import Site
+from snnc.capture.values import Batch, Dim, Sizes, Spelling, Unknown
 
 
 def relu(at: Site, x: Any, inplace: bool = False) -> Any:
+    """ReLU."""
     at.inplace |= inplace
     return at.emit(nn.ReLU(), x)
 
 
 def clamp(at: Site, x: Any, min: Any = None, max: Any = None) -> Any:
+    """A clip: ReLU or `Hardtanh` where it starts at zero; what else it may be is decided later."""
     low, high = _bound(at, min), _bound(at, max)
     if low == 0.0 and high is None:
         return at.emit(nn.ReLU(), x)
@@ -40,31 +43,35 @@ def _bound(at: Site, value: Any) -> Any:
 
 
 def clamp_min(at: Site, x: Any, min: Any) -> Any:
+    """A clip from below."""
     return clamp(at, x, min, None)
 
 
 def clamp_max(at: Site, x: Any, max: Any) -> Any:
+    """A clip from above."""
     return clamp(at, x, None, max)
 
 
 def hardtanh(at: Site, x: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
+    """A clip at both ends."""
     at.inplace |= inplace
     return clamp(at, x, min_val, max_val)
 
 
 def relu6(at: Site, x: Any, inplace: bool = False) -> Any:
+    """ReLU, clipped at 6."""
     return hardtanh(at, x, 0.0, 6.0, inplace)
 
 
 def threshold(at: Site, x: Any, threshold: float, value: float, inplace: bool = False) -> Any:
+    """ReLU, where both numbers are zero."""
     if threshold != 0 or value != 0:
-        at.refuse(
-            f"replaces what is below {threshold} by {value}", "train with ReLU, which is threshold(x, 0, 0)"
-        )
+        at.refuse(f"replaces what is below {threshold} by {value}", "train with ReLU, which is threshold(x, 0, 0)")
     return relu(at, x, inplace)
 
 
 def maximum(at: Site, x: Any, other: Any = None) -> Any:
+    """A clip from below, where one operand is constant."""
     x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
     if not isinstance(other, Tensor):
         at.refuse("takes the larger of two values", "use nn.MaxPool2d, relu or clamp")
@@ -72,6 +79,7 @@ def maximum(at: Site, x: Any, other: Any = None) -> Any:
 
 
 def minimum(at: Site, x: Any, other: Any = None) -> Any:
+    """A clip from above, where one operand is constant."""
     x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
     if not isinstance(other, Tensor):
         at.refuse("takes the smaller of two values", "clip at a constant")
@@ -89,12 +97,10 @@ def _plain(value: Tensor) -> Tensor:
 def _affine(at: Site, x: Any, scale: Any, shift: Any) -> Any:
     """`x * scale + shift`, with constants of which at least one is more than a number or both are."""
     like = at.lowering.like
-    parts = [_plain(torch.as_tensor(v).to(like)) for v in (scale, shift)]
+    parts = [_plain(torch.as_tensor(v, dtype=like.dtype, device=like.device)) for v in (scale, shift)]
     rank = at.rank(x)
     if rank is not None and any(p.dim() >= rank for p in parts):
-        at.refuse(
-            "combines samples with a constant of the batch's size", "use a constant of one sample's shape"
-        )
+        at.refuse("combines samples with a constant of the batch's size", "use a constant of one sample's shape")
     parts = [p.clone() for p in torch.broadcast_tensors(*parts)]
     y = at.emit(dialect.Affine(*parts), x)
     if at.sizes(x) != at.sizes(y):
@@ -107,6 +113,7 @@ def _data(value: Any) -> bool:
 
 
 def add(at: Site, x: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """`x + alpha * other`."""
     if _data(x) and _data(other):
         if alpha != 1:
             other = _affine(at, other, alpha, 0.0)
@@ -115,6 +122,7 @@ def add(at: Site, x: Any, other: Any, *, alpha: Any = 1) -> Any:
 
 
 def sub(at: Site, x: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """`x - alpha * other`."""
     if _data(x) and _data(other):
         if alpha != 1:
             other = _affine(at, other, alpha, 0.0)
@@ -130,53 +138,64 @@ def _join(at: Site, module: nn.Module, a: fx.Node, b: fx.Node) -> Any:
 
 
 def rsub(at: Site, x: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """`other - alpha * x`."""
     return sub(at, other, x, alpha=alpha)
 
 
 def neg(at: Site, x: Any) -> Any:
+    """`-x`."""
     return _affine(at, x, -1.0, 0.0)
 
 
 def mul(at: Site, x: Any, other: Any) -> Any:
+    """A product with a constant."""
     if _data(x) and _data(other):
         at.refuse(
             "multiplies two values that both depend on the input",
-            "a spiking layer needs constant factors: replace gates and squeeze-and-excitation by constants, and retrain",
+            "a spiking layer needs constant factors: take gates and squeeze-and-excitation out, and train again",
         )
     return _affine(at, x, other, 0.0) if _data(x) else _affine(at, other, x, 0.0)
 
 
 def div(at: Site, x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    """A quotient by a constant, rounded where `rounding_mode` says so."""
     if not _data(x) or _data(other):
         at.refuse("divides by a value that depends on the input", "divide by a constant")
     if rounding_mode == "trunc":
         at.refuse("rounds towards zero", "use torch.floor")
-    scale = 1.0 / torch.as_tensor(other).to(at.lowering.like)
+    like = at.lowering.like
+    scale = 1.0 / torch.as_tensor(other, dtype=like.dtype, device=like.device)
     y = _affine(at, x, scale, 0.0)
     return y if rounding_mode is None else at.emit(Floor(), y)
 
 
 def floor_divide(at: Site, x: Any, other: Any) -> Any:
+    """`x // other`."""
     return div(at, x, other, rounding_mode="floor")
 
 
 def floor(at: Site, x: Any) -> Any:
+    """Rounds down."""
     return at.emit(Floor(), x)
 
 
 def round_(at: Site, x: Any, *, decimals: int = 0) -> Any:
+    """Rounds to the nearest integer."""
     if decimals:
         at.refuse("rounds to decimals", "round to integers, and scale before and after")
     return at.emit(Round(), x)
 
 
 def dropout(at: Site, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """Nothing, unless it is told to drop at inference."""
     if training and p > 0:
         at.refuse("drops values at inference as well", "write F.dropout(x, p, training=self.training)")
     return x
 
 
 def head(cls: Any) -> Spelling:
+    """Softmax and its logarithm."""
+
     def spelling(at: Site, x: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
         rank = at.rank(x)
         if dim is None:
@@ -187,6 +206,7 @@ def head(cls: Any) -> Spelling:
 
 
 def getattr_(at: Site, x: Any, name: str) -> Any:
+    """An attribute of a tensor."""
     if not isinstance(x, fx.Node):
         return getattr(x, name)
     found: dict[str, Callable[[], Any]] = {
@@ -203,6 +223,7 @@ def getattr_(at: Site, x: Any, name: str) -> Any:
 
 
 def to(at: Site, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """A cast, which must be to floating point."""
     kinds = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
     if any(not kind.is_floating_point for kind in kinds):
         at.refuse(f"casts data to {kinds[0]}", "keep data in floating point")
@@ -217,6 +238,8 @@ def arithmetic(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def filled(number: float) -> Spelling:
+    """`torch.zeros` and its like."""
+
     def spelling(at: Site, *sizes: Any, **_: Any) -> Any:
         run = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list, fx.Node)) else sizes
         return routes.filled(at, number, run)
@@ -225,6 +248,8 @@ def filled(number: float) -> Spelling:
 
 
 def new_filled(number: float) -> Spelling:
+    """`x.new_zeros` and its like."""
+
     def spelling(at: Site, x: Any, *sizes: Any, **_: Any) -> Any:
         return routes.filled(at, number, sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes)
 
@@ -232,4 +257,5 @@ def new_filled(number: float) -> Spelling:
 
 
 def full(at: Site, sizes: Any, fill_value: Any, **_: Any) -> Any:
+    """`torch.full`."""
     return routes.filled(at, float(fill_value), sizes)

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc import dialect
-from snnc.lowering import SHAPE_HINT, Batch, Dim, Filled, Refused, Site, Sizes, Unknown
+from snnc.capture.lowering import Site
+from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Unknown
 
 Range = tuple[int | None, int | None, int | None]
 ALL: Range = (None, None, None)
@@ -17,25 +18,22 @@ END = 2**62
 
 
 def flatten(at: Site, x: fx.Node, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """Dimensions `start_dim` to `end_dim` as one."""
     if start_dim == 0:
         at.refuse("flattens the batch as well", "flatten from dimension 1: torch.flatten(x, 1)")
     return at.emit(nn.Flatten(start_dim, end_dim), x)
 
 
 def reshape(at: Site, x: fx.Node, *shape: Any, **named: Any) -> Any:
+    """`view` and `reshape`: the batch first, by itself, then the shape of a sample."""
     shape = shape or tuple(named.values())
     sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    if (
-        len(shape) == 1
-        and isinstance(shape[0], Sizes)
-        and shape[0].node is x
-        and shape[0].part == slice(None)
-    ):
+    if len(shape) == 1 and isinstance(shape[0], Sizes) and shape[0].node is x and shape[0].part == slice(None):
         return x
-    batch, sample = sizes[0], tuple(s if isinstance(s, Batch) else at.integer(s) for s in sizes[1:])
-    known = at.sizes(x)
-    if any(isinstance(s, Batch) for s in sample) or isinstance(batch, Unknown):
+    batch, known = sizes[0], at.sizes(x)
+    if any(isinstance(s, Batch) for s in sizes[1:]) or batch == Unknown(shape=False):
         at.refuse("merges samples with another dimension", "keep the batch as the first dimension, by itself")
+    sample = tuple(at.integer(s) for s in sizes[1:])
     if not isinstance(batch, (Batch, int)):
         raise Refused("needs sizes that are not known", SHAPE_HINT, shape=True)
     if known is not None and -1 not in sample and math.prod(sample) != math.prod(known):
@@ -44,20 +42,24 @@ def reshape(at: Site, x: fx.Node, *shape: Any, **named: Any) -> Any:
         at.refuse(f"fixes the batch at {batch}", "write x.flatten(1), or x.view(x.size(0), ...)")
     if batch == -1 and -1 in sample:
         at.refuse("leaves two sizes open", "write x.size(0) first")
-    return at.emit(nn.Flatten(1) if sample == (-1,) else dialect.Reshape(sample), x)
+    flat = len(sample) == 1 and (known is not None or sample == (-1,))
+    return at.emit(nn.Flatten(1) if flat else dialect.Reshape(sample), x)
 
 
 def view_as(at: Site, x: fx.Node, other: fx.Node) -> Any:
+    """The shape of another value."""
     return reshape(at, x, Batch(), *at.known(other))
 
 
 def unflatten(at: Site, x: fx.Node, dim: int, sizes: Sequence[Any]) -> Any:
+    """One dimension as several."""
     dim = at.axis(x, dim)
     shape = at.known(x)
     return reshape(at, x, Batch(), *shape[: dim - 1], *sizes, *shape[dim:])
 
 
 def squeeze(at: Site, x: fx.Node, dim: Any = None) -> Any:
+    """Without dimensions of size one; the batch is none of them."""
     shape = at.known(x)
     if dim is None:
         dims = set(range(1, len(shape) + 1))
@@ -67,6 +69,7 @@ def squeeze(at: Site, x: fx.Node, dim: Any = None) -> Any:
 
 
 def unsqueeze(at: Site, x: fx.Node, dim: int) -> Any:
+    """With a dimension of size one at `dim`."""
     shape = at.known(x)
     dim += len(shape) + 2 if dim < 0 else 0
     if dim == 0:
@@ -75,6 +78,7 @@ def unsqueeze(at: Site, x: fx.Node, dim: int) -> Any:
 
 
 def permute(at: Site, x: fx.Node, *dims: Any, **named: Any) -> Any:
+    """Dimensions in a new order."""
     dims = dims or tuple(named.values())
     order = tuple(dims[0]) if isinstance(dims[0], (tuple, list)) else dims
     order = tuple(int(d) % len(order) for d in order)
@@ -84,6 +88,7 @@ def permute(at: Site, x: fx.Node, *dims: Any, **named: Any) -> Any:
 
 
 def transpose(at: Site, x: fx.Node, dim0: int, dim1: int) -> Any:
+    """Two dimensions swapped."""
     a, b, rank = at.axis(x, dim0), at.axis(x, dim1), at.rank(x)
     if rank is None:
         raise Refused("swaps dimensions of a value of unknown rank", SHAPE_HINT, shape=True)
@@ -93,6 +98,7 @@ def transpose(at: Site, x: fx.Node, dim0: int, dim1: int) -> Any:
 
 
 def channel_shuffle(at: Site, x: fx.Node, groups: int) -> Any:
+    """Channels of `groups` groups, interleaved."""
     channels, *rest = at.known(x)
     x = reshape(at, x, Batch(), groups, channels // groups, *rest)
     x = transpose(at, x, 1, 2)
@@ -107,11 +113,13 @@ def _slice(at: Site, x: fx.Node, dim: int, part: Range) -> fx.Node:
 
 
 def narrow(at: Site, x: fx.Node, dim: int, start: Any, length: Any) -> Any:
+    """`length` entries of `dim`, from `start`."""
     start = at.integer(start)
     return _slice(at, x, dim, (start, start + at.integer(length), None))
 
 
 def slice_(at: Site, x: fx.Node, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    """ATen: one dimension sliced."""
     start = None if start is None else at.integer(start)
     end = None if end is None or isinstance(end, Batch) or at.integer(end) > END else at.integer(end)
     if (start or 0) == 0 and end is None and step == 1:
@@ -120,6 +128,7 @@ def slice_(at: Site, x: fx.Node, dim: int = 0, start: Any = None, end: Any = Non
 
 
 def select(at: Site, x: fx.Node, dim: int, index: Any) -> Any:
+    """One entry of `dim`, which goes."""
     dim, index = at.axis(x, dim), at.integer(index)
     shape = at.known(x)
     x = _slice(at, x, dim, (index, index + 1 if index != -1 else None, None))
@@ -127,6 +136,7 @@ def select(at: Site, x: fx.Node, dim: int, index: Any) -> Any:
 
 
 def split(at: Site, x: fx.Node, sizes: Any, dim: int = 0) -> Any:
+    """Pieces of a size, or of a list of sizes."""
     dim = at.axis(x, dim)
     if not isinstance(sizes, (tuple, list)):
         total, part = at.known(x)[dim - 1], at.integer(sizes)
@@ -139,16 +149,19 @@ def split(at: Site, x: fx.Node, sizes: Any, dim: int = 0) -> Any:
 
 
 def chunk(at: Site, x: fx.Node, chunks: int, dim: int = 0) -> Any:
+    """So many pieces."""
     dim = at.axis(x, dim)
     return split(at, x, -(-at.known(x)[dim - 1] // chunks), dim)
 
 
 def unbind(at: Site, x: fx.Node, dim: int = 0) -> Any:
+    """Every entry of `dim`."""
     dim = at.axis(x, dim)
     return tuple(select(at, x, dim, i) for i in range(at.known(x)[dim - 1]))
 
 
 def getitem(at: Site, x: Any, index: Any) -> Any:
+    """Indexing: of data by slices and integers, of a list of sizes, and of what a split gave."""
     if isinstance(x, Sizes):
         return _size(at, x, index)
     if not isinstance(x, fx.Node):
@@ -164,11 +177,7 @@ def getitem(at: Site, x: Any, index: Any) -> Any:
         items[place : place + 1] = [slice(None)] * fill
     if items[0] != slice(None) and not (items[0] == slice(0, Batch()) or items[0] == slice(None, Batch())):
         at.refuse("selects samples", "keep the whole batch: x[:, ...]")
-    ranges = [
-        _range(at, i) if isinstance(i, slice) else (i, i + 1 or None, None)
-        for i in items[1:]
-        if i is not None
-    ]
+    ranges = [_range(at, i) if isinstance(i, slice) else (i, i + 1 or None, None) for i in items[1:] if i is not None]
     if any(r != ALL for r in ranges):
         rank = at.rank(x)
         ranges += [ALL] * ((rank or 0) - 1 - len(ranges))
@@ -199,6 +208,7 @@ def _size(at: Site, sizes: Sizes, index: Any) -> Any:
 
 
 def size(at: Site, x: fx.Node, dim: int | None = None) -> Any:
+    """`x.size()`, `x.size(dim)`, `x.shape`."""
     sizes, rank = at.sizes(x), at.rank(x)
     if sizes is not None:
         run: Any = (Batch(), *sizes)
@@ -210,11 +220,13 @@ def size(at: Site, x: fx.Node, dim: int | None = None) -> Any:
 
 
 def rank(at: Site, x: fx.Node) -> Any:
+    """`x.dim()`, `x.ndim`."""
     known = at.rank(x)
     return Unknown(shape=True) if known is None else known
 
 
 def cat(at: Site, tensors: Sequence[Any], dim: Any = 0) -> Any:
+    """Values joined along `dim`; blocks of zeros at the ends are padding."""
     values = [_blank(v) for v in tensors]
     first = next((v for v in values if isinstance(v, fx.Node)), None)
     if first is None:
@@ -249,10 +261,12 @@ def _widths(values: Sequence[Any], dim: int) -> list[int]:
 
 
 def stack(at: Site, tensors: Sequence[Any], dim: int = 0) -> Any:
+    """Values joined along a new dimension."""
     return cat(at, [unsqueeze(at, x, dim) for x in tensors], dim)
 
 
 def pad(at: Site, x: fx.Node, pad: Any, mode: str = "constant", value: Any = None) -> Any:
+    """`torch.nn.functional.pad`."""
     pads = tuple(at.integer(p) for p in pad)
     rank = at.rank(x)
     if len(pads) % 2 or (rank is not None and len(pads) > 2 * (rank - 1)):

@@ -1,31 +1,31 @@
 """Quantised activations, recognised in the arithmetic that their authors wrote.
 
 Training code spells a quantised activation as a chain of elementwise operations around a rounding, such as
-`floor(clamp(x, 0, 1) * T) / T` (CQ, Yan et al. 2021) or `floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam` (QCFS, Bu et al. 2022).
-Any such chain reduces to
+`floor(clamp(x, 0, 1) * T) / T` (CQ: Yan, Zhou and Wong, AAAI 2021) or
+`floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam` (QCFS: Bu et al., ICLR 2022). Any such chain reduces to
 
     y = offset + step * clip(floor(gain * x + shift), low, high)
 
-since a clip commutes with scaling and with rounding. Where `offset + step * low = 0`, that is a `ClipQuant` with
-`lam = (high - low) / gain` and `L = high - low`, times `gain * step`, which is 1 as a rule. A chain without
-a clip is bounded where everything upstream of it is. What was found is then compared with the chain on a dense grid.
+since a clip commutes with scaling and with rounding. Where `offset + step * low` is zero, that is a `ClipQuant` with
+`lam = (high - low) / gain` and `L = high - low`, times `gain * step`, which is 1 as a rule. A chain without a clip is
+bounded where everything upstream of it is. What was found is then compared with the chain on a dense grid.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os.path import commonprefix
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from snnc import dialect
-from snnc.bounds import CLIPS, ROUNDINGS, Clamp, Round, bounds, double, intervals
+from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Round, bounds, double, intervals
+from snnc.capture.values import author_line
 from snnc.errors import Blocker
 from snnc.graph import calls, insert, module_of, remove, replace
-from snnc.lowering import author_line
 
 GRID = 4096
 NEAR_TIE = 1e-5
@@ -67,9 +67,7 @@ class Form:
         if half:
             self.shift, self.low, self.high = self.shift + 0.5, self.low + 0.5, self.high + 0.5
         # A clip bound such as 8 * 0.1 * 10 is an integer but for rounding; floor must not lose a level to that.
-        self.low, self.high = (
-            torch.floor(torch.where(_whole(b), b.round(), b)) for b in (self.low, self.high)
-        )
+        self.low, self.high = (torch.floor(torch.where(_whole(b), b.round(), b)) for b in (self.low, self.high))
         self.rounded = True
 
 
@@ -100,11 +98,7 @@ def fit(chain: Sequence[nn.Module], low: float, high: float) -> tuple[dialect.Cl
     levels, shift = form.high - form.low, form.shift - form.low
     if not torch.isfinite(levels).all():
         raise Misfit("nothing bounds it, so it has no number of levels")
-    if not (
-        _whole(levels).all()
-        and (levels.round() == levels.round().flatten()[0]).all()
-        and (levels > 0.5).all()
-    ):
+    if not (_whole(levels).all() and (levels.round() == levels.round().flatten()[0]).all() and (levels > 0.5).all()):
         raise Misfit("its number of levels is not one positive integer")
     if not ((shift > -1e-6) & (shift < 1)).all():
         raise Misfit(f"it rounds with a shift of {shift.min().item():.4g}, outside 0 to 1")
@@ -142,10 +136,15 @@ def _compare(
 
 
 def recognise(graph: fx.GraphModule) -> list[Blocker]:
-    """Puts a `ClipQuant` in the place of every chain around a rounding; gives those that are none."""
+    """Puts a `ClipQuant` in the place of every chain around a rounding, a ReLU or `Hardtanh` in that of other clips.
+
+    Returns:
+        Those that are neither.
+    """
     _straight_through(graph)
-    blockers = []
-    for node, module in calls(graph, *ROUNDINGS):
+    blockers: list[Blocker] = []
+    seen: set[fx.Node] = set()
+    for node, module in list(calls(graph, *ROUNDINGS)):
         if graph._modules.get(str(node.target)) is not module:
             continue  # it was part of an earlier chain
         try:
@@ -154,47 +153,46 @@ def recognise(graph: fx.GraphModule) -> list[Blocker]:
             why = f"rounds, but is no quantised activation: {misfit}"
             hint = "clip and round as in floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam, or use snnc.dialect.ClipQuant"
             blockers.append(Blocker(node.name, type(module).__name__.lower(), why, hint, author_line(node)))
-    return blockers
+            seen.update(*_reach(graph, node))
+    return blockers + [b for node, _ in list(calls(graph, Clamp)) if node not in seen for b in _settle(graph, node)]
 
 
 Found = tuple[list[fx.Node], dialect.ClipQuant, Tensor, Tensor]
 
 
 def _best(graph: fx.GraphModule, rounding: fx.Node) -> Found:
-    """The longest chain around a rounding that is a `ClipQuant` and nothing else; failing that, one with a scale.
+    """The chain around a rounding that makes the best `ClipQuant`.
+
+    That is one with no clip left beside it, no arithmetic after it, a shift that papers use, and then the longest.
 
     Raises:
         Misfit: there is none; says what is wrong with the longest.
     """
     before, after = _reach(graph, rounding)
     known = intervals(graph)
-    reason: Misfit | None = None
-    scaled: Found | None = None
-    ends = [(i, j) for i in range(len(before) + 1) for j in range(len(after), -1, -1)]
-    for i, j in sorted(ends, key=lambda end: end[0] - end[1]):
+    reason = Misfit("it stands alone")
+    found: list[tuple[tuple[Any, ...], Found]] = []
+    ends = [(i, j) for i in range(len(before) + 1) for j in range(len(after) + 1)]
+    for i, j in sorted(ends, key=lambda end: end[1] - end[0]):
         chain = [*before[i:], rounding, *after[:j]]
         try:
-            quant, scale, rest = fit(
-                [module_of(graph, n) for n in chain], *known[chain[0].all_input_nodes[0]]
-            )
+            quant, scale, rest = fit([module_of(graph, n) for n in chain], *known[chain[0].all_input_nodes[0]])
         except Misfit as misfit:
-            reason = reason or misfit
+            reason = misfit
             continue
-        if (scale == 1).all() and (rest == 0).all():
-            return chain, quant, scale, rest
-        scaled = scaled or (chain, quant, scale, rest)
-    if scaled is None:
-        raise reason or Misfit("it stands alone")
-    return scaled
+        clips = sum(isinstance(module_of(graph, n), CLIPS) for n in (*before[:i], *after[j:]))
+        more = bool((scale != 1).any() or (rest != 0).any())
+        found.append(((clips, more, quant.shift not in (0.0, 0.5), -len(chain)), (chain, quant, scale, rest)))
+    if not found:
+        raise reason
+    return min(found, key=lambda candidate: candidate[0])[1]
 
 
 def _reach(graph: fx.GraphModule, rounding: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
     """The elementwise nodes right before and right after a rounding that nothing else reads."""
 
     def joins(node: fx.Node) -> bool:
-        return node.op == "call_module" and isinstance(
-            module_of(graph, node), (*CLIPS, *ROUNDINGS, dialect.Affine)
-        )
+        return node.op == "call_module" and isinstance(module_of(graph, node), (*CLIPS, *ROUNDINGS, dialect.Affine))
 
     before: list[fx.Node] = []
     node = rounding.all_input_nodes[0]
@@ -213,7 +211,8 @@ def _replace_chain(
     graph: fx.GraphModule, chain: list[fx.Node], quant: dialect.ClipQuant, scale: Tensor, rest: Tensor
 ) -> None:
     last, source = chain[-1], chain[0].all_input_nodes[0]
-    name = commonprefix([f"{n.name}_" for n in chain]).rpartition("_")[0] or "clip_quant"
+    words = zip(*(n.name.split("_") for n in chain), strict=False)
+    name = "_".join(w[0] for w in itertools.takewhile(lambda w: len(set(w)) == 1, words)) or "clipquant"
     new = insert(graph, name, quant, last)
     new.meta.update(last.meta)
     new.args = (source,)
@@ -227,51 +226,43 @@ def _replace_chain(
         delattr(graph, str(node.target))
 
 
-def settle_clips(graph: fx.GraphModule) -> list[Blocker]:
-    """Turns what is left of `Clamp` into `Hardtanh` from 0, where it is that, and merges clips that follow each other."""
-    blockers = []
-    for node, module in calls(graph, Clamp):
-        low, high = bounds(module)
-        floor, source = intervals(graph)[node.all_input_nodes[0]][0], node.all_input_nodes[0]
-        if not (torch.clamp(low, min=floor) == 0).all() or not (high > 0).all():
-            why = f"clips to [{_span(low)}, {_span(high)}], where a spike rate goes from 0 up"
-            blockers.append(
-                Blocker(
-                    node.name, "clamp", why, "train with relu, relu6 or clamp(x, 0, c)", author_line(node)
-                )
-            )
-            continue
-        if high.dim():
-            like = torch.as_tensor(module.high)
-            after = insert(
-                graph, f"{node.name}_scale", dialect.Affine(like.clone(), torch.zeros_like(like)), node
-            )
-            node.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
-            scale = insert(
-                graph, f"{node.name}_unit", dialect.Affine(1 / like, torch.zeros_like(like)), source
-            )
-            node.args = (scale,)
-            replace(graph, node, nn.Hardtanh(0.0, 1.0))
-        else:
-            replace(graph, node, nn.ReLU() if torch.isinf(high) else nn.Hardtanh(0.0, float(high)))
-    for node, module in calls(graph, nn.ReLU, nn.Hardtanh):
+def _settle(graph: fx.GraphModule, node: fx.Node) -> list[Blocker]:
+    """Turns a `Clamp` that clips at zero into a ReLU or a `Hardtanh`; gives a blocker where it clips elsewhere."""
+    low, high = bounds(module_of(graph, node))
+    low = low.clamp(min=intervals(graph)[node.all_input_nodes[0]][0])
+    if not (low == 0).all() or not (high > 0).all():
+        why = f"clips to [{low.min().item():g}, {high.min().item():g}], where a spike rate goes from 0 up"
+        return [Blocker(node.name, "clamp", why, "train with relu, relu6 or clamp(x, 0, c)", author_line(node))]
+    if high.dim():
+        _unit_clip(graph, node, torch.as_tensor(module_of(graph, node).high).detach())
+    else:
+        replace(graph, node, nn.ReLU() if torch.isinf(high) else nn.Hardtanh(0.0, float(high)))
+    return []
+
+
+def merge_clips(graph: fx.GraphModule) -> None:
+    """Takes out a ReLU whose value only another clip at zero reads: two neurons in a row would be one too many."""
+    for node, _ in list(calls(graph, nn.ReLU, nn.Hardtanh)):
         source = node.all_input_nodes[0]
-        if (
-            source.op == "call_module"
-            and isinstance(module_of(graph, source), nn.ReLU)
-            and len(source.users) == 1
-        ):
+        if source.op == "call_module" and isinstance(module_of(graph, source), nn.ReLU) and len(source.users) == 1:
             remove(graph, source)
-    return blockers
 
 
-def _span(bound: Tensor) -> str:
-    return f"{bound.min().item():g}"
+def _unit_clip(graph: fx.GraphModule, node: fx.Node, high: Tensor) -> None:
+    """A clip with one bound for each channel: scaled to 1, clipped there, and scaled back."""
+    source = node.all_input_nodes[0]
+    if isinstance(graph._modules.get(str(source.target)), nn.ReLU) and len(source.users) == 1:
+        remove(graph, source)
+        source = node.all_input_nodes[0]
+    node.args = (insert(graph, f"{node.name}_unit", dialect.Affine(1 / high, torch.zeros_like(high)), source),)
+    after = insert(graph, f"{node.name}_scale", dialect.Affine(high.clone(), torch.zeros_like(high)), node)
+    node.replace_all_uses_with(after, delete_user_cb=lambda user: bool(user is not after))
+    replace(graph, node, nn.Hardtanh(0.0, 1.0))
 
 
 def _straight_through(graph: fx.GraphModule) -> None:
     """`(q(x) - x).detach() + x` is `q(x)`: that is how a gradient is led around a rounding."""
-    for node, _ in calls(graph, dialect.Add):
+    for node, _ in list(calls(graph, dialect.Add)):
         for difference, other in (node.args, node.args[::-1]):
             assert isinstance(difference, fx.Node)
             if difference.op != "call_module" or not isinstance(module_of(graph, difference), dialect.Sub):

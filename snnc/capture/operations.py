@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from snnc import bounds, dialect, layers, routes, spellings
-from snnc.lowering import Spelling
+from snnc import dialect
+from snnc.capture import bounds, layers, pools, routes, spellings
+from snnc.capture.values import Spelling
 
 # Every operation by its name. A method or function with a trailing underscore is the same, in place.
 SPELLINGS: dict[str, Spelling] = {
@@ -51,20 +52,20 @@ SPELLINGS: dict[str, Spelling] = {
     "conv_transpose2d": layers.transposed(2),
     "conv_transpose3d": layers.transposed(3),
     "batch_norm": layers.batch_norm,
-    "avg_pool1d": layers.averages(1),
-    "avg_pool2d": layers.averages(2),
-    "avg_pool3d": layers.averages(3),
-    "adaptive_avg_pool1d": layers.adaptive(layers.ADAPTIVE_AVERAGE, 1),
-    "adaptive_avg_pool2d": layers.adaptive(layers.ADAPTIVE_AVERAGE, 2),
-    "adaptive_avg_pool3d": layers.adaptive(layers.ADAPTIVE_AVERAGE, 3),
-    "max_pool1d": layers.maxima(1),
-    "max_pool2d": layers.maxima(2),
-    "max_pool3d": layers.maxima(3),
-    "adaptive_max_pool1d": layers.adaptive(layers.ADAPTIVE_MAXIMUM, 1),
-    "adaptive_max_pool2d": layers.adaptive(layers.ADAPTIVE_MAXIMUM, 2),
-    "adaptive_max_pool3d": layers.adaptive(layers.ADAPTIVE_MAXIMUM, 3),
-    "mean": layers.mean,
-    "amax": layers.amax,
+    "avg_pool1d": pools.averages(1),
+    "avg_pool2d": pools.averages(2),
+    "avg_pool3d": pools.averages(3),
+    "adaptive_avg_pool1d": pools.adaptive(pools.ADAPTIVE_AVERAGE, 1),
+    "adaptive_avg_pool2d": pools.adaptive(pools.ADAPTIVE_AVERAGE, 2),
+    "adaptive_avg_pool3d": pools.adaptive(pools.ADAPTIVE_AVERAGE, 3),
+    "max_pool1d": pools.maxima(1),
+    "max_pool2d": pools.maxima(2),
+    "max_pool3d": pools.maxima(3),
+    "adaptive_max_pool1d": pools.adaptive(pools.ADAPTIVE_MAXIMUM, 1),
+    "adaptive_max_pool2d": pools.adaptive(pools.ADAPTIVE_MAXIMUM, 2),
+    "adaptive_max_pool3d": pools.adaptive(pools.ADAPTIVE_MAXIMUM, 3),
+    "mean": pools.mean,
+    "amax": pools.amax,
     "interpolate": layers.interpolate,
     "upsample": layers.interpolate,
     "pixel_shuffle": layers.pixel_shuffle,
@@ -139,6 +140,8 @@ VIEWS = frozenset(
     | {"select", "split", "chunk", "unbind", "getitem", "view_as", "reshape_as", "unflatten", "slice"}
 )
 
+AVERAGED = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+POOLED = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 # Modules of torch.nn: the operation's name, and the attributes that are its arguments.
 MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.ReLU: ("relu", ("inplace",)),
@@ -147,85 +150,34 @@ MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.Threshold: ("threshold", ("threshold", "value", "inplace")),
     nn.Softmax: ("softmax", ("dim",)),
     nn.LogSoftmax: ("log_softmax", ("dim",)),
-    **{c: (f"avg_pool{d}d", ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", *(("divisor_override",) if d > 1 else ())))
-       for d, c in layers.AVERAGE.items()},
-    **{c: (f"max_pool{d}d", ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"))
-       for d, c in layers.MAXIMUM.items()},
-    **{c: (f"adaptive_avg_pool{d}d", ("output_size",)) for d, c in layers.ADAPTIVE_AVERAGE.items()},
-    **{c: (f"adaptive_max_pool{d}d", ("output_size", "return_indices")) for d, c in layers.ADAPTIVE_MAXIMUM.items()},
-    nn.Upsample: ("interpolate", ("size", "scale_factor", "mode")),
+    nn.AvgPool1d: ("avg_pool1d", AVERAGED),
+    nn.AvgPool2d: ("avg_pool2d", (*AVERAGED, "divisor_override")),
+    nn.AvgPool3d: ("avg_pool3d", (*AVERAGED, "divisor_override")),
+    **{c: (f"max_pool{d}d", POOLED) for d, c in pools.MAXIMUM.items()},
+    **{c: (f"adaptive_avg_pool{d}d", ("output_size",)) for d, c in pools.ADAPTIVE_AVERAGE.items()},
+    **{c: (f"adaptive_max_pool{d}d", ("output_size", "return_indices")) for d, c in pools.ADAPTIVE_MAXIMUM.items()},
+    nn.Upsample: ("interpolate", ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")),
     nn.UpsamplingNearest2d: ("interpolate", ("size", "scale_factor", "mode")),
     nn.UpsamplingBilinear2d: ("interpolate", ("size", "scale_factor", "mode")),
     nn.PixelShuffle: ("pixel_shuffle", ("upscale_factor",)),
     nn.ChannelShuffle: ("channel_shuffle", ("groups",)),
     nn.Flatten: ("flatten", ("start_dim", "end_dim")),
     nn.Unflatten: ("unflatten", ("dim", "unflattened_size")),
-}  # fmt: skip
+}
 
+SILENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+# Modules that are in their final form.
+OWN_FORM = (
+    *(dialect.Add, dialect.Sub, dialect.Concat, dialect.Affine, dialect.Pad, dialect.Slice, dialect.Reshape),
+    *(dialect.Permute, dialect.Mean, dialect.OwnSizeAvgPool2d, dialect.ClipQuant, bounds.Floor, bounds.Round),
+    *(*dialect.TRANSPOSED, nn.Linear),
+)
+PADS = ("Zero", "Constant", "Reflection", "Replication", "Circular")
 # Layers with weights, or with bounds: each call site gets its own copy.
 OWN: dict[type[nn.Module], Spelling] = {
     **dict.fromkeys(dialect.CONVOLUTIONS, layers.own_conv),
-    **dict.fromkeys((*dialect.TRANSPOSED, nn.Linear, dialect.ClipQuant), layers.own),
     **dict.fromkeys((*dialect.BATCHNORMS, nn.SyncBatchNorm), layers.own_batchnorm),
-    **dict.fromkeys(
-        (dialect.Add, dialect.Sub, dialect.Concat, dialect.Affine, dialect.Pad, dialect.Slice, dialect.Reshape,
-         dialect.Permute, dialect.Mean, dialect.OwnSizeAvgPool2d, bounds.Floor, bounds.Round),
-        layers.own,
-    ),
-    **dict.fromkeys(
-        (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
-        layers.keep_module,
-    ),
-    **dict.fromkeys(
-        (getattr(nn, f"{kind}Pad{d}d") for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")
-         for d in (1, 2, 3)),
-        layers.own_pad,
-    ),
-}  # fmt: skip
-
-_RELU = (
-    "is not piecewise flat below zero and linear above, so no spike rate equals it",
-    "replace it by ReLU, and train again",
-)
-_STATISTICS = (
-    "normalises each sample by its own statistics",
-    "use BatchNorm, whose statistics are constants, and train again",
-)
-_ATTENTION = (
-    "multiplies values that both depend on the input",
-    "snnc converts networks of convolutions and linear layers",
-)
-_TIME = ("carries a state through time of its own", "snnc converts feed-forward networks")
-_PRODUCT = (
-    "is not linear, and no neuron computes it",
-    "rewrite it with ReLU and linear layers, and train again",
-)
-
-# What is refused, and why; keys without underscores, in lower case.
-HINTS: dict[str, tuple[str, str]] = {
-    **dict.fromkeys(
-        "leakyrelu prelu rrelu elu celu selu gelu silu mish swish hardswish hardsigmoid sigmoid logsigmoid tanh hardshrink "
-        "softplus softsign softshrink tanhshrink glu erf".split(), _RELU,
-    ),
-    **dict.fromkeys(
-        "layernorm groupnorm instancenorm instancenorm1d instancenorm2d instancenorm3d localresponsenorm rmsnorm "
-        "normalize crossmaplrn2d nativelayernorm nativegroupnorm".split(), _STATISTICS,
-    ),
-    **dict.fromkeys(
-        "multiheadattention transformer transformerencoder transformerencoderlayer transformerdecoder bmm einsum "
-        "transformerdecoderlayer scaleddotproductattention bilinear baddbmm".split(), _ATTENTION,
-    ),
-    **dict.fromkeys("rnn lstm gru rnncell lstmcell grucell".split(), _TIME),
-    **dict.fromkeys("abs sign exp log sqrt rsqrt reciprocal pow square sin cos std var norm where ceil trunc frac fmod "
-                    "remainder sum prod max min argmax topk sort cumsum median amin logsumexp".split(), _PRODUCT),
-    **dict.fromkeys("maxpool2dwithindices maxpool1dwithindices maxpool3dwithindices".split(),
-                    ("asks for the place of each maximum", "pool without return_indices")),
-    **dict.fromkeys("nativedropout bernoulli rand randn randlike randnlike".split(),
-                    ("is random at inference", "call eval() before capture, and pass training=self.training")),
-}  # fmt: skip
-OTHER = (
-    "is not among the operations that snnc converts",
-    "rewrite it with layers of torch.nn that snnc knows",
-)
-# Refused, but the walk goes on as if they were not there: they keep their input's shape.
-ELEMENTWISE = frozenset(name for name, hint in HINTS.items() if hint in (_RELU, _STATISTICS))
+    **dict.fromkeys(OWN_FORM, layers.own),
+    **dict.fromkeys(SILENT, layers.keep_module),
+    **{getattr(nn, f"{kind}Pad{d}d"): layers.own_pad for kind in PADS for d in (1, 2, 3)},
+}

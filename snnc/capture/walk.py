@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -12,14 +11,24 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from snnc.lowering import LOST, Batch, Dim, Lowering, Refused, Site, Sizes, Spelling, Unknown
-from snnc.operations import COPIES, ELEMENTWISE, HINTS, MODULES, OTHER, OWN, SPELLINGS, VIEWS
-from snnc.spellings import arithmetic
+from snnc.capture.lowering import Lowering, Site
+from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
+from snnc.capture.refusals import RANDOM, keeps_shape, reason
+from snnc.capture.spellings import arithmetic
+from snnc.capture.values import LOST, SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Spelling, Unknown
 
-IN_PLACE = {operator.iadd: "add", operator.isub: "sub", operator.imul: "mul", operator.itruediv: "div"}
+IN_PLACE = {
+    operator.iadd: "add",
+    operator.isub: "sub",
+    operator.imul: "mul",
+    operator.itruediv: "div",
+    operator.ifloordiv: "floor_divide",
+}
+UNSIZED = (Batch, Dim, Sizes, Unknown)
 # Names of arguments that differ between a function and its method, or that torch takes from numpy.
 ALIASES = {"input": "x", "self": "x", "tensor": "x", "axis": "dim", "keepdims": "keepdim"}
 ALIASES |= {"split_size": "sizes", "split_size_or_sections": "sizes", "axis0": "dim0", "axis1": "dim1"}
+JOINS = frozenset({"cat", "concat", "concatenate", "clone", "contiguous", "to", "detach"})
 SILENT = frozenset(
     {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size", "_assert"}
 )
@@ -27,7 +36,7 @@ SILENT = frozenset(
 
 @cache
 def functions() -> dict[Any, str]:
-    """torch's functions and Python's operators by identity, since some share a `__name__` that is not their own."""
+    """Torch's functions and Python's operators by identity, since some share a `__name__` that is not their own."""
     found: dict[Any, str] = {getattr: "getattr", **IN_PLACE}
     for name in SPELLINGS:
         for space in (torch, functional, operator):
@@ -67,7 +76,7 @@ def walk(
         if node.op == "output":
             result = node.args[0]
         elif node.op == "placeholder":
-            value = constants[node.name] if node.name in constants else lowering.x
+            value = constants.get(node.name, lowering.x)
             lowering.bind(node, value, False, False, False)
         elif node.op == "get_attr":
             value = operator.attrgetter(str(node.target))(root)
@@ -77,9 +86,7 @@ def walk(
     return result
 
 
-def _step(
-    lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: Mapping[str, Spelling]
-) -> None:
+def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: Mapping[str, Spelling]) -> None:
     """One node: finds its spelling, calls it, binds the result."""
     module = root.get_submodule(str(node.target)) if root is not None and node.op == "call_module" else None
     name = type(module).__name__ if module is not None else op_name(node.target)
@@ -94,16 +101,17 @@ def _step(
         spelling, more = _spelling(module, plain, spellings)
         data = any(isinstance(v, (fx.Node, *UNSIZED)) or v is LOST for v in values)
         if not data and node.op in ("call_function", "call_method"):
+            if reason(plain) is RANDOM:
+                raise Refused(*RANDOM)
             value = _fold(node, args, kwargs)
         elif plain in SILENT:
             value = None
         elif any(isinstance(v, UNSIZED) for v in values) and _is_arithmetic(node, values):
             value = arithmetic(node.target, *args)  # type: ignore[arg-type]
         elif spelling is None:
-            key = plain.replace("_", "").lower()
-            if key in ELEMENTWISE and values and isinstance(values[0], fx.Node):
+            if keeps_shape(plain) and values and isinstance(values[0], fx.Node):
                 value = values[0]
-            raise Refused(*HINTS.get(key, OTHER))
+            raise Refused(*reason(plain))
         elif in_place and isinstance(values[0], Tensor):
             raise Refused("changes a buffer at each call", "a converted network has constant buffers")
         elif not any(v is LOST for v in values):
@@ -112,6 +120,10 @@ def _step(
                     "has forward hooks",
                     "remove the hooks (torch.nn.utils.remove_weight_norm, handle.remove())",
                 )
+            if any(isinstance(v, Filled) for v in values) and plain not in JOINS:
+                raise Refused("uses a tensor that holds one number everywhere", "write the number in its place")
+            if module is not None:
+                args, kwargs = (*args, *kwargs.values()), {}
             value = _call(spelling, site, (*more, *args) if module in more else (*args, *more), kwargs)
     except Refused as refused:
         lowering.note(node, name, refused, site.base)
@@ -119,14 +131,11 @@ def _step(
     lowering.bind(node, value, in_place or site.inplace, plain in COPIES, views and plain not in COPIES)
 
 
-UNSIZED = (Batch, Dim, Sizes, Unknown)
-
-
 def _is_arithmetic(node: fx.Node, values: list[Any]) -> bool:
     """True for Python arithmetic on sizes; a tensor's operation that takes a size is none."""
-    return node.op == "call_function" and not any(isinstance(v, fx.Node) for v in values) and (
-        getattr(node.target, "__module__", "") in ("_operator", "math", "builtins") and node.target is not operator.getitem
-    )  # fmt: skip
+    if node.op != "call_function" or node.target is operator.getitem or any(isinstance(v, fx.Node) for v in values):
+        return False
+    return getattr(node.target, "__module__", "") in ("_operator", "math", "builtins")
 
 
 def _site(lowering: Lowering, node: fx.Node, name: str, module: nn.Module | None) -> Site:
@@ -140,15 +149,13 @@ def _site(lowering: Lowering, node: fx.Node, name: str, module: nn.Module | None
     if module is not None:
         site.base, site.leaf = str(node.target), type(module).__name__
     elif is_leaf or kind.startswith("snnc.dialect."):
-        site.base, site.leaf = path, kind.rsplit(".", 1)[1]
+        site.base, site.leaf, site.scope = path, kind.rsplit(".", 1)[1], path.rpartition(".")[0]
     elif not kind.startswith("_empty"):
         site.scope = path
     return site
 
 
-def _spelling(
-    module: nn.Module | None, name: str, spellings: Mapping[str, Spelling]
-) -> tuple[Spelling | None, tuple]:
+def _spelling(module: nn.Module | None, name: str, spellings: Mapping[str, Spelling]) -> tuple[Spelling | None, tuple]:
     """The spelling of a node, and the arguments that its module adds to the node's own."""
     if module is None:
         return spellings.get(name), ()
@@ -162,12 +169,15 @@ def _spelling(
 def _call(spelling: Spelling, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kwargs = {ALIASES.get(k, k): v for k, v in kwargs.items()}
     try:
-        inspect.signature(spelling).bind(site, *args, **kwargs)
-    except TypeError as error:
-        raise Refused(
-            f"is called in a way that snnc does not read ({error})", "use the plain form of the call"
-        ) from None
-    return spelling(site, *args, **kwargs)
+        return spelling(site, *args, **kwargs)
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError) as error:
+        values = list(_leaves((args, kwargs)))
+        if any(isinstance(v, Batch) for v in values):
+            raise Refused("uses the number of samples", "keep samples apart, and constants constant") from error
+        shape = any(isinstance(v, UNSIZED) for v in values)
+        text = str(error).split("\n", maxsplit=1)[0]
+        hint = SHAPE_HINT if shape else "use the plain form of the call"
+        raise Refused(f"is called in a way that snnc does not read ({text})", hint, shape) from error
 
 
 def _fold(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -178,7 +188,7 @@ def _fold(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 return getattr(args[0], str(node.target))(*args[1:], **kwargs)
             assert callable(node.target)
             return node.target(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 - the author's own calculation; whatever it raises is the reason
+    except Exception as error:
         raise Refused(
             f"fails on constants ({type(error).__name__}: {error})", "check the network on one sample"
         ) from error

@@ -13,23 +13,22 @@ from typing import Any
 
 import networkx as nx
 import torch
-from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import fx, nn
 
 from snnc import dialect
+from snnc.capture.bounds import ROUNDINGS, Clamp
+from snnc.capture.lowering import rank_after, shape_after
+from snnc.capture.pools import ADAPTIVE_AVERAGE
+from snnc.capture.quantisers import merge_clips, recognise
+from snnc.capture.routes import ALL, Range
+from snnc.capture.values import Refused, author_line
 from snnc.errors import Blocker, Unsupported
 from snnc.graph import calls, insert, module_of, remove, replace, tidy, view
-from snnc.layers import ADAPTIVE_AVERAGE, AVERAGE
-from snnc.lowering import author_line, rank_after
-from snnc.quantisers import recognise, settle_clips
 
-BATCH = 2
 Shape = tuple[int, ...] | None
 
 
-def canonicalise(
-    graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None
-) -> None:
+def canonicalise(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> None:
     """Brings every module into its canonical form, in place.
 
     Args:
@@ -42,8 +41,6 @@ def canonicalise(
     """
     facts = Facts(graph, input_shape, rank)
     for node in list(graph.graph.nodes):
-        if node.op == "placeholder":
-            continue
         if node.op == "call_module":
             _canonical(graph, node, facts)
     tidy(graph)
@@ -54,38 +51,25 @@ class Facts:
 
     def __init__(self, graph: fx.GraphModule, input_shape: Sequence[int] | None, rank: int | None) -> None:
         self.graph = graph
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True) if input_shape is not None else None
-        self.values: dict[fx.Node, Tensor] = {}
+        self.known = input_shape is not None
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.ranks: dict[fx.Node, int | None] = {}
         entry = next(iter(graph.graph.nodes))
         self.ranks[entry] = rank
-        if self.mode is not None and input_shape is not None:
-            like = next(graph.parameters(), torch.zeros(()))
-            with self.mode:
-                self.values[entry] = torch.empty((BATCH, *input_shape), dtype=like.dtype, device=like.device)
+        if input_shape is not None:
+            self.shapes[entry] = tuple(input_shape)
+        self.like = next((v for v in graph.state_dict().values() if v.is_floating_point()), torch.zeros(()))
 
     def shape(self, node: fx.Node) -> Shape:
         """Shape of one sample of a node's value, or None."""
-        if self.mode is None:
-            return None
-        if node not in self.values:
-            self._compute(node)
-        return tuple(int(n) for n in self.values[node].shape[1:])
-
-    def _compute(self, node: fx.Node) -> None:
-        assert self.mode is not None
-        for source in node.all_input_nodes:
-            self.shape(source)
-        module = module_of(self.graph, node)
-        try:
-            with self.mode, torch.no_grad():
-                self.values[node] = module(*(self.values[n] for n in node.args if isinstance(n, fx.Node)))
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            shapes = ", ".join(str(self.shape(n)) for n in node.all_input_nodes)
-            message = (
-                f"{node.name} ({type(module).__name__}) does not take samples of shape {shapes}: {error}"
-            )
-            raise Unsupported(message.split("\n", maxsplit=1)[0], "check --input-shape") from error
+        if self.known and node not in self.shapes:
+            module = module_of(self.graph, node)
+            inputs = [self.shape(n) or () for n in node.args if isinstance(n, fx.Node)]
+            try:
+                self.shapes[node] = shape_after(module, inputs, self.like)
+            except Refused as refused:
+                raise Unsupported(f"{node.name} ({type(module).__name__}) {refused.why}.", refused.hint) from refused
+        return self.shapes.get(node)
 
     def rank(self, node: fx.Node) -> int | None:
         """Number of dimensions of a node's value, the batch included, or None."""
@@ -93,9 +77,7 @@ class Facts:
         if shape is not None:
             return 1 + len(shape)
         if node not in self.ranks:
-            self.ranks[node] = rank_after(
-                module_of(self.graph, node), [self.rank(n) for n in node.all_input_nodes]
-            )
+            self.ranks[node] = rank_after(module_of(self.graph, node), [self.rank(n) for n in node.all_input_nodes])
         return self.ranks[node]
 
 
@@ -121,7 +103,7 @@ def _canonical(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
     elif isinstance(module, nn.Upsample):
         _upsample(graph, node, facts)
     elif isinstance(module, (dialect.Concat, *dialect.HEADS)) and (rank := facts.rank(source)) is not None:
-        module.dim = int(module.dim) % rank  # type: ignore[operator, arg-type]
+        module.dim = int(module.dim) % rank  # type: ignore[arg-type]
 
 
 def _either(graph: fx.GraphModule, node: fx.Node, module: nn.Module, useless: bool) -> None:
@@ -142,7 +124,7 @@ def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Facts) ->
             if not module.keepdim:
                 flatten = insert(graph, f"{node.name}_flatten", nn.Flatten(1), node)
                 node.replace_all_uses_with(flatten, delete_user_cb=lambda user: user is not flatten)
-                facts.values.pop(node, None)
+                facts.shapes.pop(node, None)
         return
     if before is None or after is None:
         return
@@ -170,9 +152,7 @@ def _reshape(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
             replace(graph, node, nn.Flatten(1))
         return
     if math.prod(before) != math.prod(after):
-        raise Unsupported(
-            f"{node.name} moves values between samples.", "keep the batch as the first dimension"
-        )
+        raise Unsupported(f"{node.name} moves values between samples.", "keep the batch as the first dimension")
     while source.op == "call_module" and isinstance(module_of(graph, source), (nn.Flatten, dialect.Reshape)):
         if len(source.users) > 1:
             break
@@ -191,21 +171,21 @@ def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: F
     before = facts.shape(source)
     if before is None:
         return
-    ranges: list[tuple[int | None, int | None, int | None]] = []
-    for size, part in zip(before, [*module.ranges, *[(None, None, None)] * len(before)], strict=False):
+    ranges: list[Range] = []
+    for size, part in zip(before, [*module.ranges, *[ALL] * len(before)], strict=False):
         start, stop, step = slice(*part).indices(size)
         whole = start == 0 and stop >= size and step == 1
-        ranges.append((None, None, None) if whole else (start, stop, step))
+        ranges.append(ALL if whole else (start, stop, step))
     previous = module_of(graph, source) if source.op == "call_module" and len(source.users) == 1 else None
     if isinstance(previous, dialect.Slice):
-        pairs = list(zip(previous.ranges, ranges, strict=True))
-        if all((None, None, None) in pair for pair in pairs):
-            ranges = [b if a == (None, None, None) else a for a, b in pairs]
+        pairs: list[tuple[Any, Range]] = list(zip(previous.ranges, ranges, strict=True))
+        if all(ALL in pair for pair in pairs):
+            ranges = [b if a == ALL else a for a, b in pairs]
             replace(graph, source, dialect.Slice(tuple(ranges)))
             remove(graph, node)
-            facts.values.pop(source, None)
+            facts.shapes.pop(source, None)
             return
-    _either(graph, node, dialect.Slice(tuple(ranges)), all(r == (None, None, None) for r in ranges))
+    _either(graph, node, dialect.Slice(tuple(ranges)), all(r == ALL for r in ranges))
 
 
 def _upsample(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
@@ -218,11 +198,11 @@ def _upsample(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
     elif all(b % a == 0 for a, b in zip(before[1:], after[1:], strict=True)):
         factors = tuple(float(b // a) for a, b in zip(before[1:], after[1:], strict=True))
         replace(graph, node, nn.Upsample(scale_factor=factors, mode="nearest"))
+    elif isinstance(scale := module_of(graph, node).scale_factor, float):
+        replace(graph, node, nn.Upsample(scale_factor=(scale,) * (len(before) - 1), mode="nearest"))
 
 
-def finish(
-    graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None
-) -> list[Blocker]:
+def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> list[Blocker]:
     """What every door does last, in place: canonical forms, quantised activations, and the checks on the whole.
 
     Args:
@@ -236,16 +216,18 @@ def finish(
     if broken := _not_finite(graph):
         return broken
     canonicalise(graph, input_shape, rank)
-    blockers = [*recognise(graph), *settle_clips(graph)]
-    if blockers:
-        return blockers
-    canonicalise(graph, input_shape, rank)
+    if any(True for _ in calls(graph, *ROUNDINGS, Clamp)):
+        if blockers := recognise(graph):
+            return blockers
+        canonicalise(graph, input_shape, rank)
+    merge_clips(graph)
+    tidy(graph)
     return _check_whole(graph)
 
 
 def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
     return [
-        Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", "check the file that it was loaded from")
+        Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", "check the file it came from")
         for node, module in calls(graph)
         for name, value in module.state_dict().items()
         if value.is_floating_point() and not torch.isfinite(value).all()

@@ -13,11 +13,12 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from snnc import layers, routes, spellings
+from snnc.capture import layers, routes, spellings
+from snnc.capture.lowering import Lowering, Site
+from snnc.capture.operations import SPELLINGS
+from snnc.capture.values import Spelling
+from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported
-from snnc.lowering import Batch, Lowering, Site, Spelling, innermost
-from snnc.operations import SPELLINGS
-from snnc.walk import walk
 
 
 def _norm(at: Site, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any:
@@ -149,7 +150,8 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, 
         open_sizes = Blocker(entry.name, "input", "has sizes that are left open", "export with only the batch dynamic")
         raise Unsupported.of([open_sizes])
     shape = tuple(int(n) for n in sizes)
-    like = entry.meta["val"].new_empty(()) if False else torch.empty((), dtype=entry.meta["val"].dtype)
+    device = next((v.device for v in values.values() if isinstance(v, torch.Tensor)), None)
+    like = torch.empty((), dtype=entry.meta["val"].dtype, device=device)
     lowering = Lowering(shape, None, like)
     lowering.batch = batch if isinstance(batch, int) else None
     result = walk(lowering, program.graph, None, constants, ATEN)[0]

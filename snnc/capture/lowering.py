@@ -1,81 +1,30 @@
 """From a traced graph, whatever its dialect, to a graph of snnc's own modules.
 
 `Lowering` walks a graph node by node. Each node's operation has a name (`relu`, `add`, `conv2d` ...), the same for a
-module, a function, a method, an operator and an ATen op; `snnc.spellings` says what that name becomes. What cannot be
+module, a function, a method, an operator and an ATen op; `snnc.capture.operations` says what that name becomes. What cannot be
 converted is noted as a `Blocker` and the walk goes on, so that all of them are found at once.
 
-Values on the way are nodes of the new graph (data), tensors and Python values (constants, folded as they are met), and the
-sizes below. The batch has no number here: an operation that would need one mixes samples.
+Values on the way are nodes of the new graph (data), tensors and Python values (constants, folded as they are met), and
+the sizes of `snnc.capture.values`. The batch has no number here: an operation that would need one mixes samples.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snnc import dialect
+from snnc.capture.values import SHAPE_HINT, Batch, Dim, Refused, Unknown, author_line
 from snnc.errors import Blocker
 from snnc.graph import GraphBuilder, flat
 
-SHAPE_HINT = "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32"
-
-
-class Refused(Exception):
-    """An operation cannot be converted. `shape` is True where knowing the input's shape may help."""
-
-    def __init__(self, why: str, hint: str, shape: bool = False) -> None:
-        super().__init__(why)
-        self.why, self.hint, self.shape = why, hint, shape
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The number of samples."""
-
-
-@dataclass(frozen=True)
-class Dim:
-    """A size that is not known without the input's shape: `node.shape[index]`."""
-
-    node: fx.Node
-    index: int
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """A run of sizes of a value whose rank is not known: `node.shape[part]`."""
-
-    node: fx.Node
-    part: slice = field(default_factory=lambda: slice(None))
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """What was calculated from a `Dim` (`shape` is True) or from the batch."""
-
-    shape: bool
-
-
-@dataclass(frozen=True)
-class Filled:
-    """One number all over: `sizes` are those of one sample."""
-
-    sizes: tuple[int, ...]
-    number: float
-
-
-class _Lost:
-    """The result of a refused operation: nothing more is said about what reads it."""
-
-
-LOST = _Lost()
+# Samples in a batch that is only run for its shape.
+PROBE = 2
 
 
 @dataclass
@@ -102,6 +51,7 @@ class Site:
         leaf: that module's class name.
         scope: path of the author's module whose `forward` calls the function.
         inplace: set by a spelling whose call changes its first argument.
+        trace: the stack of calls that led to it.
     """
 
     lowering: Lowering
@@ -116,15 +66,17 @@ class Site:
         """Applies `module`. `part` is a suffix for the name, for a spelling that emits several."""
         for value in inputs:
             if not isinstance(value, fx.Node):
-                self.refuse(
-                    "needs a value that depends on the input", "fold the constant into the next layer"
-                )
+                self.refuse("needs a value that depends on the input", "fold the constant into the next layer")
         if isinstance(module, dialect.Pad) and self.leaf.startswith("Conv"):
             part = "pad"
-        if self.base:
-            name = f"{self.base}.{part}" if part else self.base
+        word = type(module).__name__.lower()
+        reshapes = isinstance(module, (nn.Flatten, dialect.Reshape)) and "latten" not in self.leaf
+        if self.base and not (reshapes and not part):
+            # A Sequential's children are numbers; by itself a number is no name.
+            base = f"{word}.{self.base}" if self.base[0].isdigit() else self.base
+            name = f"{base}.{part}" if part else base
         else:
-            name = f"{self.scope}.{_word(module)}".lstrip(".")
+            name = f"{self.scope}.{word}".lstrip(".")
         return self.lowering.emit(name, module, inputs, self.trace)
 
     def rank(self, node: fx.Node) -> int | None:
@@ -133,8 +85,7 @@ class Site:
 
     def sizes(self, node: fx.Node) -> tuple[int, ...] | None:
         """Shape of one sample, where it is known."""
-        fake = self.lowering.fakes.get(node)
-        return None if fake is None else tuple(int(n) for n in fake.shape[1:])
+        return self.lowering.shapes.get(node)
 
     def known(self, node: fx.Node) -> tuple[int, ...]:
         """Shape of one sample; refuses where it is not known."""
@@ -148,9 +99,7 @@ class Site:
         dim = self.integer(dim)
         rank = self.rank(node)
         if dim < 0 and rank is None:
-            raise Refused(
-                "counts dimensions from the back of a value of unknown rank", SHAPE_HINT, shape=True
-            )
+            raise Refused("counts dimensions from the back of a value of unknown rank", SHAPE_HINT, shape=True)
         if rank is not None and not -rank <= dim < rank:
             self.refuse(f"uses dimension {dim} of a value with {rank}", "check the network on one sample")
         dim += rank if dim < 0 and rank is not None else 0
@@ -178,11 +127,6 @@ class Site:
         raise Refused(why, hint)
 
 
-def _word(module: nn.Module) -> str:
-    """What a module is called where its author gave no name."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(module).__name__).lower().replace("_pool", "pool")
-
-
 class Lowering:
     """Builds the new graph; `blockers` tells what went wrong.
 
@@ -194,37 +138,26 @@ class Lowering:
 
     def __init__(self, input_shape: Sequence[int] | None, rank: int | None, like: Tensor) -> None:
         self.build = GraphBuilder()
-        self.fakes: dict[fx.Node, Tensor] = {}
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.ranks: dict[fx.Node, int | None] = {}
         self.blockers: list[Blocker] = []
         self.wants_shape = False
         self.cells: dict[fx.Node, Cell] = {}
         self.like = like
         self.batch: int | None = None
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True) if input_shape is not None else None
         self.x = self.build.input()
         self.ranks[self.x] = rank if input_shape is None else 1 + len(input_shape)
-        if self.mode is not None and input_shape is not None:
-            with self.mode:
-                self.fakes[self.x] = torch.empty((2, *input_shape), dtype=like.dtype, device=like.device)
+        if input_shape is not None:
+            self.shapes[self.x] = tuple(input_shape)
 
     def emit(self, name: str, module: nn.Module, inputs: tuple[fx.Node, ...], trace: str = "") -> fx.Node:
         """A node that applies `module`, with its shape where that is known."""
         node = self.build.call(name, module.eval(), *inputs)
         node.meta["stack_trace"] = trace
-        if all(i in self.fakes for i in inputs) and self.mode is not None:
-            shapes = ", ".join(str(tuple(self.fakes[i].shape[1:])) for i in inputs)
-            try:
-                with self.mode, torch.no_grad():
-                    self.fakes[node] = module(*(self.fakes[i] for i in inputs))
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                line = str(error).split("\n", maxsplit=1)[0].rstrip(".")
-                raise Refused(
-                    f"does not take samples of shape {shapes} ({line})", "check --input-shape"
-                ) from error
-            if self.fakes[node].shape[:1] != (2,):
-                raise Refused("mixes samples", "keep the batch as the first dimension")
-            self.ranks[node] = self.fakes[node].dim()
+        shapes = [self.shapes[i] for i in inputs if i in self.shapes]
+        if len(shapes) == len(inputs):
+            self.shapes[node] = shape_after(module, shapes, self.like)
+            self.ranks[node] = 1 + len(self.shapes[node])
         else:
             self.ranks[node] = rank_after(module, [self.ranks.get(i) for i in inputs])
         return node
@@ -270,6 +203,25 @@ class Lowering:
             self.cells[node] = Cell(value, sources[0].storage if sources and views else object())
 
 
+def shape_after(module: nn.Module, shapes: Sequence[tuple[int, ...]], like: Tensor) -> tuple[int, ...]:
+    """Shape of one sample of a module's output. The module runs on zeros, which broadcast from one number.
+
+    Raises:
+        Refused: the module does not take samples of such shapes, or mixes them.
+    """
+    zeros = [torch.zeros((), dtype=like.dtype, device=like.device).expand(PROBE, *shape) for shape in shapes]
+    try:
+        with torch.no_grad():
+            after = module(*zeros).shape
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        line = str(error).split("\n", maxsplit=1)[0].rstrip(".")
+        sizes = ", ".join(map(str, shapes))
+        raise Refused(f"does not take samples of shape {sizes} ({line})", "check --input-shape") from error
+    if after[:1] != (PROBE,):
+        raise Refused("mixes samples", "keep the batch as the first dimension")
+    return tuple(after[1:])
+
+
 def rank_after(module: nn.Module, ranks: list[int | None]) -> int | None:
     """Rank of a module's output; the last character of a class like `Conv2d` tells where the inputs' do not."""
     if isinstance(module, (dialect.Reshape, dialect.Permute)):
@@ -287,21 +239,3 @@ def rank_after(module: nn.Module, ranks: list[int | None]) -> int | None:
     if isinstance(module, dialect.Mean) and not module.keepdim:
         return found and found - len(module.dims)
     return found
-
-
-def author_line(node: fx.Node) -> str:
-    """Where the author wrote a node, as `file:line`, or ""."""
-    return innermost(str(node.meta.get("stack_trace") or ""))
-
-
-def innermost(trace: str) -> str:
-    """The innermost `file:line` of a stack trace that is neither torch's nor snnc's, or ""."""
-    own = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-    place = ""
-    for file, line in re.findall(r'File "([^"]+)", line (\d+)', trace):
-        if not file.startswith((*own, "<")):
-            place = f"{file}:{line}"
-    return place
-
-
-Spelling = Callable[..., Any]

@@ -46,13 +46,12 @@ CLIPS = (nn.ReLU, nn.Hardtanh, Clamp)
 def bounds(module: nn.Module) -> tuple[Tensor, Tensor]:
     """The interval that a clip allows."""
     low: Any = getattr(module, "low", 0.0) if isinstance(module, Clamp) else getattr(module, "min_val", 0.0)
-    high: Any = (
-        getattr(module, "high", None) if isinstance(module, Clamp) else getattr(module, "max_val", None)
-    )
+    high: Any = getattr(module, "high", None) if isinstance(module, Clamp) else getattr(module, "max_val", None)
     return double(-INFINITY if low is None else low), double(INFINITY if high is None else high)
 
 
 def double(value: Any) -> Tensor:
+    """A number or tensor in double precision, on the CPU."""
     return torch.as_tensor(value).detach().to("cpu", torch.float64)
 
 

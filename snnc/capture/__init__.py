@@ -1,0 +1,16 @@
+"""From a trained network to a graph of the dialect.
+
+`capture` and `blockers` are what other parts of snnc use; `finish` is for a door that lies outside this package.
+
+    doors       live modules and exported programs, which way each goes
+    symbolic    tracing of live modules             exported    the ATen ops of exported programs
+    walk        node by node through either graph   lowering    what is built on the way; values: what has no number
+    operations  all names, and what each becomes    spellings, layers, pools, routes    the functions behind the names
+    refusals    what is refused, and why            canonical   one form for each function
+    quantisers  quantised activations               bounds      clips, roundings, and how far values reach
+"""
+
+from snnc.capture.canonical import finish
+from snnc.capture.doors import blockers, capture
+
+__all__ = ["blockers", "capture", "finish"]

@@ -1,0 +1,81 @@
+"""What stands for values that have no number during capture, and how an operation refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+Spelling = Callable[..., Any]
+SHAPE_HINT = "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32"
+
+
+class Refused(Exception):
+    """An operation cannot be converted. `shape` is True where knowing the input's shape may help."""
+
+    def __init__(self, why: str, hint: str, shape: bool = False) -> None:
+        super().__init__(why)
+        self.why, self.hint, self.shape = why, hint, shape
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The number of samples."""
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A size that is not known without the input's shape: `node.shape[index]`."""
+
+    node: fx.Node
+    index: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A run of sizes of a value whose rank is not known: `node.shape[part]`."""
+
+    node: fx.Node
+    part: slice = field(default_factory=lambda: slice(None))
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What was calculated from a `Dim` (`shape` is True) or from the batch."""
+
+    shape: bool
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One number all over: `sizes` are those of one sample."""
+
+    sizes: tuple[int, ...]
+    number: float
+
+
+class _Lost:
+    """The result of a refused operation: nothing more is said about what reads it."""
+
+
+LOST = _Lost()
+
+
+def author_line(node: fx.Node) -> str:
+    """Where the author wrote a node, as `file:line`, or ""."""
+    return innermost(str(node.meta.get("stack_trace") or ""))
+
+
+def innermost(trace: str) -> str:
+    """The innermost `file:line` of a stack trace that is neither torch's nor snnc's, or ""."""
+    own = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+    place = ""
+    for file, line in re.findall(r'File "([^"]+)", line (\d+)', trace):
+        if not file.startswith((*own, "<")):
+            place = f"{file}:{line}"
+    return place

@@ -1,0 +1,284 @@
+"""The commands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from torch import nn
+
+from snnc import api
+from snnc.backends import BACKENDS
+from snnc.capture import blockers, capture
+from snnc.cli import describe, show
+from snnc.cli.options import COUNT, PATH, SPLIT, Setting, data_options, model_options, shape_option, verb
+from snnc.cli.sources import captured, compiled, destination, uncompiled
+from snnc.data import read, require_labels
+from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
+from snnc.evaluate import evaluate
+from snnc.graph import Stage
+from snnc.network import CHUNK, Network
+from snnc.passes import PASSES
+from snnc.pipeline import choose
+from snnc.recipes import Recipe
+from snnc.recipes import recipe as find_recipe
+from snnc.version import __version__
+
+GUESSED = (
+    "No calibration data: thresholds are guessed from batch-norm statistics and weights. Expect lower accuracy, "
+    "most at few time steps; --calib DATA gives better ones."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="snnc")
+def main() -> None:
+    """Compile trained neural networks into spiking networks that need few time steps."""
+
+
+@main.command("compile")
+@click.argument("model", type=PATH, required=False)
+@click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps.")
+@click.option(
+    "--recipe", metavar="NAME|FILE.toml", help="Recipe; 'snnc list recipes'. Chosen by what there is, if not given."
+)
+@click.option("--set", "changes", type=Setting(), multiple=True, help="Change an option of the recipe. Repeatable.")
+@click.option(
+    "--calib", type=PATH, metavar="DATA", help="Calibration data (.npz, idx, CIFAR, images); needs no labels."
+)
+@click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples drawn from it.")
+@click.option(
+    "--split", type=SPLIT, default="train", show_default=True, help="Split that calibrates, if DATA has several."
+)
+@data_options
+@click.option(
+    "--backend", type=click.Choice(list(BACKENDS)), help="Output form; by OUT's suffix if not given, else torch."
+)
+@model_options
+@shape_option
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of random choices.")
+@click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the backend's suffix, here]")
+@verb
+def compile_(
+    model: Path | None,
+    T: int,
+    recipe: str | None,
+    changes: tuple[tuple[str, str, Any], ...],
+    calib: Path | None,
+    calib_samples: int,
+    split: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    raw: bool,
+    backend: str | None,
+    factory: str | None,
+    allow: tuple[str, ...],
+    input_shape: tuple[int, ...] | None,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Compile MODEL into a spiking network.
+
+    MODEL is an exported program (.pt2), a pickled module of torch.nn layers, or weights (with --factory).
+    """
+    out, backend = destination(out, backend, model, factory, calib, recipe)
+    chosen = find_recipe(recipe) if recipe else None
+    network = uncompiled(model, factory, allow)
+    data = None
+    if calib:
+        data = read(calib, mean=mean, std=std, raw=raw, split=split).sample(calib_samples, seed)
+    graph = captured(network, data, input_shape)
+    why = "as asked for"
+    if chosen is None:
+        chosen = find_recipe(api.default_recipe(graph, data is not None))
+        why = {
+            "qcfs": "the network brings its own clip bounds",
+            "cos": "there is calibration data",
+            "data-free": "there is no calibration data",
+        }[chosen.name]
+        if chosen.name == "data-free":
+            show.note(GUESSED)
+    if data and not chosen.needs_data:
+        show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
+    chosen = _changed(chosen, changes)
+    net = api.compile(
+        graph, T, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
+    )
+    with show.busy(f"writing {out}"):
+        api.save(net, out, backend)
+    latency = show.timing(net.latency)
+    if as_json:
+        parts = {"out": str(out), "backend": backend, "why": why, "latency_text": latency}
+        return show.as_json({**parts, "latency": asdict(net.latency), **net.info})
+    show.say(f"Recipe: {chosen.name} ({why}). {chosen.summary}")
+    if data:
+        show.say(f"Calibration: {len(data)} samples of {data.source}")
+    show.records(net.info["records"])
+    show.say(f"Latency: {latency}")
+    show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
+    return show.say(f"To measure it: snnc eval {out} --data DATA", "dim")
+
+
+def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...]) -> Recipe:
+    """The recipe with the options of `--set`, and a name that says that it is not the original."""
+    pipeline = chosen.pipeline
+    for name, option, value in changes:
+        choose(name, PASSES, "pass")
+        pipeline = pipeline.set(name, **{option: value})
+    return replace(chosen, name=f"{chosen.name}, changed", pipeline=pipeline) if changes else chosen
+
+
+@main.command()
+@click.argument("model", type=PATH, required=False)
+@model_options
+@shape_option
+@verb
+def check(
+    model: Path | None, factory: str | None, allow: tuple[str, ...], input_shape: tuple[int, ...] | None, as_json: bool
+) -> None:
+    """Say whether MODEL converts.
+
+    If not, lists everything that keeps it from converting, and exits with code 1.
+    """
+    network = uncompiled(model, factory, allow)
+    with show.busy("reading the network"):
+        found = blockers(network, input_shape)
+        graph = None if found else capture(network, input_shape)
+    if graph is None:
+        if as_json:
+            show.as_json({"converts": False, "blockers": [asdict(b) for b in found]})
+        else:
+            show.blockers([asdict(b) for b in found])
+        click.get_current_context().exit(1)
+    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant))
+    if as_json:
+        return show.as_json(
+            {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}
+        )
+    show.say("It converts.", "green")
+    show.say(f"Layers with weights: {show.counts(layers)}")
+    return show.say(f"Activations: {show.counts(kinds)}")
+
+
+@main.command()
+@click.argument("file", type=PATH, required=False)
+@model_options
+@shape_option
+@verb
+def inspect(
+    file: Path | None, factory: str | None, allow: tuple[str, ...], input_shape: tuple[int, ...] | None, as_json: bool
+) -> None:
+    """Show what FILE holds.
+
+    For a spiking network how it was made, its neurons and its graph; for any other the graph that snnc reads.
+    """
+    net = compiled(file)
+    if net is None:
+        graph = captured(uncompiled(file, factory, allow), None, input_shape)
+        rows = describe.graph_rows(graph, Stage.ANN)
+        if as_json:
+            return show.as_json({"kind": "ann", "stage": Stage.ANN, "graph": rows})
+        show.say("Not compiled yet: an ANN, as snnc reads it.")
+        return show.graph(rows)
+    content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
+    if isinstance(net, Network):
+        content["neurons"] = [describe.neuron_row(name, neuron) for name, neuron in net.neurons()]
+        content["graph"] = describe.graph_rows(net.graph, Stage.SPIKING)
+    if as_json:
+        return show.as_json(content)
+    show.made(net.info, show.timing(net.latency))
+    show.records(net.info.get("records", []))
+    show.neurons(content["neurons"])
+    show.graph(content["graph"])
+    if not isinstance(net, Network):
+        show.say("An exported program: it runs, but its graph cannot be looked into.")
+    return None
+
+
+@main.command("eval")
+@click.argument("snn", type=PATH)
+@click.option("--data", type=PATH, required=True, help="Labelled data (.npz, idx, CIFAR, image folder).")
+@click.option(
+    "--split", type=SPLIT, default="test", show_default=True, help="Split that is scored, if DATA has several."
+)
+@data_options
+@click.option("--ann", type=PATH, help="The original network, for comparison; '-' where --factory gives all of it.")
+@model_options
+@click.option("--limit", type=COUNT, help="Score the first so many samples alone.")
+@click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
+@click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@verb
+def eval_(
+    snn: Path,
+    data: Path,
+    split: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    raw: bool,
+    ann: Path | None,
+    factory: str | None,
+    allow: tuple[str, ...],
+    limit: int | None,
+    batch: int,
+    chunk: int,
+    as_json: bool,
+) -> None:
+    """Measure SNN after every time step.
+
+    SNN is a file that 'snnc compile' wrote. With --ann, the original network is measured beside it.
+    """
+    with show.busy(f"loading {snn}"):
+        net = api.load(snn, chunk)
+    original = None
+    if ann or factory:
+        original = uncompiled(ann, factory, allow)
+        original = original if isinstance(original, nn.Module) else capture(original)
+    samples = read(data, mean=mean, std=std, raw=raw, split=split)
+    samples = samples.limit(limit) if limit else samples
+    require_labels(samples, "to measure accuracy")
+    total = -(-len(samples) // batch)
+    found = evaluate(net, samples.batches(batch), original, partial(show.track, total=total))
+    content = {
+        "snn": str(snn),
+        "data": samples.source,
+        "T": net.T,
+        **found.to_dict(),
+        "latency_text": show.timing(net.latency),
+    }
+    if as_json:
+        return show.as_json(content)
+    show.say(f"Data: {samples.source}")
+    return show.evaluation(content)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["passes", "recipes", "backends", "neurons"]), required=False)
+@click.argument("name", required=False)
+@verb
+def list_(kind: str | None, name: str | None, as_json: bool) -> None:
+    """List passes, recipes, backends and neurons.
+
+    With KIND, lists one of these; with NAME, tells all about one of them: 'snnc list recipes cos' prints
+    TOML to start a recipe of your own from.
+    """
+    known = {
+        "passes": describe.passes(),
+        "recipes": describe.recipes(),
+        "backends": describe.backends(),
+        "neurons": describe.neurons(),
+    }
+    if kind and name:
+        one = {row["name"]: row for row in known[kind]}[
+            choose(name, [row["name"] for row in known[kind]], kind.removesuffix("es" if kind == "passes" else "s"))
+        ]
+        return show.as_json(one) if as_json else show.say(one["text"].rstrip())
+    chosen = {kind: known[kind]} if kind else known
+    if as_json:
+        return show.as_json(chosen)
+    for title, rows in chosen.items():
+        show.listing(title, rows)
+    return None

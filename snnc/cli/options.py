@@ -1,0 +1,121 @@
+"""What all commands share: kinds of values, groups of options, and one way to fail."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import tomllib
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from snnc.cli import show
+from snnc.errors import SnncError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Numbers(click.ParamType):
+    """Numbers with commas between them, as a tuple."""
+
+    def __init__(self, kind: type[int] | type[float], name: str) -> None:
+        self.kind, self.name = kind, name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | float, ...]:
+        try:
+            numbers = tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not {self.name}.", param, ctx)
+        if self.kind is int and min(numbers) < 1:
+            self.fail(f"{value!r} holds a size below 1.", param, ctx)
+        return numbers
+
+
+class Setting(click.ParamType):
+    """`PASS.OPTION=VALUE` as a tuple. The value is written as in TOML; text needs no quotes."""
+
+    name = "PASS.OPTION=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str, Any]:
+        match = re.fullmatch(r"\s*([\w-]+)\.(\w+)\s*=\s*([^\n]*?)\s*", value)
+        if match is None:
+            self.fail(f"{value!r} is not {self.name}, such as calibrate-offset.rho=8.", param, ctx)
+        name, option, text = match.groups()
+        try:
+            return name, option, tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return name, option, text
+
+
+SHAPE, CHANNELS = Numbers(int, "C,H,W"), Numbers(float, "a,b,c")
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+
+
+@contextmanager
+def guarded(debug: bool) -> Iterator[None]:
+    """Turns whatever goes wrong into a sentence and an exit code."""
+    with warnings.catch_warnings():
+        if not debug:  # torch's advice to its own callers; snnc never warns this way
+            warnings.simplefilter("ignore")
+        try:
+            yield
+        except KeyboardInterrupt:
+            show.fail("Interrupted. No file was left half-written.")
+            sys.exit(130)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except Exception as problem:
+            if debug:
+                traceback.print_exc()
+            if isinstance(problem, SnncError):
+                show.error(problem)
+            else:
+                text = " ".join(str(problem).split())
+                show.fail(
+                    f"Unexpected {type(problem).__name__}: {text[:300]}",
+                    "" if debug else "run again with --debug, and report what it prints",
+                )
+            sys.exit(1)
+
+
+def verb(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command `--json` and `--debug`, and guards it."""
+
+    @functools.wraps(command)
+    def run(*, debug: bool, **options: Any) -> None:
+        with guarded(debug):
+            command(**options)
+
+    run = click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings.")(run)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(run)
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    return lambda command: functools.reduce(lambda c, option: option(c), reversed(options), command)
+
+
+model_options = _options(
+    click.option(
+        "--factory",
+        metavar="MOD:FUNCTION",
+        help="Function that builds the network; MODEL then holds its weights, or is '-' for none. Arguments may "
+        "follow: pkg.mod:resnet(20).",
+    ),
+    click.option("--allow", multiple=True, metavar="MOD:CLASS", help="Class of yours that MODEL may hold. Repeatable."),
+)
+shape_option = click.option(
+    "--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one sample, where nothing else tells it."
+)
+data_options = _options(
+    click.option("--mean", type=CHANNELS, metavar="A,B,C", help="Mean that training subtracted, one or one a channel."),
+    click.option("--std", type=CHANNELS, metavar="A,B,C", help="Standard deviation that training divided by."),
+    click.option("--raw", is_flag=True, help="Leave 8-bit values at 0..255 instead of dividing them by 255."),
+)
+SPLIT = click.Choice(["train", "test"])

@@ -1,0 +1,237 @@
+"""What the command line prints: tables and sentences on stdout, progress and trouble on stderr.
+
+Everything here takes plain data, the same that `--json` prints. Text from files is stripped of control characters, so
+that no file can drive the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from snnc.errors import PassFailed, SnncError, Unsupported
+from snnc.network import Latency
+
+Item = TypeVar("Item")
+_NUMBER = re.compile(r"[-+]?[\d.,]*(e[-+]\d+)?")
+
+PATIENCE = 1.0  # seconds before progress is told where there is no terminal to draw on
+REMINDER = 10.0  # seconds between two such lines
+MANY_STEPS = 16  # longer runs are tabled at powers of two
+
+out = Console(markup=False, highlight=False, emoji=False)
+err = Console(markup=False, highlight=False, emoji=False, stderr=True)
+
+
+def say(text: str, style: str = "", console: Console = out) -> None:
+    """One line, however long."""
+    console.print(Text(_clean(text), style), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Something that the user should know, on stderr."""
+    say(text, "yellow", err)
+
+
+def fail(message: str, hint: str = "") -> None:
+    """What went wrong and what to try, on stderr."""
+    say(f"Error: {message}", "bold red", err)
+    if hint:
+        say(f"Try: {hint}", "", err)
+
+
+def error(problem: SnncError) -> None:
+    """An error of snnc's own: every blocker where there are several, and how far the passes came."""
+    found = problem.blockers if isinstance(problem, Unsupported) else ()
+    if len(found) > 1:
+        fail(f"{len(found)} things keep the network from being converted.")
+        blockers([vars(b) for b in found], err)
+        return
+    fail(problem.message, problem.hint)
+    if isinstance(problem, PassFailed) and problem.records:
+        say(f"Passes before it: {', '.join(r.name for r in problem.records)}.", "dim", err)
+
+
+def as_json(content: Any) -> None:
+    """`content` as JSON on stdout."""
+    out.file.write(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+    """Passes `items` on and shows on stderr how far they are: a bar on a terminal, seldom a line elsewhere."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    due = time.monotonic() + PATIENCE
+    with _bar() as bar:
+        task = bar.add_task(what, total=total)
+        for done, item in enumerate(items, 1):
+            yield item
+            bar.advance(task)
+            if bar.disable and done != total and time.monotonic() > due:
+                due = time.monotonic() + REMINDER
+                say(f"{what}: {done}{'' if total is None else f' of {total}'}", "dim", err)
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+def busy(what: str) -> AbstractContextManager[Any]:
+    """Says on a terminal what is going on, for work that cannot be counted."""
+    return err.status(what) if err.is_terminal else nullcontext()
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], console: Console = out) -> None:
+    """A table; columns of numbers are set to the right. Prints nothing where there are no rows."""
+    rows = [tuple(row) for row in rows]
+    if not rows:
+        return
+    say(title, "bold", console)
+    tall = any(isinstance(value, list | tuple) for row in rows for value in row)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, leading=int(tall))
+    for index, column in enumerate(columns):
+        numeric = all(_NUMBER.fullmatch(_cell(row[index])) for row in rows)
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=not index)
+    for row in rows:
+        grid.add_row(*map(_cell, row))
+    console.print(grid)
+    console.print()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return "\n".join(map(_cell, value))
+    return _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def blockers(found: Sequence[Mapping[str, Any]], console: Console = out) -> None:
+    """Everything that keeps a network from being converted."""
+    columns = ("node", "op", "line", "why", "try")
+    here = f"{Path.cwd()}/"
+    rows = [(b["node"], b["op"], b["where"].removeprefix(here) or None, b["why"], b["hint"]) for b in found]
+    table("What keeps it from being converted", columns, rows, console)
+
+
+def records(made: Sequence[Mapping[str, Any]]) -> None:
+    """What each pass did."""
+    rows = [(r["name"], r["sites"], f"{r['seconds']:.2f}", r["stage"], r["error"]) for r in made]
+    table("Passes", ("pass", "sites", "seconds", "stage", "error, if exact"), rows)
+    for record in made:
+        for one in record["notes"]:
+            say(f"{record['name']}: {one}", "yellow")
+
+
+def neurons(layers: Sequence[Mapping[str, Any]]) -> None:
+    """Neuron layers and the ranges of their parameters."""
+    rows = [(n["name"], n["type"], n["channels"], _range(n["theta"]), _range(n["v0"])) for n in layers]
+    table("Neurons", ("layer", "type", "parameters", "theta", "v0"), rows)
+
+
+def _range(ends: Sequence[float]) -> str:
+    low, high = ends
+    return _cell(float(low)) if low == high else f"{low:.4g} .. {high:.4g}"
+
+
+def graph(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Every node of a graph, in order."""
+    keys = ("name", "module", "inputs", *(("time",) if rows and "time" in rows[0] else ()))
+    table("Graph", keys, [[", ".join(row[k]) if k == "inputs" else row[k] for k in keys] for row in rows])
+
+
+def listing(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What there is of one kind: passes, recipes, backends or neurons."""
+    keys = [key for key in (rows[0] if rows else ()) if key != "text"]
+    table(title.capitalize(), [key.replace("_", " ") for key in keys], [[_entry(row[k]) for k in keys] for row in rows])
+
+
+def _entry(value: Any) -> Any:
+    """A value of a listing; an option as `name = default (what it takes)`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return [_entry(one) for one in value]
+    if isinstance(value, Mapping):
+        return f"{value['name']} = {json.dumps(value['default'])} ({value['takes']})"
+    return value
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """A shape as `--input-shape` takes it."""
+    return ",".join(map(str, sizes))
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """`3 Conv2d, 1 Linear`."""
+    return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
+
+
+def timing(latency: Latency) -> str:
+    """How long one sample takes, as a sentence."""
+    if latency.steps == latency.T:
+        return str(latency)
+    calibrate = f", {latency.rho} more calibrate each layer" if latency.rho else ""
+    return f"{latency}; T = {latency.T} are read out{calibrate}"
+
+
+def made(info: Mapping[str, Any], latency: str) -> None:
+    """How a network was made and how long it takes."""
+    data = info.get("calibration_samples")
+    given = info.get("input_shape")
+    versions = info.get("versions")
+    say(f"Recipe: {info.get('recipe')}, " + (f"{data} calibration samples" if data else "no calibration data"))
+    if given:
+        say(f"Input: {shape(given)}")
+    say(f"Latency: {latency}")
+    if isinstance(versions, Mapping):
+        say(f"Made with: {', '.join(f'{name} {version}' for name, version in versions.items())}")
+
+
+def evaluation(found: Mapping[str, Any]) -> None:
+    """What `snnc.evaluate` measured, as plain data."""
+    accuracy, agreement, ann = found["accuracy"], found["agreement"], found["ann_accuracy"]
+    say(f"Samples: {found['samples']}")
+    if ann is not None:
+        say(f"ANN: {ann:.2f} %")
+        say(f"SNN: {accuracy[-1]:.2f} % ({accuracy[-1] - ann:+.2f})")
+    else:
+        say(f"SNN: {accuracy[-1]:.2f} %")
+    columns = ["step", "accuracy %"] + (["to ANN", "agreement %"] if ann is not None else [])
+    rows = []
+    for t in shown_steps(len(accuracy)):
+        beside = [f"{accuracy[t - 1] - ann:+.2f}", f"{agreement[t - 1]:.2f}"] if ann is not None else []
+        rows.append([t, f"{accuracy[t - 1]:.2f}", *beside])
+    table("Read out after each step", columns, rows)
+    table("Spikes per neuron and step", ("layer", "rate"), [(k, f"{v:.4f}") for k, v in found["rates"].items()])
+    if found["operations"] is not None:
+        operations, macs = found["operations"], found["macs"]
+        ratio = f" ({operations / macs:.2f} operations for each)" if macs else ""
+        say(f"Per sample: {found['spikes']:,.0f} spikes, {operations:,.0f} synaptic operations;")
+        say(f"the same layers of the ANN take {macs:,.0f} multiply-accumulates{ratio}.")
+    say(f"Latency: {found['latency_text']}")
+
+
+def shown_steps(T: int) -> list[int]:
+    """The steps that a table of T steps shows."""
+    if T <= MANY_STEPS:
+        return list(range(1, T + 1))
+    return sorted({*(2**k for k in range(T.bit_length())), T})

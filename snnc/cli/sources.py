@@ -1,0 +1,86 @@
+"""What comes in and what goes out: the files that a command line names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+from torch import fx
+
+from snnc import api
+from snnc.artifact import FORMAT
+from snnc.backends import BACKENDS
+from snnc.capture import capture
+from snnc.cli import show
+from snnc.data import Dataset
+from snnc.errors import DataError, LoadError, Unsupported, WriteError
+from snnc.files import load_model, load_torch, sniff
+from snnc.network import Network
+from snnc.portable import Portable, has_history
+
+
+def destination(
+    out: Path | None, backend: str | None, model: Path | None, factory: str | None, *others: str | Path | None
+) -> tuple[Path, str]:
+    """Where the result goes and in which form, checked before any work is done. Overwrites nothing that was given."""
+    if backend is None:
+        backend = next((b.name for b in BACKENDS.values() if out and b.suffix == out.suffix), "torch")
+    if out is None:
+        named = model.stem if model and str(model) != "-" else re.split("[:.]", (factory or "").partition("(")[0])[-1]
+        out = Path(f"{named or 'model'}{BACKENDS[backend].suffix}")
+    if not out.parent.is_dir():
+        raise WriteError(f"There is no folder '{out.parent}' to write '{out.name}' to.", f"mkdir -p {out.parent}")
+    if out.is_dir():
+        raise WriteError(f"'{out}' is a folder.", "the name of a file")
+    for given in (model, *others):
+        if given and Path(given).exists() and out.exists() and out.samefile(given):
+            raise WriteError(f"Writing '{out}' would overwrite what you gave.", "another file, with -o OUT")
+    return out, backend
+
+
+def uncompiled(model: Path | None, factory: str | None, allow: tuple[str, ...]) -> Any:
+    """The user's network, not yet compiled."""
+    if model is None and factory is None:
+        raise click.UsageError("Give MODEL, or --factory for one that builds the whole network.")
+    with show.busy(f"loading {model or factory}"):
+        found = load_model(model, factory=factory, allow=allow)
+    if isinstance(found, dict) or (model and model.is_file() and sniff(model) == "pt2" and has_history(model)):
+        raise LoadError(
+            f"'{model}' is a spiking network already.", f"snnc inspect {model}, or the network it was made from"
+        )
+    return found
+
+
+def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | None) -> fx.GraphModule:
+    """The network as a graph; the input's shape is told by the data, by the user, or by both alike."""
+    told = data.input_shape if data else None
+    if data and input_shape and told != input_shape:
+        shapes = f"{show.shape(data.input_shape)}, not {show.shape(input_shape)} as --input-shape says"
+        raise DataError(f"The samples of {data.source} have shape {shapes}.", "leave --input-shape out")
+    try:
+        with show.busy("reading the network"):
+            return capture(network, input_shape or told)
+    except Unsupported:
+        if data and told:
+            show.note(
+                f"The input's shape comes from the data: the samples of {data.source} have shape {show.shape(told)}."
+            )
+        raise
+
+
+def compiled(file: Path | None) -> Network | Portable | None:
+    """The spiking network in a file, or None where it holds something else."""
+    if file is None or str(file) == "-":
+        return None
+    spiking = has_history(file) if sniff(file) == "pt2" else _is_graph_file(file)
+    return api.load(file) if spiking else None
+
+
+def _is_graph_file(file: Path) -> bool:
+    try:
+        content = load_torch(file)
+    except LoadError:
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT

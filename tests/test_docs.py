@@ -1,0 +1,236 @@
+"""The documents tell the truth: their code runs, and what they name exists; what exists is documented.
+
+A block of Python or shell whose first line says `runnable` is run; the blocks of one document share a namespace.
+"""
+
+import dataclasses
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from snnc.backends import BACKENDS
+from snnc.cli import main
+from snnc.passes import PASSES
+from snnc.recipes import names, parse, recipe
+
+ROOT = Path(__file__).parent.parent
+GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", *RECORDS]
+BLOCK = re.compile(r"^```(\w+)( runnable)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+def text(path):
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(path, language):
+    """Every block of a language: whether it is runnable, and its code."""
+    return [(bool(run), code) for kind, run, code in BLOCK.findall(text(path)) if kind == language]
+
+
+def runnable(path, language):
+    return [code for run, code in blocks(path, language) if run]
+
+
+def spans(path):
+    """What stands between backticks, outside of blocks."""
+    return [" ".join(span.split()) for span in SPAN.findall(BLOCK.sub("", text(path)))]
+
+
+def commands(path):
+    """Every call of snnc that a document shows, as a list of words."""
+    lines = [line for _, code in blocks(path, "sh") for line in code.splitlines()]
+    calls = [shlex.split(line, comments=True) for line in [*lines, *spans(path)] if line.startswith("snnc ")]
+    return [words[1:] for words in calls]
+
+
+def section(path, heading):
+    """What stands under a heading, up to the next of its rank."""
+    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^\1 |\Z)", text(path), re.MULTILINE | re.DOTALL)
+    assert found, f"{relative(path)} has no section '{heading}'"
+    return found[2]
+
+
+def headings(path, rank):
+    return re.findall(rf"^{'#' * rank} (.+)$", text(path), re.MULTILINE)
+
+
+documents = pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
+guides = pytest.mark.parametrize("path", GUIDES, ids=relative)
+
+
+@guides
+def test_python_runs(path, tmp_path):
+    # In a process of its own: examples register modules, and other tests count those.
+    code = "\n".join(runnable(path, "python"))
+    assert code
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@documents
+def test_python_is_python(path):
+    for _, code in blocks(path, "python"):
+        compile(code, relative(path), "exec")
+
+
+def test_first_screen_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    torch.save(model, "model.pt")
+    x = np.random.default_rng(0).standard_normal((20, 1, 8, 8)).astype("float32")
+    for name in ("data.npz", "test.npz"):
+        np.savez(name, x=x, y=np.arange(20) % 3)
+    lines = [line for code in runnable(ROOT / "README.md", "sh") for line in code.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        result = CliRunner().invoke(main, shlex.split(line)[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+@documents
+def test_commands_exist(path):
+    for words in commands(path):
+        command = main.commands.get(words[0])
+        assert command is not None, words
+        options = {name for param in command.params for name in param.opts} | {"-h", "--help"}
+        used = {word.partition("=")[0] for word in words[1:] if word.startswith("-") and word != "-"}
+        assert used <= options, words
+        chosen = dict(itertools.pairwise(words))
+        if (named := chosen.get("--recipe")) and not named.endswith(".toml"):
+            assert named in names(), words
+        assert chosen.get("--backend", "torch") in BACKENDS, words
+
+
+@documents
+def test_options_in_the_text_exist(path):
+    known = {name for command in main.commands.values() for param in command.params for name in param.opts}
+    for span in spans(path):
+        if span.startswith("--"):
+            assert set(re.findall(r"(?<!\S)--[\w-]+", span)) <= known, span
+        for name, option in re.findall(r"--set ([\w-]+)\.(\w+)=", span):
+            assert option in PASSES[name].__dataclass_fields__, span
+
+
+def test_the_readme_names_every_command():
+    shown = {words[0] for words in commands(ROOT / "README.md")} | {
+        span.split()[0] for span in spans(ROOT / "README.md") if span.split()[0] in main.commands
+    }
+    assert shown >= set(main.commands)
+    assert all(isinstance(command, click.Command) for command in main.commands.values())
+
+
+def choices():
+    """Every text that an option of a pass may have."""
+    kinds = [kind for cls in PASSES.values() for kind in typing.get_type_hints(cls).values()]
+    kinds += [part for kind in kinds for part in typing.get_args(kind)]
+    return {value for kind in kinds if typing.get_origin(kind) is typing.Literal for value in typing.get_args(kind)}
+
+
+@documents
+def test_named_passes_and_recipes_exist(path):
+    dashed = re.compile(r"[a-z]+(-[a-z]+)+")
+    for span in spans(path):
+        if dashed.fullmatch(span):
+            assert span in {*PASSES, *names(), *choices()}, span
+    for pattern, known in ((r"PASSES\[\"(.+?)\"\]", PASSES), (r"snnc\.recipe\(\"(.+?)\"\)", names())):
+        assert set(re.findall(pattern, text(path))) <= set(known)
+
+
+@documents
+def test_recipes_in_toml_are_recipes(path):
+    for _, code in blocks(path, "toml"):
+        parse(code, relative(path))
+
+
+def test_every_recipe_and_pass_is_documented():
+    path = ROOT / "docs" / "recipes.md"
+    assert set(names()) <= set(headings(path, 2))
+    assert headings(path, 3)[-len(PASSES) :] == list(PASSES)
+    table = section(ROOT / "README.md", "Recipes")
+    assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_recipe_sections_are_complete(name):
+    written = section(ROOT / "docs" / "recipes.md", name)
+    for what in ("Passes", "Options", "Source", "Latency", "Cost"):
+        assert f"- **{what}:**" in written
+    listed = written.partition("**Passes:**")[2].partition("- **")[0]
+    assert re.findall(r"`([\w-]+)`", listed) == [p.name for p in recipe(name).pipeline]
+    # A schedule may have changed since the table was written.
+    streaming = "calibrate-offset" not in [p.name for p in recipe(name).pipeline]
+    row = re.search(rf"^\| `{name}` \|.*$", text(ROOT / "README.md"), re.MULTILINE)[0]
+    needs = "yes" if recipe(name).needs_data else "no"
+    assert f"| {needs} | {'streaming' if streaming else 'layer-synchronous'} |" in row
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_pass_sections_are_complete(name):
+    cls, written = PASSES[name], section(ROOT / "docs" / "recipes.md", name)
+    found = re.findall(r"^- `(\w+) = (.+?)`", written, re.MULTILINE)
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    spelled = {k: f'"{v}"' if isinstance(v, str) else str(v).lower() for k, v in defaults.items()}
+    assert dict(found) == spelled
+    kinds = typing.get_type_hints(cls)
+    for option in defaults:
+        kind = kinds[option]
+        if typing.get_origin(kind) is typing.Literal:
+            assert all(f'"{value}"' in written for value in typing.get_args(kind)), option
+    assert str(cls.takes[0]) in written
+    assert cls.gives is None or f"gives {cls.gives}" in written
+
+
+@documents
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)]+)\)", text(path)):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        goal = (path.parent / file).resolve() if file else path
+        assert goal.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", text(goal), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}, target
+
+
+@documents
+def test_make_targets_exist(path):
+    known = re.findall(r"^(\w+):", text(ROOT / "Makefile"), re.MULTILINE)
+    shown = [line for _, code in blocks(path, "sh") for line in code.splitlines()] + spans(path)
+    for line in shown:
+        if line.startswith("make "):
+            assert line.split()[1] in known, line
+
+
+@documents
+def test_files_in_the_text_exist(path):
+    for span in spans(path):
+        if re.fullmatch(r"(snnc|tests|docs|examples)/[\w./-]+", span):
+            assert (ROOT / span).exists(), span
+
+
+def test_records_are_numbered_and_whole():
+    assert [int(path.name[:4]) for path in RECORDS] == list(range(len(RECORDS)))
+    for path in RECORDS:
+        assert text(path).startswith(f"# {int(path.name[:4])}. "), relative(path)
+        assert headings(path, 2) == ["Status", "Context", "Decision", "Consequences"], relative(path)
