@@ -7,7 +7,9 @@ asking who else uses it (stock `torch.fx` fusion corrupts a shared convolution; 
 
 from __future__ import annotations
 
+import copy
 import enum
+import itertools
 import keyword
 from collections.abc import Iterator
 from typing import Any
@@ -249,13 +251,23 @@ def guess_input(graph: fx.GraphModule) -> Tensor | None:
         return None
     channels = int(getattr(first, "in_channels", 0) or getattr(first, "num_features", 0) or first.in_features)
     dims = next((d for d in (1, 2, 3) if type(first).__name__.endswith(f"{d}d")), 0)
-    generator = torch.Generator().manual_seed(0)
-    for size in (32, 28, 8, 16, 64, 224) if dims else (0,):
-        x = torch.randn((4, channels, *[size] * dims), generator=generator)
+    shapes = copy.deepcopy(graph).to("meta")  # shapes alone: no arithmetic
+    for size in _likely_sizes(dims):
         try:
             with torch.no_grad():
-                graph(x)
+                shapes(torch.empty((2, channels, *size), device="meta"))
         except (RuntimeError, ValueError, IndexError):
             continue
-        return x
+        return torch.randn((2, channels, *size), generator=torch.Generator().manual_seed(0))
     return None
+
+
+def _likely_sizes(dims: int) -> Iterator[tuple[int, ...]]:
+    """Sizes of images, of sequences, and of spectrograms, the usual ones first."""
+    squares = (32, 28, 8, 16, 64, 224, 96, 128, 48, 56, 112, 160, 192, 256, 299, 384, 512, 100, 1000)
+    yield from ((size,) * dims for size in squares[: 1 if dims == 0 else None])
+    if dims in (1, 2):
+        yield from ((size,) * dims for size in range(1, 128))
+    if dims == 2:
+        sides = (1, 2, 3, 4, 5, 8, 10, 12, 13, 16, 20, 24, 25, 32, 40, 49, 50, 61, 64, 80, 98, 99, 100, 101, 128, 256)
+        yield from itertools.product(sides, sides)

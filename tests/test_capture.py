@@ -13,7 +13,8 @@ from snnc import dialect
 from snnc.capture import blockers, capture
 from snnc.errors import Unsupported
 from snnc.graph import Stage, calls, verify
-from tests.zoo import ZOO, sample
+from snnc.neurons import IF
+from tests.zoo import ZOO, dyadic, sample
 
 
 def signature(graph: fx.GraphModule, names: bool = True):
@@ -264,6 +265,9 @@ REFUSED = {
     "attention": (lambda m, x: F.scaled_dot_product_attention(x, x, x), "scaled_dot_product_attention", "convolutions"),
     "counter": (lambda m, x: x + m.count.add_(x.size(0)), "add_", "constant buffers"),
     "cast": (lambda m, x: x.to(torch.int32), "to", "floating"),
+    "constant of ones": (lambda m, x: x + torch.ones_like(x), "add", "number"),
+    "random": (lambda m, x: x + torch.rand_like(x), "rand_like", "eval()"),
+    "count of samples": (lambda m, x: x / x.size(0), "truediv", "samples"),
     "unheard of": (lambda m, x: torch.fft.fft(x), "fft_fft", "torch.nn"),
     "quantiser above zero": (lambda m, x: torch.round(x.clamp(0.3, 1) * 4) / 4, "round", "clamp(x / lam"),
     "rounding without bound": (lambda m, x: torch.floor(x * 8) / 8, "floor", "clamp(x / lam"),
@@ -410,3 +414,50 @@ def test_python_that_reads_shapes_goes_through_export():
     (blocker,) = blockers(Several(body))
     assert "--input-shape" in blocker.hint
     assert [row[1] for row in signature(capture(Several(body), (4, 3, 3)))] == ["ReLU", "Flatten"]
+
+
+def test_random_numbers_at_inference_are_refused():
+    (blocker,) = blockers(mlp(lambda m, x: x + torch.rand(4)))
+    assert "random" in blocker.why
+
+
+def test_a_spiking_network_is_refused():
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), IF(4, torch.tensor(1.0), torch.tensor(0.5)))
+    (blocker,) = blockers(net)
+    assert "spiking" in blocker.why
+
+
+def test_a_network_that_cannot_be_copied_is_refused():
+    net = ZOO["plain"]()[0]
+    net.kept = net.fc.weight * 2
+    with pytest.raises(Unsupported, match="cannot be copied"):
+        capture(net)
+    with pytest.raises(Unsupported, match="cannot be copied"):
+        blockers(net)
+
+
+def test_double_precision_is_kept():
+    net, shape = ZOO["normalised"]()
+    graph, x = capture(net.double(), shape), sample(shape).double()
+    torch.testing.assert_close(graph(x), net(x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_reshape_that_may_merge_samples_is_checked_when_it_runs():
+    """Without a shape, `view(-1, 8)` may or may not flatten one sample."""
+    graph = capture(Several(lambda x: x.view(-1, 8)))
+    assert graph(torch.randn(3, 2, 4)).shape == (3, 8)
+    with pytest.raises(RuntimeError):
+        graph(torch.randn(3, 4, 4))
+    (blocker,) = blockers(Several(lambda x: x.view(-1, 8)), (4, 4))
+    assert "between samples" in blocker.why
+
+
+@pytest.mark.parametrize("name", ["residual", "qcfs"])
+def test_dyadic_networks_stay_on_their_grid(name):
+    net = dyadic(ZOO[name]()[0])
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.eps == 0
+            assert set(module.running_var.tolist()) <= {0.25, 1.0, 4.0}
+    for value in net.parameters():
+        assert torch.equal(value * 64, (value * 64).round())

@@ -402,7 +402,8 @@ def _decoder() -> nn.Module:
 def _dropout() -> nn.Module:
     return nn.Sequential(
         nn.Dropout2d(0.1), nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=True), nn.Identity(),
-        nn.Flatten(), nn.AlphaDropout(0.1), nn.Linear(216, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5), nn.Softmax(dim=1),
+        nn.Flatten(), nn.AlphaDropout(0.1), nn.Linear(216, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5),
+        nn.Softmax(dim=1),
     )  # fmt: skip
 
 

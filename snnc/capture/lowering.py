@@ -1,11 +1,11 @@
 """From a traced graph, whatever its dialect, to a graph of snnc's own modules.
 
-`Lowering` walks a graph node by node. Each node's operation has a name (`relu`, `add`, `conv2d` ...), the same for a
-module, a function, a method, an operator and an ATen op; `snnc.capture.operations` says what that name becomes. What cannot be
+Each node's operation has a name (`relu`, `add`, `conv2d` ...), the same for a module, a function, a method, an operator
+and an ATen op; `operations` says what that name becomes, and `Lowering` holds what has been built. What cannot be
 converted is noted as a `Blocker` and the walk goes on, so that all of them are found at once.
 
 Values on the way are nodes of the new graph (data), tensors and Python values (constants, folded as they are met), and
-the sizes of `snnc.capture.values`. The batch has no number here: an operation that would need one mixes samples.
+the sizes of `values`. The batch has no number here: an operation that would need one mixes samples.
 """
 
 from __future__ import annotations
