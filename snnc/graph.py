@@ -11,6 +11,7 @@ import copy
 import enum
 import itertools
 import keyword
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,7 +86,7 @@ def flat(name: str) -> str:
 
     It never clashes with what an `nn.Module` already has, such as `half`, since that would hide a method.
     """
-    name = name.replace(".", "_").replace("/", "_")
+    name = re.sub(r"[^0-9a-zA-Z_]+", "_", name)
     return f"{name}_" if hasattr(nn.Module, name) or hasattr(fx.GraphModule, name) else name
 
 
@@ -206,6 +207,9 @@ def _verify_form(graph: fx.GraphModule) -> None:
         raise VerifyError("A graph has one input and one output.")
     if odd := [n.name for n in graph.graph.nodes if n.op not in ("placeholder", "call_module", "output")]:
         raise VerifyError(f"'{odd[0]}' is not a call of a module.")
+    for node in graph.graph.nodes:
+        if node.op == "call_module" and (node.kwargs or not all(isinstance(a, fx.Node) for a in node.args)):
+            raise VerifyError(f"'{node.name}' takes something besides the values of other nodes.")
     targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
@@ -219,25 +223,40 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise VerifyError(f"'{node.name}.{name}' holds NaN or infinity.")
-    bounds = {"lam": getattr(module, "lam", None)} if isinstance(module, dialect.ClipQuant) else {}
-    if isinstance(module, Neuron):
+    bounds: dict[str, Tensor] = {}
+    if isinstance(module, dialect.ClipQuant):
+        bounds = {"lam": module.lam}
+        if not _counts(module.L):
+            raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
+    elif isinstance(module, Neuron):
         bounds = {"theta": module.theta, "v0": module.v0}
     for name, bound in bounds.items():
-        if isinstance(bound, Tensor):
-            if name != "v0" and not (bound > 0).all():
-                raise VerifyError(f"'{node.name}.{name}' is not positive everywhere.")
-            if any(size != 1 for size in bound.shape[1:]):
-                raise VerifyError(f"'{node.name}.{name}' has shape {tuple(bound.shape)}; give [] or [C, 1, ...].")
+        if name != "v0" and not (bound > 0).all():
+            raise VerifyError(f"'{node.name}.{name}' is not positive everywhere.")
+        if any(size != 1 for size in bound.shape[1:]):
+            raise VerifyError(f"'{node.name}.{name}' has shape {tuple(bound.shape)}; give [] or [C, 1, ...].")
+
+
+def _counts(value: Any) -> bool:
+    """Whether a value is a whole number, 1 or more."""
+    return type(value) is int and value >= 1
 
 
 def _verify_spiking(graph: fx.GraphModule) -> None:
-    steps(graph)
+    for node, module in calls(graph, Encode, Decode, Temporal):
+        if not _counts(module.T):
+            raise VerifyError(f"'{node.name}' has T = {module.T!r}, not a whole number of steps.")
+    T = steps(graph)
+    for node, module in calls(graph, Decode):
+        read = next(m.read for _, m in calls(graph, Decode))
+        if not _counts(module.read) or not module.read == read <= T:
+            raise VerifyError(f"'{node.name}' reads {module.read!r} steps; all readouts read the same 1..T = {T}.")
     phase = phases(graph)
     output = next(iter(reversed(graph.graph.nodes)))
     if phase[output] != "after":
         raise VerifyError(f"The output stands {phase[output]} time: no Decode on its path.")
     for node, module in calls(graph, OffsetIF):
-        if not 1 <= module.rho <= module.T:
+        if not _counts(module.rho) or module.rho > T:
             raise VerifyError(f"'{node.name}' has rho = {module.rho}, outside 1..T = {module.T}.")
 
 

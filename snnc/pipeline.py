@@ -137,6 +137,11 @@ class Pass:
         """Options by name."""
         return asdict(self)
 
+    def require(self, option: str, fits: bool, wanted: str) -> None:
+        """Refuses the value of an option that has the right type, but not the right size."""
+        if not fits:
+            raise RecipeError(f"Option '{option}' of '{self.name}' is {getattr(self, option)!r}.", wanted)
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         """Changes `graph` in place; gives the number of sites that it changed."""
         raise NotImplementedError(f"{type(self).__name__}.apply")

@@ -107,7 +107,8 @@ class RunningMax(TemporalMax):
 
     With `c_i(t)` the sum of input `i` up to step `t`, the output is `max_i c_i(t) - max_i c_i(t-1)`, so its sum over
     any number of steps is the maximum of the sums: a pooled rate is the maximum of the rates, as in the ANN. Inputs
-    that are spikes of one height give outputs that are 0 or one spike, since no `c_i` grows by more than one.
+    that are spikes of one height give outputs that are 0 or one spike, since no `c_i` grows by more than one. (Up to
+    float rounding of the sums, where the height is not dyadic; a silent step is exactly 0.)
     """
 
     def initial(self, current: Tensor) -> tuple[Tensor, Tensor]:

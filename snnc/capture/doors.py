@@ -54,6 +54,14 @@ def _capture(model: Network, input_shape: tuple[int, ...] | None) -> Outcome:
         return _exported(model)
     if isinstance(model, fx.GraphModule) and _is_captured(model):
         return copy.deepcopy(model), []
+    try:
+        return _live(model, shape)
+    except Unsupported as error:
+        return None, _blockers_of(error)
+
+
+def _live(model: nn.Module, shape: tuple[int, ...] | None) -> Outcome:
+    """The symbolic door first; the other one where that refuses and the shape is known."""
     graph, found, needs_export = _symbolic(model, shape)
     if graph is not None:
         return graph, []
@@ -68,6 +76,10 @@ def _capture(model: Network, input_shape: tuple[int, ...] | None) -> Outcome:
     return graph, more if graph is not None or needs_export else found
 
 
+def _blockers_of(error: Unsupported) -> list[Blocker]:
+    return list(error.blockers) or [Blocker("network", "network", error.message.rstrip("."), error.hint)]
+
+
 def _is_captured(graph: fx.GraphModule) -> bool:
     try:
         verify(graph, Stage.ANN)
@@ -80,7 +92,7 @@ def _exported(program: ExportedProgram) -> Outcome:
     try:
         lowering, result, shape = lower_exported(program)
     except Unsupported as error:
-        return None, list(error.blockers)
+        return None, _blockers_of(error)
     return _finish(lowering, result, shape, None)
 
 
@@ -125,7 +137,7 @@ def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank
     try:
         found = finish(graph, shape, rank)
     except Unsupported as error:
-        found = list(error.blockers) or [Blocker("network", "network", error.message.rstrip("."), error.hint)]
+        found = _blockers_of(error)
     if found:
         return None, found
     verify(graph, Stage.ANN)

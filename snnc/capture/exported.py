@@ -101,11 +101,15 @@ ATEN: dict[str, Spelling] = {
 }
 
 
+# Samples in the batch that a live model is exported with: a number that nobody writes into a view.
+SAMPLES = 13
+
+
 def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -> ExportedProgram:
     """Exports a live model, its batch left open where the model allows that."""
-    x = torch.randn((2, *input_shape), dtype=like.dtype, device=like.device)
+    x = torch.zeros((SAMPLES, *input_shape), dtype=like.dtype, device=like.device)
     sizes = {0: torch.export.Dim.AUTO}
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         return torch.export.export(model, (x,), dynamic_shapes=(sizes,), strict=False)
 
 
@@ -115,7 +119,11 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, 
     Raises:
         Unsupported: the program does not take one tensor, or gives more than one.
     """
-    program = program.run_decompositions({})
+    try:
+        program = program.run_decompositions({})
+    except Exception as error:
+        message = f"The exported program cannot be decomposed ({type(error).__name__}: {error})."
+        raise Unsupported(message, "export it again, with the version of torch that runs snnc") from error
     signature = program.graph_signature
     values = {**program.state_dict, **program.constants}
     constants: dict[str, Any] = {}

@@ -97,6 +97,7 @@ SPELLINGS: dict[str, Spelling] = {
     "zeros": spellings.filled(0.0),
     "zeros_like": spellings.filled(0.0),
     "ones": spellings.filled(1.0),
+    "ones_like": spellings.filled(1.0),
     "new_zeros": spellings.new_filled(0.0),
     "new_ones": spellings.new_filled(1.0),
     "full": spellings.full,

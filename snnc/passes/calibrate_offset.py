@@ -7,7 +7,6 @@ from typing import Literal
 
 from torch import fx
 
-from snnc.errors import RecipeError
 from snnc.graph import Stage, calls, replace
 from snnc.neurons import IF, OffsetIF
 from snnc.pipeline import Context, Pass
@@ -42,12 +41,9 @@ class CalibrateOffset(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rho != "T" and self.rho < 1:
-            raise RecipeError(f"Option 'rho' of '{self.name}' is {self.rho}.", "1 or more, or 'T'")
-        if self.iterations < 1:
-            raise RecipeError(f"Option 'iterations' of '{self.name}' is {self.iterations}.", "1 or more")
-        if not self.eps > 0:
-            raise RecipeError(f"Option 'eps' of '{self.name}' is {self.eps}.", "a small number above 0, such as 0.001")
+        self.require("rho", self.rho == "T" or self.rho >= 1, "1 or more, or 'T'")
+        self.require("iterations", self.iterations >= 1, "1 or more")
+        self.require("eps", self.eps > 0, "a small number above 0, such as 0.001")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         rho = context.T if self.rho == "T" else self.rho

@@ -31,7 +31,8 @@ class FoldBatchNorm(Pass):
     3. Anywhere else (behind a join, before a padded convolution): an `Affine` on currents. In a spiking network
        its whole shift acts at every step.
 
-    Only where the layer and all between have no other user. What normalisation knew of its output (mean beta,
+    Only where the layer and all between have no other user; and a linear layer only on vectors `[B, C]`, since
+    elsewhere it counts along another dimension than normalisation. What normalisation knew of its output (mean beta,
     standard deviation gamma) is kept in `context.moments` for data-free thresholds.
     """
 
@@ -49,11 +50,11 @@ class FoldBatchNorm(Pass):
             beta = shift + scale * norm.running_mean
             context.moments[node.name] = (beta, scale.abs() * (norm.running_var + norm.eps).sqrt())
             sites += 1
-            if layer := _layer_before(graph, node):
+            if layer := _layer_before(graph, node, context):
                 scale_outputs(layer, scale, shift)
                 context.moments[node.all_input_nodes[0].name] = context.moments[node.name]
                 remove(graph, node)
-            elif layer := _layer_after(graph, node):
+            elif layer := _layer_after(graph, node, context):
                 scale_inputs(layer, scale, shift)
                 remove(graph, node)
             else:
@@ -74,13 +75,13 @@ def affine_of(norm: Any) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias.double()
 
 
-def _layer_before(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+def _layer_before(graph: fx.GraphModule, node: fx.Node, context: Context) -> nn.Module | None:
     """The layer whose outputs `node` normalises (case 1)."""
     source = node.all_input_nodes[0]
     while source.op == "call_module" and len(source.users) == 1:
         module = module_of(graph, source)
         if isinstance(module, WEIGHTED):
-            return module
+            return module if not isinstance(module, nn.Linear) or _is_vector(graph, node, context) else None
         if not _averages(module):
             return None
         source = source.all_input_nodes[0]
@@ -95,19 +96,25 @@ def _averages(module: nn.Module) -> bool:
     return isinstance(module, (*AVERAGE_POOLS, nn.Upsample))
 
 
-def _layer_after(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+def _layer_after(graph: fx.GraphModule, node: fx.Node, context: Context) -> nn.Module | None:
     """The layer whose inputs `node` normalises (case 2)."""
     while len(node.users) == 1:
         node = next(iter(node.users))
         module = module_of(graph, node) if node.op == "call_module" else None
         if isinstance(module, nn.Linear):
-            return module
+            return module if _is_vector(graph, node, context) else None
         if isinstance(module, CONVOLUTIONS):
             pads = module.padding == "same" or (module.padding != "valid" and any(module.padding))
             return None if pads and module.padding_mode == "zeros" else module
         if not (isinstance(module, nn.Flatten) and module.start_dim == 1):
             return None
     return None
+
+
+def _is_vector(graph: fx.GraphModule, node: fx.Node, context: Context) -> bool:
+    """True where the value is `[B, C]`, or its shape is unknown."""
+    example = context.example(graph)
+    return example is None or ranks(graph, example)[node] == 2
 
 
 def _affine(graph: fx.GraphModule, node: fx.Node, norm: Any, context: Context) -> Affine:

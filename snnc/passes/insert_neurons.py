@@ -22,7 +22,7 @@ class InsertNeurons(Pass):
 
     That v0 is `theta * (1/2 + (shift - 1/2) * T / L)`: at T = L it is `shift * theta`, which makes the neuron equal
     to the `ClipQuant` at constant input; at another T it makes the mean error between the two zero for currents that
-    are uniform in [0, theta].
+    are uniform in [0, theta], as long as that v0 itself lies in [0, theta].
 
     Time lies between the first and the last neuron: `Encode` on every edge into that region, `Decode` on every
     edge out of it. What comes before runs once, what comes after runs once, on the mean.

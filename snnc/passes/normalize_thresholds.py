@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from snnc.algebra import inputs_of, outputs_of, scale_inputs, scale_outputs
 from snnc.dialect import WEIGHTED, Affine, ClipQuant
@@ -19,12 +19,12 @@ class NormalizeThresholds(Pass):
     """Moves every bound into the weights around it, so that each becomes 1 and each spike has height 1.
 
     The same network: "threshold scaling" and "weight normalisation" are one method in two notations. A factor
-    that no layer can take (a residual join, a pool on the way) stays as an `Affine`. Not checked on a
-    probe: rounding can carry a value over the edge of a level.
+    that no layer can take (a residual join, a pool on the way) stays as an `Affine`.
     """
 
     name = "normalize-thresholds"
     takes = (Stage.QUANTIZED,)
+    exact = True
     source = "weight normalisation: Diehl et al. 2015; equivalence: Bu et al., AAAI 2022 (arXiv 2202.01440)"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
@@ -34,8 +34,14 @@ class NormalizeThresholds(Pass):
             _divide_before(graph, node, lam)
             _multiply_behind(graph, node, lam)
             module.lam = torch.ones_like(lam)
+            context.statistics.pop(node.name, None)  # they are in the unit that was
             sites += 1
         return sites
+
+
+def _takes(layer: Any, lam: Tensor) -> bool:
+    """Whether a factor of this shape can go into a layer: a linear one counts along the last dimension only."""
+    return isinstance(layer, WEIGHTED) and (not isinstance(layer, nn.Linear) or lam.numel() == 1 or lam.dim() == 1)
 
 
 def _vector(lam: Tensor, size: int) -> Tensor:
@@ -45,7 +51,7 @@ def _vector(lam: Tensor, size: int) -> Tensor:
 def _divide_before(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
     source = node.all_input_nodes[0]
     layer = module_of(graph, source) if source.op == "call_module" else None
-    if isinstance(layer, WEIGHTED) and len(source.users) == 1:
+    if _takes(layer, lam) and len(source.users) == 1:
         scale = _vector(1 / lam, outputs_of(layer))
         scale_outputs(layer, scale, torch.zeros_like(scale))
         return
@@ -56,7 +62,7 @@ def _divide_before(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
 def _multiply_behind(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
     users = list(node.users)
     layers: list[Any] = [module_of(graph, user) if user.op == "call_module" else None for user in users]
-    if all(isinstance(layer, WEIGHTED) for layer in layers):
+    if all(_takes(layer, lam) for layer in layers):
         for layer in layers:
             scale_inputs(layer, _vector(lam, inputs_of(layer)))
         return

@@ -28,8 +28,8 @@ class QuantizeActivations(Pass):
             batch normalisation knew, propagated through the network; "trained": only bounds that the network
             brings, and an error where an activation has none.
         levels: levels L above zero, or "T".
-        least_levels: no fewer than this. With offset-spike calibration a neuron emits in max(T, rho) steps, so fewer
-            than rho levels are too coarse (on ResNet-20 at T = 1, rho = 4: 24 % with one level, 75 % with four).
+        least_levels: no fewer than this. With offset-spike calibration a neuron emits in max(T, rho) steps, so set
+            this to rho: fewer levels than steps are too coarse.
         shift: 0.5 rounds (goes with v0 = theta / 2), 0 floors (goes with v0 = 0).
     """
 
@@ -42,6 +42,12 @@ class QuantizeActivations(Pass):
     levels: int | Literal["T"] = "T"
     least_levels: int = 1
     shift: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("levels", self.levels == "T" or self.levels >= 1, "1 or more, or 'T'")
+        self.require("least_levels", self.least_levels >= 1, "1 or more")
+        self.require("shift", 0 <= self.shift < 1, "0.5 to round, 0 to floor")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         levels = max(context.T if self.levels == "T" else self.levels, self.least_levels)

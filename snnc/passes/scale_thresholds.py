@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,11 @@ class ScaleThresholds(Pass):
     per: Literal["channel", "layer"] = "channel"
     percent: float = 99.9
     factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("percent", 0 < self.percent <= 100, "above 0, 100 at most, such as 99.9")
+        self.require("factor", 0 < self.factor < math.inf, "a number above 0, such as 1")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         sites = [(node, module) for node, module in calls(graph, ClipQuant) if node.name in context.statistics]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,10 @@ class SetInitialPotential(Pass):
 
     rule: Literal["half", "zero", "fraction", "uniform", "normal"] = "half"
     fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("fraction", math.isfinite(self.fraction), "a number, such as 0.5")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         generator = torch.Generator().manual_seed(context.seed)
