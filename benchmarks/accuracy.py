@@ -1,15 +1,16 @@
 """Accuracy of every recipe on published networks: network x recipe x T, beside the ANN.
 
     python benchmarks/accuracy.py --data FOLDER --out docs/results/accuracy.json          # measures, resumes
-    python benchmarks/accuracy.py --out docs/results/accuracy.json --render docs/results.md    # writes the tables
+    python benchmarks/accuracy.py --out docs/results/accuracy.json --render docs/results.md \\
+        --peer docs/results/spikingjelly.json                                                # writes the tables
 
 FOLDER holds `zoo.py` (functions that return trained networks) and `common.py` (loaders of the data sets); both
 are imported from there. Calibration uses training images only, without labels. Each measured cell is written at once,
 so that an interrupted run goes on where it stopped.
 
-`opi` and `baseline` do not depend on T: one run at the largest T gives every column, as the any-time readout.
-The other recipes are compiled for each T. `cos-T` is `cos` with rho = T,
-and as many levels.
+`baseline` and `opi-max` do not depend on T: one run at the largest T gives every column, as the any-time readout. The
+other recipes are compiled for each T. `opi-max` is `opi` with thresholds at the largest activation of a layer,
+`cos-T` is `cos` with rho = T and as many levels.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 import snnc
 from snnc.recipes import Recipe, recipe
 
-ANYTIME = ("opi", "baseline")
+ANYTIME = ("opi-max", "baseline")
 ALL_T = (1, 2, 4, 8, 16, 32, 64)
 BATCH = 50
 BEGIN, END = "<!-- accuracy: begin -->\n", "<!-- accuracy: end -->\n"
@@ -56,7 +57,7 @@ class Task:
     recipes: tuple[str, ...]
 
 
-RELU = ("data-free", "baseline", "opi", "cos", "cos-T")
+RELU = ("data-free", "baseline", "opi-max", "opi", "cos", "cos-T")
 TRAINED = ("qcfs", "cos", "cos-T")
 TASKS: dict[str, Task] = {
     "resnet20": Task("cifar-imagenet", lambda z: z.akamaster(20, "resnet20-12fca82f.th"), RELU),
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, action="append", default=[], help="JSON of a peer, for --render")
     args = parser.parse_args()
     if args.render:
-        cells = [cell for path in (args.out, *args.peer) for cell in read_cells(path)]
+        cells = read_cells(args.out) + [cell for path in args.peer for cell in peer_cells(path)]
         before, rest = args.render.read_text().split(BEGIN)
         _, after = rest.split(END)
         args.render.write_text(before + BEGIN + render(cells) + END + after)
@@ -137,6 +138,10 @@ def measure(args: argparse.Namespace, name: str, task: Task, recipes: list[str],
 
 def chosen(which: str) -> Recipe:
     """The recipe behind a column name."""
+    if which == "opi-max":
+        opi = recipe("opi")
+        pipeline = opi.pipeline.set("scale-thresholds", rule="max", per="layer")
+        return Recipe(which, opi.summary, opi.source, True, pipeline)
     if which != "cos-T":
         return recipe(which)
     cos = recipe("cos")
@@ -208,6 +213,25 @@ def provenance() -> dict[str, str]:
 def read_cells(path: Path) -> list[dict[str, Any]]:
     """Every cell measured so far."""
     return json.loads(path.read_text()) if path.exists() else []
+
+
+def peer_cells(path: Path) -> list[dict[str, Any]]:
+    """The cells of a peer, from the JSON that `peer_spikingjelly.py` writes."""
+    found = json.loads(path.read_text())
+    rows = {**found["recipes"], "best": found["best"]}
+    return [
+        {
+            "network": found["network"],
+            "recipe": f"SpikingJelly {found['versions']['spikingjelly']} {row}",
+            "T": int(T),
+            "samples": found["n"],
+            "accuracy": accuracy,
+            "ann": found["ann"],
+            "latency": f"{T} steps (streaming)",
+        }
+        for row, by_step in rows.items()
+        for T, accuracy in by_step.items()
+    ]
 
 
 def write_cell(path: Path, cell: dict[str, Any]) -> None:

@@ -125,7 +125,14 @@ def dense(b: Dyadic, x: fx.Node) -> fx.Node:
     x = b.call("cat1", dialect.Concat(1), x, y)
     y = b.chain(x, bn2=nn.BatchNorm2d(6), relu2=nn.ReLU(), conv2=nn.Conv2d(6, 2, 3, padding=1))
     x = b.call("cat2", dialect.Concat(1), x, y)
-    return b.chain(x, bn3=nn.BatchNorm2d(8), relu3=nn.ReLU(), pool=dialect.OwnSizeAvgPool2d(2), flat=nn.Flatten(), fc=nn.Linear(8, 4))
+    return b.chain(
+        x,
+        bn3=nn.BatchNorm2d(8),
+        relu3=nn.ReLU(),
+        pool=dialect.OwnSizeAvgPool2d(2),
+        flat=nn.Flatten(),
+        fc=nn.Linear(8, 4),
+    )
 
 
 def skip(b: Dyadic, x: fx.Node) -> fx.Node:
@@ -198,7 +205,9 @@ def routes(b: Dyadic, x: fx.Node) -> fx.Node:
     """Slices, padding, reshaping and permuting between neurons."""
     x = b.chain(x, conv1=nn.Conv2d(3, 4, 3), relu1=nn.ReLU())
     y = b.chain(x, first=dialect.Slice(((0, 2, 1), (None, None, 2))), pad=dialect.Pad((0, 0, 0, 3)))
-    z = b.chain(x, second=dialect.Slice(((2, None, 1),)), shape=dialect.Reshape((2, 36)), back=dialect.Reshape((2, 6, 6)))
+    z = b.chain(
+        x, second=dialect.Slice(((2, None, 1),)), shape=dialect.Reshape((2, 36)), back=dialect.Reshape((2, 6, 6))
+    )
     x = b.call("cat", dialect.Concat(1), y, z)
     x = b.chain(x, turn=dialect.Permute((0, 1, 3, 2)), conv2=nn.Conv2d(4, 4, 3), relu2=nn.ReLU())
     return b.chain(x, flatten=nn.Flatten(), fc=nn.Linear(64, 4))

@@ -49,9 +49,7 @@ def same(a: fx.GraphModule, b: fx.GraphModule) -> bool:
     """The same text, and the same numbers."""
     left, right = a.state_dict(), b.state_dict()
     return (
-        str(a) == str(b)
-        and left.keys() == right.keys()
-        and all(torch.equal(left[name], right[name]) for name in left)
+        str(a) == str(b) and left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
     )
 
 

@@ -97,7 +97,9 @@ def test_best_bound_against_brute_force(n, shift):
     """No bound anywhere beats the one that was found by more than the bins are worth."""
     values = torch.rand(4000, dtype=torch.float64).pow(3) * 5 - 0.3
     (found,) = gathered(values[:, None]).mse(n, shift, "channel").tolist()
-    assert error(values, found, n, shift) <= 1.005 * min(least(values, 0.05, 0.5, n, shift), least(values, 0.5, 4.7, n, shift))
+    assert error(values, found, n, shift) <= 1.005 * min(
+        least(values, 0.05, 0.5, n, shift), least(values, 0.5, 4.7, n, shift)
+    )
 
 
 @pytest.mark.parametrize("cuts", [2, 3, 7, 50])
