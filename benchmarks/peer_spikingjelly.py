@@ -2,27 +2,30 @@
 
     python benchmarks/peer_spikingjelly.py --data FOLDER --limit 500 --out peer.json
 
-Runs in an environment of its own, without snnc; `benchmarks/peers.txt` pins it and says how to make it. FOLDER holds
-`zoo.py` (functions that return trained networks) and `common.py` (loaders of the data sets). Nothing of SpikingJelly
-is stubbed or patched: its `ann2snn` works without torchvision and torchaudio, which the package asks for.
+Runs in an environment of its own, without snnc; `benchmarks/peers.txt` pins it and says how to make it.
+FOLDER holds `zoo.py` (functions that return trained networks) and `common.py` (loaders of the data sets).
+Nothing of SpikingJelly is stubbed or patched: its `ann2snn` works without torchvision and torchaudio, which
+the package asks for.
 
-SpikingJelly replaces ReLUs that are modules, and refuses `F.pad`. So it is given a twin of the network, in which the
-padded shortcut is a fixed 1x1 convolution of stride 2 with weights 0 and 1; the twin is first compared with the
-original. Every recipe converts a fresh twin, calibrated on the first training images and nothing else. The input is
-constant, the network runs one step at a time, its state is reset between batches, and the readout is the sum of the
-outputs so far: one run of the largest T gives every smaller T.
+SpikingJelly replaces ReLUs that are modules, and refuses `F.pad`. So it is given a twin of the network, in
+which the padded shortcut is a fixed 1x1 convolution of stride 2 with weights 0 and 1; the twin is first
+compared with the original. Every recipe converts a fresh twin, calibrated on the first training images and
+nothing else. The input is constant, the network runs one step at a time, its state is reset between
+batches, and the readout is the sum of the outputs so far: one run of the largest T gives every smaller T.
 
 A recipe is spelt as its parts, joined by slashes:
 
-    rate/MODE[/channel][/half]  RateCodingRecipe. MODE: max, a percentile such as 99.9%, or a fraction of the maximum
-                                such as 0.5. channel: a threshold per channel. half: membranes start at half of it.
-    ltb/BATCH[xPASSES]          LocalThresholdBalancingRecipe (per channel, half). Its thresholds grow with every batch
-                                that it sees: the calibration images come in batches of BATCH, PASSES times over.
+    rate/MODE[/channel][/half]  RateCodingRecipe. MODE: max, a percentile such as 99.9%, or a fraction of
+                                the maximum such as 0.5. channel: a threshold per channel. half: membranes
+                                start at half of it.
+    ltb/BATCH[xPASSES]          LocalThresholdBalancingRecipe (per channel, half). Its thresholds grow with
+                                every batch that it sees: the calibration images come in batches of BATCH,
+                                PASSES times over.
 
-Each gives two rows. The second, `+delay`, leaves the first steps out of the sum, as many as SpikingJelly's own
-`estimate_delay_start` proposes for that T from calibration images. The last row, `best`, is the best of all at each T.
-It is picked on the scored images themselves, which favours the peer. The file is written after each recipe, and a run
-that was interrupted goes on where it stopped.
+Each gives two rows. The second, `+delay`, leaves the first steps out of the sum, as many as SpikingJelly's
+own `estimate_delay_start` proposes for that T from calibration images. The last row, `best`, is the best of
+all at each T: picked on the scored images themselves, which favours the peer. The file is written after
+each recipe, and a run that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -45,13 +48,15 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # SpikingJelly draws a progress bar 
 try:
     from spikingjelly.activation_based import ann2snn, functional, neuron
 except ModuleNotFoundError as missing:
-    lacks = f"this one lacks {missing.name}"
-    raise SystemExit(f"The peer runs in an environment of its own, and {lacks}: see benchmarks/peers.txt.") from None
+    lacks = f"this one lacks {missing.name}: see benchmarks/peers.txt."
+    raise SystemExit(f"The peer runs in an environment of its own, and {lacks}") from None
 import torch
 from torch import Tensor, nn
 
 ALL_T = (1, 2, 4, 8, 16, 32, 64)
-RECIPES = (  # the first two by its tutorials, the fifth by its ImageNet example, the rest the best on training images
+# Plain rate coding as in SpikingJelly's examples, the channel-wise setting of its ImageNet example (99.9%),
+# and what else of its options did best at some T, or converges to the ANN.
+RECIPES = (
     "rate/max",
     "rate/99.9%",
     "rate/99%/half",
@@ -63,12 +68,13 @@ RECIPES = (  # the first two by its tutorials, the fifth by its ImageNet example
 )
 BATCH = 100
 VERSIONS = ("spikingjelly", "torch", "numpy")
-Rows = dict[str, dict[str, float]]
+Row = dict[str, float]
 
 
 def main() -> None:
     """Parses the command line and measures what the file does not hold yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     folder = os.environ.get("SNNC_DATA")
     parser.add_argument("--data", type=Path, default=folder, required=not folder, help="default: SNNC_DATA")
     parser.add_argument("--out", type=Path, required=True, help="JSON file with every accuracy")
@@ -76,7 +82,7 @@ def main() -> None:
     parser.add_argument("--T", default=",".join(map(str, ALL_T)))
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--calib", type=int, default=512, help="training images for calibration")
-    parser.add_argument("--threads", type=int, default=2, help="of torch; where others compute too, 1 is faster")
+    parser.add_argument("--threads", type=int, default=2, help="of torch; 1 where others compute too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     steps = sorted({int(T) for T in args.T.split(",")})
@@ -158,7 +164,7 @@ def proposed_delays(snn: nn.Module, calibration: Tensor, steps: list[int]) -> di
 
 
 @torch.no_grad()
-def score(snn: nn.Module, x: Tensor, y: Tensor, delays: dict[int, int]) -> tuple[dict[str, float], dict[str, float]]:
+def score(snn: nn.Module, x: Tensor, y: Tensor, delays: dict[int, int]) -> tuple[Row, Row]:
     """Top-1 in percent for each T: of the sum of all outputs, and of the sum from the delay on."""
     plain, delayed = dict.fromkeys(delays, 0), dict.fromkeys(delays, 0)
     for batch, label in zip(x.split(BATCH), y.split(BATCH), strict=True):
@@ -185,7 +191,7 @@ def percent(count: int, of: int) -> float:
     return round(100 * count / of, 4)
 
 
-def best(rows: Rows) -> dict[str, float]:
+def best(rows: dict[str, Row]) -> Row:
     """The best accuracy of all rows at each T."""
     steps = sorted({T for row in rows.values() for T in row}, key=int)
     return {T: max(row[T] for row in rows.values() if T in row) for T in steps}
@@ -222,7 +228,7 @@ def opened(path: Path, setting: dict[str, Any]) -> dict[str, Any]:
     if path.exists():
         report = json.loads(path.read_text())
         if any(report.get(key) != value for key, value in setting.items()):
-            raise SystemExit(f"{path} was measured with another n, calibration or version: choose another --out.")
+            raise SystemExit(f"{path} has another n, calibration or version: choose another --out.")
         return report
     return {"network": "resnet20", **setting, "recipes": {}, "best": {}, "delays": {}, "seconds": {}}
 
@@ -235,7 +241,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def table(rows: Rows, steps: list[int]) -> str:
+def table(rows: dict[str, Row], steps: list[int]) -> str:
     """A Markdown table with a line for each row."""
     lines = ["| recipe | " + " | ".join(f"T={T}" for T in steps) + " |", "|---|" + "---:|" * len(steps)]
     for name, row in rows.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from snnc.data import as_batches
 from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError
 from snnc.files import load_torch, sniff
-from snnc.graph import Stage, calls
+from snnc.graph import Stage, calls, guess_input
 from snnc.network import CHUNK, Network
 from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
 from snnc.portable import Portable, load_portable
@@ -63,8 +65,10 @@ def compile(
         DataError: calibration data that cannot be used.
         PassFailed: a pass broke.
     """
-    if isinstance(T, bool) or not isinstance(T, int) or T < 1:
-        raise RecipeError(f"T is {T!r}.", "a whole number of time steps, 1 or more, such as 8")
+    if isinstance(model, Network | Portable):
+        raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
+    T = _whole(T)
+    model = _single(model)
     batches = collect(calibration, samples) if calibration is not None else None
     if batches:
         input_shape = input_shape or tuple(batches[0].shape[1:])
@@ -76,12 +80,32 @@ def compile(
             f"The recipe '{chosen.name}' needs calibration data and got none.",
             "some (--calib DATA, or calibration= in Python), or the recipe 'data-free'",
         )
+    guess = None if input_shape else guess_input(graph)
+    rank = None if guess is None else guess.dim()
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
     result = pipeline.run(graph, context, callbacks=callbacks)
     if result.stage is not Stage.SPIKING:
         raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
     label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
-    return Network(result.graph, history(label, result, context, batches), chunk)
+    return Network(result.graph, {**history(label, result, context, batches), "input_rank": rank}, chunk)
+
+
+def _whole(T: Any) -> int:
+    try:
+        if isinstance(T, bool) or operator.index(T) < 1:
+            raise TypeError
+        return operator.index(T)
+    except TypeError:
+        raise RecipeError(f"T is {T!r}.", "a whole number of time steps, 1 or more, such as 8") from None
+
+
+def _single(model: Any) -> Any:
+    """The model in float32, which is what snnc computes in; a copy where it was not."""
+    if isinstance(model, nn.Module) and any(
+        value.is_floating_point() and value.dtype != torch.float32 for value in (*model.parameters(), *model.buffers())
+    ):
+        return copy.deepcopy(model).float()
+    return model
 
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
@@ -167,7 +191,9 @@ def load(path: str | Path, chunk: int = CHUNK) -> Network | Portable:
     try:
         content = load_torch(path)
     except LoadError as error:
-        raise LoadError(f"'{path}' is not a compiled network: {error.message}", "'snnc compile' on it") from error
+        if "refused" not in error.message:
+            raise
+        raise LoadError(f"'{path}' is not a compiled network.", "'snnc compile' on it") from error
     graph, stage, info = unpack_graph(content, f"'{path}'")
     if stage is not Stage.SPIKING:
         raise LoadError(f"'{path}' holds a graph of stage {stage}, not a spiking network.", "'snnc compile' on it")

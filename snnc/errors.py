@@ -92,7 +92,8 @@ class PassFailed(SnncError):
     """A pass broke. `records` holds what the passes before it did."""
 
     def __init__(self, name: str, cause: BaseException, records: tuple[Any, ...] = ()) -> None:
-        text = cause.message if isinstance(cause, SnncError) else f"{type(cause).__name__}: {cause}"
+        first = (str(cause).strip().splitlines() or [""])[0]  # torch.fx appends its own traceback to a message
+        text = cause.message if isinstance(cause, SnncError) else f"{type(cause).__name__}: {first}"
         hint = cause.hint if isinstance(cause, SnncError) else "run again with --debug and report the traceback"
         super().__init__(f"Pass '{name}' failed: {text}", hint)
         self.name = name

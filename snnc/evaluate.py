@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -70,6 +71,8 @@ def evaluate(
     Raises:
         DataError: no labels, no samples, samples that do not fit, or labels that the network has no class for.
     """
+    if ann is not None and any(module.training for module in ann.modules()):
+        ann = copy.deepcopy(ann).eval()  # batch statistics and dropout would score another network
     meter = Meter(network.graph) if isinstance(network, Network) else None
     correct = torch.zeros(network.T, dtype=torch.long)
     same = torch.zeros(network.T, dtype=torch.long)

@@ -81,13 +81,16 @@ class GraphBuilder:
         return tidy(fx.GraphModule(self.root, self.graph).eval())
 
 
+_TAKEN = {*dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Graph()))}
+
+
 def flat(name: str) -> str:
     """A module path as one identifier: `layer1.0.conv1` to `layer1_0_conv1`.
 
     It never clashes with what an `nn.Module` already has, such as `half`, since that would hide a method.
     """
     name = re.sub(r"[^0-9a-zA-Z_]+", "_", name)
-    return f"{name}_" if hasattr(nn.Module, name) or hasattr(fx.GraphModule, name) else name
+    return f"{name}_" if name in _TAKEN else name
 
 
 def tidy(graph: fx.GraphModule) -> fx.GraphModule:
@@ -271,7 +274,8 @@ def guess_input(graph: fx.GraphModule) -> Tensor | None:
     channels = int(getattr(first, "in_channels", 0) or getattr(first, "num_features", 0) or first.in_features)
     dims = next((d for d in (1, 2, 3) if type(first).__name__.endswith(f"{d}d")), 0)
     shapes = copy.deepcopy(graph).to("meta")  # shapes alone: no arithmetic
-    for size in _likely_sizes(dims):
+    sizes = itertools.chain([()] if isinstance(first, nn.BatchNorm1d) else [], _likely_sizes(dims))
+    for size in sizes:
         try:
             with torch.no_grad():
                 shapes(torch.empty((2, channels, *size), device="meta"))

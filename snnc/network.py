@@ -59,7 +59,7 @@ class Network(nn.Module):
     def __init__(self, graph: fx.GraphModule, info: dict[str, Any], chunk: int = CHUNK) -> None:
         super().__init__()
         verify(graph, Stage.SPIKING)
-        self.graph = graph
+        self.graph = graph.requires_grad_(False)  # spikes have no gradient: a tape over T steps would be waste
         self.info = info
         self.chunk = chunk
         self.eval()
@@ -107,34 +107,55 @@ class Network(nn.Module):
         Raises:
             SnncError: the network is layer-synchronous.
         """
-        x = checked(x, self.info.get("input_shape"))
+        x = checked(x, self.info, next(self.graph.buffers()).dtype)
         with torch.no_grad():
             yield from Runner(self.graph).run(x, window=1, anytime=True)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         runner = Runner(self.graph)
-        return checked(x, self.info.get("input_shape")).split(max(1, self.chunk // runner.T))
+        return checked(x, self.info, next(self.graph.buffers()).dtype).split(max(1, self.chunk // runner.T))
 
     def _run(self, part: Tensor, anytime: bool, observe: Observer | None = None) -> Tensor:
         runner = Runner(self.graph)
         window = max(1, self.chunk // len(part)) if runner.streaming else runner.T
-        return runner.run(part, window, anytime, observe)
+        try:
+            result = runner.run(part, window, anytime, observe)
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise DataError(
+                f"An input of shape {tuple(part.shape)} does not go through the network: {reason}.",
+                "samples of the shape that it was trained on",
+            ) from error
+        if not torch.isfinite(result).all():
+            raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
+        return result
 
     def neurons(self) -> list[tuple[str, Neuron]]:
         """Every neuron layer with its name, in order."""
         return [(node.name, module_of(self.graph, node)) for node, _ in calls(self.graph, Neuron)]
 
 
-def checked(x: Tensor, wanted: list[int] | None) -> Tensor:
-    """A network's input, if it can be trusted.
+def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
+    """A network's input in its own precision, if it can be trusted.
+
+    Args:
+        x: input.
+        info: history of the network: "input_shape" where it is known, "input_rank" where it had to be guessed.
+        dtype: of the network.
 
     Raises:
         DataError: the input is not floating-point, is empty, holds NaN or infinity, or has the wrong shape.
     """
-    if wanted and tuple(x.shape[1:]) != tuple(wanted):
+    shape, rank = info.get("input_shape"), info.get("input_rank")
+    if shape and tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
-            f"The input has shape {tuple(x.shape)}; the network takes [B, {', '.join(map(str, wanted))}].",
+            f"The input has shape {tuple(x.shape)}; the network takes [B, {', '.join(map(str, shape))}].",
             "a batch dimension in front, and samples of the shape that it was trained on",
+        )
+    if rank and x.dim() != rank:
+        raise DataError(
+            f"The input has shape {tuple(x.shape)}; the network was compiled without a shape, for {rank} dimensions.",
+            f"a batch dimension in front, or compile with --input-shape {','.join(map(str, x.shape[1:])) or 'SHAPE'}",
         )
     if not x.is_floating_point():
         raise DataError(f"The input is {x.dtype}, not floating-point.", "x.float(), normalised as in training")
@@ -143,4 +164,4 @@ def checked(x: Tensor, wanted: list[int] | None) -> Tensor:
     # NaN never reaches a threshold: the neuron would stay silent and nobody would notice.
     if not torch.isfinite(x).all():
         raise DataError("The input holds NaN or infinity.", "clean data")
-    return x
+    return x.to(dtype)

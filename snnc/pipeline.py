@@ -49,6 +49,7 @@ class Context:
             (`snnc.statistics.Statistics`); filled by `quantize-activations`, read by `scale-thresholds`.
         moments: mean and standard deviation `[C]` of a node's output as batch normalisation knew them;
             filled by `fold-batchnorm`.
+        units: activations whose bound `normalize-thresholds` moved into the weights, by node name.
         ceilings: clip bound of an activation that had one of its own (6 for ReLU6), by node name.
         notes: what the running pass wants its record to say.
     """
@@ -60,6 +61,7 @@ class Context:
     track: Callable[..., Iterator[Any]] = no_progress
     statistics: dict[str, Any] = field(default_factory=dict)
     moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    units: set[str] = field(default_factory=set)
     ceilings: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -218,6 +220,8 @@ class Pipeline:
 
     def insert(self, new: Pass, *, before: str | None = None, after: str | None = None) -> Self:
         """With `new` before or after the named pass, or at the end."""
+        if before is not None and after is not None:
+            raise RecipeError(f"'{new.name}' cannot be inserted both before and after another pass.", "one of the two")
         place = len(self.passes)
         if before is not None:
             place = self._index(before)

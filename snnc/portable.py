@@ -45,7 +45,7 @@ class Portable(nn.Module):
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         simulated = max(self.T, self.latency.rho)
-        return checked(x, self.info.get("input_shape")).split(max(1, self.chunk // simulated))
+        return checked(x, self.info).split(max(1, self.chunk // simulated))
 
 
 def has_history(path: Path) -> bool:

@@ -178,7 +178,8 @@ def conv3d(b: Dyadic, x: fx.Node) -> fx.Node:
     """Three dimensions."""
     return b.chain(
         x, conv1=nn.Conv3d(2, 4, 3, padding=1), bn1=nn.BatchNorm3d(4), relu1=nn.ReLU(), pool=nn.MaxPool3d(2),
-        conv2=nn.Conv3d(4, 4, 1), relu2=nn.ReLU(), mean=nn.AdaptiveAvgPool3d(1), flatten=nn.Flatten(), fc=nn.Linear(4, 4),
+        conv2=nn.Conv3d(4, 4, 1), relu2=nn.ReLU(), mean=nn.AdaptiveAvgPool3d(1), flatten=nn.Flatten(),
+        fc=nn.Linear(4, 4),
     )  # fmt: skip
 
 
@@ -197,8 +198,7 @@ def inverted(b: Dyadic, x: fx.Node) -> fx.Node:
     y = b.chain(y, conv2=nn.Conv2d(8, 8, 3, padding=1, groups=8), bn2=nn.BatchNorm2d(8), relu2=nn.Hardtanh(0.0, 4.0))
     y = b.chain(y, conv3=nn.Conv2d(8, 4, 1), bn3=nn.BatchNorm2d(4))
     x = b.call("join", dialect.Add(), x, y)
-    x = b.chain(x, conv4=nn.Conv2d(4, 4, 1), relu3=nn.ReLU(), mean=dialect.Mean((2, 3)), fc=nn.Linear(4, 4))
-    return x
+    return b.chain(x, conv4=nn.Conv2d(4, 4, 1), relu3=nn.ReLU(), mean=dialect.Mean((2, 3)), fc=nn.Linear(4, 4))
 
 
 def routes(b: Dyadic, x: fx.Node) -> fx.Node:

@@ -51,7 +51,11 @@ def _whole_map(at: Site, x: Any, kernel: Any) -> nn.Module | None:
         return nn.AdaptiveAvgPool2d(1)
     if isinstance(kernel, (tuple, list)) and all(isinstance(k, Dim) and k.node is x for k in kernel):
         dims = tuple(k.index % 4 for k in kernel)
-        return nn.AdaptiveAvgPool2d(1) if dims == (2, 3) else dialect.OwnSizeAvgPool2d(dims[0])
+        if dims == (2, 3):
+            return nn.AdaptiveAvgPool2d(1)
+        if len(set(dims)) > 1:
+            raise Refused("pools with the sides of the map swapped", SHAPE_HINT, shape=True)
+        return dialect.OwnSizeAvgPool2d(dims[0])
     if isinstance(kernel, Dim) and kernel.node is x:
         return dialect.OwnSizeAvgPool2d(kernel.index % 4)
     if isinstance(kernel, (Sizes, Unknown)):

@@ -127,7 +127,8 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
             value = _call(spelling, site, (*more, *args) if module in more else (*args, *more), kwargs)
     except Refused as refused:
         lowering.note(node, name, refused, site.base)
-    views = plain in VIEWS or plain in COPIES
+    # nn.Flatten gives a view as torch.flatten does.
+    views = (plain.lower() if module is not None else plain) in VIEWS or plain in COPIES
     lowering.bind(node, value, in_place or site.inplace, plain in COPIES, views and plain not in COPIES)
 
 

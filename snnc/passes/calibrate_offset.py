@@ -48,6 +48,11 @@ class CalibrateOffset(Pass):
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         rho = context.T if self.rho == "T" else self.rho
         T = max(rho, context.T)
+        if rho < context.T:
+            context.notes.append(
+                f"calibrated on the first {rho} of {context.T} steps; rho = T is more accurate, and takes "
+                f"{context.T - rho} steps more in each layer"
+            )
         sites = 0
         for node, neuron in calls(graph, IF):
             replace(graph, node, OffsetIF(T, neuron.theta, neuron.v0, rho, self.iterations, self.guard, self.eps))

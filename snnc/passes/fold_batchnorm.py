@@ -112,19 +112,23 @@ def _layer_after(graph: fx.GraphModule, node: fx.Node, context: Context) -> nn.M
 
 
 def _is_vector(graph: fx.GraphModule, node: fx.Node, context: Context) -> bool:
-    """True where the value is `[B, C]`, or its shape is unknown."""
+    """True where the value is `[B, C]`."""
+    return _rank(graph, node, context) == 2
+
+
+def _rank(graph: fx.GraphModule, node: fx.Node, context: Context) -> int:
+    """Dimensions of a value. Where they rest on a guessed input, the network later takes inputs like it alone."""
     example = context.example(graph)
-    return example is None or ranks(graph, example)[node] == 2
+    if example is None:
+        raise SnncError(f"the shape at '{node.name}' is unknown.", "--input-shape, such as --input-shape 3,32,32")
+    return ranks(graph, example)[node]
 
 
 def _affine(graph: fx.GraphModule, node: fx.Node, norm: Any, context: Context) -> Affine:
     """Case 3. The buffers broadcast over one sample, so the number of its dimensions must be known."""
     rank = {nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}.get(type(norm))
     if rank is None:
-        example = context.example(graph)
-        if example is None:
-            raise SnncError(f"the shape at '{node.name}' is unknown.", "--input-shape, such as --input-shape 3,32,32")
-        rank = ranks(graph, example)[node] - 2
+        rank = _rank(graph, node, context) - 2
     kind = norm.running_var
     scale, shift = (v.to(kind).reshape(-1, *[1] * rank) for v in affine_of(norm))
     return Affine(scale, shift)

@@ -35,6 +35,7 @@ class NormalizeThresholds(Pass):
             _multiply_behind(graph, node, lam)
             module.lam = torch.ones_like(lam)
             context.statistics.pop(node.name, None)  # they are in the unit that was
+            context.units.add(node.name)
             sites += 1
         return sites
 

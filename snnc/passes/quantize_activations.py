@@ -69,9 +69,10 @@ class QuantizeActivations(Pass):
             found = predict(graph, example, context.moments)
             context.statistics.update({site.name: found[site.name] for site in sites})
             known = sum(site.all_input_nodes[0].name in context.moments for site in sites)
+            rest = len(sites) - known
             context.notes.append(
-                f"no data was seen: the thresholds of {known} of {len(sites)} layers come straight from batch "
-                "normalisation, those of the others are predicted from the layers before"
+                f"no data was seen: thresholds come straight from batch normalisation in {known} of {len(sites)} layers"
+                + (f", and are predicted from the layers before in {rest}" if rest else "")
             )
         for node, module in calls(graph, *ACTIVATIONS):
             statistics = context.statistics[node.name]

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import fx
 
 from snnc.dialect import ClipQuant
+from snnc.errors import RecipeError
 from snnc.graph import Stage, calls
 from snnc.pipeline import Context, Pass
 from snnc.statistics import shaped
@@ -43,6 +44,12 @@ class ScaleThresholds(Pass):
         self.require("factor", 0 < self.factor < math.inf, "a number above 0, such as 1")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        moved = [node.name for node, _ in calls(graph, ClipQuant) if node.name in context.units]
+        if moved:
+            raise RecipeError(
+                f"the bound of '{moved[0]}' is in the weights already.",
+                "scale-thresholds first, then normalize-thresholds",
+            )
         sites = [(node, module) for node, module in calls(graph, ClipQuant) if node.name in context.statistics]
         for node, module in context.track(sites, "choosing thresholds"):
             statistics = context.statistics[node.name]

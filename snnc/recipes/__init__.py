@@ -25,6 +25,7 @@ Or an edit of one that ships with snnc; edits are made in this order:
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -36,7 +37,8 @@ from snnc.passes import PASSES
 from snnc.pipeline import Pass, Pipeline, choose
 
 _LABELS = {"name": str, "summary": str, "source": str, "needs_data": bool}
-_KEYS = {**_LABELS, "pass": list, "base": str, "remove": list, "set": dict, "insert": list}
+_EDITS = {"remove": list, "set": dict, "insert": list}
+_KEYS = {**_LABELS, "pass": list, "base": str, **_EDITS}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Recipe:
     pipeline: Pipeline
 
     def to_toml(self) -> str:
-        """The recipe as a TOML file with every option spelled out; `recipe(text)` reads it back."""
+        """The recipe as a TOML file with every option spelled out; `parse` reads it back."""
         lines = [f"{key} = {_toml(getattr(self, key))}" for key in ("name", "summary", "source", "needs_data")]
         for one in self.pipeline:
             lines += ["", "[[pass]]", f"name = {_toml(one.name)}"]
@@ -68,8 +70,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        # TOML escapes as JSON does, and DEL besides.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 
@@ -110,6 +112,8 @@ def parse(text: str, where: str) -> Recipe:
         raise RecipeError(f"Recipe '{where}' needs either passes or a base.", '[[pass]] tables, or base = "cos"')
     if "base" in content:
         start = _edited(recipe(choose(content["base"], names(), "recipe")), content, where)
+    elif edits := [key for key in _EDITS if key in content]:
+        raise RecipeError(f"Key '{edits[0]}' of recipe '{where}' edits a base, and there is none.", 'base = "cos"')
     else:
         start = Recipe("", "", "", True, Pipeline(tuple(_pass(entry, where) for entry in content["pass"])))
     labels = {"name": Path(where).stem, **{key: content[key] for key in _LABELS if key in content}}
@@ -126,7 +130,7 @@ def _edited(base: Recipe, content: dict[str, Any], where: str) -> Recipe:
             raise RecipeError(f"'set.{name}' of recipe '{where}' is {options!r}.", f"a table [set.{name}]")
         pipeline = pipeline.set(name, **options)
     for entry in content.get("insert", []):
-        place = {key: entry[key] for key in ("before", "after") if isinstance(entry, dict) and key in entry}
+        place = {key: str(entry[key]) for key in ("before", "after") if isinstance(entry, dict) and key in entry}
         rest = {key: value for key, value in entry.items() if key not in place} if isinstance(entry, dict) else entry
         pipeline = pipeline.insert(_pass(rest, where), **place)
     return replace(base, pipeline=pipeline)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.errors import SnncError
+from snnc.errors import DataError, SnncError
 from snnc.graph import calls, module_of, phases, steps
 from snnc.temporal import Decode, Encode, Temporal
 
@@ -125,6 +125,11 @@ class Runner:
             module = module_of(self.graph, node)
             if isinstance(module, Encode):
                 source = outer[node.all_input_nodes[0]]
+                if start == 0 and not torch.isfinite(source).all():
+                    raise DataError(
+                        f"'{node.all_input_nodes[0].name}' is NaN or infinite for this input.",
+                        "input in the range that the network was trained on",
+                    )
                 values[node] = source.repeat(width, *[1] * (source.dim() - 1))
             elif isinstance(module, Decode):
                 self._decode(node, values[node.all_input_nodes[0]], outer, totals, start, width, anytime)

@@ -1,0 +1,83 @@
+"""Evaluation and counting against the plainest way to do the same."""
+
+import pytest
+import torch
+
+import snnc
+from snnc.dialect import WEIGHTED
+from snnc.errors import DataError
+from snnc.graph import calls
+from snnc.meter import fan_out
+from snnc.network import Network
+from snnc.observe import watch
+
+from .nets import NETS, sample, spiking
+
+
+def network(name, T=4):
+    graph, shape = spiking(name, T)
+    return Network(graph, {}), shape
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_fan_out_counts_connections(name):
+    """Against the definition: the outputs that change when one input does, all weights being one."""
+    graph, shape = spiking(name)
+    seen = {}
+    watch(graph, sample(shape, 1), lambda node, value: seen.update({node: value}))
+    for node, layer in calls(graph, *WEIGHTED):
+        size = tuple(seen[node.all_input_nodes[0]].shape[1:])
+        fan = fan_out(layer, size)
+        weight, bias = layer.weight.data.clone(), layer.bias
+        layer.weight.data.fill_(1)
+        layer.bias = None
+        flat = torch.eye(int(torch.tensor(size).prod())).reshape(-1, *size)
+        brute = (layer(flat) != 0).flatten(1).sum(1)
+        layer.weight.data, layer.bias = weight, bias
+        assert torch.equal(fan.flatten(), brute.double()), node.name
+
+
+def test_numbers_against_a_plain_loop():
+    net, shape = network("conv", T=4)
+    x, y = sample(shape, 10), torch.arange(10) % 3
+    ann = lambda x: net.graph(x) + 1  # noqa: E731 (any other function of the same shape)
+    module = torch.nn.Module()
+    module.forward = ann
+    found = snnc.evaluate(net, [(x[:6], y[:6]), (x[6:], y[6:])], module)
+    by_step = net.readout(x)
+    assert found.samples == 10
+    assert found.accuracy == [100 * float((s.argmax(1) == y).double().mean()) for s in by_step]
+    assert found.agreement[-1] == 100
+    spikes = []
+    net.readout(x, observe=lambda node, value, steps: spikes.append((node.name, value)))
+    layers = {name for name, _ in net.neurons()}
+    total = sum(int((value != 0).sum()) for name, value in spikes if name in layers)
+    assert found.spikes == total / 10
+    assert set(found.rates) == layers
+    assert all(0 <= rate <= 1 for rate in found.rates.values())
+
+
+def test_operations_of_a_network_counted_by_hand():
+    """Two linear layers behind the first neurons: each spike meets every unit of the next layer."""
+    net, shape = network("mlp", T=4)
+    x = sample(shape, 5)
+    spikes = {}
+    net.readout(x, observe=lambda node, value, steps: spikes.update({node.name: int((value != 0).sum())}))
+    found = snnc.evaluate(net, [(x, torch.zeros(5).long())])
+    assert found.operations == (spikes["relu1"] * 8 + spikes["relu2"] * 4) / 5
+    assert found.macs == 8 * 8 + 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([], "gave no batches"),
+        ([(torch.zeros(2, 6), torch.tensor([0, 99]))], "A label is 99"),
+        ([torch.zeros(2, 6)], "label"),
+        ([(torch.zeros(2, 5), torch.tensor([0, 1]))], "does not go through"),
+    ],
+)
+def test_data_that_cannot_be_scored(data, words):
+    net, _ = network("mlp")
+    with pytest.raises(DataError, match=words):
+        snnc.evaluate(net, data)

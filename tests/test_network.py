@@ -1,0 +1,193 @@
+"""The network as its users hold it: a pure function of any batch, in bounded memory, that refuses bad input."""
+
+import pytest
+import torch
+
+import snnc
+from snnc.errors import DataError, SnncError
+from snnc.network import Network
+from snnc.passes import CalibrateOffset
+
+from .nets import NETS, sample, spiking
+
+
+def network(name, T=4, chunk=256, **options):
+    graph, shape = spiking(name, T, **options)
+    return Network(graph, {"input_shape": list(shape)}, chunk), shape
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("chunk", [1, 3, 8, 1000])
+def test_any_batch_and_any_chunk_give_the_same(name, chunk):
+    net, shape = network(name, chunk=chunk)
+    x = sample(shape, 7)
+    with torch.no_grad():
+        want = net.graph(x)
+        assert torch.equal(net(x), want)
+        assert torch.equal(net(x), want)  # nothing to reset
+        assert torch.equal(net.readout(x)[-1], want)
+        assert torch.equal(torch.cat([net(one[None]) for one in x]), want)
+        streamed, read = torch.stack(list(net.stream(x))), net.readout(x)
+        assert torch.equal(streamed[[0, 1, 3]], read[[0, 1, 3]])
+        assert torch.allclose(streamed[2], read[2], rtol=1e-6, atol=1e-6)  # a mean over 3 steps is not dyadic
+
+
+@pytest.mark.parametrize("T", [2, 8, 64])
+def test_rows_in_memory_do_not_grow_with_time(T):
+    net, shape = network("residual", T=T, chunk=8)
+    rows = []
+    net.readout(sample(shape, 20), observe=lambda node, value, steps: rows.append(len(value)))
+    assert max(rows) <= 8
+
+
+def test_latency_tells_the_schedule():
+    net, _ = network("residual", T=4)
+    assert (net.latency.schedule, net.latency.steps, net.latency.rho) == ("streaming", 4, 0)
+    cos, shape = network("residual", T=4, cos=CalibrateOffset(rho=6, iterations=2))
+    assert cos.latency.schedule == "layer-synchronous"
+    assert (cos.latency.T, cos.latency.rho) == (4, 12)
+    assert cos.latency.steps == cos.latency.depth * (12 + 6)
+    with pytest.raises(SnncError, match="layer-synchronous"):
+        list(cos.stream(sample(shape, 1)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda x: x * torch.nan, "NaN or infinity"),
+        (lambda x: x / 0, "NaN or infinity"),
+        (lambda x: (x * 8).int(), "not floating-point"),
+        (lambda x: x[:0], "empty"),
+        (lambda x: x[0], "the network takes"),
+        (lambda x: x[..., :3], "the network takes"),
+    ],
+)
+def test_bad_input_is_refused(spoil, words):
+    net, shape = network("conv")
+    for run in (net, net.readout, lambda x: list(net.stream(x))):
+        with pytest.raises(DataError, match=words):
+            run(spoil(sample(shape, 2) + 1))
+
+
+@pytest.mark.parametrize("T", [0, -1, 2.5, True, "8"])
+def test_steps_that_are_none(T):
+    with pytest.raises(SnncError, match="T is"):
+        snnc.compile(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2)), T=T)
+
+
+def test_compile_takes_what_loaders_yield():
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+    x = torch.randn(40, 6)
+    y = torch.zeros(40)
+    loaders = [
+        x,
+        x.numpy(),
+        x.split(16),
+        [(b, b) for b in x.split(16)],
+        [{"image": b, "label": 0} for b in x.split(40)],
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 16),
+        (b.numpy() for b in x.split(16)),
+    ]
+    want = snnc.compile(model, 4, "opi", x)(x)
+    for loader in loaders:
+        assert torch.equal(snnc.compile(model, 4, "opi", loader)(x), want)
+    assert not any(p.requires_grad is False for p in model.parameters())  # the user's model is as it was
+
+
+def normalised(*layers):
+    """A net in eval mode whose batch normalisations have seen something."""
+    net = torch.nn.Sequential(*layers)
+    for module in net:
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 2)
+    return net.eval()
+
+
+def test_an_input_of_other_dimensions_than_guessed_is_refused():
+    """Along which dimension a BatchNorm1d acts is only known with the shape."""
+    nn = torch.nn
+    tokens = normalised(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+    x = torch.randn(8, 16, 16)
+    with pytest.raises(DataError, match="--input-shape 16,16"):
+        snnc.compile(tokens, 8)(x)
+    snn = snnc.compile(tokens, 256, "opi", x)
+    assert (snn(x) - tokens(x)).norm() < 0.05 * tokens(x).norm()
+    with pytest.raises(DataError, match="2 dimensions"):
+        snnc.compile(tokens, 8)(torch.randn(16))
+
+
+def test_normalisation_in_front():
+    nn = torch.nn
+    table = normalised(nn.BatchNorm1d(8), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    x = torch.randn(64, 8)
+    snn = snnc.compile(table, 256)  # bare: no data, no shape
+    assert snn(x[:1]).shape == (1, 4)
+    assert (snn(x) - table(x)).norm() < 0.1 * table(x).norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions_are_computed_in_float32(dtype):
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).to(dtype)
+    snn = snnc.compile(model, 4)
+    x = torch.randn(5, 6)
+    assert torch.equal(snn(x.double()), snn(x))
+    assert next(model.parameters()).dtype == dtype
+    assert not snn(x).requires_grad
+
+
+def test_overflow_is_noticed():
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+    model[0].weight.data.fill_(2)
+    with pytest.raises(DataError, match="NaN or infinit"):
+        snnc.compile(model, 4)(torch.full((1, 6), 3e38))
+
+
+def test_compiling_twice_is_refused():
+    net, _ = network("conv")
+    with pytest.raises(SnncError, match="spiking network already"):
+        snnc.compile(net, 4)
+
+
+def test_names_that_graphs_have_themselves():
+    class Names(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.meta = torch.nn.Linear(4, 4)
+            self.graph = torch.nn.ReLU()
+            self.code = torch.nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.code(self.graph(self.meta(x)))
+
+    assert snnc.compile(Names(), 4)(torch.randn(3, 4)).shape == (3, 2)
+
+
+def test_in_place_through_a_view_of_a_module():
+    class View(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c, self.f, self.r = torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.ReLU(inplace=True)
+            self.a, self.b = torch.nn.Linear(72, 3), torch.nn.Linear(72, 3)
+
+        def forward(self, x):
+            y = self.c(x)
+            return self.a(self.r(self.f(y))) + self.b(torch.flatten(y, 1))
+
+    net, x = View().eval(), torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(snnc.capture(net, (1, 8, 8))(x), net(x), atol=1e-5)
+
+
+def test_evaluating_leaves_the_ann_alone():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(8, 3)
+    )
+    x, y = torch.randn(50, 6), torch.randint(3, (50,))
+    before = model[1].running_mean.clone()
+    found = snnc.evaluate(snnc.compile(model, 64, "opi", x), [(x, y)], model.train())
+    assert model.training
+    assert torch.equal(model[1].running_mean, before)
+    assert found.ann_accuracy == 100 * (model.eval()(x).argmax(1) == y).float().mean()
+    assert found.agreement[-1] > 80
