@@ -11,6 +11,7 @@ from snnc.errors import PassFailed
 from snnc.graph import GraphBuilder, Stage, calls
 from snnc.passes import FoldBatchNorm
 from snnc.pipeline import Context, Pipeline, Result
+
 from .nets import NETS, sample
 
 TOLERANCE = 1e-12

@@ -29,6 +29,7 @@ from snnc.graph import (
 )
 from snnc.neurons import IF, OffsetIF
 from snnc.temporal import Decode, Encode, RunningMax
+
 from .nets import NETS, folded, quantized, sample, spiking
 
 one = torch.tensor(1.0)

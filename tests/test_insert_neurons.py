@@ -11,6 +11,7 @@ from snnc.neurons import IF
 from snnc.passes import InsertNeurons
 from snnc.pipeline import Context, Pipeline, Result
 from snnc.temporal import Decode, Encode, GatedMax, RunningMax, StepMax
+
 from .nets import NETS, Dyadic, quantized, sample, spiking
 
 # Where each net's time begins and ends.

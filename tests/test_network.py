@@ -1,11 +1,15 @@
 """The network as its users hold it: a pure function of any batch, in bounded memory, that refuses bad input."""
 
+import copy
+
 import pytest
 import torch
 
 import snnc
-from snnc.errors import DataError, SnncError
+from snnc.errors import DataError, SnncError, VerifyError
+from snnc.graph import calls
 from snnc.network import Network
+from snnc.neurons import Neuron
 from snnc.passes import CalibrateOffset
 
 from .nets import NETS, sample, spiking
@@ -38,6 +42,54 @@ def test_rows_in_memory_do_not_grow_with_time(T):
     rows = []
     net.readout(sample(shape, 20), observe=lambda node, value, steps: rows.append(len(value)))
     assert max(rows) <= 8
+
+
+@pytest.mark.parametrize(("T", "chunk", "batch"), [(16, 4, 3), (5, 7, 20), (3, 1, 2), (8, 8, 1), (4, 1000, 9)])
+@pytest.mark.parametrize("name", NETS)
+def test_no_layer_sees_more_rows_than_a_chunk(name, T, chunk, batch):
+    """Before time, in it and after it; T may be longer than a chunk, and neither need divide the other."""
+    net, shape = network(name, T, chunk)
+    rows = []
+    for module in net.graph.children():
+        module.register_forward_hook(lambda _, inputs, output: rows.append(max(len(inputs[0]), len(output))))
+    x = sample(shape, batch)
+    for run in (net, lambda x: net.readout(x, observe=lambda node, value, steps: rows.append(len(value)))):
+        run(x)
+        assert 0 < max(rows) <= chunk
+        rows.clear()
+
+
+def test_a_layer_synchronous_network_holds_one_sample():
+    """It cannot be cut in time, so where a chunk is shorter than that it holds one sample's steps."""
+    net, shape = network("residual", 4, chunk=3, cos=CalibrateOffset(rho=6))
+    rows = []
+    out = net.readout(sample(shape, 5), observe=lambda node, value, steps: rows.append(len(value)))
+    assert set(rows) == {6}
+    assert out.shape == (4, 5, 4)
+
+
+def test_parts_of_the_interface():
+    """Neurons in order, T as it is read, and the schedule in words."""
+    net, _ = network("residual", 4)
+    assert [name for name, _ in net.neurons()] == ["relu0", "relu1", "relu2", "relu3"]
+    assert (net.T, net.latency.depth, str(net.latency)) == (4, 4, "4 steps (streaming)")
+    assert not net.training
+    # The longest path has all four layers; each takes 2 * 5 steps to calibrate and 5 to emit.
+    cos, _ = network("residual", 2, cos=CalibrateOffset(rho=5, iterations=2))
+    assert (cos.T, str(cos.latency)) == (2, "60 steps (layer-synchronous: 4 layers x 15)")
+
+
+def test_a_network_is_an_ordinary_module():
+    """It copies, its tensors are where modules have them, and nothing of it learns."""
+    net, shape = network("maxpool", 4)
+    x = sample(shape, 3)
+    assert torch.equal(copy.deepcopy(net)(x), net(x))
+    assert {name.rpartition(".")[2] for name in net.state_dict()} == {"weight", "bias", "theta", "v0"}
+    assert not any(p.requires_grad for p in net.parameters())
+    broken = copy.deepcopy(net.graph)
+    next(m for _, m in calls(broken, Neuron)).theta.zero_()
+    with pytest.raises(VerifyError, match="theta"):
+        Network(broken, {})
 
 
 def test_latency_tells_the_schedule():

@@ -22,6 +22,7 @@ from snnc.passes import (
 )
 from snnc.pipeline import Context, Pass, Pipeline
 from snnc.temporal import Decode, Encode, Temporal
+
 from .nets import NETS, folded, quantized, sample, spiking
 
 AT = {Stage.ANN: lambda name: NETS[name](), Stage.FOLDED: folded, Stage.QUANTIZED: quantized, Stage.SPIKING: spiking}
@@ -276,8 +277,11 @@ def test_statistics_do_not_outlive_their_unit():
     graph, shape = folded("mlp")
     context = Context(T=4, calibration=[sample(shape)])
     passes = (QuantizeActivations(), NormalizeThresholds(), ScaleThresholds("max"))
-    with pytest.raises(PassFailed, match="in the weights already"):
+    with pytest.raises(PassFailed, match="'relu1' is in the weights already"):
         Pipeline(passes).run(graph, context, Stage.FOLDED)
+    passes = (QuantizeActivations(), ScaleThresholds("max"), NormalizeThresholds())
+    result = Pipeline(passes).run(graph, Context(T=4, calibration=[sample(shape)]), Stage.FOLDED)
+    assert all((m.lam == 1).all() for _, m in calls(result.graph, ClipQuant))
 
 
 # set-initial-potential

@@ -10,6 +10,7 @@ from snnc.graph import calls
 from snnc.observe import histograms, predict, ranks, watch
 from snnc.pipeline import Context
 from snnc.statistics import BINS, Gaussian, Histogram, positive, shaped
+
 from .nets import NETS, Dyadic, folded, sample
 
 # V9: levels; best bound and its error with rounding; best bound with floor, its error, and that of rounding there.
