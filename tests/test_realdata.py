@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,9 @@ def cifar():
     folder = Path(os.environ["SNNC_DATA"])
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     train, _ = common.cifar_unpack((folder / "cifar10" / "data_batch_1.med.xz").read_bytes())
-    test, y = common.load_cifar10("test")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the folder's own loader leaves its files open
+        test, y = common.load_cifar10("test")
     prepare = lambda x: (torch.tensor(x).float() / 255 - mean) / std  # noqa: E731
     return prepare(train[:256]), prepare(test[:200]), torch.tensor(y[:200].astype(np.int64))
 
