@@ -45,9 +45,11 @@ def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule,
     """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise LoadError(f"{where} is not an snnc graph file.", "a file that 'snnc compile' wrote")
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        known = f"of version {version}" if type(version) is int else "without a version"
         raise LoadError(
-            f"{where} is a graph file of version {content.get('version')}; this snnc reads version {VERSION}.",
+            f"{where} is a graph file {known}; this snnc reads version {VERSION}.",
             "the snnc that wrote it, or compile again",
         )
     row_name = ""
@@ -56,7 +58,9 @@ def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule,
         build = GraphBuilder()
         nodes = {content["input"]: build.input(content["input"])}
         for row in content["rows"]:
-            row_name = str(row["name"])
+            if not isinstance(row["name"], str):
+                raise TypeError(f"a row's name is a {type(row['name']).__name__}")
+            row_name = row["name"]
             nodes[row_name] = build.call(row_name, unpack(row["module"]), *(nodes[n] for n in row["inputs"]))
             if nodes[row_name].name != row_name:
                 raise ValueError(f"the name '{row_name}' is taken")
@@ -67,9 +71,10 @@ def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule,
     except SnncError as error:
         raise LoadError(f"{where} holds a broken graph: {error.message}", "compile again") from error
     except Exception as error:  # what a damaged file asks of torch can raise anything
-        place = f" at '{row_name}'" if row_name else ""
+        place = f" at {row_name!r}" if row_name else ""
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise LoadError(
-            f"{where} holds a broken graph{place}: {type(error).__name__}: {error}.", "compile again"
+            f"{where} holds a broken graph{place}: {type(error).__name__}: {reason}.", "compile again"
         ) from error
     return graph, stage, info
 

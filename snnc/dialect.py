@@ -297,7 +297,10 @@ def unpack(packed: dict[str, Any]) -> nn.Module:
     for name, value in config.items():
         if isinstance(value, dict):
             config[name] = unpack(value)
-    module = cls(**config)
+        elif isinstance(value, Tensor):
+            config[name] = value.clone()
+    with torch.device("meta"):  # no random numbers, and no memory for sizes that the tensors do not bear out
+        module = cls(**config)
     wanted = {k: v for k, v in module.state_dict().items() if k not in given and "." not in k}
     if set(wanted) != set(packed["state"]):
         raise ValueError(f"{cls.__name__} holds {sorted(wanted)}, not {sorted(packed['state'])}")
@@ -311,6 +314,8 @@ def unpack(packed: dict[str, Any]) -> nn.Module:
             raise ValueError(
                 f"{cls.__name__}.{name} is no tensor of shape {tuple(target.shape)} and kind {target.dtype}"
             )
-        parent = module.get_parameter(name) if name in dict(module.named_parameters()) else module.get_buffer(name)
-        parent.data = value.clone()
+        if name in module._parameters:
+            module._parameters[name] = nn.Parameter(value.clone(), requires_grad=False)
+        else:
+            module._buffers[name] = value.clone()
     return module.eval()

@@ -11,6 +11,7 @@ import copy
 import enum
 import itertools
 import keyword
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -81,7 +82,7 @@ class GraphBuilder:
         return tidy(fx.GraphModule(self.root, self.graph).eval())
 
 
-_TAKEN = {*dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Graph()))}
+_TAKEN = {"self", *dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Graph()))}
 
 
 def flat(name: str) -> str:
@@ -260,7 +261,10 @@ def _verify_spiking(graph: fx.GraphModule) -> None:
         raise VerifyError(f"The output stands {phase[output]} time: no Decode on its path.")
     for node, module in calls(graph, OffsetIF):
         if not _counts(module.rho) or module.rho > T:
-            raise VerifyError(f"'{node.name}' has rho = {module.rho}, outside 1..T = {module.T}.")
+            raise VerifyError(f"'{node.name}' has rho = {module.rho!r}, outside 1..T = {module.T}.")
+        if not _counts(module.iterations) or type(module.eps) is not float or not 0 < module.eps < math.inf:
+            shifts = f"iterations = {module.iterations!r} and eps = {module.eps!r}"
+            raise VerifyError(f"'{node.name}' has {shifts}; 1 or more, and a number above 0.")
 
 
 def guess_input(graph: fx.GraphModule) -> Tensor | None:

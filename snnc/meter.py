@@ -53,6 +53,7 @@ class Meter:
     def __post_init__(self) -> None:
         self._phase = phases(self.graph)
         self._fans: dict[str, Tensor] = {}
+        self._held: dict[fx.Node, dict[fx.Node, Tensor]] = {}
         self._layers: dict[fx.Node, list[fx.Node]] = {}
         for node, _ in calls(self.graph, *WEIGHTED):
             if self._phase[node] == "in":
@@ -78,8 +79,12 @@ class Meter:
             module = module_of(self.graph, user) if user.op == "call_module" else None
             if isinstance(module, WEIGHTED):
                 self._count(user, value)
-            elif module is not None and len(user.all_input_nodes) == 1:
-                self._follow(user, module(value))
+            elif module is not None:
+                held = self._held.setdefault(user, {})  # a join waits for its other inputs, of the same steps
+                held[node] = value
+                if len(held) == len(user.all_input_nodes):
+                    del self._held[user]
+                    self._follow(user, module(*(held[source] for source in user.args if isinstance(source, fx.Node))))
 
     def _count(self, layer: fx.Node, value: Tensor) -> None:
         name = layer.name

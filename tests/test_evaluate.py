@@ -81,3 +81,56 @@ def test_data_that_cannot_be_scored(data, words):
     net, _ = network("mlp")
     with pytest.raises(DataError, match=words):
         snnc.evaluate(net, data)
+
+
+@pytest.mark.parametrize("name", ["conv", "residual", "skip", "trained"])
+@pytest.mark.parametrize("chunk", [3, 256])
+def test_every_number_against_a_plain_loop(name, chunk):
+    """Sample by sample, beside the ANN that the network was made from; chunks do not divide the batches."""
+    net, shape = network(name, T=4)
+    net.chunk = chunk
+    ann, _ = NETS[name]()
+    x, y = sample(shape, 9), torch.arange(9) % 4
+    batches = [(x[:4], y[:4]), (x[4:5], y[4:5]), (x[5:], y[5:])]
+    found = snnc.evaluate(net, iter(batches), ann)
+    right, ann_right, same, spikes = [0] * 4, 0, [0] * 4, dict.fromkeys(dict(net.neurons()), 0)
+    neurons = {}
+
+    def see(node, value, steps):
+        if node.name in spikes:
+            spikes[node.name] += int((value != 0).sum())
+            neurons[node.name] = value[0].numel()
+
+    for one, label in zip(x, y, strict=True):
+        wanted = int(ann(one[None]).argmax())
+        ann_right += wanted == label
+        for t, logits in enumerate(net.readout(one[None], observe=see)):
+            right[t] += int(logits.argmax()) == label
+            same[t] += int(logits.argmax()) == wanted
+    assert found.samples == 9
+    assert found.accuracy == [100 * int(r) / 9 for r in right]
+    assert found.ann_accuracy == 100 * int(ann_right) / 9
+    assert found.agreement == [100 * s / 9 for s in same]
+    assert found.spikes == sum(spikes.values()) / 9
+    assert found.rates == {name: spikes[name] / (9 * 4 * neurons[name]) for name in spikes}
+    assert found.latency == net.latency
+    assert found.to_dict()["latency"]["T"] == 4
+
+
+def test_without_an_ann():
+    net, shape = network("mlp")
+    found = snnc.evaluate(net, [(sample(shape, 3), torch.tensor([0, 1, 2]))])
+    assert (found.ann_accuracy, found.agreement) == (None, None)
+
+
+def test_evaluating_twice_gives_the_same():
+    net, shape = network("maxpool")
+    data = [(sample(shape, 5), torch.arange(5) % 4)]
+    assert snnc.evaluate(net, data) == snnc.evaluate(net, data)
+
+
+def test_maps_cannot_be_scored():
+    """A network whose output is a map has no classes to compare."""
+    net, shape = network("decoder")
+    with pytest.raises(DataError, match=r"not .B, classes"):
+        snnc.evaluate(net, [(sample(shape, 2), torch.tensor([0, 1]))])

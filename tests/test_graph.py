@@ -86,7 +86,7 @@ def test_builder():
     verify(graph.float(), Stage.ANN)
 
 
-@pytest.mark.parametrize("name", ["forward", "train", "half", "graph", "code", "eval", "T_destination"])
+@pytest.mark.parametrize("name", ["forward", "train", "half", "graph", "code", "eval", "T_destination", "self"])
 def test_names_that_would_hide_a_method(name):
     assert flat(name) == f"{name}_"
     graph = graph_of(nn.ReLU())
@@ -104,7 +104,7 @@ def test_names_of_inputs_are_identifiers(name, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", ["x=print('ran')", "a b", "1x", "class", "self", "a-b", "ü", "relu\n"])
+@pytest.mark.parametrize("name", ["x=print('ran')", "a b", "1x", "class", "a-b", "ü", "relu\n"])
 def test_names_of_nodes_become_identifiers(name, capsys):
     build = GraphBuilder()
     graph = build.finish(build.call(name, nn.ReLU(), build.input()))
@@ -325,6 +325,11 @@ def test_two_readouts():
 @pytest.mark.parametrize("rho", [0, 5])
 def test_window_outside_of_the_run(rho):
     broken(spikes(OffsetIF(4, one, one, rho)), Stage.SPIKING, f"'m1' has rho = {rho}")
+
+
+@pytest.mark.parametrize("option", [{"iterations": 0}, {"iterations": 1.5}, {"eps": 0.0}, {"eps": float("nan")}])
+def test_calibration_that_shifts_nothing(option):
+    broken(spikes(OffsetIF(4, one, one, 2, **option)), Stage.SPIKING, "'m1' has iterations = ")
 
 
 def test_neuron_before_time():

@@ -134,11 +134,11 @@ class Runner:
             elif isinstance(module, Decode):
                 self._decode(node, values[node.all_input_nodes[0]], outer, totals, start, width, anytime)
             elif isinstance(module, Temporal):
-                (source,) = node.all_input_nodes  # its value is not bound to a name, which would keep it
+                (fed,) = node.all_input_nodes  # its value is not bound to a name, which would keep it
                 if module.streaming:
-                    states[node], values[node] = module.walk(states.get(node), values[source], width)
+                    states[node], values[node] = module.walk(states.get(node), values[fed], width)
                 else:
-                    values[node] = module(values[source])
+                    values[node] = module(values[fed])
             else:
                 values[node] = module(*(values[n] for n in node.args))
             if observe and node in values:
