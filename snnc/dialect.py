@@ -276,9 +276,10 @@ def pack(module: nn.Module) -> dict[str, Any]:
             value = pack(value)
         elif name == "bias" and not isinstance(value, bool):
             value = value is not None
-        config[name] = value
+        # A clone holds its own numbers and no others: torch.save writes all of what a view looks at.
+        config[name] = value.clone() if isinstance(value, Tensor) else value
     given = {name for name, value in config.items() if isinstance(value, Tensor)}
-    state = {k: v for k, v in module.state_dict().items() if k not in given and "." not in k}
+    state = {k: v.clone() for k, v in module.state_dict().items() if k not in given and "." not in k}
     return {"type": type(module).__name__, "config": config, "state": state}
 
 
@@ -298,7 +299,7 @@ def unpack(packed: dict[str, Any]) -> nn.Module:
         if isinstance(value, dict):
             config[name] = unpack(value)
         elif isinstance(value, Tensor):
-            config[name] = value.clone()
+            config[name] = _owned(value)
     with torch.device("meta"):  # no random numbers, and no memory for sizes that the tensors do not bear out
         module = cls(**config)
     wanted = {k: v for k, v in module.state_dict().items() if k not in given and "." not in k}
@@ -315,7 +316,14 @@ def unpack(packed: dict[str, Any]) -> nn.Module:
                 f"{cls.__name__}.{name} is no tensor of shape {tuple(target.shape)} and kind {target.dtype}"
             )
         if name in module._parameters:
-            module._parameters[name] = nn.Parameter(value.clone(), requires_grad=False)
+            module._parameters[name] = nn.Parameter(_owned(value), requires_grad=False)
         else:
-            module._buffers[name] = value.clone()
+            module._buffers[name] = _owned(value)
     return module.eval()
+
+
+def _owned(value: Tensor) -> Tensor:
+    """A copy of a tensor from a file, unless it claims more numbers than the file holds."""
+    if value.untyped_storage().nbytes() < value.nbytes:
+        raise ValueError(f"a tensor of {value.nbytes} bytes has {value.untyped_storage().nbytes()}")
+    return value.clone()

@@ -262,7 +262,7 @@ def _verify_spiking(graph: fx.GraphModule) -> None:
     for node, module in calls(graph, OffsetIF):
         if not _counts(module.rho) or module.rho > T:
             raise VerifyError(f"'{node.name}' has rho = {module.rho!r}, outside 1..T = {module.T}.")
-        if not _counts(module.iterations) or type(module.eps) is not float or not 0 < module.eps < math.inf:
+        if not _counts(module.iterations) or not 0 < module.eps < math.inf:
             shifts = f"iterations = {module.iterations!r} and eps = {module.eps!r}"
             raise VerifyError(f"'{node.name}' has {shifts}; 1 or more, and a number above 0.")
 

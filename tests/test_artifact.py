@@ -281,6 +281,31 @@ def test_sizes_are_checked_before_memory_is_taken():
     refused(spoilt, "at 'fc1'")
 
 
+def test_tensors_that_claim_more_than_the_file_holds():
+    """One number, said to be a billion: by its strides alone."""
+    spoilt = content("mlp")
+    row = next(r for r in spoilt["rows"] if r["name"] == "fc1")
+    row["module"]["config"].update(in_features=10**6, out_features=10**6)
+    row["module"]["state"]["weight"] = torch.zeros(1).expand(10**6, 10**6)
+    refused(through_a_file(spoilt), "at 'fc1': ValueError: a tensor of 4000000000000 bytes has 4")
+    spoilt = content("mlp")
+    row = next(r for r in spoilt["rows"] if r["name"] == "relu1")
+    row["module"]["config"]["theta"] = torch.ones(1).expand(10**12)
+    refused(through_a_file(spoilt), "at 'relu1'")
+
+
+def test_views_are_written_as_what_they_show():
+    """Neither the rest of a larger tensor, nor less than they show."""
+    layer = nn.Linear(4, 2)
+    layer.weight = nn.Parameter(torch.randn(1000, 4)[:2])
+    layer.bias = nn.Parameter(torch.randn(1).expand(2))
+    packed = pack(layer)
+    assert packed["state"]["weight"].untyped_storage().nbytes() == 32
+    assert same(dict(unpack(through_a_file(packed)).state_dict()), dict(layer.state_dict()))
+    quant = ClipQuant(torch.tensor(2.0).expand(3), 4)
+    assert same(unpack(through_a_file(pack(quant))).lam, quant.lam)
+
+
 def test_every_stage_has_its_rules():
     """A file that claims a stage is held to it."""
     for stage in (Stage.ANN, Stage.FOLDED, Stage.QUANTIZED):
