@@ -220,11 +220,23 @@ def test_each_iteration_moves_one_spike_more(iterations):
 
 @pytest.mark.parametrize("theta", [0.5, 4.0])
 def test_calibration_is_in_units_of_theta(theta):
-    """Currents, v0 and threshold scaled together: the same spikes (the margin scales as well)."""
+    """Currents, v0 and threshold scaled together: the same spikes, from potentials that are scaled, margin and all."""
     current = random_trains()[:, :500]
     plain = offset(STEPS, 2)(current.flatten()[:, None])
     scaled = OffsetIF(STEPS, scalar(theta), scalar(theta / 2), STEPS, 2)
     assert torch.equal(scaled(current.flatten()[:, None] * theta), plain * theta)
+    start = offset(STEPS, 2).calibrated(current[:, :, None])
+    assert torch.equal(scaled.calibrated(current[:, :, None] * theta), start * theta)
+
+
+def test_a_silent_neuron_cannot_fire_less():
+    """Below zero without a spike: there is none to take away, now or in a later iteration."""
+    for iterations in (1, 3):
+        neuron = offset(4, iterations, rho=2)
+        assert neuron.calibrated(train([-1, -1])[:, :, None]).item() == 0.5
+        assert neuron(train([-1, -1, 3, 3])).flatten().tolist() == [0, 0, 1, 1]
+    # One spike and a residual of -3.7: three shifts are due, and only one can be made.
+    assert offset(4, 3, rho=2).calibrated(train([3, -6.2])[:, :, None]).item() == pytest.approx(-2.001, abs=1e-12)
 
 
 @pytest.mark.parametrize("rho", [1, 2, 3, 4])
