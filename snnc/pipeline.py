@@ -263,6 +263,9 @@ class Pipeline:
         """
         graph = copy.deepcopy(graph)
         verify(graph, stage)
+        if stage is Stage.ANN:  # a new run: what an earlier one found out belongs to another graph
+            for found in (context.statistics, context.moments, context.units, context.ceilings):
+                found.clear()
         callbacks = tuple(callbacks)
         for callback in callbacks:
             callback(None, graph, stage, None)

@@ -10,11 +10,12 @@ from torch import fx, nn
 
 from snnc.dialect import ClipQuant
 from snnc.errors import PassFailed, RecipeError, SnncError, VerifyError
-from snnc.graph import Stage, calls, insert, module_of
+from snnc.graph import Stage, calls, insert, module_of, replace
 from snnc.passes import (
     CalibrateOffset,
     FoldBatchNorm,
     InsertNeurons,
+    NormalizeThresholds,
     QuantizeActivations,
     ScaleThresholds,
     SetInitialPotential,
@@ -303,6 +304,20 @@ def test_progress_is_reported():
     passes = (QuantizeActivations(), ScaleThresholds())
     Pipeline(passes).run(graph, context(shape, track=track), Stage.FOLDED)
     assert seen == ["observing activations", "choosing thresholds"]
+
+
+def test_a_context_can_be_used_again():
+    """A run starts anew: neither statistics of another net nor bounds moved into its weights are taken over."""
+    passes = (FoldBatchNorm(), QuantizeActivations(), ScaleThresholds(), NormalizeThresholds(), InsertNeurons())
+    graph, shape = NETS["trained"]()
+    for node, _ in list(calls(graph, ClipQuant)):
+        replace(graph, node, nn.ReLU())
+    one = context(shape)
+    first, again = (Pipeline(passes).run(graph, one).graph for _ in range(2))
+    assert torch.equal(first(sample(shape)), again(sample(shape)))
+    trained, _ = NETS["trained"]()
+    kept = Pipeline(passes[:3]).run(trained, one)
+    assert kept.records[-1].notes == ("2 trained bounds kept",)
 
 
 def test_data_that_is_missing_is_asked_for():
