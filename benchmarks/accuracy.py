@@ -10,7 +10,7 @@ so that an interrupted run goes on where it stopped.
 
 `baseline` and `opi-max` do not depend on T: one run at the largest T gives every column, as the any-time readout. The
 other recipes are compiled for each T. `opi-max` is `opi` with thresholds at the largest activation of a layer,
-`cos-T` is `cos` with rho = T and as many levels.
+`cos-T` is `cos` with rho = T and as many levels; `wait-1`, `wait-2` ... are `opi` with layers that wait as many steps.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 import snnc
+from snnc.passes import WaitForInput
 from snnc.recipes import Recipe, recipe
 
 ANYTIME = ("opi-max", "baseline")
@@ -58,9 +59,10 @@ class Task:
 
 
 RELU = ("data-free", "baseline", "opi-max", "opi", "cos", "cos-T")
+NEURONS = ("signed", "graded", "wait-1", "wait-2", "wait-3", "asg", "srp")
 TRAINED = ("qcfs", "cos", "cos-T")
 TASKS: dict[str, Task] = {
-    "resnet20": Task("cifar-imagenet", lambda z: z.akamaster(20, "resnet20-12fca82f.th"), RELU),
+    "resnet20": Task("cifar-imagenet", lambda z: z.akamaster(20, "resnet20-12fca82f.th"), RELU + NEURONS),
     "resnet56": Task("cifar-imagenet", lambda z: z.akamaster(56, "resnet56-4bfd9763.th"), RELU),
     "densenet": Task("cifar-own", lambda z: z.jasonwei(), RELU),
     "mlperf-resnet8": Task("cifar-raw", lambda z: z.mlperf_resnet8(), RELU),
@@ -142,6 +144,9 @@ def chosen(which: str) -> Recipe:
         opi = recipe("opi")
         pipeline = opi.pipeline.set("scale-thresholds", rule="max", per="layer")
         return Recipe(which, opi.summary, opi.source, True, pipeline)
+    if which.startswith("wait-"):
+        opi, wait = recipe("opi"), int(which.removeprefix("wait-"))
+        return Recipe(which, opi.summary, opi.source, True, opi.pipeline.insert(WaitForInput(wait)))
     if which != "cos-T":
         return recipe(which)
     cos = recipe("cos")

@@ -175,6 +175,11 @@ class ClipQuant(nn.Module):
         return f"L={self.L}, shift={self.shift}, lam={describe(self.lam)}"
 
 
+def counts(value: Any) -> bool:
+    """Whether a value is a whole number, 1 or more."""
+    return type(value) is int and value >= 1
+
+
 def describe(values: Tensor) -> str:
     """A parameter in a few characters: its value, or its range over channels."""
     if values.numel() == 1:
@@ -253,11 +258,18 @@ CONFIG: dict[type[nn.Module], tuple[str, ...]] = {
 }
 
 
-def register(*fields: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
-    """Class decorator: adds a module to the dialect. `fields` are attributes that its constructor takes by name."""
+# Arguments that a module has had since files were written without them, and what those files mean.
+ADDED: dict[type[nn.Module], dict[str, Any]] = {}
+
+
+def register(*fields: str, **added: Any) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Class decorator: adds a module to the dialect. `fields` are attributes that its constructor takes by name.
+
+    `added` are further ones, which older files lack, with the value that they stand for there.
+    """
 
     def add(cls: type[nn.Module]) -> type[nn.Module]:
-        CONFIG[cls] = fields
+        CONFIG[cls], ADDED[cls] = (*fields, *added), added
         return cls
 
     return add
@@ -291,7 +303,7 @@ def unpack(packed: dict[str, Any]) -> nn.Module:
     """
     names = {cls.__name__: cls for cls in CONFIG}
     cls = names[packed["type"]]
-    config = dict(packed["config"])
+    config = {**ADDED.get(cls, {}), **packed["config"]}
     if set(config) != set(CONFIG[cls]):
         raise ValueError(f"{cls.__name__} takes {CONFIG[cls]}, not {tuple(config)}")
     given = {name for name, value in config.items() if isinstance(value, Tensor)}

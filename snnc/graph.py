@@ -11,7 +11,6 @@ import copy
 import enum
 import itertools
 import keyword
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -21,9 +20,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc import dialect
+from snnc.dialect import counts
 from snnc.errors import VerifyError
-from snnc.neurons import IF, Neuron, OffsetIF
-from snnc.temporal import Decode, Encode, Temporal, TemporalMax
+from snnc.neurons import NEURONS, Neuron
+from snnc.temporal import Decode, Encode, Restart, Temporal, TemporalMax
 
 
 class Stage(enum.StrEnum):
@@ -41,7 +41,7 @@ SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
     Stage.ANN: frozenset((*_ALWAYS, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
     Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
     Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
-    Stage.SPIKING: frozenset((*_ALWAYS, IF, OffsetIF, Encode, Decode, *_TEMPORAL_MAX)),
+    Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, Encode, Decode, Restart, *_TEMPORAL_MAX)),
 }
 
 
@@ -230,7 +230,7 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
     bounds: dict[str, Tensor] = {}
     if isinstance(module, dialect.ClipQuant):
         bounds = {"lam": module.lam}
-        if not _counts(module.L):
+        if not counts(module.L):
             raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
     elif isinstance(module, Neuron):
         bounds = {"theta": module.theta, "v0": module.v0}
@@ -241,30 +241,32 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
             raise VerifyError(f"'{node.name}.{name}' has shape {tuple(bound.shape)}; give [] or [C, 1, ...].")
 
 
-def _counts(value: Any) -> bool:
-    """Whether a value is a whole number, 1 or more."""
-    return type(value) is int and value >= 1
-
-
 def _verify_spiking(graph: fx.GraphModule) -> None:
-    for node, module in calls(graph, Encode, Decode, Temporal):
-        if not _counts(module.T):
+    for node, module in calls(graph, Encode, Decode):
+        if not counts(module.T):
             raise VerifyError(f"'{node.name}' has T = {module.T!r}, not a whole number of steps.")
-    T = steps(graph)
-    for node, module in calls(graph, Decode):
-        read = next(m.read for _, m in calls(graph, Decode))
-        if not _counts(module.read) or not module.read == read <= T:
-            raise VerifyError(f"'{node.name}' reads {module.read!r} steps; all readouts read the same 1..T = {T}.")
+    for node, module in calls(graph, Temporal):
+        if fault := module.fault():
+            raise VerifyError(f"'{node.name}' {fault}.")
+    _verify_readouts(graph)
     phase = phases(graph)
     output = next(iter(reversed(graph.graph.nodes)))
     if phase[output] != "after":
         raise VerifyError(f"The output stands {phase[output]} time: no Decode on its path.")
-    for node, module in calls(graph, OffsetIF):
-        if not _counts(module.rho) or module.rho > T:
-            raise VerifyError(f"'{node.name}' has rho = {module.rho!r}, outside 1..T = {module.T}.")
-        if not _counts(module.iterations) or not 0 < module.eps < math.inf:
-            shifts = f"iterations = {module.iterations!r} and eps = {module.eps!r}"
-            raise VerifyError(f"'{node.name}' has {shifts}; 1 or more, and a number above 0.")
+
+
+def _verify_readouts(graph: fx.GraphModule) -> None:
+    """All readouts read the same steps; a first pass, which they skip, is one for everything with a state."""
+    T, decodes = steps(graph), list(calls(graph, Decode))
+    read, skip = next(((m.read, m.skip) for _, m in decodes), (1, 0))
+    for node, module in decodes:
+        if not counts(module.read) or not module.read == read <= T:
+            raise VerifyError(f"'{node.name}' reads {module.read!r} steps; all readouts read the same 1..T = {T}.")
+        if type(module.skip) is not int or module.skip != skip or not 0 <= skip <= T - read:
+            raise VerifyError(f"'{node.name}' skips {module.skip!r} steps; all readouts skip the same 0..{T - read}.")
+    for node, module in calls(graph, Temporal):
+        if module.tau != skip:
+            raise VerifyError(f"'{node.name}' has a first pass of {module.tau!r} steps; the readouts skip {skip}.")
 
 
 def guess_input(graph: fx.GraphModule) -> Tensor | None:

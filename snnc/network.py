@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from snnc.errors import DataError
 from snnc.graph import Stage, calls, module_of, verify, view
-from snnc.neurons import Neuron, OffsetIF
+from snnc.neurons import LAYER_SYNCHRONOUS, PIPELINED, STREAMING, TWO_PASS, Neuron, OffsetIF
 from snnc.runtime.runner import Observer, Runner
 
 CHUNK = 256  # rows of `steps * samples`: a few tens of megabytes for CIFAR-sized networks
@@ -23,13 +23,14 @@ class Latency:
     """How long one sample takes, in time steps, under the schedule that the network needs.
 
     Attributes:
-        schedule: "streaming": all layers advance at each step; "layer-synchronous": a layer waits for the whole
-            output of the one before it.
+        schedule: "streaming": all layers advance at each step; "two-pass streaming": the same, `rho` steps to look and
+            T to read; "pipelined": each layer is some steps behind the one before it; "layer-synchronous": a layer
+            waits for the whole output of the one before it. One layer that needs a later one of these decides.
         T: steps that are read out. Published tables call this T.
-        rho: extra steps of pre-simulation in each layer (0 where there is none).
+        rho: extra steps of pre-simulation, in each layer or as a first pass (0 where there is none).
         depth: neuron layers on the longest path.
-        steps: steps from the first input to the readout: T when streaming, otherwise the sum over the layers of the
-            longest path of what each takes.
+        steps: steps from the first input to the readout: T when streaming, rho + T in two passes, T and the waits of
+            the longest path when pipelined, otherwise the sum over the layers of the longest path of what each takes.
     """
 
     schedule: str
@@ -38,9 +39,18 @@ class Latency:
     depth: int
     steps: int
 
+    @property
+    def simulated(self) -> int:
+        """Steps that a run holds: T and those that are not read out."""
+        return self.rho + self.T if self.schedule == TWO_PASS else max(self.T, self.rho)
+
     def __str__(self) -> str:
-        if self.schedule == "streaming":
+        if self.schedule == STREAMING:
             return f"{self.steps} steps (streaming)"
+        if self.schedule == TWO_PASS:
+            return f"{self.steps} steps (two-pass streaming: {self.rho} + {self.T})"
+        if self.schedule == PIPELINED:
+            return f"{self.steps} steps (pipelined: {self.depth} layers wait {self.steps - self.T} in all)"
         return f"{self.steps} steps (layer-synchronous: {self.depth} layers x {self.steps // self.depth})"
 
 
@@ -72,17 +82,21 @@ class Network(nn.Module):
     @property
     def latency(self) -> Latency:
         """Steps from input to readout, under the schedule that the network needs."""
-        net = view(self.graph)
-        cost = {node: module.steps for node, module in calls(self.graph, Neuron)}
-        for source, target in net.edges:
-            net[source][target]["steps"] = cost.get(target, 0)
-        path = nx.dag_longest_path(net, weight="steps")
-        layers = [node for node in path if node in cost]
         runner = Runner(self.graph)
-        rho = max((m.rho * m.iterations for _, m in calls(self.graph, OffsetIF)), default=0)
-        if runner.streaming:
-            return Latency("streaming", runner.read, 0, len(layers), runner.read)
-        return Latency("layer-synchronous", runner.read, rho, len(layers), sum(cost[node] for node in layers))
+        pipelined = runner.schedule == PIPELINED
+        # Of two paths that wait as long the one of more layers counts.
+        cost = {node: (m.delay if pipelined else m.steps, 1) for node, m in calls(self.graph, Neuron)}
+        many = len(cost) + 1
+        net = view(self.graph)
+        for source, target in net.edges:
+            taken, layer = cost.get(target, (0, 0))
+            net[source][target]["steps"] = taken * many + layer
+        taken, depth = divmod(nx.dag_longest_path_length(net, weight="steps"), many)
+        if runner.schedule == LAYER_SYNCHRONOUS:
+            rho = max((m.rho * m.iterations for _, m in calls(self.graph, OffsetIF)), default=0)
+            return Latency(runner.schedule, runner.read, rho, depth, taken)
+        steps = runner.skip + runner.read + (taken if pipelined else 0)
+        return Latency(runner.schedule, runner.read, runner.skip, depth, steps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Output after T steps: input `[B, ...]` to `[B, classes]`.

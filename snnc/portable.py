@@ -44,8 +44,7 @@ class Portable(nn.Module):
         return torch.cat([self.program(part)[1] for part in self._parts(x)], 1)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        simulated = max(self.T, self.latency.rho)
-        return checked(x, self.info).split(max(1, self.chunk // simulated))
+        return checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
 
 
 def has_history(path: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnc.dialect import register
+from snnc.dialect import counts, register
 
 
 class Temporal(nn.Module):
@@ -21,13 +21,20 @@ class Temporal(nn.Module):
 
     Subclasses write `initial` and `step`, both pure. `streaming` is True where an output may leave at the step whose
     input arrived; a module that must first see several steps sets it False and overrides `forward`.
+
+    `tau` steps are a first pass, after which the module starts anew with what it has learnt; 0 where there is none.
     """
 
     streaming: ClassVar[bool] = True
+    tau: int = 0
 
     def __init__(self, T: int) -> None:
         super().__init__()
         self.T = T
+
+    def fault(self) -> str:
+        """What is wrong with the parameters, such as "has rho = 0"; empty where nothing is."""
+        return "" if counts(self.T) else f"has T = {self.T!r}, not a whole number of steps"
 
     def initial(self, current: Tensor) -> Any:
         """State before the first step, for one step's input `current` `[B, ...]`."""
@@ -67,25 +74,29 @@ class Encode(nn.Module):
         return f"T={self.T}"
 
 
-@register("T", "read")
+@register("T", "read", skip=0)
 class Decode(nn.Module):
-    """Mean over the first `read` of `T` steps: `[T * B, ...]` to `[B, ...]`."""
+    """Mean over `read` of `T` steps, the first after `skip`: `[T * B, ...]` to `[B, ...]`."""
 
-    def __init__(self, T: int, read: int) -> None:
+    def __init__(self, T: int, read: int, skip: int = 0) -> None:
         super().__init__()
-        self.T, self.read = T, read
+        self.T, self.read, self.skip = T, read, skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(self.T, -1, *x.shape[1:])[: self.read].sum(0) / self.read
+        return self._steps(x).sum(0) / self.read
+
+    def _steps(self, x: Tensor) -> Tensor:
+        return x.reshape(self.T, -1, *x.shape[1:])[self.skip : self.skip + self.read]
 
     def running(self, x: Tensor) -> Tensor:
-        """The mean after each of the first `read` steps, folded: `[read * B, ...]`."""
-        steps = x.reshape(self.T, -1, *x.shape[1:])[: self.read]
+        """The mean after each of the steps that are read, folded: `[read * B, ...]`."""
+        steps = self._steps(x)
         count = torch.arange(1, self.read + 1, dtype=x.dtype, device=x.device)
         return (steps.cumsum(0) / count.reshape(-1, *[1] * x.dim())).flatten(0, 1)
 
     def extra_repr(self) -> str:
-        return f"T={self.T}, read={self.read}"
+        skipped = f", skip={self.skip}" if self.skip else ""
+        return f"T={self.T}, read={self.read}{skipped}"
 
 
 class TemporalMax(Temporal):
@@ -154,6 +165,31 @@ class StepMax(TemporalMax):
 
     def step(self, state: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         return state, self.pool(current)
+
+
+@register("T", "body", "tau")
+class Restart(Temporal):
+    """A lowering of max pooling that starts anew after `tau` steps: sums of a first pass have no part in the second."""
+
+    def __init__(self, T: int, body: TemporalMax, tau: int) -> None:
+        super().__init__(T)
+        self.body, self.tau = body, tau
+
+    def initial(self, current: Tensor) -> tuple[Any, int]:
+        return self.body.initial(current), 0
+
+    def step(self, state: tuple[Any, int], current: Tensor) -> tuple[tuple[Any, int], Tensor]:
+        inner, clock = state
+        if clock == self.tau:
+            inner = self.body.initial(current)
+        inner, output = self.body.step(inner, current)
+        return (inner, clock + 1), output
+
+    def fault(self) -> str:
+        return super().fault() or ("" if isinstance(self.body, TemporalMax) else "restarts what is no max pool")
+
+    def extra_repr(self) -> str:
+        return f"T={self.T}, tau={self.tau}"
 
 
 MAXPOOL_LOWERINGS: dict[str, type[TemporalMax]] = {

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from snnc.errors import PassFailed, SnncError, Unsupported
 from snnc.network import Latency
+from snnc.neurons import TWO_PASS
 
 Item = TypeVar("Item")
 _NUMBER = re.compile(r"[-+]?[\d.,]*(e[-+]\d+)?")
@@ -189,8 +190,9 @@ def timing(latency: Latency) -> str:
     """How long one sample takes, as a sentence."""
     if latency.steps == latency.T:
         return str(latency)
-    calibrate = f", {latency.rho} more calibrate each layer" if latency.rho else ""
-    return f"{latency}; T = {latency.T} are read out{calibrate}"
+    before = "before them decide which neurons stay silent"
+    more = before if latency.schedule == TWO_PASS else "more calibrate each layer"
+    return f"{latency}; T = {latency.T} are read out" + (f", {latency.rho} {more}" if latency.rho else "")
 
 
 def made(info: Mapping[str, Any], latency: str) -> None:

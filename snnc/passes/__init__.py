@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from snnc.passes.average_input import AverageInput
 from snnc.passes.calibrate_offset import CalibrateOffset
 from snnc.passes.fold_batchnorm import FoldBatchNorm
 from snnc.passes.insert_neurons import InsertNeurons
+from snnc.passes.mask_residual import MaskResidual
 from snnc.passes.normalize_thresholds import NormalizeThresholds
 from snnc.passes.quantize_activations import QuantizeActivations
 from snnc.passes.scale_thresholds import ScaleThresholds
 from snnc.passes.set_initial_potential import SetInitialPotential
+from snnc.passes.use_graded_neurons import UseGradedNeurons
+from snnc.passes.use_signed_neurons import UseSignedNeurons
+from snnc.passes.wait_for_input import WaitForInput
 from snnc.pipeline import Pass
 
 PASSES: dict[str, type[Pass]] = {
@@ -21,16 +26,26 @@ PASSES: dict[str, type[Pass]] = {
         InsertNeurons,
         SetInitialPotential,
         CalibrateOffset,
+        UseSignedNeurons,
+        UseGradedNeurons,
+        WaitForInput,
+        AverageInput,
+        MaskResidual,
     )
 }
 
 __all__ = [
     "PASSES",
+    "AverageInput",
     "CalibrateOffset",
     "FoldBatchNorm",
     "InsertNeurons",
+    "MaskResidual",
     "NormalizeThresholds",
     "QuantizeActivations",
     "ScaleThresholds",
     "SetInitialPotential",
+    "UseGradedNeurons",
+    "UseSignedNeurons",
+    "WaitForInput",
 ]

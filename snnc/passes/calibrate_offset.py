@@ -7,15 +7,15 @@ from typing import Literal
 
 from torch import fx
 
-from snnc.graph import Stage, calls, replace
-from snnc.neurons import IF, OffsetIF
+from snnc.graph import Stage
+from snnc.neurons import OffsetIF
+from snnc.passes.exchange import exchange, set_time
 from snnc.pipeline import Context, Pass
-from snnc.temporal import Decode, Encode, Temporal
 
 
 @dataclass(frozen=True)
 class CalibrateOffset(Pass):
-    """Replaces `IF` by `OffsetIF`, which calibrates its initial potentials on each sample (COS).
+    """Makes every neuron an `OffsetIF`, which calibrates its initial potentials on each sample (COS).
 
     Each layer pre-simulates `rho` steps and shifts its initial potentials by what moves one spike too many or too
     few. No data and no parameters: the calibration happens at inference.
@@ -53,10 +53,6 @@ class CalibrateOffset(Pass):
                 f"calibrated on the first {rho} of {context.T} steps; rho = T is more accurate, and takes "
                 f"{context.T - rho} steps more in each layer"
             )
-        sites = 0
-        for node, neuron in calls(graph, IF):
-            replace(graph, node, OffsetIF(T, neuron.theta, neuron.v0, rho, self.iterations, self.guard, self.eps))
-            sites += 1
-        for _, module in calls(graph, Encode, Decode, Temporal):
-            module.T = T
-        return sites
+        set_time(graph, T)
+        options = (rho, self.iterations, self.guard, self.eps)
+        return exchange(graph, lambda node, theta, v0: OffsetIF(T, theta, v0, *options))

@@ -11,6 +11,7 @@ from torch import fx, nn
 from snnc.dialect import ACTIVATIONS, ClipQuant
 from snnc.errors import SnncError
 from snnc.graph import Stage, calls, replace
+from snnc.neurons.graded import MAX_BITS
 from snnc.observe import histograms, predict
 from snnc.pipeline import Context, Pass
 from snnc.statistics import shaped
@@ -28,6 +29,8 @@ class QuantizeActivations(Pass):
             batch normalisation knew, propagated through the network; "trained": only bounds that the network
             brings, and an error where an activation has none.
         levels: levels L above zero, or "T".
+        bits: of a graded spike: L is that many levels times 2^bits - 1, since each step tells so many apart. Set it to
+            the `bits` of `use-graded-neurons`; 1 is binary.
         least_levels: no fewer than this. With offset-spike calibration a neuron emits in max(T, rho) steps, so set
             this to rho: fewer levels than steps are too coarse.
         shift: 0.5 rounds (goes with v0 = theta / 2), 0 floors (goes with v0 = 0).
@@ -40,17 +43,20 @@ class QuantizeActivations(Pass):
 
     bound: Literal["data", "moments", "trained"] = "data"
     levels: int | Literal["T"] = "T"
+    bits: int = 1
     least_levels: int = 1
     shift: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("levels", self.levels == "T" or self.levels >= 1, "1 or more, or 'T'")
+        self.require("bits", 1 <= self.bits <= MAX_BITS, f"1..{MAX_BITS}")
         self.require("least_levels", self.least_levels >= 1, "1 or more")
         self.require("shift", 0 <= self.shift < 1, "0.5 to round, 0 to floor")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        levels = max(context.T if self.levels == "T" else self.levels, self.least_levels)
+        levels = (context.T if self.levels == "T" else self.levels) * (2**self.bits - 1)
+        levels = max(levels, self.least_levels)
         sites = [node for node, _ in calls(graph, *ACTIVATIONS)]
         if not sites:
             return 0

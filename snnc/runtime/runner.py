@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from snnc.errors import DataError, SnncError
 from snnc.graph import calls, module_of, phases, steps
+from snnc.neurons import SCHEDULES, Neuron
 from snnc.temporal import Decode, Encode, Temporal
 
 # Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
@@ -28,7 +29,9 @@ class Runner:
     Attributes:
         T: steps that are simulated.
         read: steps that are read out; fewer than T where calibration needs a longer window (rho > T).
-        streaming: False where a layer must see its whole input before it emits.
+        skip: steps before those that are read out: a first pass.
+        streaming: False where a layer must see input of later steps before it emits.
+        schedule: how the network runs, one of `snnc.neurons.SCHEDULES`.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
@@ -39,7 +42,8 @@ class Runner:
         decodes = {node for node, _ in calls(graph, Decode)}
         self.walked = [n for n in graph.graph.nodes if phase[n] == "in" or n in decodes]
         self.T = steps(graph)
-        self.read = int(next(m.read for _, m in calls(graph, Decode)))
+        self.read, self.skip = next((int(m.read), int(m.skip)) for _, m in calls(graph, Decode))
+        self.schedule = max((m.schedule for _, m in calls(graph, Neuron)), key=SCHEDULES.index, default=SCHEDULES[0])
         self.streaming = all(module.streaming for _, module in calls(graph, Temporal))
         # Values outside time outlive the loop over windows; values inside die at their last use.
         self.last: dict[fx.Node, list[fx.Node]] = {}
@@ -68,9 +72,9 @@ class Runner:
         window = self.T if window is None else min(window, self.T)
         if window < self.T and not self.streaming:
             raise SnncError(
-                "This network is layer-synchronous: a layer must see its whole input before its first spike, so it "
-                "cannot run step by step.",
-                "a recipe without calibrate-offset, such as 'opi'",
+                f"This network is {self.schedule}: a layer must see input of later steps before its first spike, so "
+                "it cannot run step by step.",
+                "a recipe without calibrate-offset, average-input and wait-for-input, such as 'opi'",
             )
         outer: dict[fx.Node, Tensor] = {}
         self._execute("before", outer, x)
@@ -80,8 +84,7 @@ class Runner:
         for start in range(0, self.T, window):
             width = min(window, self.T - start)
             self._walk(outer, states, totals, start, width, observe, anytime)
-            if anytime and start < self.read:
-                read = min(width, self.read - start)
+            if anytime and (read := len(self._read(start, width))):
                 result = self._execute("after", dict(outer), x, repeat=read)
                 outputs.append(result.reshape(read, len(x), *result.shape[1:]))
         if anytime:
@@ -146,6 +149,10 @@ class Runner:
             for dead in self.last.get(node, ()):
                 values.pop(dead, None)
 
+    def _read(self, start: int, width: int) -> range:
+        """Those of the `width` steps from `start` that are read out."""
+        return range(max(start, self.skip), min(start + width, self.skip + self.read))
+
     def _decode(
         self,
         node: fx.Node,
@@ -156,14 +163,15 @@ class Runner:
         width: int,
         anytime: bool,
     ) -> None:
-        read = max(0, min(width, self.read - start))
+        read = self._read(start, width)
         if not read:
             return
-        by_step = value.reshape(width, -1, *value.shape[1:])[:read]
+        by_step = value.reshape(width, -1, *value.shape[1:])[read.start - start : read.stop - start]
         before = totals.get(node, torch.zeros_like(by_step[0]))
         if anytime:
             running = before + by_step.cumsum(0)
-            count = torch.arange(start + 1, start + read + 1, dtype=value.dtype, device=value.device)
+            first = read.start - self.skip + 1
+            count = torch.arange(first, first + len(read), dtype=value.dtype, device=value.device)
             outer[node] = (running / count.reshape(-1, *[1] * (running.dim() - 1))).flatten(0, 1)
             totals[node] = running[-1].clone()
         else:

@@ -1,67 +1,14 @@
-"""Integrate-and-fire neurons with reset by subtraction.
-
-One step of every neuron here, with potential `v`, input current `I`, threshold `theta`:
-
-    u = v + I          charge
-    s = u >= theta     fire; the comparison is `>=`, as in QCFS, COS and SRP
-    v = u - s * theta  reset by subtraction (Han et al. 2020); v is bounded on neither side
-    output = s * theta
-
-so that summed over T steps `theta * spikes + v(T) = v(0) + sum of currents`.
-
-`theta` and `v0` are buffers in the unit of the activation that the neuron replaces, shape `[]` (one a layer)
-or `[C, 1, ...]` (one a channel).
-"""
+"""Offset-spike calibration."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
-from snnc.dialect import describe, register
-from snnc.temporal import Temporal
-
-
-def fires(u: Tensor, theta: Tensor) -> Tensor:
-    """1 where `u >= theta`, 0 elsewhere, in the type of `u`.
-
-    Written as `u - theta >= 0`, which is the same in IEEE arithmetic: a difference is zero only between equals. It
-    stays in floating point, and so runs five times faster than a comparison to bool and back.
-    """
-    return (u - theta).ge_(0.0)
-
-
-class Neuron(Temporal):
-    """Base of all neuron models: a `Temporal` module whose output is spikes."""
-
-    theta: Tensor
-    v0: Tensor
-
-    def __init__(self, T: int, theta: Tensor, v0: Tensor) -> None:
-        super().__init__(T)
-        self.register_buffer("theta", theta)
-        self.register_buffer("v0", v0)
-
-    @property
-    def steps(self) -> int:
-        """Steps that one layer takes from its first input to its last output."""
-        return self.T
-
-    def extra_repr(self) -> str:
-        return f"T={self.T}, theta={describe(self.theta)}, v0={describe(self.v0)}"
-
-
-@register("T", "theta", "v0")
-class IF(Neuron):
-    """Integrate-and-fire, binary spikes, streaming."""
-
-    def initial(self, current: Tensor) -> Tensor:
-        return self.v0 + torch.zeros_like(current)
-
-    def step(self, state: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
-        u = state + current
-        spike = fires(u, self.theta) * self.theta
-        return u - spike, spike
+from snnc.dialect import counts, register
+from snnc.neurons.base import IF, LAYER_SYNCHRONOUS, fires
 
 
 @register("T", "theta", "v0", "rho", "iterations", "guard", "eps")
@@ -97,6 +44,10 @@ class OffsetIF(IF):
     ) -> None:
         super().__init__(T, theta, v0)
         self.rho, self.iterations, self.guard, self.eps = rho, iterations, guard, eps
+
+    @property
+    def schedule(self) -> str:
+        return LAYER_SYNCHRONOUS
 
     @property
     def steps(self) -> int:
@@ -139,6 +90,16 @@ class OffsetIF(IF):
             count = count + spike
             v = u - spike * self.theta
         return count, fired, silent, v
+
+    def fault(self) -> str:
+        if fault := super().fault():
+            return fault
+        if not counts(self.rho) or self.rho > self.T:
+            return f"has rho = {self.rho!r}, outside 1..T = {self.T}"
+        if not counts(self.iterations) or not 0 < self.eps < math.inf:
+            shifts = f"iterations = {self.iterations!r} and eps = {self.eps!r}"
+            return f"has {shifts}; 1 or more, and a number above 0"
+        return ""
 
     def extra_repr(self) -> str:
         more = "" if self.guard else ", guard=False"

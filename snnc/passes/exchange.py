@@ -1,0 +1,33 @@
+"""What the passes that choose neurons share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, fx
+
+from snnc.graph import calls, replace
+from snnc.neurons import Neuron
+from snnc.temporal import Decode, Encode, Restart, Temporal, TemporalMax
+
+
+def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
+    """Puts `make(node, theta, v0)` in the place of every neuron; gives their number.
+
+    theta and v0 are those of a binary neuron, so the last pass that chooses decides, whatever was there before.
+    """
+    neurons = list(calls(graph, Neuron))
+    for node, neuron in neurons:
+        replace(graph, node, make(node, *neuron.binary()))
+    return len(neurons)
+
+
+def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
+    """Lets everything in time simulate `T` steps, of which readouts skip the first `tau`, a pass of its own."""
+    for node, module in calls(graph, Encode, Decode, Temporal):
+        kept = module.body if isinstance(module, Restart) else module
+        kept.T = T
+        if isinstance(kept, Decode):
+            kept.skip = tau
+        if isinstance(kept, TemporalMax):
+            replace(graph, node, Restart(T, kept, tau) if tau else kept)

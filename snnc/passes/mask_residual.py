@@ -1,0 +1,41 @@
+"""A first pass that finds the neurons that should be silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from snnc.graph import Stage
+from snnc.neurons import ResidualMaskIF
+from snnc.passes.exchange import exchange, set_time
+from snnc.pipeline import Context, Pass
+
+
+@dataclass(frozen=True)
+class MaskResidual(Pass):
+    """Makes every neuron a `ResidualMaskIF`, which a first pass may silence, on each sample (SRP).
+
+    The network streams `tau` steps, which are not read. A neuron whose residual potential is not above 0.001 theta is
+    then silent; all others start anew, and T steps are read.
+
+    No data, no parameters. What it costs: tau steps for every sample, and their spikes.
+
+    Options:
+        tau: steps of the first pass.
+    """
+
+    name = "mask-residual"
+    takes = (Stage.SPIKING,)
+    source = "SRP: Hao et al., AAAI 2023, rule of the released code"
+
+    tau: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("tau", self.tau >= 1, "1 or more")
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        T = self.tau + context.T
+        set_time(graph, T, self.tau)
+        return exchange(graph, lambda node, theta, v0: ResidualMaskIF(T, theta, v0, self.tau))

@@ -1,0 +1,65 @@
+"""Layers that run a few steps behind each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, fx
+
+from snnc.graph import Stage, calls, phases
+from snnc.neurons import IF, Neuron, WaitingIF
+from snnc.passes.exchange import exchange, set_time
+from snnc.pipeline import Context, Pass
+from snnc.temporal import Encode, Temporal
+
+
+@dataclass(frozen=True)
+class WaitForInput(Pass):
+    """Makes every neuron a `WaitingIF`, which has seen `wait` further steps of its input when it emits.
+
+    From streaming (wait = 0) to the counts of average spike generation (wait = T - 1), step by step. Neurons whose
+    current is constant in time, such as the first layer's, know their input already: they stay an `IF`.
+
+    No data. What it costs: latency, T and the sum of the waits on the longest path. A shorter path to a join is
+    delayed to match.
+
+    Options:
+        wait: steps that each layer waits, or "T" for the whole input. More than T - 1 is T - 1.
+    """
+
+    name = "wait-for-input"
+    takes = (Stage.SPIKING,)
+    source = "ours; with the whole input: Yan et al. (arXiv 2211.08410), average spike generation"
+
+    wait: int | Literal["T"] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("wait", self.wait == "T" or self.wait >= 0, "0 or more, or 'T'")
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        wait = context.T - 1 if self.wait == "T" else min(self.wait, context.T - 1)
+        known = steady(graph)
+
+        def make(node: fx.Node, theta: Tensor, v0: Tensor) -> Neuron:
+            if node in known or not wait:
+                return IF(context.T, theta, v0)
+            return WaitingIF(context.T, theta, v0, wait)
+
+        set_time(graph, context.T)
+        return exchange(graph, make)
+
+
+def steady(graph: fx.GraphModule) -> set[fx.Node]:
+    """Neurons whose current is the same at every step: nothing between them and `Encode` has a state."""
+    constant = {node for node, _ in calls(graph, Encode)}
+    found = set()
+    phase = phases(graph)
+    for node, module in calls(graph):
+        if phase[node] == "in" and constant.issuperset(node.all_input_nodes):
+            if isinstance(module, Neuron):
+                found.add(node)
+            elif not isinstance(module, Temporal):
+                constant.add(node)
+    return found
