@@ -85,7 +85,7 @@ class Meter:
         if node in self._units or self._bits == 1:
             return
         module = module_of(self.graph, node)
-        sources = [self._units.get(source) for source in node.all_input_nodes]
+        sources = [self._units.get(source) for source in node.args if isinstance(source, fx.Node)]
         known = [unit for unit in sources if unit is not None]
         self._units[node] = None
         if isinstance(module, Neuron):

@@ -16,7 +16,7 @@ from snnc.dialect import ClipQuant
 from snnc.graph import GraphBuilder, Stage, calls, replace
 from snnc.observe import watch
 from snnc.passes import CalibrateOffset, FoldBatchNorm, InsertNeurons
-from snnc.pipeline import Context, Pipeline
+from snnc.pipeline import Context, Pass, Pipeline
 
 Net = tuple[fx.GraphModule, tuple[int, ...]]
 
@@ -278,20 +278,31 @@ def folded(name: str) -> Net:
     return Pipeline((FoldBatchNorm(),)).run(graph, context).graph, shape
 
 
-def quantized(name: str, L: int = 4, shift: float = 0.5) -> Net:
-    """The net with dyadic clip bounds on its activations, in turn one for each channel and one for the layer."""
+def quantized(name: str, L: int = 4, shift: float = 0.5, units: int = 1) -> Net:
+    """The net with clip bounds on its activations, in turn one for each channel and one for the layer.
+
+    Each is a dyadic number times `units`, so that a graded neuron of as many units has a dyadic theta.
+    """
     graph, shape = folded(name)
     sizes: dict[fx.Node, torch.Size] = {}
     watch(graph, sample(shape, 1), lambda node, value: sizes.update({node: value.shape}))
     for index, (node, _) in enumerate(calls(graph, *dialect.ACTIVATIONS)):
         size = sizes[node]
         bound = torch.tensor([1.0, 2.0, 0.5, 4.0])[torch.arange(size[1]) % 4].reshape(-1, *[1] * (len(size) - 2))
-        replace(graph, node, ClipQuant(torch.tensor(2.0) if index % 2 else bound, L, shift))
+        replace(graph, node, ClipQuant((torch.tensor(2.0) if index % 2 else bound) * units, L, shift))
     return graph, shape
 
 
-def spiking(name: str, T: int = 4, L: int | None = None, shift: float = 0.5, cos: CalibrateOffset | None = None) -> Net:
-    """The net with neurons, and with offset calibration where `cos` says how."""
-    graph, shape = quantized(name, L or T, shift)
-    passes = (InsertNeurons(), *((cos,) if cos else ()))
+def spiking(
+    name: str,
+    T: int = 4,
+    L: int | None = None,
+    shift: float = 0.5,
+    cos: CalibrateOffset | None = None,
+    then: Pass | None = None,
+    units: int = 1,
+) -> Net:
+    """The net with neurons, and with offset calibration where `cos` says how, or the neurons that `then` chooses."""
+    graph, shape = quantized(name, L or T, shift, units)
+    passes = (InsertNeurons(), *(one for one in (cos, then) if one))
     return Pipeline(passes).run(graph, Context(T=T), Stage.QUANTIZED).graph, shape

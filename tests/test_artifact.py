@@ -31,9 +31,9 @@ from snnc.dialect import (
 from snnc.errors import LoadError
 from snnc.graph import Stage, calls
 from snnc.network import Network
-from snnc.neurons import IF, OffsetIF
+from snnc.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.passes import CalibrateOffset
-from snnc.temporal import Decode, Encode, GatedMax, RunningMax, StepMax
+from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepMax
 
 from .nets import NETS, folded, quantized, sample, spiking
 
@@ -86,12 +86,18 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     nn.LogSoftmax: (lambda: nn.LogSoftmax(1), (MAP,)),
     ClipQuant: (lambda: ClipQuant(theta.clone(), 5, 0.25), (MAP,)),
     Encode: (lambda: Encode(4), (MAP,)),
-    Decode: (lambda: Decode(4, 3), (MAP,)),
+    Decode: (lambda: Decode(4, 2, 1), (MAP,)),
     IF: (lambda: IF(4, theta.clone(), v0.clone()), (MAP,)),
+    SignedIF: (lambda: SignedIF(4, theta.clone(), v0.clone()), (MAP,)),
+    GradedIF: (lambda: GradedIF(4, theta.clone(), v0.clone(), 3), (MAP,)),
+    WaitingIF: (lambda: WaitingIF(4, theta.clone(), v0.clone(), 2), (MAP,)),
+    AverageIF: (lambda: AverageIF(4, theta.clone(), v0.clone()), (MAP,)),
+    ResidualMaskIF: (lambda: ResidualMaskIF(4, theta.clone(), v0.clone(), 3), (MAP,)),
     OffsetIF: (lambda: OffsetIF(4, theta.clone(), v0.clone(), 3, 2, False, 0.25), (MAP,)),
     RunningMax: (lambda: RunningMax(4, nn.MaxPool2d(3, 2, 1)), (MAP,)),
     GatedMax: (lambda: GatedMax(4, nn.MaxPool2d(2, 1)), (MAP,)),
     StepMax: (lambda: StepMax(4, nn.AdaptiveMaxPool2d(2)), (MAP,)),
+    Restart: (lambda: Restart(4, RunningMax(4, nn.MaxPool2d(3)), 3), (MAP,)),
 }
 
 
@@ -144,6 +150,16 @@ def test_precisions_come_back(kind, dtype):
     module = ONE[kind][0]().to(dtype)
     again = unpack(through_a_file(pack(module)))
     assert same(dict(again.state_dict()), dict(module.state_dict()))
+
+
+def test_files_from_before_an_argument_was_added():
+    """A readout that was written without `skip` skips nothing; one that lacks anything else is refused."""
+    packed = pack(Decode(4, 3))
+    del packed["config"]["skip"]
+    assert repr(unpack(through_a_file(packed))) == "Decode(T=4, read=3)"
+    del packed["config"]["read"]
+    with pytest.raises(ValueError, match="Decode takes"):
+        unpack(packed)
 
 
 def test_packing_is_not_sharing():

@@ -10,7 +10,7 @@ import snnc
 from snnc.backends import BACKENDS
 from snnc.errors import SnncError
 from snnc.network import Network
-from snnc.passes import CalibrateOffset
+from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons, WaitForInput
 
 from .nets import NETS, sample, spiking
 
@@ -53,6 +53,30 @@ def test_exported_programs_of_joins(name, tmp_path):
         x = sample(shape, 3)
         with torch.no_grad():
             assert torch.equal(loaded.readout(x), net.readout(x))
+        assert loaded.latency == net.latency
+
+
+MODELS = {
+    "signed": UseSignedNeurons(),
+    "graded": UseGradedNeurons(2),
+    "waiting": WaitForInput(2),
+    "average": AverageInput(),
+    "mask": MaskResidual(3),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("suffix", [".snn", ".pt2"])
+def test_every_model_is_written(model, suffix, tmp_path):
+    """With a max pool and a value that passes time by, in any batch, and with its latency."""
+    for name in ("maxpool", "skip"):
+        net, shape = network(name, T=4, then=MODELS[model], units=3)
+        loaded = snnc.load(snnc.save(net, tmp_path / f"net{suffix}"))
+        for batch in (1, 3):
+            x = sample(shape, batch)
+            with torch.no_grad():
+                assert torch.equal(loaded(x), net(x))
+                assert torch.equal(loaded.readout(x)[[0, 1, 3]], net.readout(x)[[0, 1, 3]])
         assert loaded.latency == net.latency
 
 

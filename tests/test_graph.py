@@ -27,8 +27,8 @@ from snnc.graph import (
     verify,
     view,
 )
-from snnc.neurons import IF, OffsetIF
-from snnc.temporal import Decode, Encode, RunningMax
+from snnc.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.temporal import Decode, Encode, Restart, RunningMax
 
 from .nets import NETS, folded, quantized, sample, spiking
 
@@ -330,6 +330,54 @@ def test_window_outside_of_the_run(rho):
 @pytest.mark.parametrize("option", [{"iterations": 0}, {"iterations": 1.5}, {"eps": 0.0}, {"eps": float("nan")}])
 def test_calibration_that_shifts_nothing(option):
     broken(spikes(OffsetIF(4, one, one, 2, **option)), Stage.SPIKING, "'m1' has iterations = ")
+
+
+@pytest.mark.parametrize(
+    ("neuron", "words"),
+    [
+        (lambda: GradedIF(4, one, one, 0), "has bits = 0, outside 1..16"),
+        (lambda: GradedIF(4, one, one, 17), "has bits = 17"),
+        (lambda: GradedIF(4, one, one, 2.0), "has bits = 2.0"),
+        (lambda: GradedIF(4, -one, one, 2), "'m1.theta' is not positive"),
+        (lambda: WaitingIF(4, one, one, 4), "has wait = 4, outside 0..T - 1 = 3"),
+        (lambda: WaitingIF(4, one, one, -1), "has wait = -1"),
+        (lambda: WaitingIF(4, one, one, True), "has wait = True"),
+        (lambda: ResidualMaskIF(4, one, one, 4), "has tau = 4, outside 1..T - 1 = 3"),
+        (lambda: ResidualMaskIF(4, one, one, 0), "has tau = 0"),
+        (lambda: Restart(4, nn.ReLU(), 2), "restarts what is no max pool"),
+        (lambda: SignedIF(4, one, torch.ones(2, 3)), "'m1.v0' has shape"),
+        (lambda: AverageIF(0, one, one), "has T = 0"),
+    ],
+)
+def test_parameters_out_of_range(neuron, words):
+    broken(spikes(neuron()), Stage.SPIKING, words)
+
+
+@pytest.mark.parametrize("skip", [-1, 3, 1.0, True, None])
+def test_skipping_outside_of_the_run(skip):
+    broken(graph_of(Encode(4), IF(4, one, one), Decode(4, 2, skip)), Stage.SPIKING, "'m2' skips")
+
+
+def test_passes_that_do_not_meet():
+    """What readouts skip is the first pass of everything with a state."""
+    mask = ResidualMaskIF(4, one, one, 2)
+    verify(graph_of(Encode(4), mask, Restart(4, RunningMax(4, nn.MaxPool1d(2)), 2), Decode(4, 2, 2)), Stage.SPIKING)
+    for module, decode in (
+        (mask, Decode(4, 2, 1)),
+        (mask, Decode(4, 4)),
+        (IF(4, one, one), Decode(4, 2, 2)),
+        (WaitingIF(4, one, one, 1), Decode(4, 2, 2)),
+    ):
+        broken(graph_of(Encode(4), copy.deepcopy(module), decode), Stage.SPIKING, "'m1' has a first pass of")
+    pool = RunningMax(4, nn.MaxPool1d(2))
+    broken(graph_of(Encode(4), copy.deepcopy(mask), pool, Decode(4, 2, 2)), Stage.SPIKING, "'m2' has a first pass of 0")
+
+
+def test_two_readouts_that_skip_differently():
+    build = GraphBuilder()
+    x = build.call("neuron", ResidualMaskIF(4, one, one, 2), build.call("encode", Encode(4), build.input()))
+    y, z = build.call("a", Decode(4, 1, 2), x), build.call("b", Decode(4, 1, 1), x)
+    broken(build.finish(build.call("join", Add(), y, z)), Stage.SPIKING, "'b' skips 1")
 
 
 def test_neuron_before_time():

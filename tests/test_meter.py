@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.dialect import WEIGHTED, Add, Concat
+from snnc.dialect import WEIGHTED, Add, Concat, Pad, Permute
 from snnc.graph import GraphBuilder, calls, module_of, phases
 from snnc.meter import Meter, fan_out
 from snnc.network import Network
-from snnc.neurons import IF, Neuron
+from snnc.neurons import IF, GradedIF, Neuron, SignedIF
 from snnc.observe import watch
-from snnc.passes import CalibrateOffset
+from snnc.passes import CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons
 from snnc.temporal import Decode, Encode, RunningMax
 
 from .nets import NETS, sample, spiking
@@ -134,17 +134,17 @@ def test_counts_against_brute_force(name, cos):
         assert 0 <= count <= meter.macs[layer] * 5 * (6 if cos else 4)
 
 
-def after(*modules: nn.Module, value: Tensor) -> Meter:
+def after(*modules: nn.Module, value: Tensor, neuron: Neuron | None = None) -> Meter:
     """Spikes `value` `[T * B, ...]`, decoded, through a chain of modules to the output."""
     b = GraphBuilder()
-    x = b.call("neuron", IF(2, torch.tensor(1.0), torch.tensor(0.0)), b.call("encode", Encode(2), b.input()))
+    neuron = neuron or IF(2, torch.tensor(1.0), torch.tensor(0.0))
+    x = b.call("neuron", neuron, b.call("encode", Encode(2), b.input()))
     x = b.call("decode", Decode(2, 2), x)
     for i, module in enumerate(modules):
         x = b.call(f"m{i}", module, *[x] * (2 if isinstance(module, Add | Concat) else 1))
     graph = b.finish(x)
     meter = Meter(graph)
-    neuron = next(node for node, _ in calls(graph, Neuron))
-    meter(neuron, value, 2)
+    meter(next(node for node, _ in calls(graph, Neuron)), value, 2)
     return meter
 
 
@@ -174,6 +174,57 @@ def test_a_readout_of_two_layers(chunk):
     Network(graph, {}, chunk).readout(sample(shape, 5), observe=meter)
     assert meter.operations["fc3"] == 4 * sum(meter.spikes.values())
     assert meter.macs == {"fc2": 64, "fc3": 64}
+
+
+def test_graded_and_negative_spikes_by_hand():
+    """5 is two binary spikes and 7 three; -1 is one."""
+    graded = GradedIF(2, torch.tensor([0.5, 1.0]), torch.tensor([0.0, 0.0]), 3)
+    spikes = torch.tensor([[2.5, 7.0], [0.0, 4.0]])
+    meter = after(nn.Linear(2, 3), value=spikes, neuron=graded)
+    assert (meter.spikes, meter.operations) == ({"neuron": 2 + 3 + 0 + 1}, {"m0": 6 * 3})
+    assert meter.rates() == {"neuron": 6 / 4}
+    signed = SignedIF(2, torch.tensor(0.5), torch.tensor(0.0))
+    meter = after(nn.Linear(2, 3), value=torch.tensor([[0.5, 0.0], [-0.5, 0.5]]), neuron=signed)
+    assert (meter.spikes, meter.operations) == ({"neuron": 3}, {"m0": 9})
+
+
+def test_graded_spikes_on_their_way():
+    """Routes keep what a spike is made of. A sum or a mean is one number, of as many bits as the neurons have."""
+    graded = GradedIF(2, torch.tensor(0.5), torch.tensor(0.0), 3)
+    spikes = torch.tensor([[[[2.5, 0.0], [0.0, 0.0]]], [[[3.5, 0.0], [0.5, 0.0]]]])  # 2 + 3 + 1 binary spikes
+    for modules, count in (
+        ((nn.Flatten(), nn.Linear(4, 3)), 6 * 3),
+        ((Concat(1), nn.Flatten(), nn.Linear(8, 3)), 12 * 3),
+        ((Pad((1, 1, 0, 0)), nn.Flatten(), nn.Linear(8, 3)), 6 * 3),
+        ((Permute((0, 1, 3, 2)), nn.Flatten(), nn.Linear(4, 3)), 6 * 3),
+        ((nn.AvgPool2d(2), nn.Flatten(), nn.Linear(1, 3)), 2 * 3 * 3),
+        ((Add(), nn.Flatten(), nn.Linear(4, 3)), 3 * 3 * 3),
+    ):
+        (found,) = after(*modules, value=spikes, neuron=copy.deepcopy(graded)).operations.values()
+        assert found == count, modules
+
+
+@pytest.mark.parametrize("name", ["conv", "residual", "maxpool", "dense", "routes", "early"])
+@pytest.mark.parametrize("then", [UseGradedNeurons(2), MaskResidual(3), UseSignedNeurons()], ids=lambda p: p.name)
+def test_models_against_brute_force(name, then):
+    """One bit counts as an ordinary spike; a layer that is fed by neurons counts the bits of k."""
+    graph, shape = spiking(name, 4, then=then, units=3)
+    x = sample(shape, 5)
+    meter = Meter(graph)
+    Network(graph, {}, chunk=5 * 7).readout(x, observe=meter)
+    values: dict[fx.Node, Tensor] = {}
+    with torch.no_grad():
+        watch(graph, x, lambda node, value: values.update({node: value}))
+    for node, neuron in calls(graph, Neuron):
+        k = (values[node] / neuron.theta).abs()
+        bits = (k % 2).sum() + (k // 2).sum()  # of 0, 1, 2 and 3
+        assert meter.spikes[node.name] == bits
+        for user in node.users:
+            if isinstance(layer := module_of(graph, user), WEIGHTED):
+                fan = brute_force(layer, tuple(values[node].shape[1:]))
+                assert meter.operations[user.name] == float(((k % 2 + k // 2) * fan).sum())
+    most = 2 if isinstance(then, UseGradedNeurons) else 1
+    assert 0 < max(meter.rates().values()) <= most
 
 
 def test_pooled_spikes_are_counted_as_they_arrive():

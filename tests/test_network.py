@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import snnc
+from snnc.cli.show import timing
 from snnc.errors import DataError, SnncError, VerifyError
-from snnc.graph import calls
+from snnc.graph import calls, replace
 from snnc.network import Network
-from snnc.neurons import Neuron
-from snnc.passes import CalibrateOffset
+from snnc.neurons import AverageIF, Neuron, SignedIF
+from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons, WaitForInput
+from snnc.runtime.runner import Runner
 
 from .nets import NETS, sample, spiking
 
@@ -101,6 +103,63 @@ def test_latency_tells_the_schedule():
     assert cos.latency.steps == cos.latency.depth * (12 + 6)
     with pytest.raises(SnncError, match="layer-synchronous"):
         list(cos.stream(sample(shape, 1)))
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        (UseSignedNeurons(), ("streaming", 4, 0, 4, "4 steps (streaming)")),
+        (UseGradedNeurons(), ("streaming", 4, 0, 4, "4 steps (streaming)")),
+        (MaskResidual(3), ("two-pass streaming", 4, 3, 7, "7 steps (two-pass streaming: 3 + 4)")),
+        (WaitForInput(0), ("streaming", 4, 0, 4, "4 steps (streaming)")),
+        # The first of the four layers knows its input.
+        (WaitForInput(2), ("pipelined", 4, 0, 10, "10 steps (pipelined: 4 layers wait 6 in all)")),
+        (WaitForInput("T"), ("pipelined", 4, 0, 13, "13 steps (pipelined: 4 layers wait 9 in all)")),
+        (AverageInput(), ("layer-synchronous", 4, 0, 16, "16 steps (layer-synchronous: 4 layers x 4)")),
+    ],
+)
+def test_latency_of_every_model(then, told):
+    net, shape = network("residual", T=4, then=then)
+    found = net.latency
+    assert (found.schedule, found.T, found.rho, found.steps, str(found)) == told
+    assert (found.depth, net.T) == (4, 4)
+    assert found.simulated == Runner(net.graph).T
+    assert net.readout(sample(shape, 3)).shape == (4, 3, 4)
+
+
+def test_one_layer_decides_the_schedule():
+    """Layers of every kind: the schedule is that of the one that needs most, and waits do not count in it."""
+    net, _ = network("residual", T=4, then=WaitForInput(1))
+    nodes = {node.name: node for node, _ in calls(net.graph, Neuron)}
+    theta, v0 = torch.tensor(1.0), torch.tensor(0.5)
+    replace(net.graph, nodes["relu1"], SignedIF(4, theta.clone(), v0.clone()))
+    assert str(net.latency) == "6 steps (pipelined: 4 layers wait 2 in all)"
+    replace(net.graph, nodes["relu3"], AverageIF(4, theta.clone(), v0.clone()))
+    assert str(net.latency) == "16 steps (layer-synchronous: 4 layers x 4)"
+
+
+def test_the_longest_wait_is_that_of_a_path():
+    """Two branches behind one layer, one of which waits: the other is delayed until the join."""
+    net, _ = network("shared", T=8, then=WaitForInput(3))
+    assert [type(neuron).__name__ for _, neuron in net.neurons()] == ["IF", "IF", "WaitingIF"]
+    assert net.latency.steps == 11
+    assert net.latency.depth == 2
+
+
+@pytest.mark.parametrize(
+    ("then", "sentence"),
+    [
+        (UseSignedNeurons(), "4 steps (streaming)"),
+        (
+            MaskResidual(3),
+            "7 steps (two-pass streaming: 3 + 4); T = 4 are read out, 3 before them decide which neurons stay silent",
+        ),
+        (WaitForInput(1), "7 steps (pipelined: 4 layers wait 3 in all); T = 4 are read out"),
+        (AverageInput(), "16 steps (layer-synchronous: 4 layers x 4); T = 4 are read out"),
+    ],
+)
+def test_timing_as_a_sentence(then, sentence):
+    assert timing(network("residual", T=4, then=then)[0].latency) == sentence
 
 
 @pytest.mark.parametrize(

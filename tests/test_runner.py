@@ -1,5 +1,6 @@
 """However time is cut into windows, the spikes are those of the folded graph. Dyadic nets: equal to the bit."""
 
+import functools
 import weakref
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 
 from snnc.errors import SnncError
 from snnc.graph import calls, module_of, phases
-from snnc.neurons import Neuron
+from snnc.neurons import Neuron, ResidualMaskIF
 from snnc.observe import watch
-from snnc.passes import CalibrateOffset
+from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons, WaitForInput
 from snnc.runtime.runner import Runner
 from snnc.temporal import Temporal
 
@@ -45,6 +46,55 @@ def test_every_window_gives_the_spikes_of_the_folded_graph(name):
     assert sum(int((s != 0).sum()) for s in neurons) > 0  # equality of silence would show nothing
 
 
+STREAMING = {"signed": UseSignedNeurons(), "graded": UseGradedNeurons(2), "mask": MaskResidual(3)}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("model", STREAMING)
+def test_every_streaming_model_streams(model, name):
+    """Spikes and readouts in any window, those of the folded graph; a first pass runs before what is read."""
+    graph, shape = spiking(name, T, then=STREAMING[model], units=3 if name != "trained" else 1)
+    x = sample(shape, 3)
+    exact = name not in ("trained", "bare") or model != "graded"  # bounds of its own, whose thirds are not dyadic
+    folded = {}
+    with torch.no_grad():
+        want = watch(graph, x, lambda node, value: folded.update({node.name: value}))
+        by_step = Runner(graph).run(x, anytime=True)
+        assert len(by_step) == T
+        for window in (1, 2, 5, 100):
+            output, seen = seen_by_runner(graph, x, window)
+            for node, _ in calls(graph, Neuron):
+                assert not exact or torch.equal(seen[node.name].flatten(0, 1), folded[node.name]), (node, window)
+            assert torch.equal(output, want) or not exact
+            again = Runner(graph).run(x, window, anytime=True)
+            assert torch.equal(again[[0, 1, 3, 7]], by_step[[0, 1, 3, 7]]) or not exact
+        assert torch.allclose(by_step[-1], want, atol=1e-5)
+    spikes = torch.cat([folded[node.name].flatten() for node, _ in calls(graph, Neuron)])
+    assert (spikes != 0).any()
+
+
+@pytest.mark.parametrize("name", ["residual", "maxpool", "conv1d", "pool-first"])
+def test_first_pass_leaves_the_spikes_of_the_second_or_none(name):
+    """Streamed with nobody silenced the two passes are alike, max pools and all; the first is that of plain neurons."""
+    plain, shape = spiking(name, 3)
+    graph, _ = spiking(name, 3, then=MaskResidual(3))
+    for _, neuron in calls(graph, ResidualMaskIF):
+        neuron.step = functools.partial(keep_all, neuron)
+    x = sample(shape, 3)
+    with torch.no_grad():
+        _, two = seen_by_runner(graph, x, 2)
+        _, one = seen_by_runner(plain, x, 2)
+    for node in one:
+        assert torch.equal(two[node][:3], one[node])
+        assert torch.equal(two[node][3:], one[node])
+
+
+def keep_all(neuron, state, current):
+    """A step of a `ResidualMaskIF` that silences nobody."""
+    (v, mask, clock), spike = ResidualMaskIF.step(neuron, state, current)
+    return (v, torch.ones_like(mask), clock), spike
+
+
 @pytest.mark.parametrize("name", [name for name in NETS if name != "trained"])  # its v0 depends on T
 def test_running_readouts_are_those_of_shorter_networks(name):
     long, shape = spiking(name, T, L=4)
@@ -65,6 +115,17 @@ def test_layer_synchronous_networks_do_not_stream():
         Runner(graph).run(sample(shape, 2), window=1)
     with torch.no_grad():
         assert torch.equal(Runner(graph).run(sample(shape, 2)), graph(sample(shape, 2)))
+
+
+@pytest.mark.parametrize(("then", "schedule"), [(AverageInput(), "layer-synchronous"), (WaitForInput(2), "pipelined")])
+def test_networks_that_look_ahead_do_not_stream(then, schedule):
+    graph, shape = spiking("residual", T, then=then)
+    x = sample(shape, 2)
+    with pytest.raises(SnncError, match=f"is {schedule}"):
+        Runner(graph).run(x, window=1)
+    with torch.no_grad():
+        assert torch.equal(Runner(graph).run(x), graph(x))
+        assert torch.equal(Runner(graph).run(x, anytime=True)[-1], graph(x))
 
 
 def test_longer_windows_than_are_read():

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from snnc.neurons import IF
-from snnc.temporal import MAXPOOL_LOWERINGS, Decode, Encode, GatedMax, RunningMax, StepMax, Temporal
+from snnc.neurons import IF, GradedIF, Neuron, ResidualMaskIF, SignedIF
+from snnc.temporal import MAXPOOL_LOWERINGS, Decode, Encode, GatedMax, Restart, RunningMax, StepMax, Temporal
 
 POOLS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "2d": (nn.MaxPool2d(2), (3, 6, 6)),
@@ -132,6 +132,23 @@ def test_decode_is_the_mean_over_the_steps_that_are_read(read):
     assert torch.equal(Decode(8, read)(x.flatten(0, 1)), x[:read].sum(0) / read)
 
 
+@pytest.mark.parametrize(("read", "skip"), [(1, 7), (3, 1), (2, 4)])
+def test_decode_skips(read, skip):
+    x = torch.randint(-8, 9, (8, 2, 3)) / 8
+    assert torch.equal(Decode(8, read, skip)(x.flatten(0, 1)), x[skip : skip + read].sum(0) / read)
+    running = Decode(8, read, skip).running(x.flatten(0, 1)).reshape(read, 2, 3)
+    assert torch.equal(running, torch.stack([x[skip : skip + t].sum(0) / t for t in range(1, read + 1)]))
+
+
+@pytest.mark.parametrize("body", MAXPOOL_LOWERINGS.values())
+def test_restarting_is_two_runs(body):
+    """The second pass knows nothing of the first."""
+    x = train((3, 6, 6), True)
+    out = Restart(T, body(T, nn.MaxPool2d(2)), 3)(x.flatten(0, 1))
+    runs = [body(len(part), nn.MaxPool2d(2))(part.flatten(0, 1)) for part in (x[:3], x[3:])]
+    assert torch.equal(out, torch.cat(runs))
+
+
 @pytest.mark.parametrize("read", [1, 3, 8])
 def test_running_decode_ends_where_decode_does(read):
     x = torch.randint(-8, 9, (8, 2, 3, 5)) / 8
@@ -144,14 +161,18 @@ def test_running_decode_ends_where_decode_does(read):
     "module",
     [
         IF(6, torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.5])),
+        SignedIF(6, torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.5])),
+        GradedIF(6, torch.tensor([0.5, 0.25]), torch.tensor([0.25, 0.5]), 2),
+        ResidualMaskIF(6, torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.5]), 2),
         *(kind(6, nn.MaxPool1d(2)) for kind in MAXPOOL_LOWERINGS.values()),
+        Restart(6, RunningMax(6, nn.MaxPool1d(2)), 2),
     ],
     ids=lambda module: type(module).__name__,
 )
 @pytest.mark.parametrize("cuts", [(1, 5), (3, 3), (1, 1, 1, 1, 1, 1), (4, 2)])
 def test_walk_carries_its_state(module, cuts):
     """Windows in a row give what the whole train gives, and the state alone says where it stands."""
-    x = torch.randint(-8, 9, (6, 4, 2)) / 8 if isinstance(module, IF) else torch.randint(-8, 9, (6, 4, 2, 6)) / 8
+    x = torch.randint(-8, 9, (6, 4, 2)) / 8 if isinstance(module, Neuron) else torch.randint(-8, 9, (6, 4, 2, 6)) / 8
     whole, state, start, parts = module(x.flatten(0, 1)), None, 0, []
     for width in cuts:
         state, out = module.walk(state, x[start : start + width].flatten(0, 1), width)

@@ -14,8 +14,8 @@ class AverageIF(IF):
     """Integrate-and-fire on the mean of the whole input: average spike generation (ASG), layer-synchronous.
 
     The mean current over all T steps drives an `IF` for T steps. So the count is N* = clip(floor((v0 + S) / theta),
-    0, T) whatever the order of the input, the spikes are spread evenly, and a network of such neurons is the ANN with
-    `ClipQuant` at L = T, exactly. Each layer waits for the whole output of the one before it.
+    0, T) whatever the order of the input, for 0 <= v0 <= theta; the spikes are spread evenly; and a network of such
+    neurons is the ANN with `ClipQuant` at L = T, exactly. Each layer waits for the whole output of the one before it.
 
     Source: Yan, Zhou, Wong (arXiv 2211.08410), section on average spike generation; threshold and v0 are `IF`'s.
     """

@@ -42,12 +42,13 @@ class GradedIF(Neuron):
 
     def step(self, state: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         u = state + current
-        height = torch.zeros_like(u)
-        # From the largest threshold down, as the hardware does. A quotient u / theta could round up to a whole number.
+        k = torch.zeros_like(u)
+        # From the largest threshold down, as hardware does, each a product and not a sum: a potential of exactly k
+        # thetas has k of them.
         for i in reversed(range(self.bits)):
-            step = self.theta * 2**i
-            height = height + fires(u, height + step) * step
-        return u - height, height
+            k = k + fires(u, (k + 2**i) * self.theta) * 2**i
+        spike = k * self.theta
+        return u - spike, spike
 
     def binary(self) -> tuple[Tensor, Tensor]:
         theta = self.theta * (2**self.bits - 1)

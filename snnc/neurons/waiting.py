@@ -42,10 +42,10 @@ class WaitingIF(IF):
         return self.wait
 
     def forward(self, current: Tensor) -> Tensor:
-        steps = current.reshape(self.T, -1, *current.shape[1:])
-        first = steps[: self.wait + 1].sum(0, keepdim=True)
-        late = torch.zeros_like(steps[: self.wait])
-        return self.walk(None, torch.cat([first, steps[self.wait + 1 :], late]).flatten(0, 1), self.T)[1]
+        steps = current.reshape(self.T, -1, *current.shape[1:]).unbind(0)
+        first = torch.stack(steps[: self.wait + 1]).sum(0)
+        nothing = torch.zeros_like(first)
+        return self.walk(None, torch.cat([first, *steps[self.wait + 1 :], *[nothing] * self.wait]), self.T)[1]
 
     def fault(self) -> str:
         if fault := super().fault():
