@@ -1,13 +1,15 @@
 """Integrate-and-fire neurons with reset by subtraction.
 
-One step of every neuron here, with potential `v`, input current `I`, threshold `theta`:
+One step of an `IF`, with potential `v`, input current `I`, threshold `theta`:
 
     u = v + I          charge
     s = u >= theta     fire; the comparison is `>=`, as in QCFS, COS and SRP
     v = u - s * theta  reset by subtraction (Han et al. 2020); v is bounded on neither side
     output = s * theta
 
-so that summed over T steps `theta * spikes + v(T) = v(0) + sum of currents`.
+so that summed over T steps `theta * spikes + v(T) = v(0) + sum of currents`. Every other model keeps this sum; they
+differ in which spikes there are (`signed`, `graded`), in when a layer fires (`waiting`, `average`), and in what it knows
+when it starts (`offset`, `residual_mask`).
 
 `theta` and `v0` are buffers in the unit of the activation that the neuron replaces, shape `[]` (one a layer)
 or `[C, 1, ...]` (one a channel).

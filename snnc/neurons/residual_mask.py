@@ -23,7 +23,7 @@ class ResidualMaskIF(IF):
 
     Both passes are in the one train of T steps, so the neuron streams; `Decode` skips the first `tau` steps.
 
-    Source: Hao et al., AAAI 2023, rule of the released code.
+    Source: Hao et al., AAAI 2023 (arXiv 2302.02091), rule of the released code.
 
     Attributes:
         T: steps of both passes.
