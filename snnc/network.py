@@ -63,7 +63,7 @@ class Network(nn.Module):
         graph: the spiking graph; `graph(x)` gives the same output, with all `T * B` rows in memory at once.
         info: how the network was made, as plain data: recipe, T, versions, pass records.
         chunk: rows (time steps x samples) in memory at once. Larger batches, and longer T, run in several rounds.
-            A layer-synchronous network holds at least one sample's T steps.
+            A layer-synchronous or pipelined network holds at least one sample's T steps.
     """
 
     def __init__(self, graph: fx.GraphModule, info: dict[str, Any], chunk: int = CHUNK) -> None:

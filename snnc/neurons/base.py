@@ -7,9 +7,9 @@ One step of an `IF`, with potential `v`, input current `I`, threshold `theta`:
     v = u - s * theta  reset by subtraction (Han et al. 2020); v is bounded on neither side
     output = s * theta
 
-so that summed over T steps `theta * spikes + v(T) = v(0) + sum of currents`. Every other model keeps this sum; they
-differ in which spikes there are (`signed`, `graded`), in when a layer fires (`waiting`, `average`), and in what it knows
-when it starts (`offset`, `residual_mask`).
+so that summed over T steps `theta * spikes + v(T) = v(0) + sum of currents`. The other models keep this sum, but for
+neurons that `residual_mask` silences. They differ in the spikes that there are (`signed`, `graded`), in when a layer
+fires (`waiting`, `average`), and in what it knows when it starts (`offset`, `residual_mask`).
 
 `theta` and `v0` are buffers in the unit of the activation that the neuron replaces, shape `[]` (one a layer)
 or `[C, 1, ...]` (one a channel).

@@ -13,7 +13,7 @@ MAX_BITS = 16  # float32 tells the multiples of theta apart up to 2^24, and curr
 
 @register("T", "theta", "v0", "bits")
 class GradedIF(Neuron):
-    """Integrate-and-fire with graded spikes of 0 .. 2^bits - 1 units of theta; streaming.
+    """Integrate-and-fire with graded spikes, 0 to 2^bits - 1 units of theta, streaming.
 
         u = v + I
         k = clip(floor(u / theta), 0, 2^bits - 1)
