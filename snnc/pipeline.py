@@ -50,7 +50,10 @@ class Context:
         moments: mean and standard deviation `[C]` of a node's output as batch normalisation knew them;
             filled by `fold-batchnorm`.
         units: activations whose bound `normalize-thresholds` moved into the weights, by node name.
-        ceilings: clip bound of an activation that had one of its own (6 for ReLU6), by node name.
+        ceilings: clip bound of every activation that became a `ClipQuant` (6 for ReLU6, infinity for ReLU), by node
+            name, in the unit of the thresholds.
+        reference: the network before conversion, node for node what the spiking graph was made from, in the unit of
+            its thresholds; left by `insert-neurons`, read by the calibration passes.
         notes: what the running pass wants its record to say.
     """
 
@@ -62,7 +65,8 @@ class Context:
     statistics: dict[str, Any] = field(default_factory=dict)
     moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     units: set[str] = field(default_factory=set)
-    ceilings: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, Tensor] = field(default_factory=dict)
+    reference: fx.GraphModule | None = None
     notes: list[str] = field(default_factory=list)
 
     def example(self, graph: fx.GraphModule) -> Tensor | None:
@@ -72,6 +76,10 @@ class Context:
         if self.input_shape:
             return torch.randn((4, *self.input_shape), generator=torch.Generator().manual_seed(self.seed))
         return guess_input(graph)
+
+    def times(self, steps: int | str) -> int:
+        """An option that counts steps: a number, "T" or "2T"."""
+        return {"T": self.T, "2T": 2 * self.T}[steps] if isinstance(steps, str) else steps
 
     def data(self, who: str) -> list[Tensor]:
         """The calibration batches.
@@ -266,6 +274,7 @@ class Pipeline:
         if stage is Stage.ANN:  # a new run: what an earlier one found out belongs to another graph
             for found in (context.statistics, context.moments, context.units, context.ceilings):
                 found.clear()
+            context.reference = None
         callbacks = tuple(callbacks)
         for callback in callbacks:
             callback(None, graph, stage, None)

@@ -20,8 +20,8 @@ UNSAFE = re.compile(r"weights_only\W+False")
 LAYERS = [
     {"errors", "version"},
     {"dialect", "temporal", "neurons"},
-    {"graph", "algebra", "statistics"},
-    {"capture", "files", "observe", "data", "artifact"},
+    {"graph", "algebra", "statistics", "regression"},
+    {"capture", "files", "observe", "data", "artifact", "calibration"},
     {"pipeline"},
     {"passes"},
     {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate"},

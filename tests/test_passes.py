@@ -73,6 +73,8 @@ def test_contract(one, net):
     results = []
     for _ in range(2):
         context = Context(T=4, calibration=[sample(shape, 6)])
+        if one.takes[0] is Stage.SPIKING:
+            context.reference = quantized(net)[0]
         results.append(Pipeline((one,)).run(graph, context, one.takes[0]))
     first, second = results
     assert same(graph, before)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from snnc.passes.average_input import AverageInput
+from snnc.passes.calibrate_bias import CalibrateBias
 from snnc.passes.calibrate_offset import CalibrateOffset
+from snnc.passes.calibrate_potential import CalibratePotential
+from snnc.passes.calibrate_weights import CalibrateWeights
 from snnc.passes.fold_batchnorm import FoldBatchNorm
 from snnc.passes.insert_neurons import InsertNeurons
 from snnc.passes.mask_residual import MaskResidual
@@ -31,13 +34,19 @@ PASSES: dict[str, type[Pass]] = {
         WaitForInput,
         AverageInput,
         MaskResidual,
+        CalibrateBias,
+        CalibratePotential,
+        CalibrateWeights,
     )
 }
 
 __all__ = [
     "PASSES",
     "AverageInput",
+    "CalibrateBias",
     "CalibrateOffset",
+    "CalibratePotential",
+    "CalibrateWeights",
     "FoldBatchNorm",
     "InsertNeurons",
     "MaskResidual",

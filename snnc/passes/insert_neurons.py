@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
 import networkx as nx
 from torch import fx
 
+from snnc.calibration import Rectify
 from snnc.dialect import MAX_POOLS, ClipQuant
 from snnc.errors import SnncError
 from snnc.graph import Stage, calls, insert, module_of, replace, view
@@ -44,6 +46,7 @@ class InsertNeurons(Pass):
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         neurons = []
+        context.reference = _unquantized(graph, context)
         for node, module in calls(graph, ClipQuant):
             theta = module.lam.clone()
             v0 = theta * (0.5 + (module.shift - 0.5) * context.T / module.L)
@@ -73,6 +76,15 @@ class InsertNeurons(Pass):
                 raise SnncError(f"'{node.name}' is adaptive, which 'gate' cannot lower.", "maxpool = 'running-max'")
             replace(graph, node, MAXPOOL_LOWERINGS[self.maxpool](context.T, module_of(graph, node)))
         return len(pools)
+
+
+def _unquantized(graph: fx.GraphModule, context: Context) -> fx.GraphModule:
+    """A copy with the activations that the network was trained with; bounds that it was trained with stay."""
+    reference = copy.deepcopy(graph)
+    for node, _ in calls(reference, ClipQuant):
+        if node.name in context.ceilings:
+            replace(reference, node, Rectify(context.ceilings[node.name]))
+    return reference
 
 
 def _through(graph: fx.GraphModule, source: fx.Node, users: list[fx.Node], module: Encode | Decode, name: str) -> None:

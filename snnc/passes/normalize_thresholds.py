@@ -36,6 +36,8 @@ class NormalizeThresholds(Pass):
             module.lam = torch.ones_like(lam)
             context.statistics.pop(node.name, None)  # they are in the unit that was
             context.units.add(node.name)
+            if node.name in context.ceilings:
+                context.ceilings[node.name] = context.ceilings[node.name] / lam
             sites += 1
         return sites
 

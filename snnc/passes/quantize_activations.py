@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +29,7 @@ class QuantizeActivations(Pass):
         bound: "data": one sweep over the calibration data; "moments": no data, normal approximation from what
             batch normalisation knew, propagated through the network; "trained": only bounds that the network
             brings, and an error where an activation has none.
-        levels: levels L above zero, or "T".
+        levels: levels L above zero, or "T", or "2T" (for offset-spike calibration with rho = 2T).
         bits: of a graded spike: L is that many levels times 2^bits - 1, since each step tells so many apart. Set it to
             the `bits` of `use-graded-neurons`; 1 is binary.
         least_levels: no fewer than this. With offset-spike calibration a neuron emits in max(T, rho) steps, so set
@@ -42,21 +43,20 @@ class QuantizeActivations(Pass):
     source = "QCFS: Bu et al., ICLR 2022 (arXiv 2303.04347), clip-floor-shift activation"
 
     bound: Literal["data", "moments", "trained"] = "data"
-    levels: int | Literal["T"] = "T"
+    levels: int | Literal["T", "2T"] = "T"
     bits: int = 1
     least_levels: int = 1
     shift: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("levels", self.levels == "T" or self.levels >= 1, "1 or more, or 'T'")
+        self.require("levels", isinstance(self.levels, str) or self.levels >= 1, "1 or more, or 'T', or '2T'")
         self.require("bits", 1 <= self.bits <= MAX_BITS, f"1..{MAX_BITS}")
         self.require("least_levels", self.least_levels >= 1, "1 or more")
         self.require("shift", 0 <= self.shift < 1, "0.5 to round, 0 to floor")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        levels = (context.T if self.levels == "T" else self.levels) * (2**self.bits - 1)
-        levels = max(levels, self.least_levels)
+        levels = max(context.times(self.levels) * (2**self.bits - 1), self.least_levels)
         sites = [node for node, _ in calls(graph, *ACTIVATIONS)]
         if not sites:
             return 0
@@ -84,8 +84,7 @@ class QuantizeActivations(Pass):
             statistics = context.statistics[node.name]
             lam = shaped(statistics.maximum("channel"), statistics.rank)
             replace(graph, node, ClipQuant(clipped(lam, module), levels, self.shift))
-            if isinstance(module, nn.Hardtanh):
-                context.ceilings[node.name] = float(module.max_val)
+            context.ceilings[node.name] = torch.tensor(getattr(module, "max_val", math.inf)).to(lam)
         return len(sites)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import fx
 
 from snnc.dialect import ClipQuant
@@ -60,7 +61,7 @@ class ScaleThresholds(Pass):
             else:
                 bound = statistics.mse(module.L, module.shift, self.per)
             lam = shaped(bound * self.factor, statistics.rank)
-            module.lam = lam.clamp_max(context.ceilings.get(node.name, float("inf")))
+            module.lam = torch.minimum(lam, context.ceilings[node.name])
         kept = sum(1 for _ in calls(graph, ClipQuant)) - len(sites)
         if kept:
             context.notes.append(f"{kept} trained bounds kept")

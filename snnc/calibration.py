@@ -1,0 +1,204 @@
+"""Sequential calibration: layer by layer, from the input to the output, against the network before conversion.
+
+The spiking graph and its reference (`Context.reference`: the same nodes, with the activations that the network was
+trained with) run side by side over the calibration data, one node at a time. What a layer receives already has the
+errors of the layers before it, corrected as far as they could be; so each layer can make up for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnc.dialect import WEIGHTED, Add, Affine, Sub
+from snnc.errors import DataError, SnncError
+from snnc.graph import calls, insert, module_of, phases
+from snnc.temporal import Decode, Encode
+
+ROWS = 8192  # samples x steps in one sweep, unless told otherwise: half a gigabyte a layer for CIFAR-sized networks
+
+
+class Rectify(torch.nn.Module):
+    """`clip(x, 0, ceiling)`, the ceiling infinite or in a shape that broadcasts. For references alone, never a file."""
+
+    def __init__(self, ceiling: Tensor) -> None:
+        super().__init__()
+        self.ceiling = ceiling
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.minimum(x.clamp_min(0), self.ceiling)
+
+
+@dataclass
+class Site:
+    """A node of the spiking graph at its turn in the sweep.
+
+    Attributes:
+        node: the node.
+        module: what it calls.
+        inputs: values of its inputs, `[T * N, ...]` within time, `[N, ...]` outside.
+        wanted: what the reference has at this node, `[N, ...]`.
+        sweep: the sweep, for values of other nodes that are known already.
+    """
+
+    node: fx.Node
+    module: Any
+    inputs: list[Tensor]
+    wanted: Tensor
+    sweep: Sweep
+
+
+class Sweep:
+    """One walk through a spiking graph and its reference, node by node.
+
+    Args:
+        graph: spiking; the visitor may change the module of the node that it is shown.
+        reference: the same nodes before neurons were put in.
+        x: calibration input `[N, ...]`.
+    """
+
+    def __init__(self, graph: fx.GraphModule, reference: fx.GraphModule, x: Tensor) -> None:
+        self.graph, self.reference, self.x = graph, reference, x
+        self.phase = phases(graph)
+        self.decode = next(module for _, module in calls(graph, Decode))
+        self.values: dict[fx.Node, Tensor] = {}
+        self.wanted: dict[str, Tensor] = {}
+
+    def rate(self, node: fx.Node) -> Tensor | None:
+        """Mean over time `[N, ...]` of a node's value, if it is known by now."""
+        return self.mean(node, self.values[node]) if node in self.values else None
+
+    def mean(self, node: fx.Node, value: Tensor) -> Tensor:
+        """Mean over the steps that are read out, of a value within time; any other value as it is."""
+        return self.decode(value) if self.phase[node] == "in" else value
+
+    @torch.no_grad()
+    def run(self, visit: Callable[[Site], Tensor | None], track: Callable[..., Iterator[Any]]) -> None:
+        """Shows every node to `visit`, in topological order. What `visit` gives is the node's value, if not None."""
+        twins = {node.name: node for node in self.reference.graph.nodes}
+        known: dict[fx.Node, Tensor] = {}
+        nodes = [node for node in self.graph.graph.nodes if node.op != "output"]
+        last = {source: node for node in self.graph.graph.nodes for source in node.all_input_nodes}
+        last_known = {source: node for node in self.reference.graph.nodes for source in node.all_input_nodes}
+        for node in track(nodes, "calibrating"):
+            twin = twins.get(node.name)
+            if node.op == "placeholder":
+                self.values[node] = self.wanted[node.name] = self.x
+                known[twins[node.name]] = self.x
+                continue
+            inputs = [self.values[source] for source in node.args]
+            if twin is not None:
+                sources = [known[source] for source in twin.args]
+                self.wanted[node.name] = known[twin] = module_of(self.reference, twin)(*sources)
+            module = module_of(self.graph, node)
+            value = None
+            if twin is not None:
+                value = visit(Site(node, module, inputs, known[twin], self))
+            self.values[node] = module(*inputs) if value is None else value
+            for source in node.all_input_nodes:
+                if last[source] is node:
+                    del self.values[source]
+            for source in twin.all_input_nodes if twin is not None else ():
+                if last_known[source] is twin:
+                    del known[source], self.wanted[source.name]
+
+
+def calibration_input(who: str, samples: int, context: Any) -> Tensor:
+    """Calibration input of a sweep: at most `samples`, fewer where T steps of them would not fit (`ROWS`).
+
+    Raises:
+        SnncError, DataError: there is none, or too little.
+    """
+    found = torch.cat(context.data(who))[: min(samples, max(2, ROWS // context.T))]
+    if len(found) < 2:
+        raise DataError(f"{who} needs two calibration samples or more.", "more data")
+    return found
+
+
+def reference_of(context: Any, who: str) -> fx.GraphModule:
+    """The network before conversion.
+
+    Raises:
+        SnncError: the run did not come by `insert-neurons`, which keeps it.
+    """
+    if context.reference is None:
+        raise SnncError(f"{who} compares with the network before conversion, and there is none.", "insert-neurons")
+    found: fx.GraphModule = context.reference
+    return found
+
+
+def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, rounds: int) -> Tensor:
+    """The best parameter `[C, 1, ...]` of `start`, `start - gain * error(start)`, and so on: `rounds` corrections.
+
+    A rate is a staircase, so a correction may overshoot; each channel keeps what gave the least error.
+
+    Args:
+        error: mean error of each channel, shape of `start`, for a parameter.
+        start: the parameter as it is.
+        gain: change of the parameter for one unit of error.
+        rounds: corrections that are tried.
+    """
+    best, now = start, start
+    least = left = error(start)
+    for _ in range(rounds):
+        now = now - gain * left
+        left = error(now)
+        better = left.abs() < least.abs()
+        best, least = torch.where(better, now, best), torch.where(better, left, least)
+    return best
+
+
+def shift_for(site: Site, rounds: int) -> tuple[Tensor, Tensor]:
+    """The constant current `[C, 1, ...]` that gives a neuron layer the mean activation wanted, and its output then."""
+    current = site.inputs[0]
+
+    def error(shift: Tensor) -> Tensor:
+        return channel_mean(site.sweep.mean(site.node, site.module(current + shift)) - site.wanted)
+
+    shift = settled(error, torch.zeros_like(channel_mean(site.wanted)), 1.0, rounds)
+    return shift, site.module(current + shift)
+
+
+def channel_mean(value: Tensor) -> Tensor:
+    """Mean over samples and positions of `[N, C, ...]`, shape `[C, 1, ...]` as a threshold has it."""
+    return value.double().mean([0, *range(2, value.dim())]).to(value).reshape(-1, *[1] * (value.dim() - 2))
+
+
+def add_current(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
+    """Adds a constant current `shift` `[C, 1, ...]` at the input of `node`, at every step.
+
+    It goes into the bias of a layer before, where nothing else reads that layer's output; through a sum into one of
+    its branches. Elsewhere it becomes an `Affine` in front of `node`.
+    """
+    source = node.all_input_nodes[0]
+    if layer := _biased(graph, source, shift):
+        sign = -1.0 if layer[1] else 1.0
+        module = layer[0]
+        bias = torch.zeros(len(module.weight)) if module.bias is None else module.bias
+        moved = bias.double() + sign * shift.flatten().double()
+        module.bias = torch.nn.Parameter(moved.to(module.weight), requires_grad=False)
+        return
+    affine = insert(graph, f"{node.name}_current", Affine(torch.ones_like(shift), shift.clone()), source)
+    node.replace_input_with(source, affine)
+
+
+def _biased(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> tuple[Any, bool] | None:
+    """A layer whose bias reaches `node`'s value as it is, and whether with a minus sign."""
+    if node.op != "call_module" or len(node.users) > 1:
+        return None
+    module = module_of(graph, node)
+    if isinstance(module, Encode):
+        return _biased(graph, node.all_input_nodes[0], shift)
+    if isinstance(module, Add | Sub):
+        for place, source in enumerate(node.all_input_nodes):
+            if found := _biased(graph, source, shift):
+                return found[0], found[1] ^ (place == 1 and isinstance(module, Sub))
+        return None
+    if isinstance(module, torch.nn.Linear):  # it counts along the last dimension, and so must the shift
+        return (module, False) if shift.dim() == 1 and module.out_features == shift.numel() else None
+    transposed = isinstance(module, torch.nn.modules.conv._ConvTransposeNd)
+    return (module, False) if isinstance(module, WEIGHTED) and not transposed else None

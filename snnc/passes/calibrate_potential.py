@@ -1,0 +1,64 @@
+"""Initial potentials against the mean error of every channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from snnc.calibration import Site, Sweep, calibration_input, channel_mean, reference_of, settled
+from snnc.graph import Stage
+from snnc.neurons import Neuron
+from snnc.pipeline import Context, Pass
+
+
+@dataclass(frozen=True)
+class CalibratePotential(Pass):
+    """Moves the initial potential of every channel until its mean rate is the mean activation before conversion.
+
+    Layer by layer, from the input to the output, each on the spikes that the corrected layers before it emit:
+
+        v0_c <- v0_c + T * mean over samples and positions of (a - phi)
+
+    A shift of a current acts at every step, one of the potential once, before the first. One value a channel; the
+    paper's has one for each neuron. No labels. What is found holds at this T alone.
+
+    Options:
+        rounds: simulations of each layer; every one corrects what the one before left.
+        samples: calibration samples at most.
+    """
+
+    name = "calibrate-potential"
+    takes = (Stage.SPIKING,)
+    source = "Li et al., ICML 2021 (arXiv 2106.06984), advanced calibration, here per channel"
+
+    rounds: int = 3
+    samples: int = 1024
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("rounds", self.rounds >= 1, "1 or more")
+        self.require("samples", self.samples >= 2, "2 or more")
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        x = calibration_input(f"Pass '{self.name}'", self.samples, context)
+        sites: list[fx.Node] = []
+
+        def visit(site: Site) -> Tensor | None:
+            neuron, current = site.module, site.inputs[0]
+            if not isinstance(neuron, Neuron):
+                return None
+
+            def error(v0: Tensor) -> Tensor:
+                neuron.v0 = v0
+                return channel_mean(site.sweep.mean(site.node, neuron(current)) - site.wanted)
+
+            start = neuron.v0 + torch.zeros_like(channel_mean(site.wanted))
+            neuron.v0 = settled(error, start, context.T, self.rounds)
+            sites.append(site.node)
+            return None
+
+        Sweep(graph, reference_of(context, f"Pass '{self.name}'"), x).run(visit, context.track)
+        context.notes.append(f"on {len(x)} samples")
+        return len(sites)

@@ -1,0 +1,95 @@
+"""Weights by least squares against the error that reaches a layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from snnc.calibration import Site, Sweep, add_current, calibration_input, reference_of, shift_for
+from snnc.dialect import WEIGHTED, Add
+from snnc.graph import Stage, module_of
+from snnc.neurons import Neuron
+from snnc.pipeline import Context, Pass
+from snnc.regression import refit
+
+
+@dataclass(frozen=True)
+class CalibrateWeights(Pass):
+    """Refits every layer, so that on the spikes that reach it, it gives the currents of the network before conversion.
+
+    Layer by layer, from the input to the output, each on the spikes that the corrected layers before it emit, with
+    x the mean of its input over time and z what the layer gave before conversion:
+
+        W, b <- argmin  mean |W x + b - z|^2  +  strength |W - W_before|^2
+
+    in closed form. Where the layer is a branch of a sum, z also makes up for the error of the branches that are
+    known by then. Then the bias of each channel, as `calibrate-bias`. No labels, no gradients. What is found
+    holds at this T alone.
+
+    Layers before the first spike see what they always saw, and stay. So do 3d, transposed and non-zero-padded
+    convolutions, which are not covered.
+
+    Options:
+        ridge: pull to the old weights, relative to the variance of an input.
+        rounds: simulations of each layer for its bias.
+        samples: calibration samples at most.
+        positions: equations for each layer, drawn over samples and positions.
+    """
+
+    name = "calibrate-weights"
+    takes = (Stage.SPIKING,)
+    source = "ours: layer-wise least squares; the sequential order of Li et al., ICML 2021 (arXiv 2106.06984)"
+
+    ridge: float = 0.03
+    rounds: int = 3
+    samples: int = 1024
+    positions: int = 60000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("ridge", 0 <= self.ridge < math.inf, "0 or more")
+        self.require("rounds", self.rounds >= 1, "1 or more")
+        self.require("samples", self.samples >= 2, "2 or more")
+        self.require("positions", self.positions >= 2, "2 or more")
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        x = calibration_input(f"Pass '{self.name}'", self.samples, context)
+        generator = torch.Generator().manual_seed(context.seed)
+        shifts: dict[fx.Node, Tensor] = {}
+        left: list[str] = []
+        moved = 0
+
+        def visit(site: Site) -> Tensor | None:
+            nonlocal moved
+            if isinstance(site.module, Neuron):
+                shifts[site.node], value = shift_for(site, self.rounds)
+                return value
+            if isinstance(site.module, WEIGHTED) and site.sweep.phase[site.node] != "before":
+                seen = site.sweep.mean(site.node, site.inputs[0])
+                done = refit(site.module, seen, goal(graph, site), self.ridge, self.positions, generator)
+                moved += done
+                left.extend([] if done else [site.node.name])
+            return None
+
+        Sweep(graph, reference_of(context, f"Pass '{self.name}'"), x).run(visit, context.track)
+        for node, shift in shifts.items():
+            add_current(graph, node, shift)
+        context.notes.append(f"on {len(x)} samples")
+        if left:
+            context.notes.append(f"weights of {len(left)} layers left as they are (the first: '{left[0]}')")
+        return moved
+
+
+def goal(graph: fx.GraphModule, site: Site) -> Tensor:
+    """What a layer should give: its value before conversion, and the error of the other branches of its sum."""
+    users = list(site.node.users)
+    if len(users) == 1 and users[0].op == "call_module" and isinstance(module_of(graph, users[0]), Add):
+        for other in users[0].all_input_nodes:
+            rate = None if other is site.node else site.sweep.rate(other)
+            wanted = site.sweep.wanted.get(other.name)
+            if rate is not None and wanted is not None and rate.shape == site.wanted.shape:
+                return site.wanted + wanted - rate
+    return site.wanted

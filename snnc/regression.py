@@ -1,0 +1,80 @@
+"""Least squares for the weights of one layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def refit(layer: Any, x: Tensor, wanted: Tensor, ridge: float, positions: int, generator: torch.Generator) -> bool:
+    """Moves weights and bias of a layer to those of least squares, `layer(x)` to `wanted`. In place.
+
+    Minimises `mean |W x + b - wanted|^2 + strength |W - W0|^2`, with W0 the weights that it had and `strength` the
+    mean variance of an input times `ridge + inputs / rows`: few data move little.
+
+    Args:
+        layer: convolution (1d, 2d; grouped too) or linear layer.
+        x: its input `[N, C, ...]`.
+        wanted: `[N, outputs, ...]`.
+        ridge: strength of the pull to the old weights, relative to the variance of an input.
+        positions: rows of the regression that are drawn, over all samples.
+        generator: of the draw.
+
+    Returns:
+        False where the kind of layer is not covered, and nothing was done.
+    """
+    rows = _rows(layer, x, wanted, positions, generator)
+    if rows is None:
+        return False
+    X, Y = rows  # [R, groups, inputs], [R, groups, outputs]
+    weight = layer.weight.double().reshape(X.shape[1], Y.shape[2], X.shape[2])
+    mean_x, mean_y = X.mean(0), Y.mean(0)
+    X, Y = X - mean_x, Y - mean_y
+    gram = torch.einsum("rgi,rgj->gij", X, X).double() / len(X)
+    cross = torch.einsum("rgi,rgo->gio", X, Y).double() / len(X)
+    variance = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+    strength = variance * (ridge + X.shape[2] / len(X))
+    missing = cross - gram @ weight.transpose(1, 2)
+    # A group that never varies tells nothing: an identity instead of zeros leaves its weights alone.
+    pull = torch.where(strength > 0, strength, torch.ones_like(strength))
+    change = torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
+    weight = weight + change.transpose(1, 2)
+    bias = mean_y.double() - (weight @ mean_x.double()[:, :, None])[:, :, 0]
+    if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+        return False
+    layer.weight = torch.nn.Parameter(weight.reshape(layer.weight.shape).to(layer.weight), requires_grad=False)
+    layer.bias = torch.nn.Parameter(bias.flatten().to(layer.weight), requires_grad=False)
+    return True
+
+
+def _rows(
+    layer: Any, x: Tensor, wanted: Tensor, positions: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
+    """The regression's rows `[R, groups, inputs]` and `[R, groups, outputs]`."""
+    if isinstance(layer, torch.nn.Linear):
+        return x.reshape(-1, 1, x.shape[-1]), wanted.reshape(-1, 1, wanted.shape[-1])
+    if not isinstance(layer, torch.nn.Conv1d | torch.nn.Conv2d) or layer.padding_mode != "zeros":
+        return None
+    if layer.padding == "same":
+        return None
+    two = [tuple(getattr(layer, name)) for name in ("kernel_size", "dilation", "padding", "stride")]
+    if layer.padding == "valid":
+        two[2] = (0,) * len(two[0])
+    if isinstance(layer, torch.nn.Conv1d):
+        x, wanted = x[:, :, None], wanted[:, :, None]
+        two = [(rest, *pair) for rest, pair in zip((1, 1, 0, 1), two, strict=True)]
+    sites = math.prod(wanted.shape[2:])
+    each = max(1, min(sites, positions // len(x)))
+    rows, targets = [], []
+    for part, goal in zip(x.split(64), wanted.split(64), strict=True):
+        at = torch.rand(len(part), sites, generator=generator).argsort(1)[:, None, :each].to(part.device)
+        patches = torch.nn.functional.unfold(part, *two)
+        rows.append(patches.gather(2, at.expand(-1, patches.shape[1], -1)).transpose(1, 2).flatten(0, 1))
+        flat = goal.flatten(2)
+        targets.append(flat.gather(2, at.expand(-1, flat.shape[1], -1)).transpose(1, 2).flatten(0, 1))
+    groups = layer.groups
+    X, Y = torch.cat(rows), torch.cat(targets)
+    return X.reshape(len(X), groups, -1), Y.reshape(len(Y), groups, -1)
