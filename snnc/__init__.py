@@ -10,6 +10,7 @@ from snnc.api import compile, load, save
 from snnc.capture import capture
 from snnc.errors import SnncError
 from snnc.evaluate import evaluate
+from snnc.explain import explain
 from snnc.graph import Stage, verify
 from snnc.network import Network
 from snnc.passes import PASSES
@@ -30,6 +31,7 @@ __all__ = [
     "capture",
     "compile",
     "evaluate",
+    "explain",
     "load",
     "recipe",
     "save",

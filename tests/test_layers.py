@@ -24,7 +24,7 @@ LAYERS = [
     {"capture", "files", "observe", "data", "artifact", "calibration"},
     {"pipeline"},
     {"passes"},
-    {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate"},
+    {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate", "explain"},
     {"api"},
     {"cli"},
     {"__init__", "__main__"},

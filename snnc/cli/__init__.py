@@ -6,5 +6,8 @@ sense; 130 interrupted.
 """
 
 from snnc.cli.commands import main
+from snnc.cli.explain import explain_
+
+main.add_command(explain_)
 
 __all__ = ["main"]

@@ -45,11 +45,16 @@ def labelled_batches(loader: Any, device: torch.device | str | None = None) -> I
     Raises:
         DataError: also when labels are missing, are not class numbers from 0, or are too few or too many.
     """
-    for index, (x, y) in enumerate(_pairs(loader)):
-        if y is None:
+    for index, (x, labels) in enumerate(maybe_labelled_batches(loader)):
+        if labels is None:
             raise DataError(f"Batch {index} has no labels.", "batches of the form (inputs, labels)")
-        labels = torch.from_numpy(class_numbers(_as_array(y), len(x), f"batch {index}"))
         yield (x, labels) if device is None else (x.to(device), labels.to(device))
+
+
+def maybe_labelled_batches(loader: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """As `labelled_batches`, with None for the labels of a batch that has none."""
+    for index, (x, y) in enumerate(_pairs(loader)):
+        yield x, None if y is None else torch.from_numpy(class_numbers(_as_array(y), len(x), f"batch {index}"))
 
 
 def _pairs(loader: Any) -> Iterator[tuple[Tensor, Any]]:

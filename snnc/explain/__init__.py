@@ -1,0 +1,10 @@
+"""Where the error of a spiking network comes from: layer by layer, by cause, and what it does to the output.
+
+`terms` splits the error of one layer and adds up over samples, `sides` holds the two networks beside each other, `run`
+takes both over the data, and `report` is what comes out.
+"""
+
+from snnc.explain.report import Cause, Explanation, LayerError, Term
+from snnc.explain.run import explain
+
+__all__ = ["Cause", "Explanation", "LayerError", "Term", "explain"]

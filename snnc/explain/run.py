@@ -1,0 +1,205 @@
+"""Running a spiking network and its ANN side by side, and adding up what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.capture import capture
+from snnc.data import maybe_labelled_batches
+from snnc.errors import DataError, SnncError
+from snnc.explain.report import Cause, Explanation, LayerError, advice, parts, percent, summary
+from snnc.explain.sides import Perturbed, matched, observed, other
+from snnc.explain.terms import OWN, Tally, split
+from snnc.graph import view
+from snnc.network import Network
+from snnc.neurons import Neuron, OffsetIF
+from snnc.pipeline import no_progress
+from snnc.portable import Portable
+from snnc.runtime.runner import Runner
+
+ROWS_PER_SAMPLE = 8  # at least: beside its time steps each sample holds sums, and all values of the ANN
+SAME = 1e-3  # of the activation: what folding and rounding may change in a current that no neuron has touched
+
+
+@torch.no_grad()
+def explain(
+    network: Network | Portable,
+    ann: nn.Module | torch.export.ExportedProgram,
+    data: Any,
+    track: Callable[..., Iterator[Any]] = no_progress,
+) -> Explanation:
+    """Splits the error of every neuron layer against the ANN into its causes, and follows each to the output.
+
+    Args:
+        network: a compiled network.
+        ann: the network that it was compiled from.
+        data: samples as in training, with labels or without: whatever calibration takes.
+        track: wraps an iterable to show progress.
+
+    Raises:
+        SnncError: the network cannot be looked into, or was not compiled from this ANN.
+        Unsupported: the ANN cannot be captured.
+        DataError: no samples, or samples that do not fit.
+    """
+    if not isinstance(network, Network):
+        raise SnncError("An exported program cannot be looked into.", "the graph file (.snn) of the same network")
+    shape = network.info.get("input_shape")
+    graph = capture(ann, tuple(shape) if shape else None).to(next(network.graph.buffers()).dtype)
+    sums = _Sums(network, graph, matched(network, graph))
+    for x, y in track(maybe_labelled_batches(data), "explaining"):
+        parts_of_x = x.split(sums.rows)
+        labels = [None] * len(parts_of_x) if y is None else y.split(sums.rows)
+        for part, label in zip(parts_of_x, labels, strict=True):
+            sums.add(part, label)
+    return sums.report()
+
+
+@dataclass
+class _Effect:
+    """What an error that is put into the ANN does to its output: product with the output's error, and classes kept."""
+
+    product: float = 0.0
+    same: int = 0
+
+
+@dataclass
+class _Sums:
+    """Everything that is summed over samples. `sites`: the activation of each neuron layer, by name."""
+
+    network: Network
+    graph: fx.GraphModule
+    sites: dict[str, fx.Node]
+    samples: int = 0
+    labelled: int = 0
+    right: int = 0
+    ann_right: int = 0
+    same: int = 0
+    square: float = 0.0
+    size: float = 0.0
+    classes: bool = True
+    causes: dict[str, _Effect] = field(default_factory=lambda: {cause: _Effect() for cause in OWN})
+
+    def __post_init__(self) -> None:
+        self.neurons: dict[str, Neuron] = dict(self.network.neurons())
+        self.tallies = {name: Tally() for name in self.sites}
+        self.alone = {name: _Effect() for name in self.sites}
+        self.waits = any(isinstance(neuron, OffsetIF) for neuron in self.neurons.values())
+        net = view(self.graph)
+        self.after = {name: nx.descendants(net, site) | {site} for name, site in self.sites.items()}
+        self.rows = max(1, self.network.chunk // max(Runner(self.network.graph).T, ROWS_PER_SAMPLE))
+
+    def add(self, x: Tensor, y: Tensor | None) -> None:
+        """Adds at most `rows` samples: every layer's sums, and all values of the ANN, are held for them."""
+        snn, seen = observed(self.network, x)
+        plain = Perturbed(self.graph, {})
+        try:
+            ann = plain.run(x.to(snn))
+        except (RuntimeError, ValueError, IndexError) as reason:
+            raise other(f"a batch of shape {tuple(x.shape)} does not go through it") from reason
+        if ann.shape != snn.shape:
+            raise other(f"its output has shape {tuple(ann.shape[1:])}, not {tuple(snn.shape[1:])}")
+        error = snn.double() - ann.double()
+        found = {}
+        for name, site in self.sites.items():
+            a, layer = plain.env[site], seen[name]
+            if layer.output is None or layer.current is None or layer.spikes is None or a.shape != layer.output.shape:
+                raise other(f"'{name}' has another shape there, {tuple(a.shape[1:])}")
+            activation = self.graph.get_submodule(str(site.target))
+            one = split(self.neurons[name], activation, layer.current, layer.output, a, self.network.T)
+            self.tallies[name].add(one, layer.spikes, a)
+            found[site] = one.terms
+            before = {node: value for node, value in plain.env.items() if node not in self.after[name]}
+            changed = Perturbed(self.graph, {site: one.own}).run(initial_env=before)
+            self._follow(self.alone[name], changed, ann, error)
+        for cause, effect in self.causes.items():
+            errors = {site: terms[cause] for site, terms in found.items()}
+            self._follow(effect, Perturbed(self.graph, errors).run(x.to(snn)), ann, error)
+        self._score(snn, ann, y)
+        self.square += float(error.square().sum())
+        self.size += float(ann.double().square().sum())
+
+    def _follow(self, effect: _Effect, changed: Tensor, ann: Tensor, error: Tensor) -> None:
+        effect.product += float(((changed.double() - ann.double()) * error).sum())
+        if ann.dim() == 2:
+            effect.same += int((changed.argmax(1) == ann.argmax(1)).sum())
+
+    def _score(self, snn: Tensor, ann: Tensor, y: Tensor | None) -> None:
+        self.samples += len(ann)
+        self.classes = ann.dim() == 2
+        if not self.classes:
+            return
+        self.same += int((snn.argmax(1) == ann.argmax(1)).sum())
+        if y is not None:
+            if int(y.max()) >= ann.shape[1]:
+                raise DataError(
+                    f"A label is {int(y.max())}, and the network has {ann.shape[1]} classes.",
+                    "labels from 0 to classes - 1",
+                )
+            self.labelled += len(y)
+            self.right += int((snn.argmax(1) == y).sum())
+            self.ann_right += int((ann.argmax(1) == y).sum())
+
+    def report(self) -> Explanation:
+        """All sums as figures and sentences."""
+        share = {name: percent(effect.product, self.square) for name, effect in self.alone.items()}
+        layers = [self._layer(name, share) for name in self.sites]
+        agreement, scored = self._kept(self.same), self.classes and self.labelled == self.samples
+        causes = {
+            name: Cause(percent(effect.product, self.square), self._kept(effect.same))
+            for name, effect in self.causes.items()
+        }
+        return Explanation(
+            samples=self.samples,
+            T=self.network.T,
+            ann_accuracy=percent(self.ann_right, self.samples) if scored else None,
+            accuracy=percent(self.right, self.samples) if scored else None,
+            agreement=agreement,
+            logit_error=percent(self.square**0.5, self.size**0.5),
+            causes=causes,
+            layers=layers,
+            summary=summary(layers, causes, self.waits, self.square),
+            notes=self._notes(layers, share),
+        )
+
+    def _kept(self, same: int) -> float | None:
+        return percent(same, self.samples) if self.classes else None
+
+    def _layer(self, name: str, share: dict[str, float]) -> LayerError:
+        neuron, site = self.neurons[name], self.sites[name]
+        known = parts(self.tallies[name], self.network.T)
+        earlier = [n for n, s in self.sites.items() if s is not site and site in self.after[n]]
+        inherits = earlier and known["terms"]["inherited"].rms > known["own"].rms
+        return LayerError(
+            name=name,
+            neuron=type(neuron).__name__,
+            logit_share=share[name],
+            agreement=self._kept(self.alone[name].same),
+            source=max(earlier, key=lambda n: share[n]) if inherits else None,
+            change=advice(known["cause"], isinstance(neuron, OffsetIF)),
+            **known,
+        )
+
+    def _notes(self, layers: list[LayerError], share: dict[str, float]) -> list[str]:
+        later = {name for name, site in self.sites.items() for n in share if n != name and site in self.after[n]}
+        notes = [
+            f"No neuron lies before '{layer.name}', and yet its current differs from the ANN's: a pass has changed "
+            "weights before it, or this is another network."
+            for layer in layers
+            if layer.name not in later and layer.terms["inherited"].rms > SAME * layer.activation
+        ]
+        if self.waits:
+            notes.append(
+                "Initial potentials are calibrated on each sample. An even current is judged from the nominal v0, so "
+                "spikes that a calibration adds or takes beyond that count as unevenness."
+            )
+        notes.append(
+            f"Put into the ANN one at a time, the layers' own errors explain {sum(share.values()):.0f} % of the "
+            "output's square error; what lacks or exceeds 100 is what they do together."
+        )
+        return notes

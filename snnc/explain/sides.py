@@ -1,0 +1,97 @@
+"""The two networks beside each other: what the neurons saw and did, and the ANN with errors put into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnc.dialect import ACTIVATIONS, ClipQuant
+from snnc.errors import SnncError
+from snnc.graph import calls
+from snnc.network import Network
+from snnc.neurons import Neuron
+
+
+class Perturbed(fx.Interpreter):
+    """Runs a graph with an error added to the values of some nodes, and keeps every value in `env`."""
+
+    def __init__(self, graph: fx.GraphModule, errors: dict[fx.Node, Tensor]) -> None:
+        super().__init__(graph, garbage_collect_values=False)
+        self.errors = errors
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        return value + self.errors[n].to(value) if n in self.errors else value
+
+
+@dataclass
+class Seen:
+    """One neuron layer over the steps that are read out, `[B, ...]` each, float64.
+
+    Attributes:
+        current: sum of the currents.
+        output: sum of the outputs.
+        spikes: number of the outputs that are not zero.
+    """
+
+    current: Tensor | None = None
+    output: Tensor | None = None
+    spikes: Tensor | None = None
+
+
+def observed(network: Network, x: Tensor) -> tuple[Tensor, dict[str, Seen]]:
+    """Runs a spiking network on few enough samples for one round; gives its output and what each layer saw and did."""
+    seen = {name: Seen() for name, _ in network.neurons()}
+    feeds: dict[fx.Node, list[str]] = {}
+    for node, _ in calls(network.graph, Neuron):
+        feeds.setdefault(node.all_input_nodes[0], []).append(node.name)
+    past: dict[fx.Node, int] = {}
+    read = network.T
+
+    def see(node: fx.Node, value: Tensor, steps: int) -> None:
+        fed, own = feeds.get(node, []), seen.get(node.name)
+        if not fed and own is None:
+            return
+        left = max(0, read - past.get(node, 0))  # calibration may simulate more steps than are read out
+        past[node] = past.get(node, 0) + steps
+        by_step = value.reshape(steps, -1, *value.shape[1:])[:left]
+        total = by_step.sum(0, dtype=torch.float64)
+        for name in fed:
+            seen[name].current = _plus(seen[name].current, total)
+        if own is not None:
+            own.output = _plus(own.output, total)
+            own.spikes = _plus(own.spikes, (by_step != 0).sum(0, dtype=torch.float64))
+
+    return network.readout(x, observe=see)[-1], seen
+
+
+def _plus(before: Tensor | None, more: Tensor) -> Tensor:
+    return more if before is None else before + more
+
+
+def matched(network: Network, graph: fx.GraphModule) -> dict[str, fx.Node]:
+    """The activation of the ANN that each neuron layer stands for: the one of its name.
+
+    Raises:
+        SnncError: the graph is that of another network.
+    """
+    if any(record.get("name") == "normalize-thresholds" for record in network.info.get("records", [])):
+        raise SnncError(
+            "The thresholds are in the weights, so spikes and activations have different units.",
+            "the network compiled without normalize-thresholds: it is the same function",
+        )
+    sites = {node.name: node for node, _ in calls(graph, *ACTIVATIONS, ClipQuant)}
+    neurons = [name for name, _ in network.neurons()]
+    if extra := [name for name in neurons if name not in sites]:
+        raise other(f"it has no activation '{extra[0]}'")
+    if missing := [name for name in sites if name not in neurons]:
+        raise other(f"its activation '{missing[0]}' has no neurons in the spiking network")
+    return {name: sites[name] for name in neurons}
+
+
+def other(why: str) -> SnncError:
+    """The error for an ANN that does not belong to the spiking network."""
+    return SnncError(f"This ANN is not the one that was compiled: {why}.", "the model that 'snnc compile' was given")
