@@ -16,6 +16,7 @@ from snnc.network import Network
 from snnc.passes import PASSES
 from snnc.pipeline import Context, Pass, Pipeline, Record
 from snnc.recipes import recipe
+from snnc.search import search
 from snnc.version import __version__
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "load",
     "recipe",
     "save",
+    "search",
     "verify",
 ]

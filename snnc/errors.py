@@ -7,7 +7,8 @@
     ├── Unsupported      a network that holds something snnc cannot convert; carries every blocker
     ├── VerifyError      a graph that breaks a rule of its stage
     ├── RecipeError      a recipe, a pass or an option that does not exist or does not fit
-    └── PassFailed       a pass broke; carries its name and the records of the passes before it
+    ├── PassFailed       a pass broke; carries its name and the records of the passes before it
+    └── OutOfReach       no network of a search stays within the bound; carries what was searched
 
 A message is one sentence that says what was wrong and where; `hint` says what to try.
 """
@@ -98,3 +99,11 @@ class PassFailed(SnncError):
         super().__init__(f"Pass '{name}' failed: {text}", hint)
         self.name = name
         self.records = records
+
+
+class OutOfReach(SnncError):
+    """No network of a search stays within the bound. `searched` holds what was tried, as plain data."""
+
+    def __init__(self, message: str, hint: str, searched: dict[str, Any]) -> None:
+        super().__init__(message, hint)
+        self.searched = searched

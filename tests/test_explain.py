@@ -12,7 +12,7 @@ import snnc
 from snnc.cli import main
 from snnc.dialect import ClipQuant
 from snnc.errors import DataError, SnncError
-from snnc.explain.report import advice
+from snnc.explain.report import CURES, advice
 from snnc.explain.sides import Perturbed, matched, observed
 from snnc.explain.terms import OWN, TERMS, split
 from snnc.graph import calls
@@ -215,7 +215,7 @@ def test_a_network_without_error_has_none_to_explain():
     found = snnc.explain(net, graph, sample(shape, 4))
     assert found.layers[0].cause == "none"
     assert found.layers[0].total.rms == 0
-    assert found.layers[0].change == "nothing"
+    assert found.layers[0].change == "-"
     assert found.layers[1].cause == "unevenness"
 
 
@@ -237,7 +237,8 @@ def test_steps_that_are_only_simulated_are_left_out():
     assert all(layer.spikes.max() == 1 for layer in seen.values())
     assert "calibrated on each sample" in found.notes[0]
     worst = max(found.causes, key=lambda name: found.causes[name].logit_share)
-    assert advice(worst, True) in found.summary
+    assert CURES[worst] in found.summary
+    assert all(layer.change == advice(layer.cause, True) for layer in found.layers)
 
 
 def test_maps_have_no_classes():

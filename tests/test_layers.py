@@ -26,6 +26,7 @@ LAYERS = [
     {"passes"},
     {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate", "explain"},
     {"api"},
+    {"search"},
     {"cli"},
     {"__init__", "__main__"},
 ]

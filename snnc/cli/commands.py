@@ -15,6 +15,7 @@ from snnc.backends import BACKENDS
 from snnc.capture import blockers, capture
 from snnc.cli import describe, show
 from snnc.cli.options import COUNT, PATH, SPLIT, Setting, data_options, model_options, shape_option, verb
+from snnc.cli.search import check_search, search_options, searched
 from snnc.cli.sources import captured, compiled, destination, uncompiled
 from snnc.data import read, require_labels
 from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
@@ -23,7 +24,7 @@ from snnc.graph import Stage
 from snnc.network import CHUNK, Network
 from snnc.passes import PASSES
 from snnc.pipeline import choose
-from snnc.recipes import Recipe
+from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
 from snnc.version import __version__
 
@@ -41,7 +42,9 @@ def main() -> None:
 
 @main.command("compile")
 @click.argument("model", type=PATH, required=False)
-@click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps.")
+@click.option(
+    "--T", "--time-steps", "T", type=COUNT, help="Time steps; with --max-drop the most to try. [default: 8, or 64]"
+)
 @click.option(
     "--recipe", metavar="NAME|FILE.toml", help="Recipe; 'snnc list recipes'. Chosen by what there is, if not given."
 )
@@ -53,6 +56,7 @@ def main() -> None:
 @click.option(
     "--split", type=SPLIT, default="train", show_default=True, help="Split that calibrates, if DATA has several."
 )
+@search_options
 @data_options
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), help="Output form; by OUT's suffix if not given, else torch."
@@ -64,12 +68,15 @@ def main() -> None:
 @verb
 def compile_(
     model: Path | None,
-    T: int,
+    T: int | None,
     recipe: str | None,
     changes: tuple[tuple[str, str, Any], ...],
     calib: Path | None,
     calib_samples: int,
     split: str,
+    max_drop: float | None,
+    recipes: tuple[str, ...] | None,
+    holdout: int,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     raw: bool,
@@ -83,31 +90,42 @@ def compile_(
 ) -> None:
     """Compile MODEL into a spiking network.
 
-    MODEL is an exported program (.pt2), a pickled module of torch.nn layers, or weights (with --factory).
+    MODEL is an exported program (.pt2), a pickled module of torch.nn layers, or weights (with --factory). With
+    --max-drop, the fewest time steps are searched for at which a recipe loses no more than that.
     """
-    out, backend = destination(out, backend, model, factory, calib, recipe)
+    check_search(max_drop, calib, recipe, recipes, changes)
+    out, backend = destination(out, backend, model, factory, calib, recipe, *(recipes or ()))
     chosen = find_recipe(recipe) if recipe else None
     network = uncompiled(model, factory, allow)
     data = None
     if calib:
-        data = read(calib, mean=mean, std=std, raw=raw, split=split).sample(calib_samples, seed)
+        drawn = calib_samples + (holdout if max_drop is not None else 0)
+        data = read(calib, mean=mean, std=std, raw=raw, split=split).sample(drawn, seed)
     graph = captured(network, data, input_shape)
     why = "as asked for"
-    if chosen is None:
-        chosen = find_recipe(api.default_recipe(graph, data is not None))
-        why = {
-            "qcfs": "the network brings its own clip bounds",
-            "cos": "there is calibration data",
-            "data-free": "there is no calibration data",
-        }[chosen.name]
-        if chosen.name == "data-free":
-            show.note(GUESSED)
-    if data and not chosen.needs_data:
-        show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
-    chosen = _changed(chosen, changes)
-    net = api.compile(
-        graph, T, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
-    )
+    if max_drop is not None and data:
+        candidates = (_changed(chosen, changes),) if chosen else recipes
+        net = searched(graph, data, max_drop, candidates, T, calib_samples, holdout, seed, as_json)
+        chosen, why = (
+            parse(net.info["recipe_text"], "the file"),
+            f"the fewest steps that lose {max_drop:g} points at most",
+        )
+    else:
+        if chosen is None:
+            chosen = find_recipe(api.default_recipe(graph, data is not None))
+            why = {
+                "qcfs": "the network brings its own clip bounds",
+                "cos": "there is calibration data",
+                "data-free": "there is no calibration data",
+            }[chosen.name]
+            if chosen.name == "data-free":
+                show.note(GUESSED)
+        if data and not chosen.needs_data:
+            show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
+        chosen = _changed(chosen, changes)
+        net = api.compile(
+            graph, T or 8, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
+        )
     with show.busy(f"writing {out}"):
         api.save(net, out, backend)
     latency = show.timing(net.latency)
@@ -116,7 +134,7 @@ def compile_(
         return show.as_json({**parts, "latency": asdict(net.latency), **net.info})
     show.say(f"Recipe: {chosen.name} ({why}). {chosen.summary}")
     if data:
-        show.say(f"Calibration: {len(data)} samples of {data.source}")
+        show.say(f"Calibration: {net.info['calibration_samples']} samples of {data.source}")
     show.records(net.info["records"])
     show.say(f"Latency: {latency}")
     show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")

@@ -81,8 +81,8 @@ def _say(found: Mapping[str, Any]) -> None:
     same = "" if found["agreement"] is None else f", the same class on {found['agreement']:.2f} % of the samples"
     show.say(f"Error of the output: {found['logit_error']:.1f} % of the ANN's{same}")
     show.table(
-        "Error of each layer, root mean square in % of the ANN's activation",
-        ("layer", "total", *TERMS, "of output %", "agreement %", "look at first", "largest own", "change"),
+        "Error of each layer in % of the ANN's activation, and what the layer's own error alone does to the output",
+        ("layer", "total", *TERMS, "of output", "same class", "look first at", "largest own", "change"),
         [_row(layer) for layer in found["layers"]],
     )
     show.table(
@@ -99,7 +99,7 @@ def _say(found: Mapping[str, Any]) -> None:
         ],
     )
     causes = [(name, *_effect(found["causes"][name])) for name in OWN]
-    show.table("Own errors of all layers, one kind at a time", ("kind", "of output %", "agreement %"), causes)
+    show.table("Own errors of all layers, one kind at a time, in %", ("kind", "of output", "same class"), causes)
     for one in found["notes"]:
         show.say(one, "dim")
     show.say(found["summary"], "bold")

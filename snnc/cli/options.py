@@ -97,11 +97,12 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(run)
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    return lambda command: functools.reduce(lambda c, option: option(c), reversed(options), command)
+def options(*several: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator."""
+    return lambda command: functools.reduce(lambda c, option: option(c), reversed(several), command)
 
 
-model_options = _options(
+model_options = options(
     click.option(
         "--factory",
         metavar="MOD:FUNCTION",
@@ -113,7 +114,7 @@ model_options = _options(
 shape_option = click.option(
     "--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one sample, where nothing else tells it."
 )
-data_options = _options(
+data_options = options(
     click.option("--mean", type=CHANNELS, metavar="A,B,C", help="Mean that training subtracted, one or one a channel."),
     click.option("--std", type=CHANNELS, metavar="A,B,C", help="Standard deviation that training divided by."),
     click.option("--raw", is_flag=True, help="Leave 8-bit values at 0..255 instead of dividing them by 255."),

@@ -48,7 +48,7 @@ class LayerError:
         agreement: share of the samples whose class the ANN keeps with that error; None where there are no classes.
         cause: the largest of the layer's own terms, "none" where it makes no error.
         source: the earlier layer to look at first, where more of the error is inherited than the layer's own.
-        change: what to change against `cause`.
+        change: the pass or option to change against `cause`.
     """
 
     name: str
@@ -93,7 +93,8 @@ class Explanation:
         T: steps that were read out.
         ann_accuracy, accuracy: top-1 of the ANN and of the spiking network; None without labels.
         agreement: share of the samples on which both predict the same class; None where there are no classes.
-        logit_error: root mean square error of the output, in % of the root mean square of the ANN's output.
+        logit_error: root mean square error of the output, in % of the root mean square of the ANN's output. What all
+            classes of a sample have in common is left out of both, here and in the shares: it changes no class.
         causes: "clipping", "quantisation" and "unevenness" of all layers at once.
         layers: in the order of the network.
         summary: which kind of error does most, what to change against it, and where most error enters.
@@ -153,29 +154,36 @@ def parts(tally: Tally, steps: int) -> dict[str, Any]:
 
 
 def advice(cause: str, waits: bool) -> str:
-    """What to change against a cause.
+    """The pass or option to change against a cause, in few words: it stands in a table. `CURES` says more.
 
     Args:
         cause: one of `OWN`, or "none".
         waits: whether the neurons calibrate their offset already.
     """
     return {
-        "clipping": "larger thresholds (scale-thresholds.factor)",
-        "quantisation": "more steps (--T)",
-        "unevenness": 'calibrate-offset.rho = "T"' if waits else "calibrate-offset, or more steps (--T)",
-        "none": "nothing",
+        "clipping": "scale-thresholds",
+        "quantisation": "--T",
+        "unevenness": "calibrate-offset.rho" if waits else "calibrate-offset",
+        "none": "-",
     }[cause]
 
 
-def summary(layers: list[LayerError], causes: dict[str, Cause], waits: bool, error: float) -> str:
+CURES = {
+    "clipping": "larger thresholds: scale-thresholds.factor above 1, or the rule 'max'",
+    "quantisation": "more time steps, or a rule that gives smaller thresholds",
+    "unevenness": "calibrate-offset (a layer then waits for its input; with it already, rho = 'T'), or more time steps",
+}
+
+
+def summary(layers: list[LayerError], causes: dict[str, Cause], error: float) -> str:
     """The kind of error that does most, and the layer where most of it enters."""
     if not error:
         return "The output is that of the ANN: there is no error to explain."
     cause = max(causes, key=lambda name: causes[name].logit_share)
     worst = max(layers, key=lambda layer: layer.logit_share)
     return (
-        f"Of the three kinds of error {cause} does most: that of all layers explains {_effect(causes[cause])}; try "
-        f"{advice(cause, waits)}. Most error enters at '{worst.name}', mainly by {worst.cause}: alone it explains "
+        f"Of the three kinds of error {cause} does most: that of all layers explains {_effect(causes[cause])}. Try "
+        f"{CURES[cause]}. Most error enters at '{worst.name}', mainly by {worst.cause}: alone it explains "
         f"{_effect(worst)}."
     )
 

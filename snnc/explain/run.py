@@ -104,7 +104,7 @@ class _Sums:
             raise other(f"a batch of shape {tuple(x.shape)} does not go through it") from reason
         if ann.shape != snn.shape:
             raise other(f"its output has shape {tuple(ann.shape[1:])}, not {tuple(snn.shape[1:])}")
-        error = snn.double() - ann.double()
+        error = _centred(snn.double() - ann.double())
         found = {}
         for name, site in self.sites.items():
             a, layer = plain.env[site], seen[name]
@@ -122,16 +122,16 @@ class _Sums:
             self._follow(effect, Perturbed(self.graph, errors).run(x.to(snn)), ann, error)
         self._score(snn, ann, y)
         self.square += float(error.square().sum())
-        self.size += float(ann.double().square().sum())
+        self.size += float(_centred(ann.double()).square().sum())
 
     def _follow(self, effect: _Effect, changed: Tensor, ann: Tensor, error: Tensor) -> None:
         effect.product += float(((changed.double() - ann.double()) * error).sum())
-        if ann.dim() == 2:
+        if _classes(ann):
             effect.same += int((changed.argmax(1) == ann.argmax(1)).sum())
 
     def _score(self, snn: Tensor, ann: Tensor, y: Tensor | None) -> None:
         self.samples += len(ann)
-        self.classes = ann.dim() == 2
+        self.classes = _classes(ann)
         if not self.classes:
             return
         self.same += int((snn.argmax(1) == ann.argmax(1)).sum())
@@ -163,7 +163,7 @@ class _Sums:
             logit_error=percent(self.square**0.5, self.size**0.5),
             causes=causes,
             layers=layers,
-            summary=summary(layers, causes, self.waits, self.square),
+            summary=summary(layers, causes, self.square),
             notes=self._notes(layers, share),
         )
 
@@ -203,3 +203,13 @@ class _Sums:
             "output's square error; what lacks or exceeds 100 is what they do together."
         )
         return notes
+
+
+def _classes(output: Tensor) -> bool:
+    """Whether an output gives one number for each of several classes, of which the largest wins."""
+    return output.dim() == 2 and output.shape[1] > 1
+
+
+def _centred(output: Tensor) -> Tensor:
+    """An output without what all classes of a sample have in common, which changes no class."""
+    return output - output.mean(1, keepdim=True) if _classes(output) else output

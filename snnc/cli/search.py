@@ -1,0 +1,139 @@
+"""What `snnc compile` does with `--max-drop`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from torch import fx
+
+from snnc.cli import show
+from snnc.cli.options import COUNT, options
+from snnc.data import Dataset
+from snnc.errors import OutOfReach
+from snnc.network import Latency, Network
+from snnc.recipes import Recipe
+from snnc.search import STEPS, search
+
+
+class Names(click.ParamType):
+    """Names with commas between them, as a tuple."""
+
+    name = "a,b"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        found = tuple(part.strip() for part in value.split(","))
+        if not all(found):
+            self.fail(f"{value!r} is not {self.name}.", param, ctx)
+        return found
+
+
+search_options = options(
+    click.option(
+        "--max-drop",
+        type=click.FloatRange(0, 100),
+        metavar="POINTS",
+        help="Search for the fewest steps that lose no more accuracy than this, on samples held out of --calib; "
+        "without labels, no more of the ANN's classes.",
+    ),
+    click.option(
+        "--recipes", type=Names(), metavar="NAME,NAME", help="Recipes that --max-drop tries, if not all that apply."
+    ),
+    click.option(
+        "--holdout",
+        type=COUNT,
+        default=1000,
+        show_default=True,
+        help="Samples of --calib held out for --max-drop; half of all where there are too few.",
+    ),
+)
+
+
+def check_search(
+    max_drop: float | None,
+    calib: Path | None,
+    recipe: str | None,
+    recipes: tuple[str, ...] | None,
+    changes: Sequence[Any],
+) -> None:
+    """Refuses options that make no sense together."""
+    if max_drop is None and recipes:
+        raise click.UsageError("--recipes says what --max-drop tries: give --max-drop, or --recipe for one recipe.")
+    if max_drop is None:
+        return
+    if calib is None:
+        raise click.UsageError("--max-drop measures on data: give --calib.")
+    if recipe and recipes:
+        raise click.UsageError("Give --recipe for one candidate, or --recipes for several.")
+    if changes and not recipe:
+        raise click.UsageError("With --max-drop, --set changes one recipe: give it with --recipe.")
+
+
+def searched(
+    graph: fx.GraphModule,
+    data: Dataset,
+    max_drop: float,
+    candidates: Sequence[str | Recipe] | None,
+    most: int | None,
+    samples: int,
+    holdout: int,
+    seed: int,
+    as_json: bool,
+) -> Network:
+    """The network that a search chose; shows the frontier, also where nothing was found."""
+    steps = STEPS if most is None else [*(T for T in STEPS if most > T), most]
+    try:
+        found = search(
+            graph,
+            data,
+            max_drop,
+            recipes=candidates,
+            steps=steps,
+            samples=samples,
+            holdout=holdout,
+            seed=seed,
+            track=show.track,
+        )
+    except OutOfReach as problem:
+        if as_json:
+            show.as_json({"out": None, "search": problem.searched})
+        else:
+            frontier(problem.searched)
+        raise
+    if not as_json:
+        frontier(found.network.info["search"], (found.chosen.recipe, found.chosen.T))
+    return found.network
+
+
+def frontier(found: Mapping[str, Any], chosen: tuple[str, int] | None = None) -> None:
+    """Every network that a search measured."""
+    rows = [
+        (
+            row["recipe"],
+            row["T"],
+            show.timing(Latency(**row["latency"])),
+            f"{row['drop']:.2f}",
+            f"{row['error']:.2f}",
+            f"{row['agreement']:.2f}",
+            row["samples"],
+            "chosen" if (row["recipe"], row["T"]) == chosen else _verdict(row, found["held_out"]),
+        )
+        for row in found["frontier"]
+    ]
+    ann = "" if found["ann_accuracy"] is None else f", where the ANN has {found['ann_accuracy']:.2f} %"
+    what = f"{found['measure']} on {found['held_out']} held-out samples{ann}"
+    show.table(
+        f"Searched for {found['max_drop']:g} points at most: {what}",
+        ("recipe", "T", "latency", "lost", "+-", "agreement %", "samples", ""),
+        rows,
+    )
+    for one in found["notes"]:
+        show.say(one, "yellow")
+
+
+def _verdict(row: Mapping[str, Any], held_out: int) -> str:
+    if row["within"]:
+        return "within"
+    return "too much" if row["samples"] == held_out else "given up"
