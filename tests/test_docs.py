@@ -28,7 +28,8 @@ from snnc.recipes import names, parse, recipe
 ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", *RECORDS]
+EXPLAIN = ROOT / "docs" / "explain.md"
+DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", EXPLAIN, *RECORDS]
 BLOCK = re.compile(r"^```(\w+)( runnable)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
@@ -74,10 +75,9 @@ def headings(path, rank):
 
 
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
-guides = pytest.mark.parametrize("path", GUIDES, ids=relative)
 
 
-@guides
+@pytest.mark.parametrize("path", [*GUIDES, EXPLAIN], ids=relative)
 def test_python_runs(path, tmp_path):
     # In a process of its own: examples register modules, and other tests count those.
     code = "\n".join(runnable(path, "python"))
