@@ -92,7 +92,8 @@ def search(
 
     At each T every recipe is compiled for that T, and read at that T alone, since thresholds depend on it. Of those
     within the bound the one with the lowest latency is taken, and of equals the one that loses least. The search stops
-    at the first T that has one. A network that cannot come back within the bound is given up early.
+    at the first T that has one, and slower ones are not measured there. A network that cannot come back within the
+    bound is given up early.
 
     Args:
         model: a trained module or exported program.
@@ -126,7 +127,7 @@ def search(
     frontier: list[Candidate] = []
     notes: list[str] = []
     for T in wanted:
-        found: list[tuple[Candidate, Network]] = []
+        compiled: list[tuple[int, str, Network]] = []
         for one in list(candidates):
             try:
                 network = compile(
@@ -138,12 +139,17 @@ def search(
                 candidates.remove(one)  # it asks for something that this network does not have
                 notes.append(f"Recipe '{one.name}' does not apply: {problem.message}")
                 continue
-            candidate = held.measure(network, one.name, track)
+            compiled.append((network.latency.steps, one.name, network))
+        found: list[tuple[Candidate, Network]] = []
+        for latency, name, network in sorted(compiled, key=lambda each: each[0]):
+            if found and latency > found[0][0].latency.steps:
+                break  # it could not win
+            candidate = held.measure(network, name, track)
             frontier.append(candidate)
             if candidate.within:
                 found.append((candidate, network))
         if found:
-            chosen, network = min(found, key=lambda pair: (pair[0].latency.steps, pair[0].drop))
+            chosen, network = min(found, key=lambda pair: pair[0].drop)
             notes += held.doubts(chosen)
             network.info["search"] = held.history(frontier, notes)
             return Search(network, chosen, frontier, max_drop, y is not None, held.ann_accuracy, notes)
