@@ -13,7 +13,7 @@ from snnc.cli import show
 from snnc.cli.options import COUNT, options
 from snnc.data import Dataset
 from snnc.errors import OutOfReach
-from snnc.network import Latency, Network
+from snnc.network import Network
 from snnc.recipes import Recipe
 from snnc.search import STEPS, search
 
@@ -113,7 +113,8 @@ def frontier(found: Mapping[str, Any], chosen: tuple[str, int] | None = None) ->
         (
             row["recipe"],
             row["T"],
-            show.timing(Latency(**row["latency"])),
+            row["latency"]["steps"],
+            row["latency"]["schedule"],
             f"{row['drop']:.2f}",
             f"{row['error']:.2f}",
             f"{row['agreement']:.2f}",
@@ -126,7 +127,7 @@ def frontier(found: Mapping[str, Any], chosen: tuple[str, int] | None = None) ->
     what = f"{found['measure']} on {found['held_out']} held-out samples{ann}"
     show.table(
         f"Searched for {found['max_drop']:g} points at most: {what}",
-        ("recipe", "T", "latency", "lost", "+-", "agreement %", "samples", ""),
+        ("recipe", "T", "latency in steps", "schedule", "lost", "+-", "agreement %", "samples", ""),
         rows,
     )
     for one in found["notes"]:
