@@ -1,6 +1,7 @@
 """Where the error comes from: the split must add up, and must find the cause that was put in."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,8 +18,16 @@ from snnc.explain.sides import Perturbed, matched, observed
 from snnc.explain.terms import OWN, TERMS, split
 from snnc.graph import calls
 from snnc.network import Network
-from snnc.neurons import IF, OffsetIF
-from snnc.passes import CalibrateOffset
+from snnc.neurons import IF, NEURONS, GradedIF, OffsetIF
+from snnc.passes import (
+    PASSES,
+    AverageInput,
+    CalibrateOffset,
+    MaskResidual,
+    UseGradedNeurons,
+    UseSignedNeurons,
+    WaitForInput,
+)
 
 from .nets import NETS, quantized, sample, spiking
 
@@ -85,17 +94,7 @@ def test_only_inherited():
 
 
 def test_a_neuron_that_emits_more_than_theta_says_so():
-    class Three(IF):
-        @property
-        def peak(self):
-            return 3 * self.theta
-
-        def step(self, state, current):
-            u = state + current
-            spike = torch.floor(u / self.theta).clamp(0, 3) * self.theta
-            return u - spike, spike
-
-    neuron = Three(4, torch.tensor(0.5), torch.tensor(0.25))
+    neuron = GradedIF(4, torch.tensor(0.5), torch.tensor(0.25), bits=2)
     found, out = one([1.25] * 4, a=1.25, neuron=neuron)
     assert out.sum() == 5
     assert values(found) == {"inherited": 0, "clipping": 0, "quantisation": 0, "unevenness": 0}
@@ -125,11 +124,23 @@ def network(name, **options):
     return Network(graph, {}), ann.requires_grad_(False), shape
 
 
-@pytest.mark.parametrize("cos", [None, CalibrateOffset(rho=2)], ids=["if", "cos"])
+MODELS = {
+    "if": (None, 1),
+    "offset": (CalibrateOffset(rho=2), 1),
+    "graded": (UseGradedNeurons(bits=2), 3),
+    "signed": (UseSignedNeurons(), 1),
+    "waiting": (WaitForInput(wait=1), 1),
+    "average": (AverageInput(), 1),
+    "masked": (MaskResidual(tau=2), 1),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", NETS)
-def test_terms_add_up_exactly(name, cos):
+def test_terms_add_up_exactly(name, model):
     """Dyadic numbers, T = 4: every term is exact, so the sum is the error itself."""
-    net, ann, shape = network(name, T=4, cos=cos)
+    then, units = MODELS[model]
+    net, ann, shape = network(name, T=4, then=then, units=units)
     x = sample(shape, 8)
     _, seen = observed(net, x)
     plain = Perturbed(ann, {})
@@ -140,6 +151,7 @@ def test_terms_add_up_exactly(name, cos):
         found = split(neuron, ann.get_submodule(site.target), layer.current, layer.output, a, 4)
         assert torch.equal(found.total, layer.output / 4 - a.double()), site_name
         assert found.terms["clipping"].max() <= 0
+        assert found.excess.count_nonzero() == 0 or model != "average"
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -238,7 +250,32 @@ def test_steps_that_are_only_simulated_are_left_out():
     assert "calibrated on each sample" in found.notes[0]
     worst = max(found.causes, key=lambda name: found.causes[name].logit_share)
     assert CURES[worst] in found.summary
-    assert all(layer.change == advice(layer.cause, True) for layer in found.layers)
+    assert all(layer.change == advice(layer.cause, net.neurons()[0][1]) for layer in found.layers)
+
+
+def test_a_first_pass_is_left_out():
+    """SRP runs tau steps, starts anew, and reads T: the current of the first layer is constant, so S = T z."""
+    net, ann, shape = network("mlp", T=4, then=MaskResidual(tau=2))
+    x = sample(shape, 16)
+    _, seen = observed(net, x)
+    plain = Perturbed(ann, {})
+    plain.run(x)
+    z = next(value for node, value in plain.env.items() if node.name == "fc1")
+    assert torch.equal(seen["relu1"].current, 4 * z.double())
+    assert seen["relu1"].spikes.max() == 4
+
+
+@pytest.mark.parametrize("cause", [*OWN, "none"])
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_advice_names_what_exists(cause, neuron):
+    change = advice(cause, neuron.__new__(neuron))
+    if change not in ("-", "--T"):
+        name, _, option = change.partition(".")
+        assert name in PASSES
+        assert not option or option in PASSES[name].__dataclass_fields__
+    for name, option in re.findall(r"([a-z]+-[a-z-]+)(?:\.(\w+))?", CURES.get(cause, "")):
+        assert name in PASSES
+        assert not option or option in PASSES[name].__dataclass_fields__
 
 
 def test_maps_have_no_classes():

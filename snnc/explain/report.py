@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from snnc.explain.terms import OWN, TERMS, Tally
+from snnc.neurons import IF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
 
 
 @dataclass(frozen=True)
@@ -153,25 +154,31 @@ def parts(tally: Tally, steps: int) -> dict[str, Any]:
     }
 
 
-def advice(cause: str, waits: bool) -> str:
+def advice(cause: str, neuron: Neuron) -> str:
     """The pass or option to change against a cause, in few words: it stands in a table. `CURES` says more.
 
     Args:
         cause: one of `OWN`, or "none".
-        waits: whether the neurons calibrate their offset already.
+        neuron: of the layer: what it does already wants an option changed, and not every pass takes every neuron.
     """
-    return {
-        "clipping": "scale-thresholds",
-        "quantisation": "--T",
-        "unevenness": "calibrate-offset.rho" if waits else "calibrate-offset",
-        "none": "-",
-    }[cause]
+    if cause == "quantisation":
+        return "use-graded-neurons.bits" if isinstance(neuron, GradedIF) else "--T"
+    if cause == "unevenness":
+        options = {
+            OffsetIF: "calibrate-offset.rho",
+            WaitingIF: "wait-for-input.wait",
+            ResidualMaskIF: "mask-residual.tau",
+            IF: "calibrate-offset",
+        }
+        return options.get(type(neuron), "--T")
+    return "scale-thresholds" if cause == "clipping" else "-"
 
 
 CURES = {
     "clipping": "larger thresholds: scale-thresholds.factor above 1, or the rule 'max'",
-    "quantisation": "more time steps, or a rule that gives smaller thresholds",
-    "unevenness": "calibrate-offset (a layer then waits for its input; with it already, rho = 'T'), or more time steps",
+    "quantisation": "more time steps, or graded spikes (use-graded-neurons)",
+    "unevenness": "neurons that see more of their input before they fire, at the price of latency (calibrate-offset, "
+    "wait-for-input), or more time steps",
 }
 
 

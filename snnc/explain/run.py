@@ -18,7 +18,7 @@ from snnc.explain.sides import Perturbed, matched, observed, other
 from snnc.explain.terms import OWN, Tally, split
 from snnc.graph import view
 from snnc.network import Network
-from snnc.neurons import Neuron, OffsetIF
+from snnc.neurons import Neuron, OffsetIF, ResidualMaskIF
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
 from snnc.runtime.runner import Runner
@@ -89,7 +89,6 @@ class _Sums:
         self.neurons: dict[str, Neuron] = dict(self.network.neurons())
         self.tallies = {name: Tally() for name in self.sites}
         self.alone = {name: _Effect() for name in self.sites}
-        self.waits = any(isinstance(neuron, OffsetIF) for neuron in self.neurons.values())
         net = view(self.graph)
         self.after = {name: nx.descendants(net, site) | {site} for name, site in self.sites.items()}
         self.rows = max(1, self.network.chunk // max(Runner(self.network.graph).T, ROWS_PER_SAMPLE))
@@ -181,7 +180,7 @@ class _Sums:
             logit_share=share[name],
             agreement=self._kept(self.alone[name].same),
             source=max(earlier, key=lambda n: share[n]) if inherits else None,
-            change=advice(known["cause"], isinstance(neuron, OffsetIF)),
+            change=advice(known["cause"], neuron),
             **known,
         )
 
@@ -193,9 +192,9 @@ class _Sums:
             for layer in layers
             if layer.name not in later and layer.terms["inherited"].rms > SAME * layer.activation
         ]
-        if self.waits:
+        if any(isinstance(neuron, OffsetIF | ResidualMaskIF) for neuron in self.neurons.values()):
             notes.append(
-                "Initial potentials are calibrated on each sample. An even current is judged from the nominal v0, so "
+                "Neurons are calibrated on each sample. An even current is judged from the nominal v0, so "
                 "spikes that a calibration adds or takes beyond that count as unevenness."
             )
         notes.append(

@@ -13,6 +13,7 @@ from snnc.errors import SnncError
 from snnc.graph import calls
 from snnc.network import Network
 from snnc.neurons import Neuron
+from snnc.runtime.runner import Runner
 
 
 class Perturbed(fx.Interpreter):
@@ -49,15 +50,16 @@ def observed(network: Network, x: Tensor) -> tuple[Tensor, dict[str, Seen]]:
     for node, _ in calls(network.graph, Neuron):
         feeds.setdefault(node.all_input_nodes[0], []).append(node.name)
     past: dict[fx.Node, int] = {}
-    read = network.T
+    runner = Runner(network.graph)  # a first pass and a calibration simulate more steps than are read out
+    first, last = runner.skip, runner.skip + runner.read
 
     def see(node: fx.Node, value: Tensor, steps: int) -> None:
         fed, own = feeds.get(node, []), seen.get(node.name)
         if not fed and own is None:
             return
-        left = max(0, read - past.get(node, 0))  # calibration may simulate more steps than are read out
-        past[node] = past.get(node, 0) + steps
-        by_step = value.reshape(steps, -1, *value.shape[1:])[:left]
+        start = past.get(node, 0)
+        past[node] = start + steps
+        by_step = value.reshape(steps, -1, *value.shape[1:])[max(0, first - start) : max(0, last - start)]
         total = by_step.sum(0, dtype=torch.float64)
         for name in fed:
             seen[name].current = _plus(seen[name].current, total)

@@ -54,14 +54,14 @@ def split(neuron: Neuron, activation: nn.Module, current: Tensor, emitted: Tenso
     the fourth is what arrived in that current. For a ReLU, min(f(zbar), top) = clip(zbar, 0, top).
 
     Args:
-        neuron: theta, the nominal v0 and the largest output.
+        neuron: theta, the nominal v0 and the largest output of a step, `binary()`.
         activation: of the ANN, at the same place.
         current: sum of the currents, S, `[B, ...]`.
         emitted: sum of the outputs, T phi.
         a: activation of the ANN.
         steps: T, those that are summed.
     """
-    theta, v0, top = (v.double() for v in (neuron.theta, neuron.v0, neuron.peak))
+    theta, v0, top = (v.double() for v in (neuron.theta, neuron.v0, neuron.binary()[0]))
     current, emitted = current.double(), emitted.double()
     most = torch.round(top / theta) * steps
     even = torch.minimum(torch.floor((v0 + current) / theta).clamp_min(0), most) * theta
