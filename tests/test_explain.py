@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from torch import nn
 
 import snnc
+from snnc import recipes
 from snnc.cli import main
 from snnc.dialect import ClipQuant
 from snnc.errors import DataError, SnncError
@@ -329,6 +330,17 @@ def test_a_model_in_float64_is_taken():
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double().eval()
     net = snnc.compile(model, 4, "opi", torch.randn(64, 4))
     assert snnc.explain(net, model, torch.randn(16, 4)).layers[0].terms["inherited"].relative < 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if name != "qcfs"])
+def test_every_recipe_can_be_explained(name):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    x = torch.randn(64, 1, 8, 8)
+    found = snnc.explain(snnc.compile(model, 2, name, x), model, x)
+    (layer,) = found.layers
+    assert sum(layer.terms[term].mean for term in TERMS) == pytest.approx(layer.total.mean, abs=1e-12)
+    # One layer of constant current: whatever the neuron, only a calibration on the sample moves it from N*.
+    assert layer.terms["unevenness"].rms == 0 or name in ("cos", "srp")
 
 
 # ---- the command

@@ -20,7 +20,7 @@ class Split:
 
     Attributes:
         terms: the error of the mean output, by cause; their sum is `phi - a`.
-        excess: spikes too many (above 0) or too few (below), times theta.
+        excess: spikes, or units of graded ones, too many (above 0) or too few (below).
         clipped: where the mean current asked for more than the neuron can emit.
     """
 
@@ -64,16 +64,19 @@ def split(neuron: Neuron, activation: nn.Module, current: Tensor, emitted: Tenso
     theta, v0, top = (v.double() for v in (neuron.theta, neuron.v0, neuron.binary()[0]))
     current, emitted = current.double(), emitted.double()
     most = torch.round(top / theta) * steps
-    even = torch.minimum(torch.floor((v0 + current) / theta).clamp_min(0), most) * theta
+    even = torch.minimum(torch.floor((v0 + current) / theta).clamp_min(0), most)
+    # Counts are whole numbers. A graded spike k theta is rounded to float32, and that is no unevenness.
+    excess = torch.round(emitted / theta) - even
+    uneven = excess * theta
     drive = activation(current / steps)
     reached = torch.minimum(drive, top)
     terms = {
         "inherited": drive - a.double(),
         "clipping": reached - drive,
-        "quantisation": even / steps - reached,
-        "unevenness": (emitted - even) / steps,
+        "quantisation": (emitted - uneven) / steps - reached,
+        "unevenness": uneven / steps,
     }
-    return Split(terms, emitted - even, drive > top)
+    return Split(terms, excess, drive > top)
 
 
 @dataclass
