@@ -21,6 +21,7 @@ from snnc.recipes import recipe as find_recipe
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 AIDS = ("baseline", "data-free")  # recipes to compare with, and for where there is no data
+WIDER = {"use-graded-neurons", "use-signed-neurons"}  # passes whose spikes are more than one bit: few chips have them
 BATCH = 50
 
 
@@ -100,7 +101,8 @@ def search(
         calibration: data as for `compile`, with labels or without. `holdout` samples are drawn from it and held out,
             half of all where there are too few, and the rest calibrates. Without labels the ANN's classes count.
         max_drop: the bound, in points of accuracy.
-        recipes: candidates; None: those that ship with snnc, except "baseline" and "data-free", where they apply.
+        recipes: candidates; None: those that ship with snnc and whose spikes are binary, where they apply, except
+            "baseline" and "data-free".
         steps: values of T to try.
         samples: calibration samples used at most.
         holdout: held-out samples at most.
@@ -123,7 +125,7 @@ def search(
     held = _HeldOut(_classes(graph, x, track), x, y, max_drop)
     candidates = [find_recipe(one) for one in (names() if recipes is None else recipes)]
     if recipes is None:
-        candidates = [one for one in candidates if one.name not in AIDS]
+        candidates = [c for c in candidates if c.name not in AIDS and not WIDER & {p.name for p in c.pipeline}]
     frontier: list[Candidate] = []
     notes: list[str] = []
     for T in wanted:

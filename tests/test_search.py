@@ -151,8 +151,9 @@ def test_data_is_split_and_drawn_by_seed():
 
 def test_recipes_that_do_not_apply_are_left_out_once():
     found = find(2.0, recipes=None)
-    assert {one.recipe for one in found.frontier} >= {"opi", "graded"}
-    assert not {one.recipe for one in found.frontier} & {"qcfs", "baseline", "data-free"}
+    assert {one.recipe for one in found.frontier} >= {"opi", "best"}
+    left = {"qcfs", "baseline", "data-free", "graded", "best-graded", "signed"}
+    assert not {one.recipe for one in found.frontier} & left
     assert sum("'qcfs' does not apply" in note for note in found.notes) == 1
     with pytest.raises(snnc.SnncError, match="no trained clip bound"):
         find(2.0, recipes=["qcfs"])
