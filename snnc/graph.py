@@ -258,12 +258,14 @@ def _verify_spiking(graph: fx.GraphModule) -> None:
 def _verify_readouts(graph: fx.GraphModule) -> None:
     """All readouts read the same steps; a first pass, which they skip, is one for everything with a state."""
     T, decodes = steps(graph), list(calls(graph, Decode))
-    read, skip = next(((m.read, m.skip) for _, m in decodes), (1, 0))
+    read, skip, late = next(((m.read, m.skip, m.late) for _, m in decodes), (1, 0, 0))
     for node, module in decodes:
         if not counts(module.read) or not module.read == read <= T:
             raise VerifyError(f"'{node.name}' reads {module.read!r} steps; all readouts read the same 1..T = {T}.")
         if type(module.skip) is not int or module.skip != skip or not 0 <= skip <= T - read:
             raise VerifyError(f"'{node.name}' skips {module.skip!r} steps; all readouts skip the same 0..{T - read}.")
+        if type(module.late) is not int or module.late != late or not 0 <= late < read:
+            raise VerifyError(f"'{node.name}' leaves out {module.late!r} steps; all readouts the same 0..{read - 1}.")
     for node, module in calls(graph, Temporal):
         if module.tau != skip:
             raise VerifyError(f"'{node.name}' has a first pass of {module.tau!r} steps; the readouts skip {skip}.")

@@ -74,29 +74,39 @@ class Encode(nn.Module):
         return f"T={self.T}"
 
 
-@register("T", "read", skip=0)
+@register("T", "read", skip=0, late=0)
 class Decode(nn.Module):
-    """Mean over `read` of `T` steps, the first after `skip`: `[T * B, ...]` to `[B, ...]`."""
+    """Mean over the last `read - late` of the `read` steps after `skip`, of `T`: `[T * B, ...]` to `[B, ...]`.
 
-    def __init__(self, T: int, read: int, skip: int = 0) -> None:
+    The first `late` steps are waited for and not counted: a delayed readout. Up to then a running readout is the mean
+    of what there is.
+    """
+
+    def __init__(self, T: int, read: int, skip: int = 0, late: int = 0) -> None:
         super().__init__()
-        self.T, self.read, self.skip = T, read, skip
+        self.T, self.read, self.skip, self.late = T, read, skip, late
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._steps(x).sum(0) / self.read
+        return self._steps(x)[self.late :].sum(0) / (self.read - self.late)
 
     def _steps(self, x: Tensor) -> Tensor:
         return x.reshape(self.T, -1, *x.shape[1:])[self.skip : self.skip + self.read]
 
     def running(self, x: Tensor) -> Tensor:
         """The mean after each of the steps that are read, folded: `[read * B, ...]`."""
-        steps = self._steps(x)
-        count = torch.arange(1, self.read + 1, dtype=x.dtype, device=x.device)
-        return (steps.cumsum(0) / count.reshape(-1, *[1] * x.dim())).flatten(0, 1)
+        parts = [part for part in self._steps(x).split([self.late, self.read - self.late]) if len(part)]
+        return torch.cat([running_mean(part)[0] for part in parts]).flatten(0, 1)
 
     def extra_repr(self) -> str:
-        skipped = f", skip={self.skip}" if self.skip else ""
-        return f"T={self.T}, read={self.read}{skipped}"
+        more = "".join(f", {name}={value}" for name in ("skip", "late") if (value := getattr(self, name)))
+        return f"T={self.T}, read={self.read}{more}"
+
+
+def running_mean(steps: Tensor, before: Tensor | float = 0.0, seen: int = 0) -> tuple[Tensor, Tensor]:
+    """The mean after each of `steps` `[n, B, ...]`, and their sum; `before` is the sum of `seen` earlier steps."""
+    total = before + steps.cumsum(0)
+    count = torch.arange(seen + 1, seen + len(steps) + 1, dtype=steps.dtype, device=steps.device)
+    return total / count.reshape(-1, *[1] * (steps.dim() - 1)), total[-1]
 
 
 class TemporalMax(Temporal):

@@ -3,6 +3,7 @@
 import copy
 import io
 import random
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -451,6 +452,27 @@ def test_truncated_files(tmp_path):
         except LoadError:
             continue
         assert torch.equal(loaded(sample(shape)), want)
+
+
+def test_a_bit_anywhere_in_a_header(tmp_path):
+    """torch reads on from a member's spoilt header, and would give other weights."""
+    graph, shape = spiking("single", 2)
+    net = Network(graph, {})
+    whole = snnc.save(net, tmp_path / "net.snn").read_bytes()
+    want = net(sample(shape))
+    with zipfile.ZipFile(tmp_path / "net.snn") as archive:
+        starts = [member.header_offset for member in archive.infolist()]
+    path = tmp_path / "spoilt.snn"
+    for start in starts:
+        for place in range(start, start + 30):
+            spoilt = bytearray(whole)
+            spoilt[place] ^= 4
+            path.write_bytes(bytes(spoilt))
+            try:
+                loaded = snnc.load(path)
+            except LoadError:
+                continue
+            assert torch.equal(loaded(sample(shape)), want)
 
 
 def test_a_file_says_nothing_about_names_that_are_taken():

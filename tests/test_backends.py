@@ -10,7 +10,15 @@ import snnc
 from snnc.backends import BACKENDS
 from snnc.errors import SnncError
 from snnc.network import Network
-from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons, WaitForInput
+from snnc.passes import (
+    AverageInput,
+    CalibrateOffset,
+    DelayReadout,
+    MaskResidual,
+    UseGradedNeurons,
+    UseSignedNeurons,
+    WaitForInput,
+)
 
 from .nets import NETS, sample, spiking
 
@@ -62,6 +70,7 @@ MODELS = {
     "waiting": WaitForInput(2),
     "average": AverageInput(),
     "mask": MaskResidual(3),
+    "delayed": DelayReadout(),
 }
 
 

@@ -353,6 +353,11 @@ def test_parameters_out_of_range(neuron, words):
     broken(spikes(neuron()), Stage.SPIKING, words)
 
 
+@pytest.mark.parametrize("late", [-1, 3, 1.0, True, None])
+def test_leaving_out_what_is_not_there(late):
+    broken(graph_of(Encode(4), IF(4, one, one), Decode(4, 3, 0, late)), Stage.SPIKING, "'m2' leaves out")
+
+
 @pytest.mark.parametrize("skip", [-1, 3, 1.0, True, None])
 def test_skipping_outside_of_the_run(skip):
     broken(graph_of(Encode(4), IF(4, one, one), Decode(4, 2, skip)), Stage.SPIKING, "'m2' skips")

@@ -12,7 +12,7 @@ from snnc.neurons import Neuron, ResidualMaskIF
 from snnc.observe import watch
 from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons, WaitForInput
 from snnc.runtime.runner import Runner
-from snnc.temporal import Temporal
+from snnc.temporal import Decode, Temporal
 
 from .nets import NETS, sample, spiking
 
@@ -107,6 +107,30 @@ def test_running_readouts_are_those_of_shorter_networks(name):
                 # The sums are exact; the mean over t steps is not dyadic where t is no power of two.
                 close = torch.allclose(by_step[t - 1], short(x), rtol=1e-6, atol=1e-6)
                 assert close if t == 5 or name == "bare" else torch.equal(by_step[t - 1], short(x))
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("first", [None, MaskResidual(3)])
+def test_delayed_readouts_in_any_window(first, name):
+    """The readout of the folded graph, and after each step that of the steps that count by then."""
+    graph, shape = spiking(name, T, then=first)
+    for _, module in calls(graph, Decode):
+        module.late = 4
+    x = sample(shape, 3)
+    dyadic = [0, 1, 3, 4, 5, 7]  # means of 1, 2 and 4 steps
+    with torch.no_grad():
+        want = graph(x)
+        running = Runner(graph).run(x, T + 3, anytime=True)[dyadic]
+        assert torch.equal(running[-1], want)
+        for window in (1, 3, 5, T):
+            assert torch.equal(Runner(graph).run(x, window), want)
+            assert torch.equal(Runner(graph).run(x, window, anytime=True)[dyadic], running)
+        for _, module in calls(graph, Decode):
+            module.late = 0
+        plain = Runner(graph).run(x, 3, anytime=True)[dyadic]
+    assert torch.equal(running[:3], plain[:3])
+    if name not in ("single", "bare"):
+        assert not torch.equal(running[-1], plain[-1])
 
 
 def test_layer_synchronous_networks_do_not_stream():

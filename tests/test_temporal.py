@@ -140,6 +140,18 @@ def test_decode_skips(read, skip):
     assert torch.equal(running, torch.stack([x[skip : skip + t].sum(0) / t for t in range(1, read + 1)]))
 
 
+@pytest.mark.parametrize(("skip", "late"), [(0, 1), (0, 4), (2, 3)])
+def test_a_delayed_readout_counts_the_later_steps(skip, late):
+    """And before them, what there is."""
+    x = torch.randint(-8, 9, (8, 2, 3)) / 8
+    decode = Decode(8, 5, skip, late)
+    read = x[skip : skip + 5]
+    assert torch.equal(decode(x.flatten(0, 1)), read[late:].sum(0) / (5 - late))
+    early = [read[:t].sum(0) / t for t in range(1, late + 1)]
+    then = [read[late:t].sum(0) / (t - late) for t in range(late + 1, 6)]
+    assert torch.equal(decode.running(x.flatten(0, 1)).reshape(5, 2, 3), torch.stack([*early, *then]))
+
+
 @pytest.mark.parametrize("body", MAXPOOL_LOWERINGS.values())
 def test_restarting_is_two_runs(body):
     """The second pass knows nothing of the first."""

@@ -56,7 +56,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def check_zip(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuses what torch never writes: compressed or doubled members, paths that lead out, sizes that lie."""
+    """Refuses damage, and what torch never writes: compressed or doubled members, paths that lead out, false sizes."""
     members = archive.infolist()
     names = [m.filename for m in members]
     if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1 for m in members):
@@ -68,6 +68,13 @@ def check_zip(archive: zipfile.ZipFile, path: Path) -> None:
     for name in names:
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
             raise LoadError(f"{path} has a member with the path '{name}'.", "the file as torch wrote it")
+    # torch reads a member from wherever its header says, and checks no sum: a spoilt header gives other weights.
+    try:
+        spoilt = archive.testzip()
+    except Exception as exc:  # a damaged header can raise many kinds
+        raise LoadError(f"{path} is damaged: {exc}.", "save or copy it again") from exc
+    if spoilt:
+        raise LoadError(f"{path} is damaged at '{spoilt}': its checksum is wrong.", "save or copy it again")
 
 
 def _zip_kind(names: list[str]) -> str:

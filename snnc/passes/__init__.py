@@ -7,6 +7,7 @@ from snnc.passes.calibrate_bias import CalibrateBias
 from snnc.passes.calibrate_offset import CalibrateOffset
 from snnc.passes.calibrate_potential import CalibratePotential
 from snnc.passes.calibrate_weights import CalibrateWeights
+from snnc.passes.delay_readout import DelayReadout
 from snnc.passes.fold_batchnorm import FoldBatchNorm
 from snnc.passes.insert_neurons import InsertNeurons
 from snnc.passes.mask_residual import MaskResidual
@@ -37,6 +38,7 @@ PASSES: dict[str, type[Pass]] = {
         CalibrateBias,
         CalibratePotential,
         CalibrateWeights,
+        DelayReadout,
     )
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "CalibrateOffset",
     "CalibratePotential",
     "CalibrateWeights",
+    "DelayReadout",
     "FoldBatchNorm",
     "InsertNeurons",
     "MaskResidual",

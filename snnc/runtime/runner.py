@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from snnc.errors import DataError, SnncError
 from snnc.graph import calls, module_of, phases, steps
 from snnc.neurons import SCHEDULES, Neuron
-from snnc.temporal import Decode, Encode, Temporal
+from snnc.temporal import Decode, Encode, Temporal, running_mean
 
 # Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
 Observer = Callable[[fx.Node, Tensor, int], None]
@@ -30,6 +30,7 @@ class Runner:
         T: steps that are simulated.
         read: steps that are read out; fewer than T where calibration needs a longer window (rho > T).
         skip: steps before those that are read out: a first pass.
+        late: the first of those that are read out, which the final readout does not count.
         streaming: False where a layer must see input of later steps before it emits.
         schedule: how the network runs, one of `snnc.neurons.SCHEDULES`.
     """
@@ -42,7 +43,7 @@ class Runner:
         decodes = {node for node, _ in calls(graph, Decode)}
         self.walked = [n for n in graph.graph.nodes if phase[n] == "in" or n in decodes]
         self.T = steps(graph)
-        self.read, self.skip = next((int(m.read), int(m.skip)) for _, m in calls(graph, Decode))
+        self.read, self.skip, self.late = next((int(m.read), int(m.skip), int(m.late)) for _, m in calls(graph, Decode))
         self.schedule = max((m.schedule for _, m in calls(graph, Neuron)), key=SCHEDULES.index, default=SCHEDULES[0])
         self.streaming = all(module.streaming for _, module in calls(graph, Temporal))
         # Values outside time outlive the loop over windows; values inside die at their last use.
@@ -89,7 +90,7 @@ class Runner:
                 outputs.append(result.reshape(read, len(x), *result.shape[1:]))
         if anytime:
             return torch.cat(outputs)
-        outer.update({node: total / self.read for node, total in totals.items()})
+        outer.update({node: total / (self.read - self.late) for node, total in totals.items()})
         return self._execute("after", outer, x)
 
     def _execute(self, phase: str, values: dict[fx.Node, Tensor], x: Tensor, repeat: int = 1) -> Tensor:
@@ -166,13 +167,19 @@ class Runner:
         read = self._read(start, width)
         if not read:
             return
-        by_step = value.reshape(width, -1, *value.shape[1:])[read.start - start : read.stop - start]
-        before = totals.get(node, torch.zeros_like(by_step[0]))
+        by_step = value.reshape(width, -1, *value.shape[1:])
+        # A delayed readout starts anew when it begins to count.
+        turn = min(max(self.skip + self.late, read.start), read.stop)
+        means = []
+        for first, begin, end in ((self.skip, read.start, turn), (self.skip + self.late, turn, read.stop)):
+            if begin == end:
+                continue
+            seen, part = begin - first, by_step[begin - start : end - start]
+            before = totals[node] if seen else torch.zeros_like(part[0])
+            if anytime:
+                mean, totals[node] = running_mean(part, before, seen)
+                means.append(mean)
+            else:
+                totals[node] = before + part.sum(0)
         if anytime:
-            running = before + by_step.cumsum(0)
-            first = read.start - self.skip + 1
-            count = torch.arange(first, first + len(read), dtype=value.dtype, device=value.device)
-            outer[node] = (running / count.reshape(-1, *[1] * (running.dim() - 1))).flatten(0, 1)
-            totals[node] = running[-1].clone()
-        else:
-            totals[node] = before + by_step.sum(0)
+            outer[node] = torch.cat(means).flatten(0, 1)
