@@ -92,12 +92,14 @@ class Training:
             p.step += 1
             p.seconds = before + time.monotonic() - began
             if p.step == self.batches.steps:
+                self._require_finite()
                 p.rows.append({"epoch": p.epoch + 1, "seconds": round(p.seconds, 1), "loss": p.loss, **check()})
                 p.epoch, p.step = p.epoch + 1, 0
                 p.seconds = before + time.monotonic() - began
             if path and (not p.step or time.monotonic() - saved > o.save_seconds):
                 files.write(path, self.told, self.graph, self.optimiser, p)
                 saved = time.monotonic()
+        self._require_finite()
         self.settle()
 
     @property
@@ -127,16 +129,23 @@ class Training:
         loss = loss_of(out.float(), wanted, None if y is None else y.to(o.device), o)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DataError(
-                f"The loss is {value} at step {self.progress.step + 1} of epoch {self.progress.epoch + 1}.",
-                f"a lower learning rate than {o.lr:g}",
-            )
+            raise self._diverged(f"The loss is {value}")
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
         self.floor()
         known = self.progress.loss
         self.progress.loss = value if known is None else SMOOTH * known + (1 - SMOOTH) * value
+
+    def _require_finite(self) -> None:
+        if not all(torch.isfinite(value).all() for value in self.graph.state_dict().values()):
+            raise self._diverged("A weight is NaN or infinite")
+
+    def _diverged(self, what: str) -> DataError:
+        p = self.progress
+        return DataError(
+            f"{what} at step {p.step} of epoch {p.epoch + 1}.", f"a lower learning rate than {self.options.lr:g}"
+        )
 
     @torch.no_grad()
     def settle(self) -> None:
