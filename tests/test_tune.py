@@ -21,7 +21,6 @@ from snnc.dialect import ClipQuant
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, WriteError
 from snnc.graph import Stage, calls
 from snnc.neurons import IF
-from snnc.passes import CalibrateOffset
 from snnc.tune import TuneOptions
 from snnc.tune.augment import augment
 from snnc.tune.forward import ByRate, InTime, Quantised
@@ -514,11 +513,9 @@ def test_what_decays(decay_bounds):
 
 
 def layer_synchronous():
-    graph, _ = spiking("conv", 4, cos=CalibrateOffset(rho=4))
-    return snnc.Network(graph, {})
+    return snnc.compile(tiny(), 4, "cos", tiny_data())
 
 
-CONV = (3, 4, 4)
 REFUSED = {
     "no labels": (tiny, lambda: tiny_data().x, {"loss": "labels"}, DataError, "no labels"),
     "nothing to learn from": (
@@ -526,7 +523,7 @@ REFUSED = {
     ),
     "layer-synchronous recipe": (tiny, tiny_data, {"recipe": "cos"}, RecipeError, "layer-synchronous"),
     "layer-synchronous network": (
-        layer_synchronous, lambda: sample(CONV, 8), {"teacher": tiny()}, SnncError, "layer-synchronous",
+        layer_synchronous, tiny_data, {"teacher": tiny()}, SnncError, "layer-synchronous",
     ),
     "gated pooling": (
         tiny, tiny_data,

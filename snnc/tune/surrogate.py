@@ -55,26 +55,28 @@ class Rate(torch.autograd.Function):
     """A neuron's mean output over time as a function of its mean input: `Rate.apply(z, phi, theta, v0, T)`.
 
     The value is `phi` `[B, ...]`, the mean of the spikes that were really emitted; the gradient is that of the even
-    drive `z` `[B, ...]` at the head of this file. What the order of the spikes did is in the value and not in the
-    gradient.
+    drive `z` `[B, ...]` at the head of this file, with `phi` in the place of `q`. What the order of the spikes did is
+    in the value and not in the gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, phi: Tensor, theta: Tensor, v0: Tensor, T: int) -> Tensor:
         ctx.save_for_backward(z, phi, theta, v0)
         ctx.T = T
-        return phi.clone()
+        return phi.view_as(phi)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
+        # Half of a training step was spent here once: few passes over memory, and sums before divisions.
         (grad,) = grads
         z, phi, theta, v0 = ctx.saved_tensors
-        even = z + v0 / ctx.T  # floor(u) >= 0 is even >= 0; floor(u) <= T is even < theta (T + 1) / T
-        above = (even >= theta * ((ctx.T + 1) / ctx.T)).to(grad)
-        passed = grad * ((even >= 0).to(grad) - above)
-        height = passed * (phi - even) / theta + grad * above
+        even = z.to(grad.dtype) + (v0 / ctx.T).to(grad.dtype)
+        level = even / (theta / ctx.T).to(grad.dtype)
+        # Inside is 0 <= level < T + 1, and hardtanh leaves both ends out. Above it phi is theta and below it phi is 0, which makes dq/dtheta 1 and 0.
+        passed = torch.ops.aten.hardtanh_backward(grad, level, -1e-30, ctx.T + 1.0)
         start = passed.sum_to_size(v0.shape) / ctx.T
-        return passed, None, height.sum_to_size(theta.shape), start, None
+        height = ((grad * phi).sum_to_size(theta.shape) - even.mul_(passed).sum_to_size(theta.shape)) / theta
+        return passed, None, height, start, None
 
 
 class Spike(torch.autograd.Function):
