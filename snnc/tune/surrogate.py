@@ -72,7 +72,8 @@ class Rate(torch.autograd.Function):
         z, phi, theta, v0 = ctx.saved_tensors
         even = z.to(grad.dtype) + (v0 / ctx.T).to(grad.dtype)
         level = even / (theta / ctx.T).to(grad.dtype)
-        # Inside is 0 <= level < T + 1, and hardtanh leaves both ends out. Above it phi is theta and below it phi is 0, which makes dq/dtheta 1 and 0.
+        # Inside is 0 <= level < T + 1, and hardtanh leaves both ends out. Above it phi is theta, below it phi is 0,
+        # and that makes dq/dtheta 1 and 0.
         passed = torch.ops.aten.hardtanh_backward(grad, level, -1e-30, ctx.T + 1.0)
         start = passed.sum_to_size(v0.shape) / ctx.T
         height = ((grad * phi).sum_to_size(theta.shape) - even.mul_(passed).sum_to_size(theta.shape)) / theta
