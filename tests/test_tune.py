@@ -84,7 +84,7 @@ def test_for_even_drive_the_rates_gradient_is_the_quantisers(T):
     (out * weight).sum().backward()
     b, theta = z.clone().requires_grad_(), lam.detach().clone().requires_grad_()
     v0 = (theta.detach() / 2).requires_grad_()
-    rate = Rate.apply(b, out.detach(), theta, v0, T)
+    rate = Rate.apply(b, out.detach(), theta, v0, T, "rectangle")
     (rate * weight).sum().backward()
     assert torch.equal(rate, out)
     assert torch.equal(a.grad, b.grad)
@@ -92,6 +92,29 @@ def test_for_even_drive_the_rates_gradient_is_the_quantisers(T):
     torch.testing.assert_close(theta.grad + v0.grad / 2, lam.grad, rtol=1e-12, atol=1e-12)
     inside = (z + v0.detach() / T >= 0) & (z + v0.detach() / T < 1.5 * (T + 1) / T)
     assert v0.grad.item() == pytest.approx(weight[inside].sum().item() / T)
+
+
+@pytest.mark.parametrize("T", [1, 2, 4])
+def test_a_rates_triangle_is_one_for_each_jump(T):
+    theta, v0 = torch.tensor(2.0, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    z = torch.linspace(-4, 12, 160001, dtype=torch.float64).requires_grad_()
+    level = (z.detach() * T + v0) / theta
+    Rate.apply(z, level.floor().clamp(0, T) * theta / T, theta, v0, T, "triangle").sum().backward()
+    wanted = sum((1 - (level - jump).abs()).clamp_min(0) for jump in range(1, T + 1))
+    torch.testing.assert_close(z.grad, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["residual", "preactivation", "single"])
+def test_at_one_step_both_gradients_are_the_same(name):
+    graph, shape = spiking(name, 1)
+    found = []
+    for kind in (ByRate, InTime):
+        live = opened(graph)
+        kind(live, "triangle").run(sample(shape, 16)).square().sum().backward()
+        found.append({n: value.grad for n, value in live.named_parameters()})
+    assert found[0].keys() == found[1].keys()
+    for one, other in zip(*(f.values() for f in found), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("shape", "area"), [("rectangle", 1.0), ("triangle", 1.0)])
@@ -146,7 +169,7 @@ def test_at_even_drive_rates_and_levels_have_the_same_gradients():
     live, _ = spiking("single", 4)
     x = sample(shape, 16)
     found = []
-    for forward in (Quantised(opened(flat)), ByRate(opened(live))):
+    for forward in (Quantised(opened(flat)), ByRate(opened(live), "rectangle")):
         forward.run(x).square().sum().backward()
         found.append(forward.module.get_submodule("fc1").weight.grad)
     assert torch.equal(*found)

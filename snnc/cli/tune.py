@@ -25,7 +25,7 @@ from snnc.tune import tune as train
 HELP = {
     "kind": "Train the spiking network itself, or the clip-quantised one that is compiled afterwards.",
     "gradient": "Of the spiking network: of its rates, or through every step.",
-    "surrogate": "Shape of the spike's derivative, for --gradient time.",
+    "surrogate": "Shape of the derivative of a spike, for --kind spiking.",
     "norms": "Batch normalisation during training: aimed at the original's moments, at the conversion's own, or none.",
     "loss": "Distil from the original network, learn from labels, or both.",
     "temperature": "Of the distillation.",

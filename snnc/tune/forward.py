@@ -87,11 +87,11 @@ def fired(neuron: IF, current: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tens
 
 
 class ByRate(Forward):
-    """The spiking network, with the gradient of its rates."""
+    """The spiking network, with the gradient of its rates. `shape` is that of `snnc.tune.surrogate.Rate`."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, shape: str = "triangle") -> None:
         super().__init__(graph)
-        self.T = steps(graph)
+        self.T, self.shape = steps(graph), shape
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
@@ -105,7 +105,7 @@ class ByRate(Forward):
         if isinstance(module, IF):
             with torch.no_grad():
                 spikes, phi = fired(module, args[0].steps, means[0].dtype)
-            return Carried(spikes, Rate.apply(means[0], phi, module.theta, module.v0, self.T))
+            return Carried(spikes, Rate.apply(means[0], phi, module.theta, module.v0, self.T, self.shape))
         if isinstance(module, Normed):
             mean, scale, shift = module.measured(means[0])
             if self.T > 1:

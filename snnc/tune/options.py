@@ -22,7 +22,7 @@ class TuneOptions:
             clip-quantised network, with L = T levels, to be compiled afterwards.
         gradient: of kind "spiking". "rate": that of the mean over time, at the cost of about T + 3 passes; "time":
             surrogate gradients through every step, 3 T passes.
-        surrogate: shape of the surrogate derivative, for gradient "time".
+        surrogate: shape of a jump's derivative, of kind "spiking"; see `snnc.tune.surrogate`.
         norms: batch normalisation behind each layer that feeds neurons, folded at the end. "original": started so that
             each layer's output has the mean and deviation that it has in the original network; "own": those that it
             has in the conversion, which changes nothing at first; "none".

@@ -38,7 +38,8 @@ def forward_of(graph: fx.GraphModule, options: TuneOptions) -> Forward:
     """The forward pass that the options ask for, over an opened graph."""
     if options.kind == "quantised":
         return Quantised(graph)
-    return ByRate(graph) if options.gradient == "rate" else InTime(graph, options.surrogate)
+    kind = ByRate if options.gradient == "rate" else InTime
+    return kind(graph, options.surrogate)
 
 
 @torch.no_grad()

@@ -52,32 +52,42 @@ class Levels(torch.autograd.Function):
 
 
 class Rate(torch.autograd.Function):
-    """A neuron's mean output over time as a function of its mean input: `Rate.apply(z, phi, theta, v0, T)`.
+    """A neuron's mean output over time as a function of its mean input: `Rate.apply(z, phi, theta, v0, T, shape)`.
 
     The value is `phi` `[B, ...]`, the mean of the spikes that were really emitted; the gradient is that of the even
-    drive `z` `[B, ...]` at the head of this file, with `phi` in the place of `q`. What the order of the spikes did is
-    in the value and not in the gradient.
+    drive `z` `[B, ...]` with `phi` in the place of `q`. What the order of the spikes did is in the value and not in
+    the gradient. With u = (z T + v0) / theta,
+
+        "rectangle"   the straight-through gradient at the head of this file: slope 1 for 0 <= u < T + 1
+        "triangle"    each of the jumps at u = 1 .. T smeared over a triangle from one below it to one above: slope
+                      min(u, 1, T + 1 - u), and 0 outside
+
+    and dphi/dtheta = (phi - slope (z + v0 / T)) / theta, dphi/dv0 = slope / T. The first has an area of T + 1 jumps
+    where there are T. At T = 1 the second is that of `Spike` with a triangle.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, phi: Tensor, theta: Tensor, v0: Tensor, T: int) -> Tensor:
+    def forward(ctx: Any, z: Tensor, phi: Tensor, theta: Tensor, v0: Tensor, T: int, shape: str) -> Tensor:
         ctx.save_for_backward(z, phi, theta, v0)
-        ctx.T = T
+        ctx.T, ctx.shape = T, shape
         return phi.view_as(phi)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None, None]:
         # Half of a training step was spent here once: few passes over memory, and sums before divisions.
         (grad,) = grads
         z, phi, theta, v0 = ctx.saved_tensors
-        even = z.to(grad.dtype) + (v0 / ctx.T).to(grad.dtype)
-        level = even / (theta / ctx.T).to(grad.dtype)
-        # Inside is 0 <= level < T + 1, and hardtanh leaves both ends out. Above it phi is theta, below it phi is 0,
-        # and that makes dq/dtheta 1 and 0.
-        passed = torch.ops.aten.hardtanh_backward(grad, level, -1e-30, ctx.T + 1.0)
-        start = passed.sum_to_size(v0.shape) / ctx.T
+        T, kind = ctx.T, grad.dtype
+        even = z.to(kind) + (v0 / T).to(kind)
+        level = even / (theta / T).to(kind)
+        if ctx.shape == "rectangle":
+            passed = torch.ops.aten.hardtanh_backward(grad, level, -1e-30, T + 1.0)  # which leaves both ends out
+        else:
+            middle = (T + 1) / 2
+            passed = level.sub_(middle).abs_().neg_().add_(middle).clamp_(0, 1).mul_(grad)
+        start = passed.sum_to_size(v0.shape) / T
         height = ((grad * phi).sum_to_size(theta.shape) - even.mul_(passed).sum_to_size(theta.shape)) / theta
-        return passed, None, height, start, None
+        return passed, None, height, start, None, None
 
 
 class Spike(torch.autograd.Function):
