@@ -25,7 +25,7 @@ from torch import Tensor, fx
 from snnc.dialect import ClipQuant
 from snnc.errors import RecipeError
 from snnc.graph import calls, steps
-from snnc.neurons import IF, fires
+from snnc.neurons import IF, STREAMING, Neuron, fires
 from snnc.temporal import Decode, Encode, RunningMax, Temporal
 from snnc.tune.norms import Normed
 from snnc.tune.surrogate import Levels, Rate, Spike
@@ -147,13 +147,19 @@ def require_trainable(graph: fx.GraphModule) -> None:
     """Refuses a spiking graph whose gradient is not known here.
 
     Raises:
-        RecipeError: a temporal module that is neither a plain `IF` nor a `RunningMax`; names it.
+        RecipeError: a temporal module that is neither a plain `IF` nor a `RunningMax`, or a readout that leaves steps
+            out; names it.
     """
+    hint = "the recipe 'opi', or kind='quantised'"
     for node, module in calls(graph, Temporal):
         if type(module) not in (IF, RunningMax):
-            why = "is layer-synchronous" if not module.streaming else "has no gradient here"
+            late = isinstance(module, Neuron) and module.schedule != STREAMING
+            why = f"is {module.schedule}" if late else "has no gradient here"
             raise RecipeError(
                 f"'{node.name}' is a {type(module).__name__}, which {why}; spike-aware tuning takes plain IF neurons "
                 "that stream, and max pools lowered as running-max.",
-                "the recipe 'opi', or kind='quantised'",
+                hint,
             )
+    for node, module in calls(graph, Decode):
+        if module.read != module.T or module.skip:
+            raise RecipeError(f"'{node.name}' reads {module.read} of {module.T} steps, not all of them.", hint)
