@@ -17,6 +17,8 @@ from snnc.passes import PASSES
 from snnc.pipeline import Context, Pass, Pipeline, Record
 from snnc.recipes import recipe
 from snnc.search import search
+from snnc.staged import Staged
+from snnc.tune import TuneOptions, tune
 from snnc.version import __version__
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "Record",
     "SnncError",
     "Stage",
+    "Staged",
+    "TuneOptions",
     "__version__",
     "capture",
     "compile",
@@ -37,5 +41,6 @@ __all__ = [
     "recipe",
     "save",
     "search",
+    "tune",
     "verify",
 ]

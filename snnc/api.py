@@ -11,24 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.artifact import unpack_graph
+from snnc.artifact import pack_graph, unpack_graph
 from snnc.backends import BACKENDS
 from snnc.capture import capture
 from snnc.data import as_batches
 from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError
-from snnc.files import load_torch, sniff
+from snnc.files import atomic_write, load_torch, sniff
 from snnc.graph import Stage, calls, guess_input
 from snnc.network import CHUNK, Network
 from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
 from snnc.portable import Portable, load_portable
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.staged import Staged
 from snnc.version import __version__
 
 
 def compile(
-    model: nn.Module | torch.export.ExportedProgram,
+    model: nn.Module | torch.export.ExportedProgram | Staged,
     T: int = 8,
     recipe: str | Path | Recipe | Pipeline | None = None,
     calibration: Any = None,
@@ -43,7 +44,7 @@ def compile(
     """Compiles a trained network into a spiking one.
 
     Args:
-        model: a trained module or exported program. It is not changed.
+        model: a trained module or exported program, or a `Staged` network that `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "qcfs" for a network trained with clip-quantised
             activations; "cos" where there is calibration data; otherwise "data-free".
@@ -68,7 +69,10 @@ def compile(
     if isinstance(model, Network | Portable):
         raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
     T = _whole(T)
-    model = _single(model)
+    tuned = model.info.get("tune") if isinstance(model, Staged) else None
+    if isinstance(model, Staged):
+        input_shape = input_shape or model.input_shape
+    model = single(model)
     batches = collect(calibration, samples) if calibration is not None else None
     if batches:
         input_shape = input_shape or tuple(batches[0].shape[1:])
@@ -87,7 +91,8 @@ def compile(
     if result.stage is not Stage.SPIKING:
         raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
     label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
-    return Network(result.graph, {**history(label, result, context, batches), "input_rank": rank}, chunk)
+    made = {**history(label, result, context, batches), "input_rank": rank}
+    return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk)
 
 
 def _whole(T: Any) -> int:
@@ -99,7 +104,7 @@ def _whole(T: Any) -> int:
         raise RecipeError(f"T is {T!r}.", "a whole number of time steps, 1 or more, such as 8") from None
 
 
-def _single(model: Any) -> Any:
+def single(model: Any) -> Any:
     """The model in float32, which is what snnc computes in; a copy where it was not."""
     if isinstance(model, nn.Module) and any(
         value.is_floating_point() and value.dtype != torch.float32 for value in (*model.parameters(), *model.buffers())
@@ -153,13 +158,14 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
     }
 
 
-def save(network: Network, path: str | Path, backend: str | None = None) -> Path:
-    """Writes a spiking network, whole or not at all.
+def save(network: Network | Staged, path: str | Path, backend: str | None = None) -> Path:
+    """Writes a network, whole or not at all.
 
     Args:
-        network: what `snnc.compile` gave.
+        network: what `snnc.compile` or `snnc.tune` gave.
         path: the file.
-        backend: "torch" (graph file) or "pt2"; by the suffix of `path` where None.
+        backend: "torch" (graph file) or "pt2"; by the suffix of `path` where None. A `Staged` network is always a
+            graph file, and `snnc compile` takes it.
 
     Returns:
         The path.
@@ -169,6 +175,10 @@ def save(network: Network, path: str | Path, backend: str | None = None) -> Path
         WriteError: the file cannot be written.
     """
     path = Path(path)
+    if isinstance(network, Staged):
+        with atomic_write(path) as temporary:
+            torch.save(pack_graph(network.graph, network.stage, network.info), temporary)
+        return path
     if backend is None:
         backend = next((b.name for b in BACKENDS.values() if b.suffix == path.suffix), "torch")
     BACKENDS[choose(backend, BACKENDS, "backend")].emit(network, path)

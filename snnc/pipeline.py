@@ -140,7 +140,7 @@ class Pass:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for option in fields(self):
-            _check_option(self.name, option.name, hints[option.name], getattr(self, option.name))
+            check_option(self.name, option.name, hints[option.name], getattr(self, option.name))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -157,7 +157,12 @@ class Pass:
         raise NotImplementedError(f"{type(self).__name__}.apply")
 
 
-def _check_option(owner: str, name: str, kind: Any, value: Any) -> None:
+def check_option(owner: str, name: str, kind: Any, value: Any) -> None:
+    """Refuses an option's value that is not of the annotated type.
+
+    Raises:
+        RecipeError: names the option, its owner and what it takes.
+    """
     if not _fits(kind, value):
         raise RecipeError(f"Option '{name}' of '{owner}' is {value!r}; it takes {_spell(kind)}.")
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 EXPLAIN = ROOT / "docs" / "explain.md"
-DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", EXPLAIN, *RECORDS]
+DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", ROOT / "docs" / "tuning.md", EXPLAIN, *RECORDS]
 BLOCK = re.compile(r"^```(\w+)( runnable)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 

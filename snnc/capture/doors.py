@@ -20,6 +20,7 @@ from snnc.capture.values import Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
 from snnc.graph import Stage, verify
+from snnc.staged import Staged
 
 Network = nn.Module | ExportedProgram | fx.GraphModule
 
@@ -28,7 +29,7 @@ def capture(model: Network, input_shape: tuple[int, ...] | None = None) -> fx.Gr
     """The network as a graph of stage `ANN`: the same function in eval mode, with its own copies of all weights.
 
     Args:
-        model: a module, an exported program, or a graph that was captured before. It is not changed.
+        model: a module, an exported program, or a graph that was captured before (`Staged` or bare). It is not changed.
         input_shape: shape of one sample, such as `(3, 32, 32)`. Needed where the network's own code depends on it.
 
     Raises:
@@ -52,6 +53,8 @@ def _capture(model: Network, input_shape: tuple[int, ...] | None) -> Outcome:
     shape = None if input_shape is None else tuple(int(n) for n in input_shape)
     if isinstance(model, ExportedProgram):
         return _exported(model)
+    if isinstance(model, Staged):
+        return copy.deepcopy(model.graph), []
     if isinstance(model, fx.GraphModule) and _is_captured(model):
         return copy.deepcopy(model), []
     try:

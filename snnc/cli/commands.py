@@ -17,6 +17,7 @@ from snnc.cli import describe, show
 from snnc.cli.options import COUNT, PATH, SPLIT, Setting, data_options, model_options, shape_option, verb
 from snnc.cli.search import check_search, search_options, searched
 from snnc.cli.sources import captured, compiled, destination, uncompiled
+from snnc.cli.tune import tune
 from snnc.data import read, require_labels
 from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.evaluate import evaluate
@@ -26,6 +27,7 @@ from snnc.passes import PASSES
 from snnc.pipeline import choose
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
+from snnc.staged import Staged
 from snnc.version import __version__
 
 GUESSED = (
@@ -123,8 +125,9 @@ def compile_(
         if data and not chosen.needs_data:
             show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
         chosen = _changed(chosen, changes)
+        source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
         net = api.compile(
-            graph, T or 8, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
+            source, T or 8, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
         )
     with show.busy(f"writing {out}"):
         api.save(net, out, backend)
@@ -300,3 +303,6 @@ def list_(kind: str | None, name: str | None, as_json: bool) -> None:
     for title, rows in chosen.items():
         show.listing(title, rows)
     return None
+
+
+main.add_command(tune)

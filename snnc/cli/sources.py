@@ -17,8 +17,10 @@ from snnc.cli import show
 from snnc.data import Dataset
 from snnc.errors import DataError, LoadError, Unsupported, WriteError
 from snnc.files import load_model, load_torch, sniff
+from snnc.graph import Stage
 from snnc.network import Network
 from snnc.portable import Portable, has_history
+from snnc.staged import staged
 
 
 def destination(
@@ -46,6 +48,8 @@ def uncompiled(model: Path | None, factory: str | None, allow: tuple[str, ...]) 
         raise click.UsageError("Give MODEL, or --factory for one that builds the whole network.")
     with show.busy(f"loading {model or factory}"):
         found = load_model(model, factory=factory, allow=allow)
+    if isinstance(found, dict) and found.get("stage") in (Stage.ANN, Stage.FOLDED, Stage.QUANTIZED):
+        return staged(found, f"'{model}'")
     if isinstance(found, dict) or (model and model.is_file() and sniff(model) == "pt2" and has_history(model)):
         raise LoadError(
             f"'{model}' is a spiking network already.", f"snnc inspect {model}, or the network it was made from"
@@ -79,8 +83,11 @@ def compiled(file: Path | None) -> Network | Portable | None:
 
 
 def _is_graph_file(file: Path) -> bool:
+    """Whether this is a graph file of a spiking network, or a broken one."""
     try:
         content = load_torch(file)
     except LoadError:
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return False
+    return content.get("stage") not in (Stage.ANN, Stage.FOLDED, Stage.QUANTIZED)

@@ -101,7 +101,7 @@ class Dataset:
         """The first `n` samples, or all where there are fewer."""
         if n < 1:
             raise DataError(f"A limit of {n} leaves no samples.", "a limit of 1 or more")
-        return self._take(slice(n))
+        return self.take(slice(n))
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
         """`n` samples drawn without replacement, in their stored order; all where there are fewer.
@@ -112,9 +112,10 @@ class Dataset:
             return self
         if n < 1:
             raise DataError(f"A sample of {n} is empty.", "a sample of 1 or more")
-        return self._take(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
 
-    def _take(self, index: slice | np.ndarray) -> Dataset:
+    def take(self, index: slice | np.ndarray) -> Dataset:
+        """The samples of an index, in its order."""
         return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
 
 

@@ -1,0 +1,104 @@
+"""Accuracy of spiking networks after a short training: network x T, within a budget of time.
+
+    python benchmarks/tuned.py --data FOLDER --out docs/results/tuned.json --minutes 15
+
+FOLDER is that of `accuracy.py`. Every network is compiled with `--recipe` for each T and then trained for `--minutes`
+by `snnc.tune` through the spiking network, on training images, distilling from the original network, with the options
+that `snnc.tune` has by default; `--set NAME=VALUE` changes one. The test images are scored once, at the end. Wall time
+is what counts, so run nothing else, and say how many threads: `--threads 2`.
+
+Cells go into one JSON file, in the form of those of `accuracy.py`, with the row "tuned"; what is there is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accuracy import TASKS, folder_module, load, provenance, read_cells, score, write_cell
+
+import snnc
+from snnc.cli import show
+from snnc.data import Dataset
+
+MEANS = {"cifar-imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("SNNC_DATA"), help="folder of accuracy.py")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file with every measured cell")
+    parser.add_argument("--networks", default="resnet20")
+    parser.add_argument("--T", default="1,2,4,8")
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--recipe", default="opi", help="conversion that training starts from")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="option of snnc.tune")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="folder for the tuned networks")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    options = dict(parsed(text) for text in args.set)
+    for name in args.networks.split(","):
+        for T in map(int, args.T.split(",")):
+            key = (name, "tuned", T)
+            if key not in {(c["network"], c["recipe"], c["T"]) for c in read_cells(args.out)}:
+                measure(args, name, T, options)
+
+
+def parsed(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE`, the value as in TOML; text needs no quotes."""
+    name, _, value = text.partition("=")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def measure(args: argparse.Namespace, name: str, T: int, options: dict[str, Any]) -> None:
+    """Trains and scores one network."""
+    task = TASKS[name]
+    ann = task.model(folder_module(args.data, "zoo"))
+    images, labels = folder_module(args.data, "common").load_cifar10("train")
+    mean, std = MEANS[task.data]
+    training = Dataset(images, labels.astype(np.int64), mean, std, 255.0, "training images")
+    start = time.time()
+    net = snnc.tune(ann, training, T, args.recipe, minutes=args.minutes, track=show.track, report=told, **options)
+    seconds = time.time() - start
+    if args.keep:
+        snnc.save(net, args.keep / f"{name}-T{T}.snn")
+    _, x, y = load(args.data, task.data, 1)
+    tune = net.info["tune"]
+    cell = {
+        "network": name,
+        "recipe": "tuned",
+        "T": T,
+        "samples": len(y),
+        "accuracy": score(net.readout, x, y)[-1],
+        "ann": score(lambda batch: ann(batch)[None], x, y)[0],
+        "latency": str(net.latency),
+        "seconds": round(seconds, 1),
+        "from": args.recipe,
+        "minutes": args.minutes,
+        "images": tune["steps"] * min(tune["options"]["batch"], tune["samples"]),
+        "held_out": tune["table"],
+        **provenance(),
+    }
+    write_cell(args.out, cell)
+    print(
+        f"{name} T={T}: {cell['accuracy']:.2f} (ANN {cell['ann']:.2f}), {cell['images']} images, {seconds:.0f} s",
+        flush=True,
+    )
+
+
+def told(row: dict[str, Any]) -> None:
+    print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The command `tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import click
+from torch import nn
+
+from snnc import api
+from snnc.capture import capture
+from snnc.cli import show
+from snnc.cli.options import COUNT, PATH, SPLIT, data_options, model_options, verb
+from snnc.cli.sources import compiled, destination, uncompiled
+from snnc.data import read
+from snnc.errors import LoadError
+from snnc.network import Network
+from snnc.tune import TuneOptions
+from snnc.tune import tune as train
+
+# One line for each option of `TuneOptions`; types and defaults come from there.
+HELP = {
+    "kind": "Train the spiking network itself, or the clip-quantised one that is compiled afterwards.",
+    "gradient": "Of the spiking network: of its rates, or through every step.",
+    "surrogate": "Shape of the derivative of a spike, for --kind spiking.",
+    "norms": "Batch normalisation during training: aimed at the original's moments, at the conversion's own, or none.",
+    "loss": "Distil from the original network, learn from labels, or both.",
+    "temperature": "Of the distillation.",
+    "alpha": "Share of distillation in --loss both.",
+    "optimiser": "AdamW, or SGD with momentum 0.9.",
+    "lr": "Highest learning rate; a cosine leads from it to 0.",
+    "bound_lr": "Factor of the learning rate of bounds, thresholds and potentials.",
+    "weight_decay": "Weight decay of weights.",
+    "decay_bounds": "Decay bounds, thresholds and potentials too.",
+    "batch": "Samples a step.",
+    "epochs": "Passes over the training data.",
+    "minutes": "Time budget in place of --epochs.",
+    "crop": "Pixels that images are shifted by at most.",
+    "flip": "Mirror half of the images left to right.",
+    "cutout": "Side of a square that is zeroed; 0 for none.",
+    "held_out": "Share of the data that is kept from training, for the tables.",
+    "amp": "Compute in bfloat16 where that is safe.",
+    "device": "Where to train: cpu, cuda.",
+    "seed": "Seed of data order, augmentation and split.",
+    "save_seconds": "Seconds between checkpoints within an epoch.",
+}
+
+
+def tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Every option of `TuneOptions` as one of the command line, spelled with dashes."""
+    hints = get_type_hints(TuneOptions)
+    for option in reversed(fields(TuneOptions)):
+        kind, name = hints[option.name], f"--{option.name.replace('_', '-')}"
+        more: dict[str, Any] = {}
+        if get_origin(kind) is Literal:
+            more["type"] = click.Choice(get_args(kind))
+        elif kind is bool:
+            name += f"/--no-{name[2:]}"
+        else:
+            more["type"] = float if kind == float | None else kind
+        command = click.option(
+            name,
+            option.name,
+            default=option.default,
+            show_default=option.default is not None,
+            help=HELP[option.name],
+            **more,
+        )(command)
+    return command
+
+
+@click.command()
+@click.argument("model", type=PATH, required=False)
+@click.option("--data", type=PATH, required=True, help="Training data (.npz, idx, CIFAR, images).")
+@click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps, or levels.")
+@click.option(
+    "--recipe", metavar="NAME|FILE.toml", help="Recipe that it is converted with before; 'snnc list recipes'."
+)
+@click.option("--split", type=SPLIT, default="train", show_default=True, help="Split to train on, if DATA has several.")
+@data_options
+@click.option("--ann", type=PATH, help="Network to distil from, where MODEL is a spiking network.")
+@model_options
+@click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples that calibrate it.")
+@tune_options
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+@click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the suffix .snn, here]")
+@verb
+def tune(
+    model: Path | None,
+    data: Path,
+    T: int,
+    recipe: str | None,
+    split: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    raw: bool,
+    ann: Path | None,
+    factory: str | None,
+    allow: tuple[str, ...],
+    calib_samples: int,
+    resume: bool,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train MODEL for spikes.
+
+    MODEL is a network as 'snnc compile' takes it, or a spiking network that it wrote. The result is a spiking network,
+    or with --kind quantised one to compile. An interrupted run leaves OUT.checkpoint; --resume goes on from there.
+    """
+    out, _ = destination(out, "torch", model, factory, data, ann, recipe)
+    saved = out.with_name(f"{out.name}.checkpoint")
+    if saved.exists() and not resume:
+        raise LoadError(f"'{saved}' is of a run that did not end.", f"--resume to go on with it, or rm {saved}")
+    TuneOptions(**options)  # before anything is loaded
+    start = compiled(model)
+    if start is None:
+        network, teacher = uncompiled(model, factory, allow), None
+    else:
+        network, teacher = start, uncompiled(ann, factory, allow) if ann or factory else None
+        if teacher is not None and not isinstance(teacher, nn.Module):
+            teacher = capture(teacher)
+    samples = read(data, mean=mean, std=std, raw=raw, split=split)
+    result = train(
+        network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume,
+        track=show.track, report=None if as_json else _told, **options,
+    )  # fmt: skip
+    with show.busy(f"writing {out}"):
+        api.save(result, out)
+    found = result.info["tune"]
+    if as_json:
+        return show.as_json({"out": str(out), "data": samples.source, **found})
+    show.say(f"Data: {samples.source}; {found['samples']} samples trained, {found['held_out']} held out")
+    show.say(f"Trained: {found['steps']} steps in {found['seconds']:.0f} s")
+    _table(found["table"], isinstance(result, Network))
+    show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
+    next_step = f"snnc eval {out} --data DATA" if isinstance(result, Network) else f"snnc compile {out} --T {T}"
+    return show.say(f"What next: {next_step}", "dim")
+
+
+def _told(row: dict[str, Any]) -> None:
+    parts = [f"{row[key]:.2f} % {key}" for key in ("accuracy", "agreement") if row[key] is not None]
+    show.say(f"Epoch {row['epoch']} ({row['seconds']:.0f} s): loss {row['loss']:.4f}, {', '.join(parts)}", "", show.err)
+
+
+def _table(table: dict[str, Any], spiking: bool) -> None:
+    """Accuracy and agreement with the original, before and after, at each step."""
+    before, after = table["before"], table["after"]
+    kinds = [kind for kind in ("accuracy", "agreement") if after[kind] is not None]
+    if not kinds:
+        return
+    ann = (table["ann"] or {}).get("accuracy")
+    if ann:
+        show.say(f"Original network: {ann[0]:.2f} % accuracy on the held-out samples")
+    columns = [f"{kind} % {when}" for kind in kinds for when in ("before", "after")]
+    shown = show.shown_steps(len(after[kinds[0]]))
+    rows = [[t if spiking else "-", *(f"{w[k][t - 1]:.2f}" for k in kinds for w in (before, after))] for t in shown]
+    show.table(
+        "Held-out samples, read out after each step" if spiking else "Held-out samples", ("step", *columns), rows
+    )

@@ -1,0 +1,165 @@
+"""Forward passes with a gradient, over opened graphs.
+
+`Quantised` runs a graph of stage QUANTIZED; `ByRate` and `InTime` run a spiking one, and their values are those of
+the spiking network itself. They differ in the gradient and in what it costs, counted in passes over the layers
+inside time:
+
+    InTime   every step is on the tape: T forward and 2 T backward
+    ByRate   the T steps leave no tape; beside them their mean over time is carried, on the tape: T + 1 forward and
+             2 backward (1 forward in all where T = 1, since the one step is its own mean)
+
+A layer between neurons is linear, so the mean of its outputs is its output for the mean of the inputs, and what
+`ByRate` carries is exact up to rounding. At a neuron it takes the mean of the spikes that were emitted; see
+`snnc.tune.surrogate.Rate` for its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnc.dialect import ClipQuant
+from snnc.errors import RecipeError
+from snnc.graph import calls, steps
+from snnc.neurons import IF, STREAMING, Neuron, fires
+from snnc.temporal import Decode, Encode, RunningMax, Temporal
+from snnc.tune.norms import Normed
+from snnc.tune.surrogate import Levels, Rate, Spike
+
+
+@dataclass
+class Carried:
+    """A value inside time: the steps `[T * B, ...]` without a gradient, and their mean `[B, ...]` with one."""
+
+    steps: Tensor
+    mean: Tensor
+
+
+class Forward(fx.Interpreter):
+    """Base: runs an opened graph, `Forward(graph).run(x)`, and shows what flows through it.
+
+    Attributes:
+        see: called with each node and its value `[B, ...]`, inside time the mean; None for nobody.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.see: Callable[[fx.Node, Tensor], None] | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if self.see is not None:
+            self.see(n, value.mean if isinstance(value, Carried) else value)
+        return value
+
+
+class Quantised(Forward):
+    """The clip-quantised network, with the straight-through gradient."""
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        if isinstance(module, ClipQuant):
+            return Levels.apply(args[0], module.lam, module.L, module.shift)
+        return super().call_module(target, args, kwargs)
+
+
+def fired(neuron: IF, current: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What `IF` emits for a folded current `[T * B, ...]`, in `dtype`, and its mean over time `[B, ...]`.
+
+    The same arithmetic as `IF.step`, in the precision of the potential, with fewer passes over memory.
+    """
+    T, height = neuron.T, neuron.theta.to(dtype)
+    currents = current.reshape(T, -1, *current.shape[1:])
+    spikes = torch.empty(currents.shape, dtype=dtype, device=current.device)
+    v: Tensor = neuron.v0
+    for t in range(T):
+        u = currents[t].to(v.dtype) + v
+        spike = fires(u, neuron.theta)
+        torch.mul(spike, height, out=spikes[t]) if spike.dtype == dtype else spikes[t].copy_(spike).mul_(height)
+        if t < T - 1:
+            v = u.sub_(spike.mul_(neuron.theta))
+    phi = spikes[0] if T == 1 else spikes.float().sum(0).div_(T).to(dtype)
+    return spikes.flatten(0, 1), phi
+
+
+class ByRate(Forward):
+    """The spiking network, with the gradient of its rates. `shape` is that of `snnc.tune.surrogate.Rate`."""
+
+    def __init__(self, graph: fx.GraphModule, shape: str = "triangle") -> None:
+        super().__init__(graph)
+        self.T, self.shape = steps(graph), shape
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        if isinstance(module, Encode):
+            return Carried(module(args[0].detach()), args[0])
+        if isinstance(module, Decode):
+            return args[0].mean
+        if not any(isinstance(value, Carried) for value in args):
+            return super().call_module(target, args, kwargs)
+        means = [value.mean for value in args]
+        if isinstance(module, IF):
+            with torch.no_grad():
+                spikes, phi = fired(module, args[0].steps, means[0].dtype)
+            return Carried(spikes, Rate.apply(means[0], phi, module.theta, module.v0, self.T, self.shape))
+        if isinstance(module, Normed):
+            mean, scale, shift = module.measured(means[0])
+            if self.T > 1:
+                with torch.no_grad():
+                    return Carried(module.steps(args[0].steps, scale, shift), mean)
+        else:
+            mean = (module.pool if isinstance(module, RunningMax) else module)(*means)
+        if self.T == 1:
+            return Carried(mean.detach(), mean)
+        with torch.no_grad():
+            return Carried(module(*(value.steps for value in args)), mean)
+
+
+class InTime(Forward):
+    """The spiking network, with surrogate gradients through every step.
+
+    The reset is on the tape too. `shape` is that of the surrogate, see `snnc.tune.surrogate.Spike`.
+    """
+
+    def __init__(self, graph: fx.GraphModule, shape: str = "triangle") -> None:
+        super().__init__(graph)
+        self.T, self.shape = steps(graph), shape
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        if not isinstance(module, IF):
+            return super().call_module(target, args, kwargs)
+        currents = args[0].reshape(self.T, -1, *args[0].shape[1:])
+        v, outputs = module.initial(currents[0]), []
+        for current in currents.unbind(0):
+            u = v + current
+            spike = Spike.apply(u, module.theta, self.shape) * module.theta
+            v = u - spike
+            outputs.append(spike)
+        return torch.cat(outputs)
+
+
+def require_trainable(graph: fx.GraphModule) -> None:
+    """Refuses a spiking graph whose gradient is not known here.
+
+    Raises:
+        RecipeError: a temporal module that is neither a plain `IF` nor a `RunningMax`, or a readout that leaves steps
+            out; names it.
+    """
+    hint = "the recipe 'opi', or kind='quantised'"
+    for node, module in calls(graph, Temporal):
+        if type(module) not in (IF, RunningMax):
+            late = isinstance(module, Neuron) and module.schedule != STREAMING
+            why = f"is {module.schedule}" if late else "has no gradient here"
+            raise RecipeError(
+                f"'{node.name}' is a {type(module).__name__}, which {why}; spike-aware tuning takes plain IF neurons "
+                "that stream, and max pools lowered as running-max.",
+                hint,
+            )
+    for node, module in calls(graph, Decode):
+        if module.read != module.T or module.skip:
+            raise RecipeError(f"'{node.name}' reads {module.read} of {module.T} steps, not all of them.", hint)

@@ -1,0 +1,62 @@
+"""What training starts from: the conversion, opened, with normalisations behind its layers."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, fx
+
+from snnc.dialect import ACTIVATIONS
+from snnc.graph import Stage, calls
+from snnc.passes import FoldBatchNorm
+from snnc.pipeline import Context, Pipeline, Result
+from snnc.tune import norms
+from snnc.tune.forward import ByRate, Forward, InTime, Quantised
+from snnc.tune.options import TuneOptions
+
+
+def until_quantised(pipeline: Pipeline) -> Pipeline:
+    """The passes of a recipe before the one that inserts neurons."""
+    return Pipeline(tuple(itertools.takewhile(lambda one: one.gives is not Stage.SPIKING, pipeline)))
+
+
+def has_relus(graph: fx.GraphModule) -> bool:
+    """Whether activations are left that no bound was trained for."""
+    return any(True for _ in calls(graph, *ACTIVATIONS))
+
+
+def folded(graph: fx.GraphModule, batches: list[Tensor]) -> fx.GraphModule:
+    """The original network without batch normalisation: its layers have the names that they have in the conversion."""
+    shape = tuple(batches[0].shape[1:])
+    context = Context(T=1, calibration=batches, input_shape=shape)
+    result: Result = Pipeline((FoldBatchNorm(),)).run(graph, context)
+    return result.graph
+
+
+def forward_of(graph: fx.GraphModule, options: TuneOptions) -> Forward:
+    """The forward pass that the options ask for, over an opened graph."""
+    if options.kind == "quantised":
+        return Quantised(graph)
+    kind = ByRate if options.gradient == "rate" else InTime
+    return kind(graph, options.surrogate)
+
+
+@torch.no_grad()
+def normalise(
+    graph: fx.GraphModule, original: fx.GraphModule | None, batches: list[Tensor], options: TuneOptions
+) -> None:
+    """Puts normalisations into an opened graph. In place.
+
+    With norms "own" they give each layer's output the moments that it has; with "original" those that it has in the
+    original network, so that whatever the coarse activations before it took away or added is made up for.
+    """
+    if options.norms == "none":
+        return
+    found, dims = norms.moments(forward_of(graph, options), batches)
+    sites = {node.name for node in norms.sites(graph, dims)}
+    own = {name: found[name] for name in sites}
+    norms.added(graph, own)
+    if options.norms == "original" and original is not None:
+        wanted, _ = norms.moments(Quantised(folded(original, batches)), batches)
+        norms.aim(graph, {name: wanted[name] for name in sites if name in wanted})
