@@ -47,7 +47,7 @@ def compile(
         model: a trained module or exported program, or a `Staged` network that `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "qcfs" for a network trained with clip-quantised
-            activations; "cos" where there is calibration data; otherwise "data-free".
+            activations; "best" where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
@@ -117,7 +117,7 @@ def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
     if not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
-    return "cos" if data else "data-free"
+    return "best" if data else "data-free"
 
 
 def collect(calibration: Any, samples: int) -> list[Tensor]:

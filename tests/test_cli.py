@@ -105,7 +105,7 @@ def spiking():
 def ready(spiking):
     """`ready.snn`."""
     if not spiking:
-        compiled("-o", "ready.snn")
+        compiled("--recipe", "cos", "-o", "ready.snn")
         spiking["ready.snn"] = Path("ready.snn").read_bytes()
     Path("ready.snn").write_bytes(spiking["ready.snn"])
 
@@ -115,10 +115,10 @@ def ready(spiking):
 
 def test_compile_says_what_it_did():
     result = run("compile", "ann.pt", "--calib", "data.npz", "--calib-samples", 20, "--T", 4)
-    assert "Recipe: cos (there is calibration data)" in result.stdout
+    assert "Recipe: best (there is calibration data)" in result.stdout
     assert "20 samples of data.npz" in result.stdout
-    assert all(name in result.stdout for name in ("fold-batchnorm", "insert-neurons", "calibrate-offset"))
-    assert "Latency: 16 steps (layer-synchronous: 2 layers x 8); T = 4 are read out" in result.stdout
+    assert all(name in result.stdout for name in ("fold-batchnorm", "insert-neurons", "calibrate-weights"))
+    assert "Latency: 4 steps (streaming)" in result.stdout
     assert "Wrote ann.snn" in result.stdout
     assert "Error" not in result.stderr
     assert "No calibration data" not in result.stderr
@@ -168,7 +168,7 @@ def test_options_of_a_recipe_can_be_set():
         "--set",
         "calibrate-offset.guard=false",
     ]
-    info = parsed("compile", "ann.pt", "--calib", "data.npz", *sets)
+    info = parsed("compile", "ann.pt", "--recipe", "cos", "--calib", "data.npz", *sets)
     options = {r["name"]: r["options"] for r in info["records"]}
     assert options["calibrate-offset"] == {"rho": 2, "iterations": 1, "guard": False, "eps": 0.001}
     assert options["scale-thresholds"]["rule"] == "max"
@@ -205,7 +205,7 @@ def test_exported_programs_are_written_and_measured():
     assert len(found["accuracy"]) == 4
     assert found["rates"] == {}
     assert "cannot be looked into" in run("inspect", "net.pt2").stdout
-    assert parsed("inspect", "net.pt2")["recipe"] == "cos"
+    assert parsed("inspect", "net.pt2")["recipe"] == "best"
     assert "already" in run("compile", "net.pt2", "-o", "b.pt2", code=1).stderr
     assert "Step" not in run("eval", "net.pt2", "--data", "data.npz").stderr
 

@@ -117,7 +117,7 @@ def compile_(
             chosen = find_recipe(api.default_recipe(graph, data is not None))
             why = {
                 "qcfs": "the network brings its own clip bounds",
-                "cos": "there is calibration data",
+                "best": "there is calibration data",
                 "data-free": "there is no calibration data",
             }[chosen.name]
             if chosen.name == "data-free":

@@ -39,7 +39,7 @@ class CalibratePotential(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("rounds", self.rounds >= 1, "1 or more")
-        self.require("samples", self.samples >= 2, "2 or more")
+        self.require("samples", self.samples >= 1, "1 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         x = calibration_input(f"Pass '{self.name}'", self.samples, context)

@@ -52,7 +52,7 @@ class CalibrateWeights(Pass):
         super().__post_init__()
         self.require("ridge", 0 <= self.ridge < math.inf, "0 or more")
         self.require("rounds", self.rounds >= 1, "1 or more")
-        self.require("samples", self.samples >= 2, "2 or more")
+        self.require("samples", self.samples >= 1, "1 or more")
         self.require("positions", self.positions >= 2, "2 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
