@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+import snnc
 from snnc.capture import capture
 from snnc.dialect import ClipQuant
 from snnc.errors import PassFailed, RecipeError
-from snnc.graph import GraphBuilder, Stage, calls, module_of
-from snnc.neurons import AverageIF, Neuron
+from snnc.graph import GraphBuilder, Stage, calls, module_of, verify
+from snnc.neurons import IF, AverageIF, Neuron
 from snnc.observe import watch
 from snnc.passes import (
     AverageInput,
@@ -23,6 +24,7 @@ from snnc.passes import (
     TrainThresholds,
 )
 from snnc.pipeline import Context, Pipeline
+from snnc.recipes import recipe
 from snnc.temporal import Encode
 
 from .nets import Dyadic
@@ -157,7 +159,7 @@ def test_p11(T, N):
     found, wanted = values(result.graph, x), levels(graph, x, T, N)
     wanted["x_spikes"] = wanted["x"]
     ties = spikes = 0
-    neurons = dict((node.name, neuron) for node, neuron in calls(result.graph, Neuron))
+    neurons = {node.name: neuron for node, neuron in calls(result.graph, Neuron)}
     assert list(neurons) == ["x_spikes", "act1", "act2", "act3", "act4"]
     for name, neuron in neurons.items():
         assert isinstance(neuron, AverageIF)
@@ -201,7 +203,7 @@ def test_the_input_spikes():
 def test_images_have_no_negative_spikes():
     for x in (pixels(4) - 0.5, pixels(4) * 255):
         context = Context(T=4, calibration=[x])
-        with pytest.raises(PassFailed, match="the calibration data goes from .* spikes can only stand for 0 to 1"):
+        with pytest.raises(PassFailed, match=r"the calibration data goes from .* spikes can only stand for 0 to 1"):
             Pipeline((EncodeInput(),)).run(dyadic(), context, Stage.QUANTIZED)
 
 
@@ -273,9 +275,9 @@ class Normalise(nn.Module):
 
 def test_what_cannot_be_expanded():
     graph = dyadic()
-    with pytest.raises(PassFailed, match="encode-input before expand-input"):
+    with pytest.raises(PassFailed, match="encode-input before it"):
         Pipeline((ExpandInput(),)).run(graph, Context(T=4), Stage.QUANTIZED)
-    with pytest.raises(PassFailed, match="a resolution of 1.25, and of 0.25 there is no level"):
+    with pytest.raises(PassFailed, match=r"a resolution of 1\.25, and of 0\.25 there is no level"):
         expanded(graph, 1, 1.25)
     build = GraphBuilder()
     pooled = build.finish(build.call("pool", nn.AvgPool2d(2), build.input()))
@@ -327,9 +329,108 @@ def test_thresholds_bring_the_rates_to_those_of_average_spike_generation():
     graph, context = uneven()
     x = torch.cat(context.calibration)
     wanted = rates(apply(graph, context, AverageInput()), x)
-    before, after = (rates(one, x) for one in (graph, apply(graph, context, TrainThresholds(epochs=20))))
+    before, after = (rates(one, x) for one in (graph, apply(graph, context, TrainThresholds(epochs=40))))
     missed = {name: [float((r[name] - wanted[name]).abs().mean()) for r in (before, after)] for name in wanted}
-    assert missed["x_spikes"] == [0.0, 0.0]
-    assert missed["_1"] == [0.0, 0.0] or missed["_1"][1] < 0.2 * missed["_1"][0]
-    for name, (first, last) in list(missed.items())[2:]:
-        assert last < 0.2 * first, name
+    encoded, *layers = missed.values()
+    assert encoded == [0.0, 0.0]  # an even current: nothing to learn
+    assert len(layers) == 3
+    for first, last in layers:
+        assert last < 0.25 * first
+
+
+def test_one_step_of_training():
+    """theta_c - eta * diff_c * height, all layers at once, from what both networks emit before the step."""
+    graph, context = uneven()
+    context.calibration = [torch.cat(context.calibration)]
+    (x,) = context.calibration
+    even, odd = rates(apply(graph, context, AverageInput()), x), rates(graph, x)
+    result = Pipeline((TrainThresholds(eta=0.5, epochs=1),)).run(graph, context, Stage.SPIKING)
+    before = {node.name: neuron.theta for node, neuron in calls(graph, Neuron)}
+    moved = 0
+    for node, neuron in calls(result.graph, Neuron):
+        assert type(neuron) is IF
+        height, diff = before[node.name], (even[node.name] - odd[node.name]).float()
+        wanted = height - 0.5 * diff.reshape(neuron.theta.shape) * height
+        torch.testing.assert_close(neuron.theta, wanted, rtol=1e-5, atol=0)
+        moved += bool((neuron.theta != height).any())
+    assert result.records[0].sites == moved == 3
+
+
+def test_spikes_keep_their_height():
+    """The trained network is the one before with other thresholds, and with spikes as high as they were."""
+
+    class Taller(torch.fx.Interpreter):
+        def run_node(self, n):
+            value = super().run_node(n)
+            return (value > 0) * height[n.name] if n.name in height else value
+
+    graph, context = uneven()
+    x = torch.cat(context.calibration)
+    height = {node.name: neuron.theta for node, neuron in calls(graph, Neuron)}
+    trained = apply(graph, context, TrainThresholds())
+    other = copy.deepcopy(graph)
+    theta = {node.name: neuron.theta for node, neuron in calls(trained, Neuron)}
+    for node, neuron in calls(other, Neuron):
+        neuron.theta = theta[node.name]
+    with torch.no_grad():
+        torch.testing.assert_close(trained(x), Taller(other).run(x), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(trained(x), graph(x), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(other(x), Taller(other).run(x), rtol=1e-4, atol=1e-5)
+
+
+def test_rates_that_agree_are_a_fixed_point():
+    """Even currents: the network is given back to the bit. So at T = 1, where there is no order."""
+    graph, context = uneven(T=1)
+    result = Pipeline((TrainThresholds(),)).run(graph, context, Stage.SPIKING)
+    assert result.records[0].sites == 0
+    assert str(result.graph) == str(graph)
+    assert all(torch.equal(a, b) for a, b in zip(result.graph.buffers(), graph.buffers(), strict=True))
+    build = GraphBuilder()
+    act = build.call("act", ClipQuant(torch.tensor(0.8), 8, 1e-3), build.input())
+    flat = build.finish(build.call("fc", nn.Linear(4, 2), act))
+    context = Context(T=8, calibration=[pixels(64, (4,))])
+    spiking_ = Pipeline((InsertNeurons(), TrainThresholds())).run(flat, context, Stage.QUANTIZED)
+    assert spiking_.records[1].sites == 0
+
+
+def test_thresholds_stay_positive():
+    """However large the step: a twentieth of the height is the least."""
+    graph, context = uneven()
+    trained = apply(graph, context, TrainThresholds(eta=1e4, epochs=3))
+    verify(trained, Stage.SPIKING)
+    least = {node.name: float(neuron.theta.min()) for node, neuron in calls(graph, Neuron)}
+    assert all(float(n.theta.min()) >= 0.0499 * least[node.name] for node, n in calls(trained, Neuron))
+
+
+def test_training_needs_data():
+    graph, context = uneven()
+    context.calibration = None
+    with pytest.raises(PassFailed, match="'train-thresholds' needs calibration data"):
+        apply(graph, context, TrainThresholds())
+
+
+# The recipes
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"), [("low-latency", "layer-synchronous"), ("low-latency-streaming", "streaming")]
+)
+def test_recipes_from_end_to_end(name, schedule, tmp_path):
+    """Compiled, saved, loaded; every layer spikes, and nothing before the first neuron has weights."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    x = pixels(64)
+    snn = snnc.compile(net.eval(), 4, name, x)
+    assert snn.latency.schedule == schedule
+    assert snn.latency.depth == 3
+    assert len([n for n, _ in calls(snn.graph, Neuron)]) == 3
+    snnc.save(snn, tmp_path / "net.snn")
+    assert torch.equal(snnc.load(tmp_path / "net.snn")(x), snn(x))
+    # What it was trained to be compiles to itself: ranges, grids and input are there already.
+    graph = capture(net, IMAGE)
+    base = recipe(name).pipeline
+    until = Pipeline(base.passes[: [p.name for p in base].index("insert-neurons")])
+    trained = until.run(graph, Context(T=4, calibration=[x])).graph
+    again = base.run(trained, Context(T=4, calibration=[x]))
+    names = ("quantize-activations", "encode-input", "limit-range", "expand-input")
+    assert [r.sites for r in again.records if r.name in names] == [0, 0, 0, 0]

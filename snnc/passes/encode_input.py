@@ -41,7 +41,7 @@ class EncodeInput(Pass):
                 raise DataError(
                     f"the calibration data goes from {float(x.min()):.3g} to {float(x.max()):.3g}, and spikes can only "
                     "stand for 0 to 1.",
-                    "images from 0 to 1 with mean and deviation taken out inside the network "
+                    "pixels over 255, and mean and deviation taken out inside the network "
                     "(nn.Sequential(Normalise(), net)), or a recipe without encode-input",
                 )
         if not context.calibration:

@@ -47,14 +47,14 @@ class ExpandInput(Pass):
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         node = encoder(graph)
-        if node is None:
-            raise SnncError("the input is not quantised, so it has no resolution.", "encode-input before expand-input")
+        if node is None or module_of(graph, node).lam.numel() > 1:
+            raise SnncError("the input is not quantised, or has no resolution of its own.", "encode-input before it")
         source = node.all_input_nodes[0]
         if source.op != "placeholder":
             context.notes.append("the input is expanded already")
             return 0
         quant = module_of(graph, node)
-        N = float(quant.L / quant.lam.max())
+        N = float(quant.L / quant.lam)
         if N < 2 - 1e-6:
             raise SnncError(
                 f"the input has a resolution of {N:g}, and of {N - 1:g} there is no level.",

@@ -46,7 +46,7 @@ class TrainThresholds(Pass):
     source = "CTT: Yan, Zhou, Wong (arXiv 2211.08410), rule of the released code"
 
     eta: float = 0.1
-    epochs: int = 1
+    epochs: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
