@@ -50,7 +50,7 @@ VARIANTS = (
     LimitRange(resolution=7.5, shift=0.0),
     ExpandInput(repeat=2),
 )
-NARROW = {"double": "reads the input", "bare": "no resolution"}  # what keeps the first layer from being widened
+NARROW = {"double": "reads the input", "bare": "not quantised"}  # what keeps the first layer from being widened
 nets = pytest.mark.parametrize("net", NETS)
 
 
@@ -81,7 +81,7 @@ def test_contract(one, net):
     if isinstance(one, ExpandInput):
         graph = run(EncodeInput(), graph, Context(T=4))
         if net in NARROW:
-            with pytest.raises(PassFailed, match="reads the input"):
+            with pytest.raises(PassFailed, match=NARROW[net]):
                 run(one, graph, Context(T=4))
             return
     before = copy.deepcopy(graph)
