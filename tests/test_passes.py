@@ -16,7 +16,10 @@ from snnc.passes import (
     PASSES,
     AverageInput,
     CalibrateOffset,
+    EncodeInput,
+    ExpandInput,
     InsertNeurons,
+    LimitRange,
     MaskResidual,
     NormalizeThresholds,
     QuantizeActivations,
@@ -44,7 +47,10 @@ VARIANTS = (
     UseGradedNeurons(bits=1),
     WaitForInput(wait="T"),
     MaskResidual(tau=1),
+    LimitRange(resolution=7.5, shift=0.0),
+    ExpandInput(repeat=2),
 )
+NARROW = {"double": "reads the input", "bare": "not quantised"}  # what keeps the first layer from being widened
 nets = pytest.mark.parametrize("net", NETS)
 
 
@@ -69,10 +75,19 @@ def same(a: fx.GraphModule, b: fx.GraphModule) -> bool:
 def test_contract(one, net):
     """From the stage it takes to the stage it gives; on a copy; the same result every time; a record of it all."""
     graph, shape = AT[one.takes[0]](net)
+    x = sample(shape, 6)
+    if isinstance(one, EncodeInput | ExpandInput):
+        x = x.abs() / 2
+    if isinstance(one, ExpandInput):
+        graph = run(EncodeInput(), graph, Context(T=4))
+        if net in NARROW:
+            with pytest.raises(PassFailed, match=NARROW[net]):
+                run(one, graph, Context(T=4))
+            return
     before = copy.deepcopy(graph)
     results = []
     for _ in range(2):
-        context = Context(T=4, calibration=[sample(shape, 6)])
+        context = Context(T=4, calibration=[x])
         if one.takes[0] is Stage.SPIKING:
             context.reference = quantized(net)[0]
         results.append(Pipeline((one,)).run(graph, context, one.takes[0]))

@@ -61,7 +61,8 @@ def test_every_recipe_converts(name, net):
     """To a spiking network, with data or, where the recipe says so, without."""
     found = recipe(name)
     graph, shape = NETS["trained" if name == "qcfs" else net]()
-    context = Context(T=4, input_shape=shape, calibration=[sample(shape)] if found.needs_data else None)
+    x = sample(shape).abs() / 2  # images from 0 to 1, which spike-coded inputs take
+    context = Context(T=4, input_shape=shape, calibration=[x] if found.needs_data else None)
     result = found.pipeline.run(graph, context)
     assert result.stage is Stage.SPIKING
     assert result.graph(sample(shape)).shape == (4, 4)

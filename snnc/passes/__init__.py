@@ -8,13 +8,17 @@ from snnc.passes.calibrate_offset import CalibrateOffset
 from snnc.passes.calibrate_potential import CalibratePotential
 from snnc.passes.calibrate_weights import CalibrateWeights
 from snnc.passes.delay_readout import DelayReadout
+from snnc.passes.encode_input import EncodeInput
+from snnc.passes.expand_input import ExpandInput
 from snnc.passes.fold_batchnorm import FoldBatchNorm
 from snnc.passes.insert_neurons import InsertNeurons
+from snnc.passes.limit_range import LimitRange
 from snnc.passes.mask_residual import MaskResidual
 from snnc.passes.normalize_thresholds import NormalizeThresholds
 from snnc.passes.quantize_activations import QuantizeActivations
 from snnc.passes.scale_thresholds import ScaleThresholds
 from snnc.passes.set_initial_potential import SetInitialPotential
+from snnc.passes.train_thresholds import TrainThresholds
 from snnc.passes.use_graded_neurons import UseGradedNeurons
 from snnc.passes.use_signed_neurons import UseSignedNeurons
 from snnc.passes.wait_for_input import WaitForInput
@@ -39,6 +43,10 @@ PASSES: dict[str, type[Pass]] = {
         CalibratePotential,
         CalibrateWeights,
         DelayReadout,
+        EncodeInput,
+        LimitRange,
+        ExpandInput,
+        TrainThresholds,
     )
 }
 
@@ -50,13 +58,17 @@ __all__ = [
     "CalibratePotential",
     "CalibrateWeights",
     "DelayReadout",
+    "EncodeInput",
+    "ExpandInput",
     "FoldBatchNorm",
     "InsertNeurons",
+    "LimitRange",
     "MaskResidual",
     "NormalizeThresholds",
     "QuantizeActivations",
     "ScaleThresholds",
     "SetInitialPotential",
+    "TrainThresholds",
     "UseGradedNeurons",
     "UseSignedNeurons",
     "WaitForInput",

@@ -32,7 +32,7 @@ class NormalizeThresholds(Pass):
         for node, module in calls(graph, ClipQuant):
             lam = module.lam.clone()
             _divide_before(graph, node, lam)
-            _multiply_behind(graph, node, lam)
+            multiply_behind(graph, node, lam)
             module.lam = torch.ones_like(lam)
             context.statistics.pop(node.name, None)  # they are in the unit that was
             context.units.add(node.name)
@@ -62,7 +62,8 @@ def _divide_before(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
     node.replace_input_with(source, factor)
 
 
-def _multiply_behind(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
+def multiply_behind(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
+    """Multiplies what others read of a node's value by `lam`, shape as a bound: in their weights where all can."""
     users = list(node.users)
     layers: list[Any] = [module_of(graph, user) if user.op == "call_module" else None for user in users]
     if all(_takes(layer, lam) for layer in layers):
