@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--networks", default="resnet20")
     parser.add_argument("--T", default="1,2,4,8")
     parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--recipe", default="opi", help="conversion that training starts from")
+    parser.add_argument("--recipe", help="conversion that training starts from")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="option of snnc.tune")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="folder for the tuned networks")
@@ -83,7 +83,7 @@ def measure(args: argparse.Namespace, name: str, T: int, options: dict[str, Any]
         "ann": score(lambda batch: ann(batch)[None], x, y)[0],
         "latency": str(net.latency),
         "seconds": round(seconds, 1),
-        "from": args.recipe,
+        "from": net.info["recipe"],
         "minutes": args.minutes,
         "images": tune["steps"] * min(tune["options"]["batch"], tune["samples"]),
         "held_out": tune["table"],

@@ -21,6 +21,7 @@ from snnc.dialect import ClipQuant
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, WriteError
 from snnc.graph import Stage, calls
 from snnc.neurons import IF
+from snnc.temporal import Decode
 from snnc.tune import TuneOptions
 from snnc.tune.augment import augment
 from snnc.tune.forward import ByRate, InTime, Quantised
@@ -141,6 +142,20 @@ def test_training_sees_the_spiking_network_itself(name, T, kind):
     out = kind(opened(graph)).run(x)
     assert torch.equal(out, snnc.Network(graph, {})(x))
     assert out.requires_grad
+
+
+@pytest.mark.parametrize("kind", [ByRate, InTime])
+@pytest.mark.parametrize("name", ["residual", "maxpool", "early"])
+def test_training_sees_a_delayed_readout(name, kind):
+    graph, shape = spiking(name, 4)
+    for _, module in calls(graph, Decode):
+        module.late = 2
+    x = sample(shape)
+    live = opened(graph)
+    out = kind(live).run(x)
+    assert torch.equal(out, snnc.Network(graph, {})(x))
+    out.square().sum().backward()
+    assert all(value.grad is not None for value in live.parameters())
 
 
 @pytest.mark.parametrize("name", NAMES)

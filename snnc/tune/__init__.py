@@ -33,7 +33,7 @@ from snnc.tune.options import TuneOptions, tune_options
 from snnc.tune.parameters import closed, opened
 from snnc.tune.samples import Batches, gathered, split
 from snnc.tune.score import Scorer
-from snnc.tune.start import forward_of, has_relus, normalise, until_quantised
+from snnc.tune.start import default, forward_of, normalise, until_quantised
 
 __all__ = ["TuneOptions", "tune"]
 
@@ -61,8 +61,8 @@ def tune(
         data: training data, as `snnc.compile` takes calibration data, with labels where the loss needs them. All of it
             is held in memory; a `snnc.data.Dataset` and paths keep 8-bit images as they are.
         T: time steps; the levels L of kind "quantised". A spiking `Network` brings its own.
-        recipe: what the network is converted with before. None: "qcfs" where it brings its own bounds, else "opi". Kind
-            "quantised" takes the passes before insert-neurons.
+        recipe: what the network is converted with before. None: "qcfs" where it brings its own bounds, else "best" with
+            all steps read out. Kind "quantised" takes the passes before insert-neurons.
         teacher: the network to distil from; None: `model`, unless it is spiking.
         samples: training samples that calibrate the conversion, at most.
         input_shape: shape of one sample, where nothing else tells it.
@@ -166,7 +166,7 @@ def _converted(
         require_trainable(model.graph)
         return model
     graph = capture(api.single(model), training.input_shape)
-    chosen = recipe if recipe is not None else "opi" if has_relus(graph) else "qcfs"
+    chosen = recipe if recipe is not None else default(graph)
     if o.kind == "spiking":
         network = api.compile(graph, T, chosen, calibration, samples=samples, seed=o.seed, track=track)
         require_trainable(network.graph)

@@ -10,7 +10,8 @@ inside time:
 
 A layer between neurons is linear, so the mean of its outputs is its output for the mean of the inputs, and what
 `ByRate` carries is exact up to rounding. At a neuron it takes the mean of the spikes that were emitted; see
-`snnc.tune.surrogate.Rate` for its gradient.
+`snnc.tune.surrogate.Rate` for its gradient. A delayed readout takes its value from the later steps, and its gradient
+from the mean of all.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from snnc.graph import calls, steps
 from snnc.neurons import IF, STREAMING, Neuron, fires
 from snnc.temporal import Decode, Encode, RunningMax, Temporal
 from snnc.tune.norms import Normed
-from snnc.tune.surrogate import Levels, Rate, Spike
+from snnc.tune.surrogate import Levels, Rate, Spike, Straight
 
 
 @dataclass
@@ -98,7 +99,9 @@ class ByRate(Forward):
         if isinstance(module, Encode):
             return Carried(module(args[0].detach()), args[0])
         if isinstance(module, Decode):
-            return args[0].mean
+            if module.read - module.late == self.T:
+                return args[0].mean
+            return Straight.apply(args[0].mean, module(args[0].steps.float()))
         if not any(isinstance(value, Carried) for value in args):
             return super().call_module(target, args, kwargs)
         means = [value.mean for value in args]
@@ -150,7 +153,7 @@ def require_trainable(graph: fx.GraphModule) -> None:
         RecipeError: a temporal module that is neither a plain `IF` nor a `RunningMax`, or a readout that leaves steps
             out; names it.
     """
-    hint = "the recipe 'opi', or kind='quantised'"
+    hint = "the recipe 'best', or kind='quantised'"
     for node, module in calls(graph, Temporal):
         if type(module) not in (IF, RunningMax):
             late = isinstance(module, Neuron) and module.schedule != STREAMING
@@ -161,5 +164,5 @@ def require_trainable(graph: fx.GraphModule) -> None:
                 hint,
             )
     for node, module in calls(graph, Decode):
-        if module.read != module.T or module.skip:
+        if module.read != module.T:
             raise RecipeError(f"'{node.name}' reads {module.read} of {module.T} steps, not all of them.", hint)

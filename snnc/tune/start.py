@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
@@ -11,6 +12,7 @@ from snnc.dialect import ACTIVATIONS
 from snnc.graph import Stage, calls
 from snnc.passes import FoldBatchNorm
 from snnc.pipeline import Context, Pipeline, Result
+from snnc.recipes import Recipe, recipe
 from snnc.tune import norms
 from snnc.tune.forward import ByRate, Forward, InTime, Quantised
 from snnc.tune.options import TuneOptions
@@ -21,9 +23,16 @@ def until_quantised(pipeline: Pipeline) -> Pipeline:
     return Pipeline(tuple(itertools.takewhile(lambda one: one.gives is not Stage.SPIKING, pipeline)))
 
 
-def has_relus(graph: fx.GraphModule) -> bool:
-    """Whether activations are left that no bound was trained for."""
-    return any(True for _ in calls(graph, *ACTIVATIONS))
+def default(graph: fx.GraphModule) -> Recipe:
+    """The recipe that training starts from where none is named.
+
+    A delayed readout is left out of it: training teaches the first steps to count, and fewer steps that are read are
+    fewer levels.
+    """
+    if not any(calls(graph, *ACTIVATIONS)):
+        return recipe("qcfs")
+    best = recipe("best")
+    return replace(best, name="best, all steps read", pipeline=best.pipeline.remove("delay-readout"))
 
 
 def folded(graph: fx.GraphModule, batches: list[Tensor]) -> fx.GraphModule:

@@ -90,6 +90,18 @@ class Rate(torch.autograd.Function):
         return passed, None, height, start, None, None
 
 
+class Straight(torch.autograd.Function):
+    """One value with the gradient of another, of the same shape: `Straight.apply(source, value)` is `value`."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
 class Spike(torch.autograd.Function):
     """One comparison, with a surrogate derivative: `Spike.apply(u, theta, shape)` is 1 where `u >= theta`.
 
