@@ -16,6 +16,7 @@ from snnc.neurons import IF, AverageIF, Neuron
 from snnc.observe import watch
 from snnc.passes import (
     AverageInput,
+    CalibrateBias,
     EncodeInput,
     ExpandInput,
     InsertNeurons,
@@ -434,3 +435,24 @@ def test_recipes_from_end_to_end(name, schedule, tmp_path):
     again = base.run(trained, Context(T=4, calibration=[x]))
     names = ("quantize-activations", "encode-input", "limit-range", "expand-input")
     assert [r.sites for r in again.records if r.name in names] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["encode-input", "train-thresholds"])
+def test_layers_that_mean_something_else_are_not_explained(name):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    passes = recipe("low-latency-streaming").pipeline.remove("expand-input")
+    if name == "train-thresholds":
+        passes = passes.remove("encode-input")
+    snn = snnc.compile(net, 4, passes, pixels(64))
+    with pytest.raises(snnc.SnncError, match=f"without {name}"):
+        snnc.explain(snn, net, pixels(4))
+
+
+def test_no_calibration_after_thresholds():
+    """Rates are in another unit then."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    passes = recipe("opi").pipeline.insert(TrainThresholds()).insert(CalibrateBias())
+    with pytest.raises(PassFailed, match="'calibrate-bias' compares with the network before conversion"):
+        snnc.compile(net, 4, passes, pixels(64, (6,)))

@@ -15,6 +15,22 @@ from snnc.network import Network
 from snnc.neurons import Neuron
 from snnc.runtime.runner import Runner
 
+# Passes that leave networks whose layers are not those of the ANN: what is wrong, and what to try.
+OTHERWISE = {
+    "normalize-thresholds": (
+        "The thresholds are in the weights, so spikes and activations have different units.",
+        "the network compiled without normalize-thresholds: it is the same function",
+    ),
+    "train-thresholds": (
+        "Spikes have other heights than their thresholds, so counts and activations have different units.",
+        "the network compiled without train-thresholds",
+    ),
+    "encode-input": (
+        "The input is spikes too, a layer that the ANN does not have.",
+        "the network compiled without encode-input and expand-input",
+    ),
+}
+
 
 class Perturbed(fx.Interpreter):
     """Runs a graph with an error added to the values of some nodes, and keeps every value in `env`."""
@@ -78,13 +94,11 @@ def matched(network: Network, graph: fx.GraphModule) -> dict[str, fx.Node]:
     """The activation of the ANN that each neuron layer stands for: the one of its name.
 
     Raises:
-        SnncError: the graph is that of another network.
+        SnncError: the graph is that of another network, or a pass gave the layers another meaning.
     """
-    if any(record.get("name") == "normalize-thresholds" for record in network.info.get("records", [])):
-        raise SnncError(
-            "The thresholds are in the weights, so spikes and activations have different units.",
-            "the network compiled without normalize-thresholds: it is the same function",
-        )
+    for record in network.info.get("records", []):
+        if record.get("sites", 1) and (why := OTHERWISE.get(record.get("name"))):
+            raise SnncError(*why)
     sites = {node.name: node for node, _ in calls(graph, *ACTIVATIONS, ClipQuant)}
     neurons = [name for name, _ in network.neurons()]
     if extra := [name for name in neurons if name not in sites]:

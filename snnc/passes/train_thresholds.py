@@ -76,6 +76,7 @@ class TrainThresholds(Pass):
                 neuron.theta = height[node.name]
                 continue
             multiply_behind(graph, node, gain)
+            context.reference = None  # it is in the unit that was, and no calibration may compare with it
             moved += 1
         count = len(batches)
         first, last = (sum(part) / count for part in (missed[:count], missed[-count:]))
