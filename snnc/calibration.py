@@ -17,9 +17,10 @@ from torch import Tensor, fx
 from snnc.dialect import WEIGHTED, Add, Affine, Sub
 from snnc.errors import SnncError
 from snnc.graph import calls, insert, module_of, phases
+from snnc.observe import watch
 from snnc.temporal import Decode, Encode
 
-ROWS = 8192  # samples x steps in one sweep, unless told otherwise: half a gigabyte a layer for CIFAR-sized networks
+LARGEST = 3 * 2**29  # bytes of the largest value in a sweep; a handful of its size are alive at once
 
 
 class Rectify(torch.nn.Module):
@@ -108,12 +109,15 @@ class Sweep:
 
 
 def calibration_input(who: str, samples: int, context: Any) -> Tensor:
-    """Calibration input of a sweep: at most `samples`, fewer where T steps of them would not fit (`ROWS`).
+    """Calibration input of a sweep: at most `samples`, fewer where T steps of them would need too much memory.
 
     Raises:
-        SnncError: there is none.
+        SnncError: there is none, or nothing to compare with.
     """
-    return torch.cat(context.data(who))[: min(samples, max(1, ROWS // context.T))]
+    x = torch.cat(context.data(who))
+    sizes: list[int] = []
+    watch(reference_of(context, who), x[:1], lambda _, value: sizes.append(value.nbytes))
+    return x[: min(samples, max(1, LARGEST // (context.T * max(sizes))))]
 
 
 def reference_of(context: Any, who: str) -> fx.GraphModule:

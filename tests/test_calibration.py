@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from snnc import calibration
 from snnc.calibration import Sweep, add_current, calibration_input, channel_mean
 from snnc.dialect import Affine, ClipQuant
 from snnc.errors import PassFailed
@@ -90,10 +91,18 @@ def test_a_sweep_is_the_graph_and_its_reference(net):
     assert len(sweep.wanted) <= 1
 
 
-def test_no_more_samples_than_fit():
-    assert len(calibration_input("x", 100, Context(T=4, calibration=[torch.zeros(8, 2)] * 3))) == 24
-    assert len(calibration_input("x", 10, Context(T=4, calibration=[torch.zeros(8, 2)] * 3))) == 10
-    assert len(calibration_input("x", 100, Context(T=2048, calibration=[torch.zeros(8, 2)] * 3))) == 4
+def test_no_more_samples_than_fit(monkeypatch):
+    """The largest value, 8 channels of 36 positions, in 4 steps: 4,608 bytes a sample."""
+    graph = GraphBuilder()
+    reference = graph.finish(graph.call("conv", nn.Conv2d(2, 8, 1), graph.input()))
+    one = Context(T=4, calibration=[torch.zeros(8, 2, 6, 6)] * 3)
+    one.reference = reference
+    assert len(calibration_input("x", 100, one)) == 24
+    assert len(calibration_input("x", 10, one)) == 10
+    monkeypatch.setattr(calibration, "LARGEST", 5 * 4608 + 1000)
+    assert len(calibration_input("x", 100, one)) == 5
+    one.T = 100
+    assert len(calibration_input("x", 100, one)) == 1
 
 
 # Least squares
