@@ -76,7 +76,7 @@ def compile(
     batches = collect(calibration, samples) if calibration is not None else None
     if batches:
         input_shape = input_shape or tuple(batches[0].shape[1:])
-    graph = capture(model, input_shape)
+    graph = capture(model, input_shape).float()
     chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
     if isinstance(chosen, Recipe) and chosen.needs_data and not batches:
@@ -142,6 +142,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
         "seed": context.seed,
         "calibration_samples": sum(map(len, batches or [])),
         "input_shape": list(context.input_shape) if context.input_shape else None,
+        "input_range": list(context.input_range) if context.input_range else None,
         "versions": {"snnc": __version__, "torch": str(torch.__version__)},
         "records": [
             {

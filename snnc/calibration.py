@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.dialect import WEIGHTED, Add, Affine, Sub
+from snnc.dialect import CONVOLUTIONS, Add, Affine, Sub
 from snnc.errors import SnncError
 from snnc.graph import calls, insert, module_of, phases
 from snnc.observe import watch
@@ -201,5 +201,6 @@ def _biased(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> tuple[Any, b
         return None
     if isinstance(module, torch.nn.Linear):  # it counts along the last dimension, and so must the shift
         return (module, False) if shift.dim() == 1 and module.out_features == shift.numel() else None
-    transposed = isinstance(module, torch.nn.modules.conv._ConvTransposeNd)
-    return (module, False) if isinstance(module, WEIGHTED) and not transposed else None
+    # One channel may be spread over several in a sum; a transposed layer keeps its outputs elsewhere in its weights.
+    fits = isinstance(module, CONVOLUTIONS) and module.out_channels == shift.numel()
+    return (module, False) if fits else None

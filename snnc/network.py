@@ -15,6 +15,7 @@ from snnc.graph import Stage, calls, module_of, verify, view
 from snnc.neurons import LAYER_SYNCHRONOUS, PIPELINED, STREAMING, TWO_PASS, Neuron, OffsetIF
 from snnc.runtime.runner import Observer, Runner
 
+ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
 CHUNK = 256  # rows of `steps * samples`: a few tens of megabytes for CIFAR-sized networks
 
 
@@ -178,4 +179,11 @@ def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32)
     # NaN never reaches a threshold: the neuron would stay silent and nobody would notice.
     if not torch.isfinite(x).all():
         raise DataError("The input holds NaN or infinity.", "clean data")
+    if bounds := info.get("input_range"):
+        low, high = float(x.min()), float(x.max())
+        if low < bounds[0] - ROUNDING or high > bounds[1] + ROUNDING:
+            raise DataError(
+                f"The input goes from {low:.3g} to {high:.3g}; spikes stand for {bounds[0]:g} to {bounds[1]:g} here.",
+                "the data as the network was compiled with, without --mean/--std",
+            )
     return x.to(dtype)

@@ -54,6 +54,7 @@ class Context:
             name, in the unit of the thresholds.
         reference: the network before conversion, node for node what the spiking graph was made from, in the unit of
             its thresholds; left by `insert-neurons`, read by the calibration passes.
+        input_range: least and largest input that the network can tell, where a pass has limited it.
         notes: what the running pass wants its record to say.
     """
 
@@ -67,6 +68,7 @@ class Context:
     units: set[str] = field(default_factory=set)
     ceilings: dict[str, Tensor] = field(default_factory=dict)
     reference: fx.GraphModule | None = None
+    input_range: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
 
     def example(self, graph: fx.GraphModule) -> Tensor | None:
@@ -279,7 +281,7 @@ class Pipeline:
         if stage is Stage.ANN:  # a new run: what an earlier one found out belongs to another graph
             for found in (context.statistics, context.moments, context.units, context.ceilings):
                 found.clear()
-            context.reference = None
+            context.reference = context.input_range = None
         callbacks = tuple(callbacks)
         for callback in callbacks:
             callback(None, graph, stage, None)

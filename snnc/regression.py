@@ -33,6 +33,8 @@ def refit(layer: Any, x: Tensor, wanted: Tensor, ridge: float, positions: int, g
     weight = layer.weight.double().reshape(X.shape[1], Y.shape[2], X.shape[2])
     mean_x, mean_y = X.mean(0), Y.mean(0)
     X, Y = X - mean_x, Y - mean_y
+    if X.shape[2] > len(X):  # more unknowns than equations: the same solution from a system of the rows
+        return _dual(layer, X, Y, weight, mean_x, mean_y, ridge)
     gram = torch.einsum("rgi,rgj->gij", X, X).double() / len(X)
     cross = torch.einsum("rgi,rgo->gio", X, Y).double() / len(X)
     variance = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
@@ -41,7 +43,23 @@ def refit(layer: Any, x: Tensor, wanted: Tensor, ridge: float, positions: int, g
     # A group that never varies tells nothing: an identity instead of zeros leaves its weights alone.
     pull = torch.where(strength > 0, strength, torch.ones_like(strength))
     change = torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
-    weight = weight + change.transpose(1, 2)
+    return _store(layer, weight + change.transpose(1, 2), mean_x, mean_y)
+
+
+def _dual(layer: Any, X: Tensor, Y: Tensor, weight: Tensor, mean_x: Tensor, mean_y: Tensor, ridge: float) -> bool:
+    """`refit` by `change = X^T (X X^T + rows * strength)^-1 missing`, for centred rows fewer than inputs."""
+    rows, groups, inputs = X.shape
+    variance = X.double().square().mean((0, 2))
+    pull = rows * variance * (ridge + inputs / rows)
+    pull = torch.where(pull > 0, pull, torch.ones_like(pull))
+    missing = torch.stack([Y[:, g] - X[:, g] @ weight[g].T.to(X) for g in range(groups)]).double()
+    kernel = torch.einsum("rgi,sgi->grs", X, X).double() + pull[:, None, None] * torch.eye(rows, dtype=torch.float64)
+    solved = torch.linalg.solve(kernel, missing)
+    change = torch.einsum("rgi,gro->goi", X, solved.to(X)).double()
+    return _store(layer, weight + change, mean_x, mean_y)
+
+
+def _store(layer: Any, weight: Tensor, mean_x: Tensor, mean_y: Tensor) -> bool:
     bias = mean_y.double() - (weight @ mean_x.double()[:, :, None])[:, :, 0]
     if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
         return False
@@ -55,7 +73,9 @@ def _rows(
 ) -> tuple[Tensor, Tensor] | None:
     """The regression's rows `[R, groups, inputs]` and `[R, groups, outputs]`."""
     if isinstance(layer, torch.nn.Linear):
-        return x.reshape(-1, 1, x.shape[-1]), wanted.reshape(-1, 1, wanted.shape[-1])
+        x, wanted = x.reshape(-1, 1, x.shape[-1]), wanted.reshape(-1, 1, wanted.shape[-1])
+        at = torch.randperm(len(x), generator=generator)[:positions].to(x.device) if len(x) > positions else slice(None)
+        return x[at], wanted[at]
     if not isinstance(layer, torch.nn.Conv1d | torch.nn.Conv2d) or layer.padding_mode != "zeros":
         return None
     if layer.padding == "same":

@@ -8,7 +8,7 @@ from torch import nn
 
 from snnc import calibration
 from snnc.calibration import Sweep, add_current, calibration_input, channel_mean
-from snnc.dialect import Affine, ClipQuant
+from snnc.dialect import Add, Affine, ClipQuant
 from snnc.errors import PassFailed
 from snnc.graph import GraphBuilder, Stage, calls, insert, verify
 from snnc.network import Network
@@ -134,6 +134,20 @@ def test_least_squares_find_the_weights(layer, shape):
     torch.testing.assert_close(layer(x), other(x) + 0.5, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("rows", [3, 6, 7, 30])
+def test_the_solution_with_few_equations_and_with_many(rows):
+    """In both forms the one that the gradient says, with its pull; the bias gives the mean."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(6, 2).double().requires_grad_(False), torch.randn(rows, 6, dtype=torch.float64)
+    wanted, before = torch.randn(rows, 2, dtype=torch.float64), layer.weight.clone()
+    assert refit(layer, x, wanted, 0.25, 100, torch.Generator())
+    centred = x - x.mean(0)
+    strength = centred.square().mean() * (0.25 + 6 / rows)
+    slope = centred.T @ (layer(x) - wanted) / rows + strength * (layer.weight - before).T
+    assert slope.abs().max() < 1e-12
+    torch.testing.assert_close(layer(x).mean(0), wanted.mean(0), rtol=0, atol=1e-12)
+
+
 def test_a_strong_pull_leaves_the_weights():
     torch.manual_seed(0)
     layer, x = nn.Linear(4, 2).requires_grad_(False), torch.randn(50, 4)
@@ -196,6 +210,19 @@ def test_shifts_go_into_biases_where_they_can():
         before = sum(1 for _ in calls(graph, Affine))
         counts[net] = sum(1 for _ in calls(done, Affine)) - before
     assert counts == {"conv": 0, "residual": 0, "shared": 2, "mlp": 0}
+
+
+def test_one_channel_that_is_spread_over_several():
+    """A bias for each channel has no place in a layer of one; it goes into the other branch."""
+    build = GraphBuilder()
+    x = build.input()
+    x = build.call("join", Add(), build.call("gate", nn.Conv2d(2, 1, 1), x), build.call("conv", nn.Conv2d(2, 4, 1), x))
+    graph = build.finish(build.call("relu", nn.ReLU(), x)).requires_grad_(False)
+    gate, bias = graph.gate.bias.clone(), graph.conv.bias.clone()
+    shift = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(4, 1, 1)
+    add_current(graph, next(n for n in graph.graph.nodes if n.name == "relu"), shift)
+    assert torch.equal(graph.gate.bias, gate)
+    assert torch.equal(graph.conv.bias, (bias.double() + shift.flatten()).float())
 
 
 # The passes

@@ -192,6 +192,11 @@ class _Sums:
             for layer in layers
             if layer.name not in later and layer.terms["inherited"].rms > SAME * layer.activation
         ]
+        if late := Runner(self.network.graph).late:
+            notes.append(
+                f"The final readout leaves out the first {late} steps. The layers are told over all steps, so their "
+                "errors do not add up to that of the output."
+            )
         if any(isinstance(neuron, OffsetIF | ResidualMaskIF) for neuron in self.neurons.values()):
             notes.append(
                 "Neurons are calibrated on each sample. An even current is judged from the nominal v0, so "

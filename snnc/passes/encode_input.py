@@ -34,8 +34,6 @@ class EncodeInput(Pass):
     source = "Yan, Zhou, Wong (arXiv 2211.08410), spike-coded input"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        if encoder(graph):
-            return 0
         for x in context.calibration or ():
             if float(x.min()) < -ROUNDING or float(x.max()) > 1 + ROUNDING:
                 raise DataError(
@@ -44,6 +42,9 @@ class EncodeInput(Pass):
                     "pixels over 255, and mean and deviation taken out inside the network "
                     "(nn.Sequential(Normalise(), net)), or a recipe without encode-input",
                 )
+        context.input_range = (0.0, 1.0)
+        if encoder(graph):
+            return 0
         if not context.calibration:
             context.notes.append("no data was seen: the input has to lie in [0, 1]")
         source = next(node for node in graph.graph.nodes if node.op == "placeholder")

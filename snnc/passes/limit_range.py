@@ -56,13 +56,18 @@ class LimitRange(Pass):
             raise SnncError(
                 f"{context.T} steps reach beyond a range of {N:g} levels.", f"a resolution of {context.T} or more"
             )
-        sites = kept = 0
+        sites = kept = trained = 0
         for node, quant in calls(graph, ClipQuant):
             if quant.L == context.T and node.name not in context.ceilings:
                 kept += 1
                 continue
+            trained += node.name not in context.ceilings
             replace(graph, node, ClipQuant(quant.lam * (context.T / N), context.T, self.shift))
             sites += 1
+        if trained:
+            context.notes.append(
+                f"{trained} bounds that were trained with other levels than {context.T} are limited too"
+            )
         if kept:
             context.notes.append(f"{kept} activations were trained with {context.T} levels and keep their range")
         return sites

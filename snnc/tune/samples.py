@@ -65,5 +65,8 @@ class Batches:
 
     def plain(self, count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """At most `count` batches without augmentation, the same for each call."""
+        count = min(
+            count, self.steps
+        )  # whole batches: statistics of a rest would weigh as much, and of one sample fail
         part = self.data.sample(count * self.size, self.options.seed) if count else None
         yield from part.batches(self.size) if part else ()
