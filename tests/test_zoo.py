@@ -25,8 +25,10 @@ def test_every_recipe(name, tmp_path):
             with pytest.raises(snnc.SnncError, match="no trained clip bound"):
                 snnc.compile(net, 2, which, input_shape=shape)
             continue
-        snn = snnc.compile(net, 2, which, data(shape, 8), input_shape=shape)
-        x = data(shape, 3)
+        # An input that is coded in spikes lies in [0, 1].
+        coded = "encode-input" in [one.name for one in snnc.recipe(which).pipeline]
+        given, x = (data(shape, count).sigmoid() if coded else data(shape, count) for count in (8, 3))
+        snn = snnc.compile(net, 2, which, given, input_shape=shape)
         with torch.no_grad():
             assert snn.readout(x).shape == (2, *net(x).shape)
             assert torch.isfinite(snn(x)).all()
