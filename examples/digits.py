@@ -1,4 +1,4 @@
-"""Trains a small network on scikit-learn's digits, compiles it with every recipe that applies, and measures what came out.
+"""Trains a small network on scikit-learn's digits, compiles it with every recipe that applies, and measures it.
 
 Run it with `make demo`. Every figure is measured here and now; nothing is stored.
 """
