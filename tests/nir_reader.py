@@ -42,6 +42,9 @@ class Reader:
 
     def run(self, x):
         potential, self.spikes = {}, {}
+        if "input_scale" in self.told:
+            x = torch.round(x * torch.from_numpy(self.told["input_scale"]))
+            x = x.clamp(int(self.told["input_low"]), int(self.told["input_high"]))
         outputs = []
         for _ in range(int(self.told["T"])):
             values = {}

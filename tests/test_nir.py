@@ -12,8 +12,11 @@ from torch import nn
 
 import snnc
 from snnc.backends.kernels import Axis, dense, square
+from snnc.dialect import Grid
 from snnc.errors import LoadError, SnncError, Unsupported
+from snnc.graph import GraphBuilder
 from snnc.network import Network
+from snnc.neurons import IF
 from snnc.passes import (
     AverageInput,
     DelayReadout,
@@ -23,6 +26,7 @@ from snnc.passes import (
     UseSignedNeurons,
     WaitForInput,
 )
+from snnc.temporal import Decode, Encode
 
 from . import zoo
 from .nets import NETS, quantized, sample, spiking
@@ -246,6 +250,46 @@ def test_square_kernels_read_the_same(size, step, pads, kernel, dilation):
 def test_dense_kernels_are_grouped_ones():
     weight, x = torch.randint(-4, 5, (6, 2, 3, 3)).float(), torch.randint(-4, 5, (2, 4, 5, 5)).float()
     assert torch.equal(F.conv2d(x, dense(weight, 2)), F.conv2d(x, weight, groups=2))
+
+
+def fixed(*more):
+    """A fixed-point network: integers between a grid on its input and its readout."""
+    build, generator = GraphBuilder(), torch.Generator().manual_seed(0)
+
+    def whole(module):
+        for value in module.parameters():
+            value.data = torch.randint(-3, 5, value.shape, generator=generator).float()
+        return module
+
+    theta, v0 = torch.tensor([5.0, 7.0, 11.0, 12.0])[:, None, None], torch.tensor([2.0, 3.0, 5.0, 6.0])[:, None, None]
+    x = build.call("grid", Grid(torch.tensor(3.0), -5, 4), build.input())
+    for i, module in enumerate((nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))):
+        x = build.call(f"conv{i}", whole(module), x)
+        x = build.call(f"encode{i}", Encode(6), x) if i == 0 else x
+        x = build.call(f"if{i}", IF(6, theta, v0, unit=True), x)
+    x = build.call("decode", Decode(6, 6), x)
+    for i, module in enumerate(more):
+        x = build.call(f"more{i}", module, x)
+    return build.finish(build.call("readout", nn.Flatten(), x))
+
+
+def test_fixed_point_networks_stay_integers(tmp_path):
+    net = Network(fixed(), {"input_shape": [3, 8, 8]}, stage=snnc.Stage.FIXED)
+    path = snnc.save(net, tmp_path / "net.nir")
+    x = torch.randn(3, 3, 8, 8)
+    assert_same(net, path, x)
+    node = nir.read(path).nodes["if1"]
+    assert sorted(set(node.v_threshold.flatten())) == [5, 7, 11, 12]
+    told = nir.read(path).metadata
+    assert (told["input_scale"] == 3).all()
+    assert (int(told["input_low"]), int(told["input_high"])) == (-5, 4)
+    assert "round" in told["input"]
+
+
+def test_rounding_inside_a_network_is_refused(tmp_path):
+    net = Network(fixed(Grid(torch.tensor(3.0), -5, 4)), {"input_shape": [3, 8, 8]}, stage=snnc.Stage.FIXED)
+    with pytest.raises(Unsupported, match="does not round"):
+        snnc.save(net, tmp_path / "net.nir")
 
 
 def test_no_shape_no_file(tmp_path):

@@ -5,6 +5,7 @@ its metadata, which readers may ignore: reset by subtraction and the potential t
 the graph how many steps there are and how they are read out. docs/nir.md says how readers are told.
 
 Every threshold becomes 1 and every spike has height 1, which is what readers ask for: factors move into the weights.
+Fixed-point networks keep their thresholds, since their integers shall stay what they are.
 """
 
 from __future__ import annotations
@@ -76,20 +77,20 @@ class NirFile(Backend):
         if blockers := lowering.blockers:
             more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
             raise Unsupported(f"NIR cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
-        found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network))
+        found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network) | lowering.grid)
         with atomic_write(path) as temporary:
             nir.write(temporary, found)
 
 
 def one_step(network: Network) -> fx.GraphModule:
-    """The graph of a single step: encoders and readouts gone, and every plain neuron with threshold 1."""
+    """The graph of a single step: encoders and readouts gone, and every plain neuron with spikes of height 1."""
     graph = copy.deepcopy(network.graph)
     for node, _ in calls(graph, Encode, Decode):
         remove(graph, node)
     for node, neuron in calls(graph, IF):
         theta = neuron.theta
-        if type(neuron) is not IF or (theta == 1).all():
-            continue
+        if type(neuron) is not IF or neuron.unit or (theta == 1).all():
+            continue  # a unit's spikes have height 1, and its weights are integers, which they shall stay
         divide_before(graph, node, theta)
         multiply_behind(graph, node, theta)
         neuron.theta, neuron.v0 = torch.ones_like(theta), neuron.v0 / theta

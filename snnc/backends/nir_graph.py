@@ -41,11 +41,12 @@ class _Value:
 
 
 class Lowering:
-    """Builds the NIR nodes and edges of a graph whose neurons have threshold 1 and whose encoders are gone.
+    """Builds the NIR nodes and edges of a graph whose spikes have height 1 and whose encoders are gone.
 
     Attributes:
         nodes, edges: of the NIR graph.
         blockers: what could not be said.
+        grid: how the reader has to round its input, as metadata; empty where it need not.
     """
 
     def __init__(self, graph: fx.GraphModule, shapes: dict[fx.Node, Shape]) -> None:
@@ -53,6 +54,7 @@ class Lowering:
         self.nodes: dict[str, nir.NIRNode] = {}
         self.edges: list[tuple[str, str]] = []
         self.blockers: list[Blocker] = []
+        self.grid: dict[str, Any] = {}
         self.values: dict[fx.Node, _Value] = {}
 
     def run(self) -> None:
@@ -171,11 +173,23 @@ def _neuron(at: Lowering, node: fx.Node, module: Neuron) -> _Value:
             "a recipe with plain neurons, such as 'best', 'opi' or 'qcfs'",
         )
     value = _input(at, node)
-    one = np.ones(value.shape, np.float32)
+    theta, v0 = (_array(part.expand(value.shape)) for part in (module.theta, module.v0))
     # The potential to start from and the reset stand in no field of NIR: see docs/nir.md.
-    v0 = _array(module.v0.expand(value.shape))
     said = {"reset": "subtract", "fires": "v >= v_threshold", "v0": v0}
-    return at.put(node.name, nir.IF(one, one, np.zeros_like(one), metadata=said), value.sources, value.shape)
+    neuron = nir.IF(np.ones_like(theta), theta, np.zeros_like(theta), metadata=said)
+    return at.put(node.name, neuron, value.sources, value.shape)
+
+
+def _grid(at: Lowering, node: fx.Node, module: dialect.Grid) -> _Value:
+    (source,) = node.all_input_nodes
+    if source.op != "placeholder" or len(source.users) > 1:
+        raise _Refused("NIR does not round", "a network that rounds its input alone")
+    scale = _array(module.scale.expand(at.shapes[node]))
+    said = (
+        "clip(round(x * input_scale), input_low, input_high), the same at every step; halves go to the even neighbour"
+    )
+    at.grid = {"input": said, "input_scale": scale, "input_low": module.low, "input_high": module.high}
+    return at.values[source]
 
 
 def _convolution(at: Lowering, node: fx.Node, module: Any) -> _Value:
@@ -343,6 +357,7 @@ def _unknown(at: Lowering, node: fx.Node, module: nn.Module) -> _Value:
 
 RULES: tuple[tuple[Any, Callable[[Lowering, fx.Node, Any], _Value]], ...] = (
     (Neuron, _neuron),
+    (dialect.Grid, _grid),
     (dialect.CONVOLUTIONS, _convolution),
     (nn.Linear, _linear),
     (dialect.Affine, _affine),
