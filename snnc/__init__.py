@@ -8,6 +8,7 @@
 
 from snnc.api import compile, load, save
 from snnc.capture import capture
+from snnc.differences import differences
 from snnc.errors import SnncError
 from snnc.evaluate import evaluate
 from snnc.explain import explain
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "capture",
     "compile",
+    "differences",
     "evaluate",
     "explain",
     "load",

@@ -90,7 +90,7 @@ def evaluate(
         correct += (classes == y).sum(1)
         samples += len(y)
         if ann is not None:
-            wanted = _ann_classes(ann, x)
+            wanted = ann_classes(ann, x)
             ann_correct += int((wanted == y).sum())
             same += (classes == wanted).sum(1)
     if not samples:
@@ -108,7 +108,12 @@ def evaluate(
     )
 
 
-def _ann_classes(ann: nn.Module, x: Tensor) -> Tensor:
+def ann_classes(ann: nn.Module, x: Tensor) -> Tensor:
+    """The class that the original network gives each sample, `[B]`.
+
+    Raises:
+        DataError: the input does not go through it.
+    """
     try:
         return ann(x).argmax(-1)
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:

@@ -24,7 +24,7 @@ LAYERS = [
     {"capture", "files", "observe", "data", "artifact", "calibration", "staged"},
     {"pipeline"},
     {"passes"},
-    {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate", "explain"},
+    {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate", "explain", "differences"},
     {"api"},
     {"search", "tune"},
     {"cli"},
