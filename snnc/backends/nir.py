@@ -66,13 +66,14 @@ class NirFile(Backend):
             import nir
 
             from snnc.backends.nir_graph import Lowering
+            from snnc.backends.nir_rules import rule
         except ImportError as missing:
             raise SnncError(
                 f"The backend 'nir' needs the package {missing.name}, which is not installed.",
                 "pip install 'snnc[nir]'",
             ) from missing
         graph = one_step(network)
-        lowering = Lowering(graph, shapes(graph, network))
+        lowering = Lowering(graph, shapes(graph, network), rule)
         lowering.run()
         if blockers := lowering.blockers:
             more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""

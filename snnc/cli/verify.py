@@ -106,7 +106,7 @@ def _say(found: Mapping[str, Any]) -> None:
         if any(predictions[:-1]):
             by_step = [(t, predictions[t - 1]) for t in show.shown_steps(len(predictions))]
             show.table("Predictions that differ after each step", ("step", "samples"), by_step)
-    show.say(f"Samples with any difference: {found['touched']} of {samples}")
+    show.say(f"Samples that differ: {found['touched']} of {samples}")
     if found["accuracy"]:
         told = "".join(f", {name} {value:.2f} %" for name, value in zip("AB", found["accuracy"], strict=True))
         beside = "" if found["ann_accuracy"] is None else f", ANN {found['ann_accuracy']:.2f} %"
@@ -115,7 +115,9 @@ def _say(found: Mapping[str, Any]) -> None:
         a, b = found["ann_predictions"]
         show.say(f"Predictions that differ from the ANN's: A {a}, B {b}")
     if found["same"]:
-        show.say("The same: nothing differs.", "green")
+        what = "no output differs in any bit" if layers is None else "no spike differs"
+        rounded = "; outputs do by rounding, in the readout" if layers is not None and any(outputs) else ""
+        show.say(f"The same: {what}{rounded}.", "green")
     elif found["exact"]:
         show.say("NOT the same, and these are fixed-point networks, which must be.", "bold red")
     else:
