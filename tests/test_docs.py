@@ -29,7 +29,8 @@ ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 EXPLAIN = ROOT / "docs" / "explain.md"
-DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", ROOT / "docs" / "tuning.md", EXPLAIN, *RECORDS]
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("recipes", "tuning", "nir", "verify")]
+DOCUMENTS = [*GUIDES, *PAGES, EXPLAIN, *RECORDS]
 BLOCK = re.compile(r"^```(\w+)( runnable)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
