@@ -13,6 +13,9 @@ that were made, after the file was read and before the first step:
     one spike  at most one spike a step, and no lower bound of the potential (sinabs)
     no leak    beta = 1 and hidden states (snnTorch)
 
+`resnet20-two` is the ResNet-20 with every threshold at the nearest power of two: moving those into the weights rounds
+nothing, so what differs elsewhere by that rounding must not differ there.
+
 Told for each: spikes that differ from snnc's, of all places where one could be, over all layers and steps; predictions
 that differ, after the last step; the largest difference of a mean output; and the accuracy.
 """
@@ -37,7 +40,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-NETWORKS = {"cq-plain": "mnist", "ds-cnn": "kws", "resnet20": "cifar-imagenet"}
+NETWORKS = {"cq-plain": "mnist", "ds-cnn": "kws", "resnet20": "cifar-imagenet", "resnet20-two": "cifar-imagenet"}
 READERS = ("spikingjelly", "sinabs", "snntorch", "norse")
 Trains = dict[str, Tensor]
 Run = Callable[[Any, Tensor, int, frozenset[str]], tuple[Tensor, Trains]]
@@ -52,16 +55,17 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="first so many test samples")
     parser.add_argument("--T", type=int, default=8)
     parser.add_argument("--recipe", default="opi")
+    parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.do == "write":
-        write(args.folder, args.data, args.limit, args.T, args.recipe)
+        write(args.folder, args.data, args.networks.split(","), args.limit, args.T, args.recipe)
     else:
-        read(args.folder, args.out)
+        read(args.folder, args.networks.split(","), args.out)
 
 
-def write(folder: Path, data: Path, limit: int, T: int, recipe: str) -> None:
+def write(folder: Path, data: Path, networks: list[str], limit: int, T: int, recipe: str) -> None:
     """Compiles each network; writes it, and what it does with the first test samples."""
     from accuracy import folder_module, load
 
@@ -74,9 +78,13 @@ def write(folder: Path, data: Path, limit: int, T: int, recipe: str) -> None:
         "resnet20": lambda: zoo.akamaster(20, "resnet20-12fca82f.th"),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, kind in NETWORKS.items():
-        calibration, x, y = load(data, kind, 512)
-        net = snnc.compile(models[name](), T, recipe, calibration)
+    for name in networks:
+        calibration, x, y = load(data, NETWORKS[name], 512)
+        net = snnc.compile(models[name.removesuffix("-two")](), T, recipe, calibration)
+        if name.endswith("-two"):
+            for _, neuron in net.neurons():
+                neuron.theta = 2 ** neuron.theta.log2().round()
+                neuron.v0 = neuron.theta / 2
         path = snnc.save(net, folder / f"{name}.nir")
         found: dict[str, Any] = {"x": x[:limit].numpy(), "y": y[:limit].numpy()}
         names = {layer for layer, _ in net.neurons()}
@@ -101,12 +109,13 @@ def see(seen: dict[str, list[Tensor]], names: set[str], node: Any, value: Tensor
         seen.setdefault(node.name, []).append((value != 0).reshape(steps, -1, *value.shape[1:]))
 
 
-def read(folder: Path, out: Path | None) -> None:
-    """Runs every reader on every network."""
+def read(folder: Path, networks: list[str], out: Path | None) -> None:
+    """Runs every reader on every network; rows of other networks, which `out` holds already, stay."""
     import nir
 
-    rows: list[dict[str, Any]] = []
-    for name in NETWORKS:
+    before = json.loads(out.read_text())["rows"] if out and out.exists() else []
+    rows: list[dict[str, Any]] = [row for row in before if row["network"] not in networks]
+    for name in networks:
         if not (folder / f"{name}.nir").exists():
             raise SystemExit(f"{folder} has no {name}.nir: run the command 'write' first.")
         with np.load(folder / f"{name}.npz") as content:
