@@ -9,8 +9,8 @@ for comparison (`--float`). What is compared with eager torch, all steps at once
     pt2           the exported program, by its outputs to the bit: it cannot be looked into
     onnxruntime   the ONNX file, on the CPU
 
-The JSON holds what `snnc.differences` found for each. The table at the end has, for each network and T, the places where a
-spike differs of all places, for `pt2` the numbers of the output. A run that was interrupted goes on where it stopped.
+The JSON holds what `snnc.differences` found for each. The table at the end has, for each network and T, the places
+where a spike differs, of all places; for `pt2` the numbers of the output. An interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
