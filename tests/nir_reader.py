@@ -15,14 +15,19 @@ def pair(value):
     return tuple(int(v) for v in value) if getattr(value, "ndim", 0) else int(value)
 
 
+def given(values, x):
+    """An array of the file, in the precision of `x`."""
+    return torch.from_numpy(values).to(x.dtype)
+
+
 def convolve(node, x):
     function = F.conv2d if isinstance(node, nir.Conv2d) else F.conv1d
-    weight, bias = torch.from_numpy(node.weight), torch.from_numpy(node.bias)
+    weight, bias = given(node.weight, x), given(node.bias, x)
     return function(x, weight, bias, pair(node.stride), pair(node.padding), pair(node.dilation), int(node.groups))
 
 
 STATELESS = {
-    nir.Affine: lambda node, x: x @ torch.from_numpy(node.weight).T + torch.from_numpy(node.bias),
+    nir.Affine: lambda node, x: x @ given(node.weight, x).T + given(node.bias, x),
     nir.Conv1d: convolve,
     nir.Conv2d: convolve,
     nir.AvgPool2d: lambda node, x: F.avg_pool2d(x, pair(node.kernel_size), pair(node.stride), pair(node.padding)),
@@ -43,7 +48,7 @@ class Reader:
     def run(self, x):
         potential, self.spikes = {}, {}
         if "input_scale" in self.told:
-            x = torch.round(x * torch.from_numpy(self.told["input_scale"]))
+            x = torch.round(x * given(self.told["input_scale"], x))
             x = x.clamp(int(self.told["input_low"]), int(self.told["input_high"]))
         outputs = []
         for _ in range(int(self.told["T"])):
@@ -66,11 +71,11 @@ class Reader:
         return torch.stack(outputs)
 
     def fire(self, node, current, potential):
-        threshold = torch.from_numpy(node.v_threshold)
+        threshold = given(node.v_threshold, current)
         assert node.metadata["reset"] == b"subtract" or node.metadata["reset"] == "subtract"
         if potential is None:
-            potential = torch.from_numpy(node.metadata["v0"]).expand(current.shape)
-        u = potential + torch.from_numpy(node.r) * current
+            potential = given(node.metadata["v0"], current).expand(current.shape)
+        u = potential + given(node.r, current) * current
         spike = (u >= threshold).to(u.dtype)
         return spike, u - spike * threshold
 

@@ -79,28 +79,26 @@ def test_bare_compile_works_and_survives_its_file(real, name, tmp_path):
         assert torch.equal(snnc.load(snnc.save(snn, tmp_path / "net.snn"))(x), snn(x))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_nir_files_are_read(real, name, tmp_path):
-    """With the library's type check, which holds every shape to account; thresholds at powers of two round nothing."""
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.endswith("False")])
+def test_nir_files_give_the_same_spikes(real, name, tmp_path):
+    """In float64, and with thresholds at powers of two, which move into weights without rounding."""
     build, shape = NETWORKS[name]
     snn = snnc.compile(build(real), T=2, input_shape=shape)
     for _, neuron in snn.neurons():
         neuron.theta = 2 ** neuron.theta.log2().round()
         neuron.v0 = neuron.theta / 2
     reader = Reader(snnc.save(snn, tmp_path / "net.nir"))
-    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        assert reader.logits(x).shape == snn(x).shape
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).double()
     found = {}
 
     def see(node, value, steps):
         found.setdefault(node.name, []).append((value != 0).reshape(steps, -1, *value.shape[1:]))
 
-    snn.readout(x, observe=see)
-    names = [layer for layer, _ in snn.neurons()]
-    differing = sum(int((reader.spikes[layer].bool() != torch.cat(found[layer])).sum()) for layer in names)
-    total = sum(reader.spikes[layer].numel() for layer in names)
-    assert differing <= total / 1000  # sums in another order
+    with torch.no_grad():
+        reader.run(x)
+        snn.double().readout(x, observe=see)
+    for layer, _ in snn.neurons():
+        assert torch.equal(reader.spikes[layer].bool(), torch.cat(found[layer])), layer
 
 
 def test_offset_calibration_reaches_its_accuracy(real, cifar):
