@@ -1,0 +1,100 @@
+"""What a spiking file calls: functions of the domain `snnc`, which the file brings.
+
+    s = snnc.IF <T = 8> (current, theta, v0)
+
+So any runtime of ONNX runs it, and it reads as a spiking network. Neither the file nor its export grows with T, and of
+the forms that were measured this is the fastest as well: see decision 17. Results are those of `snnc.neurons` and
+`snnc.temporal`, to the bit where sums are exact.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from string import Template
+from typing import Any
+
+import onnx
+from onnx import parser
+
+from snnc.backends.onnx_neurons import FIRST, NEURON_TEXTS, SHIFT
+from snnc.backends.onnx_time import TIME_TEXTS
+from snnc.neurons import NEURONS, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.neurons.residual_mask import MARGIN
+
+DOMAIN = "snnc"
+# Opset 17 has each comparison as one operator. Such files run in every onnxruntime since 1.12 (2022) and in most other
+# engines; nothing that came later would make them smaller or faster.
+OPSET, IR_VERSION = 17, 8
+
+_TEXTS = {**TIME_TEXTS, **NEURON_TEXTS}
+_COUNTING = {"Walk", *(cls.__name__ for cls in NEURONS)}  # those that have a form which emits counts
+
+# Beside T, what a neuron's function takes as attributes.
+ATTRIBUTES: dict[type[Neuron], tuple[str, ...]] = {
+    GradedIF: ("bits",),
+    WaitingIF: ("wait",),
+    OffsetIF: ("rho", "iterations", "guard", "eps"),
+    ResidualMaskIF: ("tau",),
+}
+
+
+def parsed(name: str, **blanks: str) -> onnx.FunctionProto:
+    """The function of a name: one of those above, or "Unit" and one that emits spikes. `blanks` fill its text in."""
+    kind = name.removeprefix("Unit")
+    unit = name != kind and kind in _COUNTING
+    text = Template(_TEXTS[kind if unit else name]).substitute(
+        u="Unit" if unit else "",
+        emits="count" if unit else "charge",
+        height="" if unit else "charge = Mul (count, theta)",
+        margin=MARGIN,
+        **blanks,
+    )
+    # Constants may be written without their types, which the parser asks for.
+    text = re.sub(r"<value_(int|float) = ", r"<value_\1: \1 = ", text)
+    text = re.sub(r"<value_ints = ", "<value_ints: ints = ", text)
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : 1]>'
+    return parser.parse_function(f"{header} {name} {text}")
+
+
+def called(nodes: Any) -> list[str]:
+    """Functions of `snnc` that nodes call, in order of appearance."""
+    return list(dict.fromkeys(node.op_type for node in nodes if node.domain == DOMAIN))
+
+
+class Library:
+    """The functions of one file."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, onnx.FunctionProto] = {}
+
+    def neuron(self, neuron: Neuron) -> str:
+        """The name of a neuron's function."""
+        name = ("Unit" if getattr(neuron, "unit", False) is True else "") + type(neuron).__name__
+        blanks = {}
+        if isinstance(neuron, OffsetIF):
+            blanks["last"] = str(neuron.iterations)
+            blanks["shifts"] = "\n".join(
+                Template(SHIFT).substitute(k=k, after=k + 1, wants="" if k else FIRST) for k in range(neuron.iterations)
+            )
+        return self.keep(parsed(name, **blanks))
+
+    def keep(self, made: onnx.FunctionProto) -> str:
+        """Keeps a function under its name, with a number where another has that name; gives the name."""
+        kind = made.name
+        for number in itertools.count(2):
+            if self.functions.setdefault(made.name, made) == made:
+                return made.name
+            made.name = f"{kind}_{number}"
+        raise AssertionError("numbers do not end")
+
+    def needed(self, nodes: Any) -> list[onnx.FunctionProto]:
+        """Every function that nodes call, directly or by way of others."""
+        found: dict[str, onnx.FunctionProto] = {}
+        waiting = called(nodes)
+        while waiting:
+            name = waiting.pop(0)
+            if name not in found:
+                found[name] = self.functions[name] if name in self.functions else parsed(name)
+                waiting += called(found[name].node)
+        return list(found.values())

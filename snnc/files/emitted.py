@@ -1,0 +1,5 @@
+"""Which ONNX files are spiking networks that snnc wrote."""
+
+from __future__ import annotations
+
+KEY = "snnc"
