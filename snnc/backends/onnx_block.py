@@ -11,8 +11,8 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor, fx, nn
 
-from snnc.backends.onnx_functions import DOMAIN
 from snnc.errors import SnncError
+from snnc.files.emitted import DOMAIN
 
 SHAPE_HINT = "--input-shape, such as --input-shape 3,32,32, or calibration data"
 
@@ -142,6 +142,6 @@ class Site:
         return SnncError(f"The backend 'onnx' needs the shape of the input to write {what}.", SHAPE_HINT)
 
 
-def each(value: Any, dims: int) -> list[int]:
-    """One whole number for each dimension, where a module may hold one for all."""
-    return [int(v) for v in value] if isinstance(value, (tuple, list)) else [int(value)] * dims
+def each(value: Any, dims: int, kind: Callable[[Any], Any] = int) -> list[Any]:
+    """One number for each dimension, where a module may hold one for all."""
+    return [kind(v) for v in value] if isinstance(value, (tuple, list)) else [kind(value)] * dims

@@ -19,10 +19,10 @@ from onnx import parser
 
 from snnc.backends.onnx_neurons import FIRST, NEURON_TEXTS, SHIFT
 from snnc.backends.onnx_time import TIME_TEXTS
+from snnc.files.emitted import DOMAIN
 from snnc.neurons import NEURONS, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.neurons.residual_mask import MARGIN
 
-DOMAIN = "snnc"
 # Opset 17 has each comparison as one operator. Such files run in every onnxruntime since 1.12 (2022) and in most other
 # engines; nothing that came later would make them smaller or faster.
 OPSET, IR_VERSION = 17, 8
@@ -47,7 +47,8 @@ def parsed(name: str, **blanks: str) -> onnx.FunctionProto:
         u="Unit" if unit else "",
         emits="count" if unit else "charge",
         height="" if unit else "charge = Mul (count, theta)",
-        margin=MARGIN,
+        mask_margin=MARGIN,
+        shift_margin="margin = Constant <value_float = 1.0> ()" if unit else "margin = Mul (theta, eps)",
         **blanks,
     )
     # Constants may be written without their types, which the parser asks for.
@@ -70,7 +71,7 @@ class Library:
 
     def neuron(self, neuron: Neuron) -> str:
         """The name of a neuron's function."""
-        name = ("Unit" if getattr(neuron, "unit", False) is True else "") + type(neuron).__name__
+        name = ("Unit" if neuron.unit else "") + type(neuron).__name__
         blanks = {}
         if isinstance(neuron, OffsetIF):
             blanks["last"] = str(neuron.iterations)

@@ -1,7 +1,7 @@
-"""Every neuron model as an ONNX function, in ONNX's own text: data that `onnx_functions` fills in and parses.
+"""Every neuron model as an ONNX function, in ONNX's own text: what `onnx_functions` fills in and parses.
 
-The state is walked by one `Scan`, whose body is one step and does what the neuron's `step` does, in the same order. `$emits` is
-`charge`, the count times theta, or the `count` itself in the functions called `Unit...`; `$u` is the rest of their name.
+The state is walked by one `Scan`, whose body is one step and does what the neuron's `step` does, in the same order.
+`$emits` is `charge`, the count times theta, or in functions called `Unit...` the `count` itself; `$u` is that "Unit".
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 # One iteration of offset calibration, number `$k`.
 SHIFT = """count$k, fired$k, silent$k, residual$k = snnc.Probe (window, start$k, theta)
         $wants
-        start$after, wanted$after = snnc.Shift (start$k, wanted$k, fired$k, silent$k, theta, eps)"""
+        start$after, wanted$after = snnc.Shift (start$k, wanted$k, fired$k, silent$k, theta, margin)"""
 FIRST = "wanted0 = snnc.Wanted (count0, residual0, theta, most)"
 
 NEURON_TEXTS = {
@@ -22,7 +22,8 @@ NEURON_TEXTS = {
     }""",
     "Walk": """(steps, theta, v0) => (spikes, v) {
         start = snnc.Start (steps, v0)
-        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, float[] current) => (float[] after, float[] $emits) {
+        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, float[] current)
+                => (float[] after, float[] $emits) {
             u = Add (before, current)
             fired = GreaterOrEqual (u, theta)
             count = Cast <to = 1> (fired)
@@ -67,7 +68,8 @@ NEURON_TEXTS = {
         most = Sub (power, one)
         steps = snnc.Unfold <T: int = @T> (x)
         start = snnc.Start (steps, v0)
-        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, float[] current) => (float[] after, float[] $emits) {
+        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, float[] current)
+                => (float[] after, float[] $emits) {
             u = Add (before, current)
             quotient = Div (u, theta)
             whole = Floor (quotient)
@@ -120,7 +122,8 @@ NEURON_TEXTS = {
         start = Expand (wide, shape)
         bound = Mul (theta, n)
         clock = Range (begin, T, one)
-        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, int64[] t) => (float[] after, float[] $emits) {
+        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, int64[] t)
+                => (float[] after, float[] $emits) {
             u = Add (before, total)
             fired = GreaterOrEqual (u, bound)
             count = Cast <to = 1> (fired)
@@ -162,9 +165,8 @@ NEURON_TEXTS = {
         room = Sub (most, count)
         wanted = Min (above, room)
     }""",
-    "Shift": """(start, wanted, fired, silent, theta, eps) => (moved, left) {
+    "Shift": """(start, wanted, fired, silent, theta, margin) => (moved, left) {
         zero = Constant <value_float = 0.0> ()
-        margin = Mul (theta, eps)
         excess = Sub (fired, theta)
         excess_margin = Add (excess, margin)
         down = Max (excess_margin, theta)
@@ -189,6 +191,7 @@ NEURON_TEXTS = {
         guards = Cast <to = 9> (guard)
         width = Cast <to = 1> (rho)
         most = Where (guards, width, far)
+        $shift_margin
         last = Unsqueeze (rho, begin)
         steps = snnc.Unfold <T: int = @T> (x)
         window = Slice (steps, begin, last)
@@ -202,7 +205,7 @@ NEURON_TEXTS = {
         end = Constant <value_ints = [9223372036854775807]> ()
         tau = Constant <value_int: int = @tau> ()
         turn = Unsqueeze (tau, zero)
-        margin = Constant <value_float = $margin> ()
+        margin = Constant <value_float = $mask_margin> ()
         steps = snnc.Unfold <T: int = @T> (x)
         first = Slice (steps, zero, turn)
         second = Slice (steps, turn, end)

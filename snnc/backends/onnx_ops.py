@@ -106,9 +106,9 @@ def flatten(at: Site, m: nn.Flatten, x: str) -> str:
 def upsample(at: Site, m: nn.Upsample, x: str) -> str:
     """Nearest neighbours: by whole factors, else by torch's own choice of neighbours."""
     dims = at.dimensions(m) - 2
-    factors = m.scale_factor if isinstance(m.scale_factor, tuple) else (m.scale_factor,) * dims
-    if all(f is not None and float(f).is_integer() for f in factors):
-        scales = at.const("scales", [1.0, 1.0, *map(float, factors)])
+    factors = each(m.scale_factor or 0.0, dims, float)
+    if all(f and f.is_integer() for f in factors):
+        scales = at.const("scales", [1.0, 1.0, *factors])
         how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return at.op("Resize", x, "", scales, mode="nearest", **how)
     sizes = at.shape(m)[1:]
@@ -131,6 +131,13 @@ def affine(at: Site, m: dialect.Affine, x: str) -> str:
     return at.op("Add", scaled, at.const("shift", m.shift))
 
 
+def grid(at: Site, m: dialect.Grid, x: str) -> str:
+    """`clip(round(x * scale), low, high)`; ONNX rounds halves to even as torch does."""
+    scaled = at.op("Mul", x, at.const("scale", m.scale), part="scaled")
+    whole = at.op("Round", scaled, part="whole")
+    return at.op("Clip", whole, at.const("low", float(m.low)), at.const("high", float(m.high)))
+
+
 def reshape(at: Site, m: dialect.Reshape, x: str) -> str:
     """A sample in another shape; 0 keeps the batch."""
     return at.op("Reshape", x, at.const("shape", [0, *m.shape]))
@@ -149,6 +156,7 @@ OPS: dict[type[nn.Module], Emitter] = {
     dialect.Sub: lambda at, m, a, b: at.op("Sub", a, b),
     dialect.Concat: lambda at, m, *x: at.op("Concat", *x, axis=m.dim),
     dialect.Affine: affine,
+    dialect.Grid: grid,
     dialect.Pad: pad,
     dialect.Slice: slice_,
     dialect.Reshape: reshape,

@@ -1,8 +1,8 @@
 """Pools in ONNX.
 
-What torch and ONNX mean alike is one ONNX node. For the rest torch is asked which elements a window covers, since runtimes
-differ in the windows at the edge: sums are a convolution by ones, divided by torch's own counts; maxima are taken
-over padding that is written out, or over gathered windows.
+What torch and ONNX mean alike is one ONNX node. For the rest torch is asked which elements a window covers, since
+runtimes differ in the windows at the edge: sums are a convolution by ones, divided by torch's own counts; maxima are
+taken over padding that is written out, or over gathered windows.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def average(at: Site, m: Any, x: str) -> str:
     kernel, stride, padding = (each(v, dims) for v in (m.kernel_size, m.stride, m.padding))
     end = _overhang(at, m)
     if getattr(m, "divisor_override", None) is None and not any(end):
-        inside = {"pads": padding * 2, "count_include_pad": int(m.count_include_pad)}
-        return at.op("AveragePool", x, kernel_shape=kernel, strides=stride, **inside)
+        pads, inside = padding * 2, int(m.count_include_pad)
+        return at.op("AveragePool", x, kernel_shape=kernel, strides=stride, pads=pads, count_include_pad=inside)
     channels, *sizes = at.shape(m)
     ones = at.const("window", torch.ones(channels, 1, *kernel))
     pads = [*padding, *(p + e for p, e in zip(padding, end, strict=True))]
