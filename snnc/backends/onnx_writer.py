@@ -16,12 +16,12 @@ import torch
 from onnx import TensorProto, helper
 from torch import fx, nn
 
-from snnc.backends.onnx_block import Block, Site, constant_node, initialiser
+from snnc.backends.onnx_block import SHAPE_HINT, Block, Site, constant_node, initialiser
 from snnc.backends.onnx_functions import ATTRIBUTES, IR_VERSION, OPSET, Library, parsed
 from snnc.backends.onnx_ops import OPS, Emitter
 from snnc.backends.onnx_pools import POOLS, leaders
 from snnc.errors import SnncError
-from snnc.files.emitted import DOMAIN, KEY
+from snnc.files.emitted import BATCH, DOMAIN, KEY
 from snnc.graph import calls, guess_input, module_of, phases
 from snnc.network import Network
 from snnc.neurons import NEURONS, Neuron
@@ -83,6 +83,7 @@ class _Writer:
         self.phase = phases(network.graph)
         self.weights: list[TensorProto] = []
         self.library = Library()
+        self.read = network.T
         self.main = Block(initialiser(self.weights))
 
     def emit(self, node: fx.Node, inputs: list[str], out: str, label: str) -> str:
@@ -144,8 +145,8 @@ class _Writer:
         outer.name = type(module).__name__
         return self.library.keep(outer)
 
-    def run(self, anytime: bool) -> dict[str, tuple[int, ...] | None]:
-        """Writes the graph; gives the outputs with the shape of one sample of each."""
+    def run(self, anytime: bool) -> dict[str, list[Any]]:
+        """Writes the graph; gives the outputs with the shape of each."""
         self.main.taken |= {"logits", "by_step"}
         values: dict[fx.Node, str] = {}
         *nodes, output = self.graph.graph.nodes
@@ -158,29 +159,29 @@ class _Writer:
                 self.main.taken.remove("logits")
             inputs = [values[n] for n in _inputs(node)]
             values[node] = self.emit(node, inputs, "logits" if node is last else node.name, node.name)
-        shape = self.shapes.of(last)
-        if not anytime:
-            return {"logits": shape}
-        self.by_step(values, [node for node in nodes if self.phase[node] == "after"], last)
-        return {"logits": shape, "by_step": shape}
+        rank = self.shapes.rank(last) or 1
+        sample = self.shapes.of(last) or [f"out{k}" for k in range(1, rank)]
+        outputs: dict[str, list[Any]] = {"logits": [BATCH, *sample]}
+        if anytime:
+            self.by_step(values, [node for node in nodes if self.phase[node] == "after"], last)
+            outputs["by_step"] = [self.read, BATCH, *sample]
+        return outputs
 
     def by_step(self, values: dict[fx.Node, str], nodes: list[fx.Node], last: fx.Node) -> None:
         """What stands after time once more, for the readouts after each step, which are folded into the batch."""
         running: dict[fx.Node, str] = {}
-        read = 0
         for node in nodes:
             module, out = module_of(self.graph, node), f"{node.name}.by_step"
             if isinstance(module, Decode):
-                read = module.read
                 (source,) = node.all_input_nodes
                 running[node] = self.main.call("Running", values[source], out=out, **_readout(module))
                 continue
             for source in node.all_input_nodes:
                 if source not in running:  # from before time: repeated at each step
-                    running[source] = self.main.call("Encode", values[source], out=f"{source.name}.repeated", T=read)
+                    running[source] = self.main.call("Encode", values[source], out=f"{source.name}.repeated", T=self.read)
             running[node] = self.emit(node, [running[n] for n in _inputs(node)], out, out)
         self.main.taken.remove("by_step")
-        self.main.call("Unfold", running[last], out="by_step", T=read)
+        self.main.call("Unfold", running[last], out="by_step", T=self.read)
 
 
 def _inputs(node: fx.Node) -> list[fx.Node]:
@@ -212,18 +213,16 @@ def model(network: Network, anytime: bool = True) -> onnx.ModelProto:
         raise SnncError(f"The backend 'onnx' writes float32, and the network is {first.dtype}.", "network.float()")
     writer = _Writer(network)
     outputs = writer.run(anytime)
-    batch, info = "batch", {**network.info, "latency": asdict(network.latency)}
+    info = {**network.info, "latency": asdict(network.latency)}
     given, rank = network.info.get("input_shape"), network.info.get("input_rank")
-    free = [f"d{k}" for k in range(1, rank)] if rank else None
-    entry = [batch, *given] if given else [batch, *free] if free is not None else None
+    entry = given or [f"size{k}" for k in range(1, rank or 1)]
+    if not given and not rank:
+        raise SnncError("The backend 'onnx' needs the dimensions of the input, and nothing told them.", SHAPE_HINT)
     graph = helper.make_graph(
         writer.main.nodes,
         "snn",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, entry)],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, _shape(name, batch, shape, network.T))
-            for name, shape in outputs.items()
-        ],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [BATCH, *entry])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         writer.weights,
     )
     made = helper.make_model(
@@ -240,12 +239,6 @@ def model(network: Network, anytime: bool = True) -> onnx.ModelProto:
         raise SnncError("The network is larger than the 2 GB that an ONNX file holds.", "the backend torch or pt2")
     onnx.checker.check_model(made, full_check=True)
     return made
-
-
-def _shape(name: str, batch: str, sample: tuple[int, ...] | None, T: int) -> list[Any] | None:
-    if sample is None:
-        return None
-    return [T, batch, *sample] if name == "by_step" else [batch, *sample]
 
 
 def _description(network: Network) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KEY = "snnc"  # of the history in a model's metadata
 DOMAIN = "snnc"  # of the functions
+BATCH = "batch"  # the first dimension of input and output
 # fmt: off
 OPERATORS = frozenset({
     "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "CumSum",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snnc.errors import DataError, LoadError, SnncError
-from snnc.files.emitted import DOMAIN, read_emitted
+from snnc.files.emitted import BATCH, DOMAIN, read_emitted
 from snnc.network import CHUNK, Latency, checked
 from snnc.neurons import NEURONS
 
@@ -145,7 +145,7 @@ class OnnxNetwork(nn.Module):
         shapes = {output.name: output.shape for output in session.get_outputs()}
         bound: dict[str, Tensor] = {}
         for name in names:
-            shape = [len(x) if size == "batch" else size for size in shapes[name] or [None]]
+            shape = [len(x) if size == BATCH else size for size in shapes[name] or [None]]
             if all(isinstance(size, int) for size in shape):
                 bound[name] = torch.empty(shape, device=here)
                 binding.bind_output(name, here.type, index, np.float32, shape, bound[name].data_ptr())
