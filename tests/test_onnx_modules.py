@@ -204,9 +204,7 @@ def of_neuron(neuron, shape):
     weights = [numpy_helper.from_array(getattr(neuron, name).numpy(), name) for name in ("theta", "v0")]
     graph = helper.make_graph([node], "neuron", values[:1], values[1:], weights)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-    made = helper.make_model(
-        graph, opset_imports=opsets, ir_version=IR_VERSION, functions=library.needed(graph.node)
-    )
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=library.needed(graph.node))
     onnx.checker.check_model(made, full_check=True)
     return made
 
@@ -254,7 +252,7 @@ def test_several_iterations_in_one_network():
     net = network(Encode(4), one, dialect.Affine(torch.tensor(0.5), torch.tensor(0.25)), two, Decode(4, 4), shape=(6,))
     made = model(net)
     names = [node.op_type for node in made.graph.node]
-    assert ["OffsetIF", "OffsetIF_2"] == [name for name in names if name.startswith("Offset")]
+    assert [name for name in names if name.startswith("Offset")] == ["OffsetIF", "OffsetIF_2"]
     x = eighths(5, 6)
     assert torch.equal(run(made, x)[0], net(x))
 
@@ -330,7 +328,8 @@ def test_what_depends_on_the_shape_is_refused_without_it(module, shape):
 
 @pytest.mark.parametrize("module", [
     nn.AvgPool2d(2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1), dialect.Pad((1, 1)),
-    dialect.Pad((1, 1, 1, 1), "reflect"), nn.Upsample(scale_factor=2.0), nn.Flatten(), nn.Flatten(-2), nn.PixelShuffle(1),
+    dialect.Pad((1, 1, 1, 1), "reflect"), nn.Upsample(scale_factor=2.0), nn.Flatten(), nn.Flatten(-2),
+    nn.PixelShuffle(1),
 ], ids=label)  # fmt: skip
 def test_what_does_not_is_written(module):
     """And takes samples of any size."""

@@ -59,7 +59,9 @@ class Block:
     ) -> list[str]:
         """One node with several values."""
         made = [self.name(out) for out in outs]
-        self.nodes.append(helper.make_node(kind, inputs, made, name=label or made[0], domain=domain, **attributes))
+        # Names of calls in the graph hold no dot, so those of other nodes do.
+        label = label or (made[0] if "." in made[0] else f"{made[0]}.{kind}")
+        self.nodes.append(helper.make_node(kind, inputs, made, name=label, domain=domain, **attributes))
         return made
 
     def call(self, function: str, *inputs: str, out: str, label: str = "", **attributes: Any) -> str:

@@ -178,7 +178,9 @@ class _Writer:
                 continue
             for source in node.all_input_nodes:
                 if source not in running:  # from before time: repeated at each step
-                    running[source] = self.main.call("Encode", values[source], out=f"{source.name}.repeated", T=self.read)
+                    running[source] = self.main.call(
+                        "Encode", values[source], out=f"{source.name}.repeated", T=self.read
+                    )
             running[node] = self.emit(node, [running[n] for n in _inputs(node)], out, out)
         self.main.taken.remove("by_step")
         self.main.call("Unfold", running[last], out="by_step", T=self.read)
