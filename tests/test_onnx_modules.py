@@ -199,7 +199,9 @@ def of_neuron(neuron, shape):
     """A model that is one neuron."""
     library = Library()
     attributes = {"T": neuron.T, **{name: getattr(neuron, name) for name in ATTRIBUTES.get(type(neuron), ())}}
-    node = helper.make_node(library.neuron(neuron), ["x", "theta", "v0"], ["y"], domain=DOMAIN, **attributes)
+    node = helper.make_node(
+        library.neuron(neuron, 1 + len(shape)), ["x", "theta", "v0"], ["y"], domain=DOMAIN, **attributes
+    )
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", *shape]) for name in "xy"]
     weights = [numpy_helper.from_array(getattr(neuron, name).numpy(), name) for name in ("theta", "v0")]
     graph = helper.make_graph([node], "neuron", values[:1], values[1:], weights)

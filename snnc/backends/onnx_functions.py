@@ -23,8 +23,8 @@ from snnc.files.emitted import DOMAIN
 from snnc.neurons import NEURONS, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.neurons.residual_mask import MARGIN
 
-# Opset 17 has each comparison as one operator. Such files run in every onnxruntime since 1.12 (2022) and in most other
-# engines; nothing that came later would make them smaller or faster.
+# Opset 17 has each comparison as one operator, and nothing that came later would make a file smaller or faster. Files
+# of it were run in onnxruntime 1.16 (2023), 1.17, 1.20 and 1.31; 1.15 mixes up names when it writes functions out.
 OPSET, IR_VERSION = 17, 8
 
 _TEXTS = {**TIME_TEXTS, **NEURON_TEXTS}
@@ -39,16 +39,25 @@ ATTRIBUTES: dict[type[Neuron], tuple[str, ...]] = {
 }
 
 
-def parsed(name: str, **blanks: str) -> onnx.FunctionProto:
-    """The function of a name: one of those above, or "Unit" and one that emits spikes. `blanks` fill its text in."""
-    kind = name.removeprefix("Unit")
-    unit = name != kind and kind in _COUNTING
-    text = Template(_TEXTS[kind if unit else name]).substitute(
+def parsed(name: str, rank: int = 0, **blanks: str) -> onnx.FunctionProto:
+    """A function by its name: one of those above; "Unit" before one that emits spikes; its rank behind one with a loop.
+
+    Args:
+        name: such as "Encode", "UnitIF", "Walk4".
+        rank: dimensions of a step's value, the batch included, where the name does not tell it.
+        blanks: fill the text in.
+    """
+    kind = name.rstrip("0123456789")
+    rank = int(name.removeprefix(kind) or rank)
+    unit = kind.removeprefix("Unit") in _COUNTING and kind.startswith("Unit")
+    text = Template(_TEXTS[kind.removeprefix("Unit") if unit else kind]).substitute(
         u="Unit" if unit else "",
         emits="count" if unit else "charge",
         height="" if unit else "charge = Mul (count, theta)",
         mask_margin=MARGIN,
         shift_margin="margin = Constant <value_float = 1.0> ()" if unit else "margin = Mul (theta, eps)",
+        rank=rank,
+        dims=", ".join("?" * rank),
         **blanks,
     )
     # Constants may be written without their types, which the parser asks for.
@@ -69,16 +78,17 @@ class Library:
     def __init__(self) -> None:
         self.functions: dict[str, onnx.FunctionProto] = {}
 
-    def neuron(self, neuron: Neuron) -> str:
-        """The name of a neuron's function."""
+    def neuron(self, neuron: Neuron, rank: int) -> str:
+        """The name of a neuron's function, for values of `rank` dimensions."""
         name = ("Unit" if neuron.unit else "") + type(neuron).__name__
         blanks = {}
         if isinstance(neuron, OffsetIF):
             blanks["last"] = str(neuron.iterations)
             blanks["shifts"] = "\n".join(
-                Template(SHIFT).substitute(k=k, after=k + 1, wants="" if k else FIRST) for k in range(neuron.iterations)
+                Template(SHIFT).substitute(k=k, after=k + 1, rank=rank, wants="" if k else FIRST)
+                for k in range(neuron.iterations)
             )
-        return self.keep(parsed(name, **blanks))
+        return self.keep(parsed(name, rank, **blanks))
 
     def keep(self, made: onnx.FunctionProto) -> str:
         """Keeps a function under its name, with a number where another has that name; gives the name."""

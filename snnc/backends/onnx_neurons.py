@@ -2,12 +2,13 @@
 
 The state is walked by one `Scan`, whose body is one step and does what the neuron's `step` does, in the same order.
 `$emits` is `charge`, the count times theta, or in functions called `Unit...` the `count` itself; `$u` is that "Unit".
+A body's values have a number of dimensions, `$rank`, since older runtimes do not infer it.
 """
 
 from __future__ import annotations
 
 # One iteration of offset calibration, number `$k`.
-SHIFT = """count$k, fired$k, silent$k, residual$k = snnc.Probe (window, start$k, theta)
+SHIFT = """count$k, fired$k, silent$k, residual$k = snnc.Probe$rank (window, start$k, theta)
         $wants
         start$after, wanted$after = snnc.Shift (start$k, wanted$k, fired$k, silent$k, theta, margin)"""
 FIRST = "wanted0 = snnc.Wanted (count0, residual0, theta, most)"
@@ -22,8 +23,8 @@ NEURON_TEXTS = {
     }""",
     "Walk": """(steps, theta, v0) => (spikes, v) {
         start = snnc.Start (steps, v0)
-        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, float[] current)
-                => (float[] after, float[] $emits) {
+        v, spikes = Scan <num_scan_inputs = 1, body = step (float[$dims] before, float[$dims] current)
+                => (float[$dims] after, float[$dims] $emits) {
             u = Add (before, current)
             fired = GreaterOrEqual (u, theta)
             count = Cast <to = 1> (fired)
@@ -33,7 +34,7 @@ NEURON_TEXTS = {
     }""",
     "IF": """<T> (x, theta, v0) => (y) {
         steps = snnc.Unfold <T: int = @T> (x)
-        spikes, v = snnc.${u}Walk (steps, theta, v0)
+        spikes, v = snnc.${u}Walk$rank (steps, theta, v0)
         y = snnc.Fold (spikes)
     }""",
     "SignedIF": """<T> (x, theta, v0) => (y) {
@@ -42,8 +43,9 @@ NEURON_TEXTS = {
         steps = snnc.Unfold <T: int = @T> (x)
         start = snnc.Start (steps, v0)
         none = snnc.Start (steps, zero)
-        v, tracer, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, float[] held, float[] current)
-                => (float[] after, float[] holds, float[] $emits) {
+        v, tracer, spikes = Scan <num_scan_inputs = 1, body = step
+                (float[$dims] before, float[$dims] held, float[$dims] current)
+                => (float[$dims] after, float[$dims] holds, float[$dims] $emits) {
             u = Add (before, current)
             fired = GreaterOrEqual (u, theta)
             up = Cast <to = 1> (fired)
@@ -68,8 +70,8 @@ NEURON_TEXTS = {
         most = Sub (power, one)
         steps = snnc.Unfold <T: int = @T> (x)
         start = snnc.Start (steps, v0)
-        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, float[] current)
-                => (float[] after, float[] $emits) {
+        v, spikes = Scan <num_scan_inputs = 1, body = step (float[$dims] before, float[$dims] current)
+                => (float[$dims] after, float[$dims] $emits) {
             u = Add (before, current)
             quotient = Div (u, theta)
             whole = Floor (quotient)
@@ -106,7 +108,7 @@ NEURON_TEXTS = {
         quiet = Concat <axis = 0> (waits, sample)
         last = Expand (nothing, quiet)
         shifted = Concat <axis = 0> (first, rest, last)
-        spikes, v = snnc.${u}Walk (shifted, theta, v0)
+        spikes, v = snnc.${u}Walk$rank (shifted, theta, v0)
         y = snnc.Fold (spikes)
     }""",
     "AverageIF": """<T> (x, theta, v0) => (y) {
@@ -122,8 +124,8 @@ NEURON_TEXTS = {
         start = Expand (wide, shape)
         bound = Mul (theta, n)
         clock = Range (begin, T, one)
-        v, spikes = Scan <num_scan_inputs = 1, body = step (float[] before, int64[] t)
-                => (float[] after, float[] $emits) {
+        v, spikes = Scan <num_scan_inputs = 1, body = step (float[$dims] before, int64[] t)
+                => (float[$dims] after, float[$dims] $emits) {
             u = Add (before, total)
             fired = GreaterOrEqual (u, bound)
             count = Cast <to = 1> (fired)
@@ -142,8 +144,8 @@ NEURON_TEXTS = {
         deep = Mul (theta, depth)
         least = snnc.Start (window, deep)
         residual, count, fired, silent = Scan <num_scan_inputs = 1, body = step
-                (float[] before, float[] had, float[] lowest, float[] highest, float[] current)
-                => (float[] after, float[] has, float[] low, float[] high) {
+                (float[$dims] before, float[$dims] had, float[$dims] lowest, float[$dims] highest, float[$dims] current)
+                => (float[$dims] after, float[$dims] has, float[$dims] low, float[$dims] high) {
             u = Add (before, current)
             fires = GreaterOrEqual (u, theta)
             spike = Cast <to = 1> (fires)
@@ -197,7 +199,7 @@ NEURON_TEXTS = {
         window = Slice (steps, begin, last)
         start0 = snnc.Start (steps, v0)
         $shifts
-        spikes, v = snnc.${u}Walk (steps, theta, start$last)
+        spikes, v = snnc.${u}Walk$rank (steps, theta, start$last)
         y = snnc.Fold (spikes)
     }""",
     "ResidualMaskIF": """<T, tau> (x, theta, v0) => (y) {
@@ -209,11 +211,11 @@ NEURON_TEXTS = {
         steps = snnc.Unfold <T: int = @T> (x)
         first = Slice (steps, zero, turn)
         second = Slice (steps, turn, end)
-        looked, residual = snnc.${u}Walk (first, theta, v0)
+        looked, residual = snnc.${u}Walk$rank (first, theta, v0)
         bound = Mul (theta, margin)
         positive = Greater (residual, bound)
         mask = Cast <to = 1> (positive)
-        emitted, v = snnc.${u}Walk (second, theta, v0)
+        emitted, v = snnc.${u}Walk$rank (second, theta, v0)
         masked = Mul (emitted, mask)
         spikes = Concat <axis = 0> (looked, masked)
         y = snnc.Fold (spikes)

@@ -97,7 +97,13 @@ class _Writer:
             parameters = [block.const(f"{node.name}.{name}", getattr(module, name)) for name in ("theta", "v0")]
             more = {name: _plain(getattr(module, name)) for name in ATTRIBUTES.get(type(module), ())}
             return block.call(
-                self.library.neuron(module), *inputs, *parameters, out=out, label=label, T=module.T, **more
+                self.library.neuron(module, self.shapes.rank(node) or 1),
+                *inputs,
+                *parameters,
+                out=out,
+                label=label,
+                T=module.T,
+                **more,
             )
         if isinstance(module, (TemporalMax, Restart)):
             more = {"tau": module.tau} if isinstance(module, Restart) else {}
