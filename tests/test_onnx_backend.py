@@ -3,25 +3,29 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 import snnc
 from snnc.backends import OnnxModel
 from snnc.backends.onnx_writer import model
-from snnc.dialect import ClipQuant
+from snnc.dialect import ClipQuant, Grid
 from snnc.errors import SnncError
 from snnc.files.emitted import KEY
-from snnc.graph import Stage, calls
+from snnc.graph import GraphBuilder, Stage, calls
 from snnc.network import Network
-from snnc.neurons import Neuron
+from snnc.neurons import IF, Neuron, SignedIF
 from snnc.passes import CalibrateOffset, InsertNeurons, UseGradedNeurons
 from snnc.pipeline import Context, Pipeline
 from snnc.runtime.ort import OnnxNetwork
+from snnc.temporal import Decode, Encode, RunningMax
 
 from .nets import NETS, Dyadic, sample, spiking
 from .test_backends import MODELS, network
@@ -153,6 +157,48 @@ def test_one_output_where_one_is_wanted(tmp_path):
     assert loaded.spikes(x).keys() == dict(net.neurons()).keys()
     with pytest.raises(SnncError, match="readout after the last step only"):
         loaded.readout(x)
+
+
+@pytest.mark.parametrize("kind", [IF, SignedIF])
+def test_a_fixed_point_network(kind):
+    """Integers of eight bits, spikes that are counts, an input on a grid: the same whatever it is made of."""
+    generator = torch.Generator().manual_seed(0)
+
+    def whole(module):
+        for value in module.parameters():
+            value.data = torch.randint(-127, 128, value.shape, generator=generator).float()
+        return module
+
+    def neuron(theta):
+        return kind(8, torch.tensor(theta)[:, None, None], torch.tensor(theta)[:, None, None] // 2, unit=True)
+
+    b = GraphBuilder()
+    x = b.call("grid", Grid(torch.tensor([31.7, 40.0, 29.3])[:, None, None], -127, 127), b.input())
+    x = b.call("encode", Encode(8), b.call("conv1", whole(nn.Conv2d(3, 4, 3, padding=1)), x))
+    x = b.call("relu1", neuron([20011.0, 9973.0, 30011.0, 14009.0]), x)
+    x = b.call("pool", RunningMax(8, nn.MaxPool2d(2)), x)
+    x = b.call("relu2", neuron([101.0, 163.0, 127.0, 211.0]), b.call("conv2", whole(nn.Conv2d(4, 4, 3, padding=1)), x))
+    x = b.call("decode", Decode(8, 8), b.call("flatten", nn.Flatten(), x))
+    graph = b.finish(b.call("fc", whole(nn.Linear(64, 4)), x))
+    net = Network(graph, {"input_shape": [3, 8, 8]}, stage=Stage.FIXED)
+    x = torch.randn(16, 3, 8, 8, generator=generator)
+    assert_same(net, x, (0, 1, 3, 7))
+    there = emitted(net)
+    assert there.stage is Stage.FIXED
+    assert set(there.spikes(x)["relu2"].unique().tolist()) == ({0, 1} if kind is IF else {-1, 0, 1})
+
+
+@pytest.mark.parametrize("name", ["maxpool", "dense"])
+def test_other_engines(name):
+    """The reference evaluator of ONNX, and a runtime to which the functions are written out."""
+    net, shape = network(name)
+    x, made = sample(shape, 2), model(net)
+    logits, by_step = map(torch.from_numpy, ReferenceEvaluator(made).run(None, {"x": x.numpy()}))
+    assert torch.equal(logits, net(x))
+    assert torch.equal(by_step[[0, 1, 3]], net.readout(x)[[0, 1, 3]])
+    flat = onnx.inliner.inline_local_functions(made)
+    assert not flat.functions
+    assert torch.equal(OnnxNetwork(flat, {"latency": asdict(net.latency), "stage": "SPIKING"})(x), net(x))
 
 
 def test_names_that_are_taken():

@@ -248,6 +248,7 @@ HOSTILE = {
     "no steps": (history(lambda h: h["latency"].update(T=0)), "not in whole steps"),
     "very many steps": (history(lambda h: h["latency"].update(T=10**30)), "not in whole steps"),
     "steps that are text": (history(lambda h: h["latency"].update(T="4")), "not in whole steps"),
+    "another stage": (history(lambda h: h.update(stage="ANN")), "not that of a spiking network"),
     "no shape": (history(lambda h: h.update(input_shape=[3, -8, 8])), "input has no shape"),
     "no rank": (history(lambda h: h.update(input_rank="4")), "no number of dimensions"),
     "no range": (history(lambda h: h.update(input_range=[0, float("nan")])), "input has no range"),

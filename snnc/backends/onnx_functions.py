@@ -100,12 +100,15 @@ class Library:
         raise AssertionError("numbers do not end")
 
     def needed(self, nodes: Any) -> list[onnx.FunctionProto]:
-        """Every function that nodes call, directly or by way of others."""
+        """Every function that nodes call, directly or by way of others, each behind those that it calls."""
         found: dict[str, onnx.FunctionProto] = {}
-        waiting = called(nodes)
-        while waiting:
-            name = waiting.pop(0)
-            if name not in found:
-                found[name] = self.functions[name] if name in self.functions else parsed(name)
-                waiting += called(found[name].node)
+
+        def gather(nodes: Any) -> None:
+            for name in called(nodes):
+                if name not in found:
+                    made = self.functions[name] if name in self.functions else parsed(name)
+                    gather(made.node)
+                    found[name] = made
+
+        gather(nodes)
         return list(found.values())

@@ -221,7 +221,7 @@ def model(network: Network, anytime: bool = True) -> onnx.ModelProto:
         raise SnncError(f"The backend 'onnx' writes float32, and the network is {first.dtype}.", "network.float()")
     writer = _Writer(network)
     outputs = writer.run(anytime)
-    info = {**network.info, "latency": asdict(network.latency)}
+    info = {**network.info, "stage": str(network.stage), "latency": asdict(network.latency)}
     given, rank = network.info.get("input_shape"), network.info.get("input_rank")
     entry = given or [f"size{k}" for k in range(1, rank or 1)]
     if not given and not rank:

@@ -98,6 +98,8 @@ def _history(text: str) -> dict[str, Any]:
     latency = found.get("latency") if isinstance(found, dict) else None
     if not isinstance(latency, dict):
         raise _Fault("its history has no latency")
+    if found.get("stage") not in ("SPIKING", "FIXED"):
+        raise _Fault("its stage is not that of a spiking network")
     shape, rank, span = (found.get(k) for k in ("input_shape", "input_rank", "input_range"))
     if set(latency) != {"schedule", "T", "rho", "depth", "steps"} or not isinstance(latency["schedule"], str):
         raise _Fault("its latency is incomplete")

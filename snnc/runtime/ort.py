@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from snnc.errors import DataError, LoadError, SnncError
 from snnc.files.emitted import BATCH, DOMAIN, read_emitted
+from snnc.graph import Stage
 from snnc.network import CHUNK, Latency, checked
 from snnc.neurons import NEURONS
 
@@ -33,6 +34,7 @@ class OnnxNetwork(nn.Module):
     Attributes:
         info: how the network was made.
         latency: steps from input to readout.
+        stage: SPIKING, or FIXED for a network of integers, which spikes the same everywhere.
         chunk: rows (time steps x samples) in memory at once.
         device: where it runs.
     """
@@ -55,6 +57,7 @@ class OnnxNetwork(nn.Module):
         self.model = model
         self.info = info
         self.latency = Latency(**info["latency"])
+        self.stage = Stage(info["stage"])
         self.chunk = chunk
         self.device = torch.device(device)
         self.options = options or quiet_options()
