@@ -5,8 +5,9 @@ from __future__ import annotations
 from snnc.backends.base import Backend
 from snnc.backends.graphfile import GraphFile
 from snnc.backends.nir import NirFile
+from snnc.backends.onnx_model import OnnxModel
 from snnc.backends.pt2 import ExportedProgram
 
-BACKENDS: dict[str, Backend] = {b.name: b for b in (GraphFile(), ExportedProgram(), NirFile())}
+BACKENDS: dict[str, Backend] = {b.name: b for b in (GraphFile(), ExportedProgram(), OnnxModel(), NirFile())}
 
-__all__ = ["BACKENDS", "Backend", "ExportedProgram", "GraphFile", "NirFile"]
+__all__ = ["BACKENDS", "Backend", "ExportedProgram", "GraphFile", "NirFile", "OnnxModel"]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from torch import nn
 
 from snnc import api
-from snnc.backends import BACKENDS
+from snnc.backends import BACKENDS, OnnxModel
 from snnc.capture import blockers, capture
 from snnc.cli import describe, show
 from snnc.cli.options import COUNT, PATH, SPLIT, Setting, data_options, model_options, shape_option, verb
@@ -25,6 +26,7 @@ from snnc.graph import Stage
 from snnc.network import CHUNK, Network
 from snnc.passes import PASSES
 from snnc.pipeline import choose
+from snnc.portable import Portable
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
 from snnc.staged import Staged
@@ -63,6 +65,7 @@ def main() -> None:
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), help="Output form; by OUT's suffix if not given, else torch."
 )
+@click.option("--single-output", is_flag=True, help="ONNX: leave out the second output, the readout after each step.")
 @model_options
 @shape_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of random choices.")
@@ -83,6 +86,7 @@ def compile_(
     std: tuple[float, ...] | None,
     raw: bool,
     backend: str | None,
+    single_output: bool,
     factory: str | None,
     allow: tuple[str, ...],
     input_shape: tuple[int, ...] | None,
@@ -97,6 +101,8 @@ def compile_(
     """
     check_search(max_drop, calib, recipe, recipes, changes)
     out, backend = destination(out, backend, model, factory, calib, recipe, *(recipes or ()))
+    if single_output and backend != OnnxModel.name:
+        raise click.UsageError(f"--single-output is for ONNX files, and '{out}' is to be another.")
     chosen = find_recipe(recipe) if recipe else None
     network = uncompiled(model, factory, allow)
     data = None
@@ -130,7 +136,7 @@ def compile_(
             source, T or 8, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
         )
     with show.busy(f"writing {out}"):
-        api.save(net, out, backend)
+        api.save(net, out, OnnxModel(anytime=False) if single_output else backend)
     latency = show.timing(net.latency)
     if as_json:
         parts = {"out": str(out), "backend": backend, "why": why, "latency_text": latency}
@@ -216,7 +222,8 @@ def inspect(
     show.neurons(content["neurons"])
     show.graph(content["graph"])
     if not isinstance(net, Network):
-        show.say("An exported program: it runs, but its graph cannot be looked into.")
+        kind = "An exported program" if isinstance(net, Portable) else "An ONNX file"
+        show.say(f"{kind}: it runs, but its graph cannot be looked into.")
     return None
 
 
@@ -232,6 +239,8 @@ def inspect(
 @click.option("--limit", type=COUNT, help="Score the first so many samples alone.")
 @click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@click.option("--device", default="cpu", show_default=True, help="Where an ONNX file runs: cpu, cuda, cuda:1.")
+@click.option("--threads", type=COUNT, help="Threads. [default: torch's]")
 @verb
 def eval_(
     snn: Path,
@@ -246,14 +255,18 @@ def eval_(
     limit: int | None,
     batch: int,
     chunk: int,
+    device: str,
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Measure SNN after every time step.
 
     SNN is a file that 'snnc compile' wrote. With --ann, the original network is measured beside it.
     """
+    if threads:
+        torch.set_num_threads(threads)  # onnxruntime takes as many
     with show.busy(f"loading {snn}"):
-        net = api.load(snn, chunk)
+        net = api.load(snn, chunk, device=device)
     original = None
     if ann or factory:
         original = uncompiled(ann, factory, allow)
