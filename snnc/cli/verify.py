@@ -16,7 +16,7 @@ from snnc.cli import show
 from snnc.cli.options import COUNT, PATH, SPLIT, data_options, model_options, verb
 from snnc.cli.sources import uncompiled
 from snnc.data import read
-from snnc.differences import differences
+from snnc.differences import Artefact, differences
 from snnc.network import CHUNK
 
 
@@ -33,6 +33,7 @@ from snnc.network import CHUNK
 @click.option("--limit", type=COUNT, help="Run the first so many samples alone.")
 @click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@click.option("--device", default="cpu", show_default=True, help="Where an ONNX file runs: cpu, cuda, cuda:1.")
 @verb
 def verify_(
     a: Path,
@@ -50,6 +51,7 @@ def verify_(
     limit: int | None,
     batch: int,
     chunk: int,
+    device: str,
     as_json: bool,
 ) -> None:
     """Count the spikes that differ between A and B.
@@ -61,8 +63,8 @@ def verify_(
     if b is None and not stream:
         raise click.UsageError("Give B, the network to compare A with, or --stream to run A step by step beside it.")
     with show.busy(f"loading {a}"):
-        one = api.load(a, chunk)
-        two = one if b is None else api.load(b, chunk)
+        one = _loaded(a, chunk, device)
+        two = one if b is None else _loaded(b, chunk, device)
     original = None
     if ann or factory:
         original = uncompiled(ann, factory, allow)
@@ -80,6 +82,10 @@ def verify_(
         _say(content)
     if failed:
         click.get_current_context().exit(1)
+
+
+def _loaded(path: Path, chunk: int, device: str) -> Artefact:
+    return api.load(path, chunk, device=device if path.suffix == ".onnx" else "cpu")
 
 
 def _say(found: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ class Count:
                 "bit, after every step."
             )
             return None
-        if list(a) != list(b) or any(a[name].shape != b[name].shape for name in a):
+        if set(a) != set(b) or any(a[name].shape != b[name].shape for name in a):
             self.exact = False
             self.layers = None
             self._note("The two have other neuron layers, so they are different networks: only outputs were compared.")

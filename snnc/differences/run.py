@@ -18,9 +18,10 @@ from snnc.graph import Stage
 from snnc.network import Network, checked
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
+from snnc.runtime.ort import OnnxNetwork
 from snnc.runtime.runner import Runner
 
-Artefact = Network | Portable
+Artefact = Network | Portable | OnnxNetwork
 
 
 @torch.no_grad()
@@ -76,11 +77,10 @@ def emitted(network: Artefact, x: Tensor, stream: bool = False) -> tuple[Tensor,
         raise SnncError(
             "Only a graph file can run step by step; this network was written as a whole.", "the .snn file of it"
         )
-    spikes = getattr(network, "spikes", None)
-    trains = None if spikes is None else {name: train.unflatten(0, (-1, len(x))) for name, train in spikes(x).items()}
-    if "by_step" in getattr(network, "outputs", ["by_step"]):
-        return network.readout(x), trains
-    return network(x)[None], trains
+    if isinstance(network, Portable):
+        return network.readout(x), None
+    trains = {name: train.unflatten(0, (-1, len(x))) for name, train in network.spikes(x).items()}
+    return network.readout(x) if "by_step" in network.outputs else network(x)[None], trains
 
 
 def _observed(network: Network, x: Tensor, stream: bool) -> tuple[Tensor, Trains]:
