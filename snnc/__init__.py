@@ -12,6 +12,7 @@ from snnc.differences import differences
 from snnc.errors import SnncError
 from snnc.evaluate import evaluate
 from snnc.explain import explain
+from snnc.fixed import prove
 from snnc.graph import Stage, verify
 from snnc.network import Network
 from snnc.passes import PASSES
@@ -40,6 +41,7 @@ __all__ = [
     "evaluate",
     "explain",
     "load",
+    "prove",
     "recipe",
     "save",
     "search",

@@ -171,6 +171,7 @@ SHAPES = {
     "dilated": (nn.Sequential(nn.Conv2d(3, 4, 3, padding="same", dilation=2), nn.ReLU(), nn.Conv2d(4, 4, (1, 3)),),),
     "pools": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2, 2, 1), nn.Conv2d(4, 4, 1),
                             nn.ReLU(), nn.AdaptiveAvgPool2d((2, 1)), nn.Flatten(), nn.Linear(8, 3)),),
+    "sums": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(4, 2, 1)),),
 }  # fmt: skip
 
 
@@ -212,7 +213,6 @@ def test_one_dimension(tmp_path):
     [
         (nn.AvgPool2d(3, 2, ceil_mode=True), "ceil_mode"),
         (nn.AvgPool2d(3, 2, 1, count_include_pad=False), "count_include_pad"),
-        (nn.AvgPool2d(2, divisor_override=2), "divisor"),
         (nn.AdaptiveAvgPool2d(4), "windows differ"),
         (nn.Upsample(scale_factor=2), "no such node"),
         (nn.ConstantPad2d(1, 0.5), "no padding but zeros"),

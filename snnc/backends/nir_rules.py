@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import nir
@@ -141,17 +142,20 @@ def _pool(at: Lowering, node: fx.Node, module: Any) -> Value:
         raise Refused("its last window is cut off (ceil_mode)", "ceil_mode=False")
     if any(padding) and not getattr(module, "count_include_pad", True):
         raise Refused("it does not count padding (count_include_pad=False)", "count_include_pad=True, or no padding")
-    if getattr(module, "divisor_override", None):
-        raise Refused("it has a divisor of its own", "an average pool without divisor_override")
-    return _averaged(at, node.name, value, kernel, stride, padding, out)
+    return _averaged(at, node.name, value, kernel, stride, padding, out, getattr(module, "divisor_override", None))
 
 
 def _averaged(at: Lowering, name: str, value: Value, kernel: Shape, stride: Shape, padding: Shape, out: Shape) -> Value:
     if len(kernel) == 2:
         pool = nir.AvgPool2d(*(np.array(part) for part in (kernel, stride, padding)))
         return at.put(name, pool, value.sources, (value.shape[0], *out))
-    weight = torch.eye(value.shape[0])[..., None].expand(-1, -1, *kernel) / kernel[0]
-    return at.convolved(name, value, weight, (Axis(value.shape[1], out[0], stride[0], -padding[0], *kernel),), None)
+    one = torch.eye(value.shape[0]).reshape(*(value.shape[0],) * 2, *(1,) * len(kernel))
+    weight = one.expand(-1, -1, *kernel) / (divisor or math.prod(kernel))
+    axes = tuple(
+        Axis(size, places, step, -pad, taps)
+        for size, places, step, pad, taps in zip(value.shape[1:], out, stride, padding, kernel, strict=True)
+    )
+    return at.convolved(name, value, weight, axes, None)
 
 
 def _window(module: Any, sizes: Shape, out: Shape) -> tuple[Shape, Shape, Shape]:
