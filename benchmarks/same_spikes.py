@@ -11,6 +11,7 @@ for comparison (`--float`). What is compared with eager torch, all steps at once
 
 The JSON holds what `snnc.differences` found for each. The table at the end has, for each network and T, the places
 where a spike differs, of all places; for `pt2` the numbers of the output. An interrupted run goes on where it stopped.
+A network that a pass refuses at some T is told as such.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main() -> None:
                 temporary = args.out.with_name(f"{args.out.name}.tmp")
                 temporary.write_text(json.dumps(cells, indent=1) + "\n")
                 temporary.replace(args.out)
-                print(f"{name} T={T} {cell['way']}: {told(cell)}", flush=True)
+                print(f"{name} T={T} {cell['way']}: {cell.get('refused') or told(cell)}", flush=True)
     print(table(cells))
 
 
@@ -92,7 +93,11 @@ def measured(args: argparse.Namespace, zoo: Zoo, name: str, T: int, wanted: list
     pipeline = snnc.recipe(recipe).pipeline
     if not args.float:
         pipeline = Pipeline((*pipeline, snnc.PASSES["fixed-point"]()))
-    net = snnc.compile(model, T, pipeline, calibration)
+    cell: dict[str, Any] = {"network": name, "recipe": recipe, "T": T, "fixed": not args.float, "samples": args.limit}
+    try:
+        net = snnc.compile(model, T, pipeline, calibration)
+    except snnc.SnncError as error:
+        return [cell | {"way": way, "refused": str(error), **provenance()} for way in wanted]
     cells = []
     with tempfile.TemporaryDirectory() as folder:
         for way in wanted:
@@ -102,15 +107,21 @@ def measured(args: argparse.Namespace, zoo: Zoo, name: str, T: int, wanted: list
             else:
                 other = snnc.load(snnc.save(net, Path(folder) / ("net.pt2" if way == "pt2" else "net.onnx")))
             found = differences(net, other, x[: args.limit].split(50), stream=way == "streaming")
-            cell = {"network": name, "recipe": recipe, "T": T, "fixed": not args.float, "way": way}
-            cell |= {**found.to_dict(), "seconds": round(time.perf_counter() - start, 1), **provenance()}
-            cell["layers"] = [layer for layer in cell["layers"] or [] if layer["differ"]]
-            cells.append(cell)
+            one = cell | {
+                "way": way,
+                **found.to_dict(),
+                "seconds": round(time.perf_counter() - start, 1),
+                **provenance(),
+            }
+            one["layers"] = [layer for layer in one["layers"] or [] if layer["differ"]]
+            cells.append(one)
     return cells
 
 
 def told(cell: dict[str, Any]) -> str:
     """What differs, of how much."""
+    if "refused" in cell:
+        return "refused"
     if cell["spikes"] is None:
         return f"{sum(cell['outputs']):,} outputs"
     return f"{cell['spikes']:,} of {cell['places']:,}"

@@ -12,7 +12,7 @@ from torch import nn
 
 import snnc
 from snnc.backends.kernels import Axis, dense, square
-from snnc.dialect import Grid
+from snnc.dialect import Add, Grid
 from snnc.errors import LoadError, SnncError, Unsupported
 from snnc.graph import GraphBuilder
 from snnc.network import Network
@@ -252,7 +252,7 @@ def test_dense_kernels_are_grouped_ones():
     assert torch.equal(F.conv2d(x, dense(weight, 2)), F.conv2d(x, weight, groups=2))
 
 
-def fixed(*more):
+def fixed(grids=1):
     """A fixed-point network: integers between a grid on its input and its readout."""
     build, generator = GraphBuilder(), torch.Generator().manual_seed(0)
 
@@ -262,14 +262,15 @@ def fixed(*more):
         return module
 
     theta, v0 = torch.tensor([5.0, 7.0, 11.0, 12.0])[:, None, None], torch.tensor([2.0, 3.0, 5.0, 6.0])[:, None, None]
-    x = build.call("grid", Grid(torch.tensor(3.0), -5, 4), build.input())
+    source = build.input()
+    x = build.call("grid", Grid(torch.tensor(3.0), -5, 4), source)
+    if grids == 2:
+        x = build.call("join", Add(), x, build.call("finer", Grid(torch.tensor(6.0), -5, 4), source))
     for i, module in enumerate((nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))):
         x = build.call(f"conv{i}", whole(module), x)
         x = build.call(f"encode{i}", Encode(6), x) if i == 0 else x
         x = build.call(f"if{i}", IF(6, theta, v0, unit=True), x)
     x = build.call("decode", Decode(6, 6), x)
-    for i, module in enumerate(more):
-        x = build.call(f"more{i}", module, x)
     return build.finish(build.call("readout", nn.Flatten(), x))
 
 
@@ -286,8 +287,20 @@ def test_fixed_point_networks_stay_integers(tmp_path):
     assert "round" in told["input"]
 
 
-def test_rounding_inside_a_network_is_refused(tmp_path):
-    net = Network(fixed(Grid(torch.tensor(3.0), -5, 4)), {"input_shape": [3, 8, 8]}, stage=snnc.Stage.FIXED)
+@pytest.mark.parametrize("name", ["plain", "residual", "inverted", "normalised", "qcfs"])
+def test_fixed_point_networks_of_the_zoo(name, tmp_path):
+    net, shape = zoo.ZOO[name]()
+    pipeline = snnc.Pipeline((*snnc.recipe("opi").pipeline, snnc.PASSES["fixed-point"]()))
+    x = zoo.sample(shape, 4)
+    snn = snnc.compile(net, 4, pipeline, x)
+    reader = Reader(snnc.save(snn, tmp_path / "net.nir"))
+    reader.run(x)
+    for layer, train in spikes(snn, x).items():
+        assert torch.equal(reader.spikes[layer].bool(), train), layer
+
+
+def test_two_grids_are_refused(tmp_path):
+    net = Network(fixed(grids=2), {"input_shape": [3, 8, 8]}, stage=snnc.Stage.FIXED)
     with pytest.raises(Unsupported, match="does not round"):
         snnc.save(net, tmp_path / "net.nir")
 

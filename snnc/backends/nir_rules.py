@@ -145,8 +145,17 @@ def _pool(at: Lowering, node: fx.Node, module: Any) -> Value:
     return _averaged(at, node.name, value, kernel, stride, padding, out, getattr(module, "divisor_override", None))
 
 
-def _averaged(at: Lowering, name: str, value: Value, kernel: Shape, stride: Shape, padding: Shape, out: Shape) -> Value:
-    if len(kernel) == 2:
+def _averaged(
+    at: Lowering,
+    name: str,
+    value: Value,
+    kernel: Shape,
+    stride: Shape,
+    padding: Shape,
+    out: Shape,
+    divisor: int | None = None,
+) -> Value:
+    if len(kernel) == 2 and divisor is None:
         pool = nir.AvgPool2d(*(np.array(part) for part in (kernel, stride, padding)))
         return at.put(name, pool, value.sources, (value.shape[0], *out))
     one = torch.eye(value.shape[0]).reshape(*(value.shape[0],) * 2, *(1,) * len(kernel))
