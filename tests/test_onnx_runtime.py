@@ -252,6 +252,7 @@ HOSTILE = {
     "no shape": (history(lambda h: h.update(input_shape=[3, -8, 8])), "input has no shape"),
     "no rank": (history(lambda h: h.update(input_rank="4")), "no number of dimensions"),
     "no range": (history(lambda h: h.update(input_range=[0, float("nan")])), "input has no range"),
+    "no proof": (history(lambda h: h.update(proof=[{"name": "a", "module": "b", "tf32": 3}])), "proof is not one"),
     "no records": (history(lambda h: h.update(records=[{"name": 3}])), "records are not those"),
 }
 
