@@ -115,6 +115,8 @@ def test_without_the_gpu_build(file):
     assert "snnc[gpu]" in caught.value.hint
     with pytest.raises(SnncError, match="run on cpu or cuda, not on 'mps'"):
         snnc.load(file, device="mps")
+    with pytest.raises(SnncError, match="'gpu' is no device"):
+        snnc.load(file, device="gpu")
     net, _ = network("conv")
     with pytest.raises(SnncError, match="only ONNX files choose a device"):
         snnc.load(snnc.save(net, file.with_suffix(".snn")), device="cuda")
