@@ -26,7 +26,7 @@ from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progre
 from snnc.portable import Portable, load_portable
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
-from snnc.runtime.ort import OnnxNetwork, load_emitted
+from snnc.runtime.ort import OnnxNetwork, load_emitted, named
 from snnc.staged import Staged
 from snnc.version import __version__
 
@@ -220,7 +220,7 @@ def load(
     kind = sniff(path)
     if kind == "onnx" or (kind == "unknown" and path.suffix == ".onnx"):
         return load_emitted(path, chunk, device, options)
-    if torch.device(device).type != "cpu":
+    if named(device).type != "cpu":
         raise SnncError(
             f"'{path}' is loaded onto the CPU; only ONNX files choose a device.", "net.to('cuda') afterwards"
         )

@@ -178,8 +178,8 @@ def test_a_fixed_point_network(kind):
     x = b.call("relu1", neuron([20011.0, 9973.0, 30011.0, 14009.0]), x)
     x = b.call("pool", RunningMax(8, nn.MaxPool2d(2)), x)
     x = b.call("relu2", neuron([101.0, 163.0, 127.0, 211.0]), b.call("conv2", whole(nn.Conv2d(4, 4, 3, padding=1)), x))
-    x = b.call("decode", Decode(8, 8), b.call("flatten", nn.Flatten(), x))
-    graph = b.finish(b.call("fc", whole(nn.Linear(64, 4)), x))
+    x = b.call("fc", whole(nn.Linear(64, 4)), b.call("flatten", nn.Flatten(), x))
+    graph = b.finish(b.call("decode", Decode(8, 8), x))
     net = Network(graph, {"input_shape": [3, 8, 8]}, stage=Stage.FIXED)
     x = torch.randn(16, 3, 8, 8, generator=generator)
     assert_same(net, x, (0, 1, 3, 7))
@@ -215,6 +215,13 @@ def test_other_precisions_are_refused():
     net, _ = network("conv")
     with pytest.raises(SnncError, match=r"writes float32, and the network is torch\.float64"):
         model(net.double())
+
+
+def test_what_no_file_can_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("snnc.backends.onnx_writer._LIMIT", 1000)
+    with pytest.raises(SnncError, match="larger than the 2 GB"):
+        snnc.save(network("conv")[0], tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_input_of_unknown_shape():

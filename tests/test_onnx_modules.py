@@ -123,7 +123,8 @@ def network(*modules, shape, known=True, T=2):
             inputs.append(build.call("half", dialect.Affine(torch.tensor(0.5), torch.tensor(1.0)), x))
         x = build.call(f"m{i}", module, *inputs)
     info = {"input_shape": list(shape) if known else None, "input_rank": None if known else len(shape) + 1}
-    return Network(build.finish(x), {**info, "recipe": "test"}, stage=Stage.FIXED)
+    stage = Stage.FIXED if isinstance(modules[0], dialect.Grid) else Stage.SPIKING
+    return Network(build.finish(x), {**info, "recipe": "test"}, stage=stage)
 
 
 def runner(made):
@@ -167,7 +168,7 @@ def test_modules(module, shape):
     """Before time, where the value comes out of the readout as it is, and in any batch."""
     if not isinstance(module, dialect.Affine | dialect.Grid):
         fill(module, torch.Generator().manual_seed(0))
-    inside = () if isinstance(module, dialect.MAX_POOLS) else (Encode(2), module, Decode(2, 2))
+    inside = () if isinstance(module, (*dialect.MAX_POOLS, dialect.Grid)) else (Encode(2), module, Decode(2, 2))
     for modules in ((module, Encode(2), Decode(2, 2)), inside):
         if not modules:
             continue

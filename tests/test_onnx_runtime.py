@@ -115,6 +115,8 @@ def test_without_the_gpu_build(file):
     assert "snnc[gpu]" in caught.value.hint
     with pytest.raises(SnncError, match="run on cpu or cuda, not on 'mps'"):
         snnc.load(file, device="mps")
+    with pytest.raises(SnncError, match="'gpu' is no device"):
+        snnc.load(file, device="gpu")
     net, _ = network("conv")
     with pytest.raises(SnncError, match="only ONNX files choose a device"):
         snnc.load(snnc.save(net, file.with_suffix(".snn")), device="cuda")
@@ -252,6 +254,7 @@ HOSTILE = {
     "no shape": (history(lambda h: h.update(input_shape=[3, -8, 8])), "input has no shape"),
     "no rank": (history(lambda h: h.update(input_rank="4")), "no number of dimensions"),
     "no range": (history(lambda h: h.update(input_range=[0, float("nan")])), "input has no range"),
+    "no proof": (history(lambda h: h.update(proof=[{"name": "a", "module": "b", "tf32": 3}])), "proof is not one"),
     "no records": (history(lambda h: h.update(records=[{"name": 3}])), "records are not those"),
 }
 

@@ -12,6 +12,9 @@ import torch
 
 import snnc
 from snnc.graph import Stage, verify
+from snnc.passes import FixedPoint
+
+from .test_onnx_fixed import assert_identical
 
 from .nir_reader import Reader
 
@@ -136,3 +139,11 @@ def test_streaming_spikes_as_the_folded_network_does(real, cifar):
     total = sum(int(seen[8][name].sum()) for name in names)
     assert total > 100_000
     assert differing == 0
+
+
+@pytest.mark.parametrize("T", [1, 8])
+def test_fixed_point_spikes_in_onnxruntime_as_in_torch(real, cifar, T, tmp_path):
+    calibration, images, _ = cifar
+    pipeline = snnc.recipe("opi").pipeline.insert(FixedPoint())
+    net = snnc.compile(NETWORKS["resnet20"][0](real), T, pipeline, calibration)
+    assert_identical(net, images[:16], snnc.load(snnc.save(net, tmp_path / "net.onnx")))

@@ -25,6 +25,7 @@ from snnc.files.emitted import BATCH, DOMAIN, KEY
 from snnc.graph import calls, guess_input, module_of, phases
 from snnc.network import Network
 from snnc.neurons import NEURONS, Neuron
+from snnc.observe import watch
 from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepMax, TemporalMax
 from snnc.version import __version__
 
@@ -45,16 +46,10 @@ class _Shapes:
         self.known = bool(given)
         self.found: dict[str, tuple[int, ...]] = {}
         if example is not None:
-            found = self.found
+            watch(still.to("meta"), example.to("meta"), self._see)
 
-            class Watch(fx.Interpreter):
-                def run_node(self, n: fx.Node) -> Any:
-                    value = super().run_node(n)
-                    found[n.name] = tuple(value.shape[1:])
-                    return value
-
-            with torch.no_grad():
-                Watch(still.to("meta")).run(example.to("meta"))
+    def _see(self, node: fx.Node, value: Any) -> None:
+        self.found[node.name] = tuple(value.shape[1:])
 
     def of(self, node: fx.Node) -> tuple[int, ...] | None:
         """Shape of one sample."""

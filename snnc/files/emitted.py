@@ -111,9 +111,11 @@ def _history(text: str) -> dict[str, Any]:
         raise _Fault("its input has no number of dimensions")
     if span is not None and not (isinstance(span, list) and len(span) == 2 and all(map(_finite, span))):
         raise _Fault("its input has no range")
-    records = found.get("records", [])
+    records, proof = found.get("records", []), found.get("proof", [])
     if not isinstance(records, list) or not all(map(_is_record, records)):
         raise _Fault("its records are not those of passes")
+    if not isinstance(proof, list) or not all(map(_is_bound, proof)):
+        raise _Fault("its proof is not one of bounds")
     return found
 
 
@@ -129,6 +131,14 @@ def _is_record(record: Any) -> bool:
     if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in kinds.items()):
         return False
     return record.get("error") is None or _finite(record["error"])
+
+
+def _is_bound(row: Any) -> bool:
+    if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("name", "module")):
+        return False
+    numbers = [row.get(k) for k in ("bits", "bound", "headroom")]
+    flags = [row.get(k, 0) for k in ("tf32", "bf16")]
+    return all(n is None or _finite(n) for n in numbers) and all(f in (None, True, False) for f in flags)
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -59,7 +59,7 @@ class OnnxNetwork(nn.Module):
         self.latency = Latency(**info["latency"])
         self.stage = Stage(info["stage"])
         self.chunk = chunk
-        self.device = torch.device(device)
+        self.device = named(device)
         self.options = options or quiet_options()
         self.outputs = [output.name for output in model.graph.output]
         self.session = self._session(model)
@@ -182,6 +182,18 @@ def quiet_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads or torch.get_num_threads()
     return options
+
+
+def named(device: str | torch.device) -> torch.device:
+    """A device by its name.
+
+    Raises:
+        SnncError: no such name.
+    """
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise SnncError(f"'{device}' is no device.", "cpu, cuda or cuda:1") from error
 
 
 def providers(device: torch.device) -> list[Any]:
