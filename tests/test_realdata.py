@@ -14,9 +14,8 @@ import snnc
 from snnc.graph import Stage, verify
 from snnc.passes import FixedPoint
 
-from .test_onnx_fixed import assert_identical
-
 from .nir_reader import Reader
+from .test_onnx_fixed import assert_identical
 
 pytestmark = pytest.mark.realdata
 
