@@ -8,9 +8,11 @@
 
 from snnc.api import compile, load, save
 from snnc.capture import capture
+from snnc.differences import differences
 from snnc.errors import SnncError
 from snnc.evaluate import evaluate
 from snnc.explain import explain
+from snnc.fixed import prove
 from snnc.graph import Stage, verify
 from snnc.network import Network
 from snnc.passes import PASSES
@@ -35,9 +37,11 @@ __all__ = [
     "__version__",
     "capture",
     "compile",
+    "differences",
     "evaluate",
     "explain",
     "load",
+    "prove",
     "recipe",
     "save",
     "search",

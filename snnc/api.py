@@ -5,27 +5,33 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from snnc.artifact import pack_graph, unpack_graph
-from snnc.backends import BACKENDS
+from snnc.backends import BACKENDS, Backend
 from snnc.capture import capture
 from snnc.data import as_batches
 from snnc.dialect import ACTIVATIONS
-from snnc.errors import LoadError, RecipeError
+from snnc.errors import LoadError, RecipeError, SnncError
 from snnc.files import atomic_write, load_torch, sniff
-from snnc.graph import Stage, calls, guess_input
+from snnc.fixed import prove
+from snnc.graph import TIMED, Stage, calls, guess_input
 from snnc.network import CHUNK, Network
 from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
 from snnc.portable import Portable, load_portable
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.runtime.ort import OnnxNetwork, load_emitted, named
 from snnc.staged import Staged
 from snnc.version import __version__
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 
 def compile(
@@ -66,7 +72,7 @@ def compile(
         DataError: calibration data that cannot be used.
         PassFailed: a pass broke.
     """
-    if isinstance(model, Network | Portable):
+    if isinstance(model, Network | Portable | OnnxNetwork):
         raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
     T = _whole(T)
     tuned = model.info.get("tune") if isinstance(model, Staged) else None
@@ -88,11 +94,13 @@ def compile(
     rank = None if guess is None else guess.dim()
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
     result = pipeline.run(graph, context, callbacks=callbacks)
-    if result.stage is not Stage.SPIKING:
+    if result.stage not in TIMED:
         raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
     label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     made = {**history(label, result, context, batches), "input_rank": rank}
-    return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk)
+    if result.stage is Stage.FIXED:
+        made["proof"] = [asdict(row) for row in prove(result.graph)]
+    return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk, result.stage)
 
 
 def _whole(T: Any) -> int:
@@ -159,13 +167,14 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
     }
 
 
-def save(network: Network | Staged, path: str | Path, backend: str | None = None) -> Path:
+def save(network: Network | Staged, path: str | Path, backend: str | Backend | None = None) -> Path:
     """Writes a network, whole or not at all.
 
     Args:
         network: what `snnc.compile` or `snnc.tune` gave.
         path: the file.
-        backend: "torch" (graph file) or "pt2"; by the suffix of `path` where None. A `Staged` network is always a
+        backend: "torch" (graph file), "pt2" or "onnx", or a backend with options, such as
+            `snnc.backends.OnnxModel(anytime=False)`; by the suffix of `path` where None. A `Staged` network is always a
             graph file, and `snnc compile` takes it.
 
     Returns:
@@ -182,22 +191,40 @@ def save(network: Network | Staged, path: str | Path, backend: str | None = None
         return path
     if backend is None:
         backend = next((b.name for b in BACKENDS.values() if b.suffix == path.suffix), "torch")
-    BACKENDS[choose(backend, BACKENDS, "backend")].emit(network, path)
+    if not isinstance(backend, Backend):
+        backend = BACKENDS[choose(backend, BACKENDS, "backend")]
+    backend.emit(network, path)
     return path
 
 
-def load(path: str | Path, chunk: int = CHUNK) -> Network | Portable:
+def load(
+    path: str | Path,
+    chunk: int = CHUNK,
+    *,
+    device: str | torch.device = "cpu",
+    options: onnxruntime.SessionOptions | None = None,
+) -> Network | Portable | OnnxNetwork:
     """A spiking network from a file that `save` or `snnc compile` wrote.
 
     Args:
-        path: a graph file, or an emitted `.pt2` (which runs, but cannot be looked into or edited).
+        path: a graph file, or an emitted `.pt2` or `.onnx` (which run, but cannot be edited).
         chunk: rows (time steps x samples) in memory at once.
+        device: where onnxruntime runs an `.onnx`: "cpu", "cuda" or "cuda:1". The others are modules: `net.to("cuda")`.
+        options: of onnxruntime's session, for an `.onnx`; by default it has as many threads as torch.
 
     Raises:
         LoadError: not such a file, or broken.
+        SnncError: a device that is not there, or a file that takes none.
     """
     path = Path(path)
-    if sniff(path) == "pt2":
+    kind = sniff(path)
+    if kind == "onnx" or (kind == "unknown" and path.suffix == ".onnx"):
+        return load_emitted(path, chunk, device, options)
+    if named(device).type != "cpu":
+        raise SnncError(
+            f"'{path}' is loaded onto the CPU; only ONNX files choose a device.", "net.to('cuda') afterwards"
+        )
+    if kind == "pt2":
         return load_portable(path, chunk)
     try:
         content = load_torch(path)
@@ -206,6 +233,6 @@ def load(path: str | Path, chunk: int = CHUNK) -> Network | Portable:
             raise
         raise LoadError(f"'{path}' is not a compiled network.", "'snnc compile' on it") from error
     graph, stage, info = unpack_graph(content, f"'{path}'")
-    if stage is not Stage.SPIKING:
+    if stage not in TIMED:
         raise LoadError(f"'{path}' holds a graph of stage {stage}, not a spiking network.", "'snnc compile' on it")
-    return Network(graph, info, chunk)
+    return Network(graph, info, chunk, stage)

@@ -16,6 +16,7 @@ from snnc.meter import Meter
 from snnc.network import Latency, Network
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
+from snnc.runtime.ort import OnnxNetwork
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Evaluation:
         accuracy: top-1 of the spiking network, read out after each step.
         ann_accuracy: top-1 of the original network, or None.
         agreement: share of samples on which both predict the same class, after each step, or None.
-        rates: spikes per neuron and step, by neuron layer; like the next three, empty or None for an exported program,
-            which cannot be looked into.
+        rates: spikes per neuron and step, by neuron layer; like the next three, empty or None for an exported program
+            or an ONNX file, which cannot be looked into.
         spikes: spikes per sample over the whole run.
         operations: synaptic operations per sample over the whole run.
         macs: multiply-accumulates of the same layers in the ANN, per sample.
@@ -52,7 +53,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: Network | Portable,
+    network: Network | Portable | OnnxNetwork,
     data: Any,
     ann: nn.Module | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
@@ -90,7 +91,7 @@ def evaluate(
         correct += (classes == y).sum(1)
         samples += len(y)
         if ann is not None:
-            wanted = _ann_classes(ann, x)
+            wanted = ann_classes(ann, x)
             ann_correct += int((wanted == y).sum())
             same += (classes == wanted).sum(1)
     if not samples:
@@ -108,7 +109,12 @@ def evaluate(
     )
 
 
-def _ann_classes(ann: nn.Module, x: Tensor) -> Tensor:
+def ann_classes(ann: nn.Module, x: Tensor) -> Tensor:
+    """The class that the original network gives each sample, `[B]`.
+
+    Raises:
+        DataError: the input does not go through it.
+    """
     try:
         return ann(x).argmax(-1)
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:

@@ -22,17 +22,22 @@ from torch import Tensor, fx, nn
 from snnc import dialect
 from snnc.dialect import counts
 from snnc.errors import VerifyError
+from snnc.fixed import prove
 from snnc.neurons import NEURONS, Neuron
 from snnc.temporal import Decode, Encode, Restart, Temporal, TemporalMax
 
 
 class Stage(enum.StrEnum):
-    """How far a network has been lowered. `SPEC` says what each stage may contain."""
+    """How far a network has been lowered. `SPEC` says what each stage may contain.
+
+    FIXED is a spiking network in which every value up to its readouts is an integer.
+    """
 
     ANN = "ANN"
     FOLDED = "FOLDED"
     QUANTIZED = "QUANTIZED"
     SPIKING = "SPIKING"
+    FIXED = "FIXED"
 
 
 _ALWAYS = (*dialect.LINEAR, *dialect.MAX_POOLS, *dialect.HEADS)
@@ -43,6 +48,8 @@ SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
     Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, Encode, Decode, Restart, *_TEMPORAL_MAX)),
 }
+SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - {*dialect.AVERAGE_POOLS, dialect.Mean} | {dialect.Grid}
+TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks
 
 
 class GraphBuilder:
@@ -200,8 +207,10 @@ def verify(graph: fx.GraphModule, stage: Stage) -> None:
         if module.training:
             raise VerifyError(f"'{node.name}' is in training mode.")
         _verify_values(node, module)
-    if stage is Stage.SPIKING:
+    if stage in TIMED:
         _verify_spiking(graph)
+    if stage is Stage.FIXED:
+        prove(graph)
 
 
 def _verify_form(graph: fx.GraphModule) -> None:
@@ -232,6 +241,12 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
         bounds = {"lam": module.lam}
         if not counts(module.L):
             raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
+    elif isinstance(module, dialect.Grid):
+        bounds = {"scale": module.scale}
+        if not (type(module.low) is int and type(module.high) is int and module.low <= 0 <= module.high):
+            raise VerifyError(
+                f"'{node.name}' clips to {module.low!r}..{module.high!r}; whole numbers around 0 are meant."
+            )
     elif isinstance(module, Neuron):
         bounds = {"theta": module.theta, "v0": module.v0}
     for name, bound in bounds.items():

@@ -29,7 +29,9 @@ ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 EXPLAIN = ROOT / "docs" / "explain.md"
-DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", ROOT / "docs" / "tuning.md", EXPLAIN, *RECORDS]
+ONNX = ROOT / "docs" / "onnx.md"
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("recipes", "tuning", "nir", "verify")]
+DOCUMENTS = [*GUIDES, *PAGES, EXPLAIN, ONNX, *RECORDS]
 BLOCK = re.compile(r"^```(\w+)( runnable)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
@@ -77,7 +79,7 @@ def headings(path, rank):
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 
 
-@pytest.mark.parametrize("path", [*GUIDES, EXPLAIN], ids=relative)
+@pytest.mark.parametrize("path", [*GUIDES, EXPLAIN, ONNX], ids=relative)
 def test_python_runs(path, tmp_path):
     # In a process of its own: examples register modules, and other tests count those.
     code = "\n".join(runnable(path, "python"))

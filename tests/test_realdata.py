@@ -12,6 +12,10 @@ import torch
 
 import snnc
 from snnc.graph import Stage, verify
+from snnc.passes import FixedPoint
+
+from .nir_reader import Reader
+from .test_onnx_fixed import assert_identical
 
 pytestmark = pytest.mark.realdata
 
@@ -77,6 +81,28 @@ def test_bare_compile_works_and_survives_its_file(real, name, tmp_path):
         assert torch.equal(snnc.load(snnc.save(snn, tmp_path / "net.snn"))(x), snn(x))
 
 
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.endswith("False")])
+def test_nir_files_give_the_same_spikes(real, name, tmp_path):
+    """In float64, and with thresholds at powers of two, which move into weights without rounding."""
+    build, shape = NETWORKS[name]
+    snn = snnc.compile(build(real), T=2, input_shape=shape)
+    for _, neuron in snn.neurons():
+        neuron.theta = 2 ** neuron.theta.log2().round()
+        neuron.v0 = neuron.theta / 2
+    reader = Reader(snnc.save(snn, tmp_path / "net.nir"))
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).double()
+    found = {}
+
+    def see(node, value, steps):
+        found.setdefault(node.name, []).append((value != 0).reshape(steps, -1, *value.shape[1:]))
+
+    with torch.no_grad():
+        reader.run(x)
+        snn.double().readout(x, observe=see)
+    for layer, _ in snn.neurons():
+        assert torch.equal(reader.spikes[layer].bool(), torch.cat(found[layer])), layer
+
+
 def test_offset_calibration_reaches_its_accuracy(real, cifar):
     """The full test set gives 88.7 % at T = 8 (docs/results.md); 200 images leave room for 2 points."""
     calibration, x, y = cifar
@@ -112,3 +138,11 @@ def test_streaming_spikes_as_the_folded_network_does(real, cifar):
     total = sum(int(seen[8][name].sum()) for name in names)
     assert total > 100_000
     assert differing == 0
+
+
+@pytest.mark.parametrize("T", [1, 8])
+def test_fixed_point_spikes_in_onnxruntime_as_in_torch(real, cifar, T, tmp_path):
+    calibration, images, _ = cifar
+    pipeline = snnc.recipe("opi").pipeline.insert(FixedPoint())
+    net = snnc.compile(NETWORKS["resnet20"][0](real), T, pipeline, calibration)
+    assert_identical(net, images[:16], snnc.load(snnc.save(net, tmp_path / "net.onnx")))

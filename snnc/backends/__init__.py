@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from snnc.backends.base import Backend
 from snnc.backends.graphfile import GraphFile
+from snnc.backends.nir import NirFile
+from snnc.backends.onnx_model import OnnxModel
 from snnc.backends.pt2 import ExportedProgram
 
-BACKENDS: dict[str, Backend] = {b.name: b for b in (GraphFile(), ExportedProgram())}
+BACKENDS: dict[str, Backend] = {b.name: b for b in (GraphFile(), ExportedProgram(), OnnxModel(), NirFile())}
 
-__all__ = ["BACKENDS", "Backend", "ExportedProgram", "GraphFile"]
+__all__ = ["BACKENDS", "Backend", "ExportedProgram", "GraphFile", "NirFile", "OnnxModel"]

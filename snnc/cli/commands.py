@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from torch import nn
 
 from snnc import api
-from snnc.backends import BACKENDS
+from snnc.backends import BACKENDS, OnnxModel
 from snnc.capture import blockers, capture
 from snnc.cli import describe, show
 from snnc.cli.options import COUNT, PATH, SPLIT, Setting, data_options, model_options, shape_option, verb
@@ -23,8 +24,9 @@ from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.evaluate import evaluate
 from snnc.graph import Stage
 from snnc.network import CHUNK, Network
-from snnc.passes import PASSES
+from snnc.passes import PASSES, FixedPoint
 from snnc.pipeline import choose
+from snnc.portable import Portable
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
 from snnc.staged import Staged
@@ -59,10 +61,19 @@ def main() -> None:
     "--split", type=SPLIT, default="train", show_default=True, help="Split that calibrates, if DATA has several."
 )
 @search_options
+@click.option(
+    "--fixed-point",
+    is_flag=False,
+    flag_value=8,
+    type=click.IntRange(4, 16),
+    metavar="[BITS]",
+    help="Integers everywhere, weights of BITS bits (8 if not given): the same spikes on every machine.",
+)
 @data_options
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), help="Output form; by OUT's suffix if not given, else torch."
 )
+@click.option("--single-output", is_flag=True, help="ONNX: leave out the second output, the readout after each step.")
 @model_options
 @shape_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of random choices.")
@@ -79,10 +90,12 @@ def compile_(
     max_drop: float | None,
     recipes: tuple[str, ...] | None,
     holdout: int,
+    fixed_point: int | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     raw: bool,
     backend: str | None,
+    single_output: bool,
     factory: str | None,
     allow: tuple[str, ...],
     input_shape: tuple[int, ...] | None,
@@ -96,7 +109,11 @@ def compile_(
     --max-drop, the fewest time steps are searched for at which a recipe loses no more than that.
     """
     check_search(max_drop, calib, recipe, recipes, changes)
+    if fixed_point and max_drop is not None and not (recipe or recipes):
+        raise click.UsageError("--fixed-point with --max-drop needs recipes to put it behind: give --recipe.")
     out, backend = destination(out, backend, model, factory, calib, recipe, *(recipes or ()))
+    if single_output and backend != OnnxModel.name:
+        raise click.UsageError(f"--single-output is for ONNX files, and '{out}' is to be another.")
     chosen = find_recipe(recipe) if recipe else None
     network = uncompiled(model, factory, allow)
     data = None
@@ -106,7 +123,9 @@ def compile_(
     graph = captured(network, data, input_shape)
     why = "as asked for"
     if max_drop is not None and data:
-        candidates = (_changed(chosen, changes),) if chosen else recipes
+        candidates: Any = (_changed(chosen, changes, fixed_point),) if chosen else recipes
+        if fixed_point and recipes:
+            candidates = tuple(_changed(find_recipe(one), (), fixed_point) for one in recipes)
         net = searched(graph, data, max_drop, candidates, T, calib_samples, holdout, seed, as_json)
         chosen, why = (
             parse(net.info["recipe_text"], "the file"),
@@ -124,13 +143,13 @@ def compile_(
                 show.note(GUESSED)
         if data and not chosen.needs_data:
             show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
-        chosen = _changed(chosen, changes)
+        chosen = _changed(chosen, changes, fixed_point)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
         net = api.compile(
             source, T or 8, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
         )
     with show.busy(f"writing {out}"):
-        api.save(net, out, backend)
+        api.save(net, out, OnnxModel(anytime=False) if single_output else backend)
     latency = show.timing(net.latency)
     if as_json:
         parts = {"out": str(out), "backend": backend, "why": why, "latency_text": latency}
@@ -139,13 +158,18 @@ def compile_(
     if data:
         show.say(f"Calibration: {net.info['calibration_samples']} samples of {data.source}")
     show.records(net.info["records"])
+    show.proof(net.info.get("proof", []))
     show.say(f"Latency: {latency}")
     show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
     return show.say(f"To measure it: snnc eval {out} --data DATA", "dim")
 
 
-def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...]) -> Recipe:
-    """The recipe with the options of `--set`, and a name that says that it is not the original."""
+def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...], bits: int | None = None) -> Recipe:
+    """The recipe with fixed point behind it, and the options of `--set`; its name says that it is not the original."""
+    if bits:
+        chosen = replace(
+            chosen, name=f"{chosen.name}, {bits} bits", pipeline=chosen.pipeline.insert(FixedPoint(bits=bits))
+        )
     pipeline = chosen.pipeline
     for name, option, value in changes:
         choose(name, PASSES, "pass")
@@ -208,15 +232,17 @@ def inspect(
     content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
     if isinstance(net, Network):
         content["neurons"] = [describe.neuron_row(name, neuron) for name, neuron in net.neurons()]
-        content["graph"] = describe.graph_rows(net.graph, Stage.SPIKING)
+        content["graph"] = describe.graph_rows(net.graph, net.stage)
     if as_json:
         return show.as_json(content)
     show.made(net.info, show.timing(net.latency))
     show.records(net.info.get("records", []))
+    show.proof(net.info.get("proof", []))
     show.neurons(content["neurons"])
     show.graph(content["graph"])
     if not isinstance(net, Network):
-        show.say("An exported program: it runs, but its graph cannot be looked into.")
+        kind = "An exported program" if isinstance(net, Portable) else "An ONNX file"
+        show.say(f"{kind}: it runs, but its graph cannot be looked into.")
     return None
 
 
@@ -232,6 +258,8 @@ def inspect(
 @click.option("--limit", type=COUNT, help="Score the first so many samples alone.")
 @click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@click.option("--device", default="cpu", show_default=True, help="Where an ONNX file runs: cpu, cuda, cuda:1.")
+@click.option("--threads", type=COUNT, help="Threads. [default: torch's]")
 @verb
 def eval_(
     snn: Path,
@@ -246,14 +274,18 @@ def eval_(
     limit: int | None,
     batch: int,
     chunk: int,
+    device: str,
+    threads: int | None,
     as_json: bool,
 ) -> None:
     """Measure SNN after every time step.
 
     SNN is a file that 'snnc compile' wrote. With --ann, the original network is measured beside it.
     """
+    if threads:
+        torch.set_num_threads(threads)  # onnxruntime takes as many
     with show.busy(f"loading {snn}"):
-        net = api.load(snn, chunk)
+        net = api.load(snn, chunk, device=device)
     original = None
     if ann or factory:
         original = uncompiled(ann, factory, allow)

@@ -17,9 +17,11 @@ from snnc.cli import show
 from snnc.data import Dataset
 from snnc.errors import DataError, LoadError, Unsupported, WriteError
 from snnc.files import load_model, load_torch, sniff
+from snnc.files.emitted import is_emitted_file
 from snnc.graph import Stage
 from snnc.network import Network
 from snnc.portable import Portable, has_history
+from snnc.runtime.ort import OnnxNetwork
 from snnc.staged import staged
 
 
@@ -46,11 +48,12 @@ def uncompiled(model: Path | None, factory: str | None, allow: tuple[str, ...]) 
     """The user's network, not yet compiled."""
     if model is None and factory is None:
         raise click.UsageError("Give MODEL, or --factory for one that builds the whole network.")
+    emitted = model is not None and model.is_file() and _has_history(model)
     with show.busy(f"loading {model or factory}"):
-        found = load_model(model, factory=factory, allow=allow)
+        found = {} if emitted else load_model(model, factory=factory, allow=allow)
     if isinstance(found, dict) and found.get("stage") in (Stage.ANN, Stage.FOLDED, Stage.QUANTIZED):
         return staged(found, f"'{model}'")
-    if isinstance(found, dict) or (model and model.is_file() and sniff(model) == "pt2" and has_history(model)):
+    if isinstance(found, dict):
         raise LoadError(
             f"'{model}' is a spiking network already.", f"snnc inspect {model}, or the network it was made from"
         )
@@ -74,12 +77,17 @@ def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | 
         raise
 
 
-def compiled(file: Path | None) -> Network | Portable | None:
+def compiled(file: Path | None) -> Network | Portable | OnnxNetwork | None:
     """The spiking network in a file, or None where it holds something else."""
     if file is None or str(file) == "-":
         return None
-    spiking = has_history(file) if sniff(file) == "pt2" else _is_graph_file(file)
-    return api.load(file) if spiking else None
+    return api.load(file) if _has_history(file) or _is_graph_file(file) else None
+
+
+def _has_history(file: Path) -> bool:
+    """Whether this is an exported program or an ONNX file that snnc wrote."""
+    kind = sniff(file)
+    return (kind == "pt2" and has_history(file)) or (kind == "onnx" and is_emitted_file(file))
 
 
 def _is_graph_file(file: Path) -> bool:

@@ -10,6 +10,8 @@ from snnc.errors import LoadError
 # Protocol 2 and torch's magic number, pickled: how torch.save began every file before version 1.6.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
 
 def sniff(path: str | Path) -> str:
     """The kind of a model file. Reads names and first bytes, unpickles nothing.
@@ -19,7 +21,7 @@ def sniff(path: str | Path) -> str:
         "legacy-pickle" from `torch.save` before 1.6, "pickle" any other pickle, "onnx", or "unknown".
 
     Raises:
-        LoadError: the file is missing, empty or a folder, cannot be read, or is a zip that is cut short.
+        LoadError: the file is missing, empty or a folder, cannot be read, is a zip that is cut short, or a NIR file.
     """
     path = Path(path)
     if path.is_dir():
@@ -36,6 +38,10 @@ def sniff(path: str | Path) -> str:
     if head.startswith(b"PK"):
         with open_zip(path) as archive:
             return _zip_kind(archive.namelist())
+    if head.startswith(_HDF5):
+        raise LoadError(
+            f"{path} is HDF5, as NIR files are, which snnc writes and does not read.", "the .snn file of it"
+        )
     if head.startswith(_LEGACY):
         return "legacy-pickle"
     if path.suffix == ".onnx" or _looks_like_onnx(head):

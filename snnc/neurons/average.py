@@ -9,7 +9,7 @@ from snnc.dialect import register
 from snnc.neurons.base import IF, LAYER_SYNCHRONOUS, fires
 
 
-@register("T", "theta", "v0")
+@register("T", "theta", "v0", unit=False)
 class AverageIF(IF):
     """Integrate-and-fire on the mean of the whole input: average spike generation (ASG), layer-synchronous.
 
@@ -26,6 +26,9 @@ class AverageIF(IF):
     def schedule(self) -> str:
         return LAYER_SYNCHRONOUS
 
+    def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
+        return super().charge(theta * self.T, v0 * self.T, current * self.T)
+
     def forward(self, current: Tensor) -> Tensor:
         # Everything times T: the mean need not be a number that floats can hold, and a tie would be lost.
         total = current.reshape(self.T, -1, *current.shape[1:]).sum(0)
@@ -35,5 +38,5 @@ class AverageIF(IF):
             u = v + total
             spike = fires(u, theta)
             v = u - spike * theta
-            outputs.append(spike * self.theta)
+            outputs.append(spike if self.unit else spike * self.theta)
         return torch.cat(outputs)

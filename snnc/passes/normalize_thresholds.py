@@ -31,7 +31,7 @@ class NormalizeThresholds(Pass):
         sites = 0
         for node, module in calls(graph, ClipQuant):
             lam = module.lam.clone()
-            _divide_before(graph, node, lam)
+            divide_before(graph, node, lam)
             multiply_behind(graph, node, lam)
             module.lam = torch.ones_like(lam)
             context.statistics.pop(node.name, None)  # they are in the unit that was
@@ -51,7 +51,8 @@ def _vector(lam: Tensor, size: int) -> Tensor:
     return lam.flatten().expand(size) if lam.numel() == 1 else lam.flatten()
 
 
-def _divide_before(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
+def divide_before(graph: fx.GraphModule, node: fx.Node, lam: Tensor) -> None:
+    """Divides what a node reads by `lam`, shape as a bound: in the weights of the layer before it where that can."""
     source = node.all_input_nodes[0]
     layer = module_of(graph, source) if source.op == "call_module" else None
     if _takes(layer, lam) and len(source.users) == 1:

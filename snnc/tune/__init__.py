@@ -25,6 +25,7 @@ from snnc.pipeline import Context, Pipeline, no_progress
 from snnc.portable import Portable
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.runtime.ort import OnnxNetwork
 from snnc.staged import Staged
 from snnc.tune.forward import require_trainable
 from snnc.tune.loop import Training
@@ -130,8 +131,9 @@ def tune(
 
 def _original(model: Any, teacher: Any, shape: tuple[int, ...]) -> fx.GraphModule | None:
     """The network to distil from, as a graph."""
-    if isinstance(model, Portable):
-        raise RecipeError("An exported program cannot be trained: its graph is not there.", "the .snn file of it")
+    if isinstance(model, Portable | OnnxNetwork):
+        kind = "An exported program" if isinstance(model, Portable) else "An ONNX file"
+        raise RecipeError(f"{kind} cannot be trained: its graph is not there.", "the .snn file of it")
     source = teacher if teacher is not None else model
     if isinstance(source, Network):
         return None

@@ -1,0 +1,131 @@
+"""The Neuromorphic Intermediate Representation (Pedersen et al. 2024), for other simulators and chips.
+
+A file holds one step of the network: nodes with weights, and edges between them. What NIR has no field for stands in
+its metadata, which readers may ignore: reset by subtraction and the potential to start from at each `IF` node, and at
+the graph how many steps there are and how they are read out. docs/nir.md says how readers are told.
+
+Every threshold becomes 1 and every spike has height 1, which is what readers ask for: factors move into the weights.
+Fixed-point networks keep their thresholds, since their integers shall stay what they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from snnc.backends.base import Backend
+from snnc.errors import SnncError, Unsupported
+from snnc.files import atomic_write
+from snnc.graph import calls, remove, tidy
+from snnc.network import Network
+from snnc.neurons import IF, Neuron
+from snnc.passes.normalize_thresholds import divide_before, multiply_behind
+from snnc.temporal import Decode, Encode, Restart, TemporalMax
+from snnc.version import __version__
+
+Shape = tuple[int, ...]
+
+
+class _Shapes(fx.Interpreter):
+    """Runs one step of a graph for the shape of every value; states play no part in it."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.found: dict[fx.Node, Shape] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.found[n] = tuple(value.shape[1:])
+        return value
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module: Any = self.fetch_attr(target)
+        if isinstance(module, Neuron):
+            return args[0]
+        if isinstance(module, Restart):
+            module = module.body
+        return module.pool(args[0]) if isinstance(module, TemporalMax) else module(*args)
+
+
+@dataclass(frozen=True)
+class NirFile(Backend):
+    """One step of the network as a graph of NIR, written by the official library."""
+
+    name = "nir"
+    suffix = ".nir"
+    summary = "NIR file for other simulators and chips: binary IF neurons, no max pooling"
+
+    def emit(self, network: Network, path: Path) -> None:
+        try:
+            import nir
+
+            from snnc.backends.nir_graph import Lowering
+            from snnc.backends.nir_rules import rule
+        except ImportError as missing:
+            raise SnncError(
+                f"The backend 'nir' needs the package {missing.name}, which is not installed.",
+                "pip install 'snnc[nir]'",
+            ) from missing
+        graph = one_step(network)
+        lowering = Lowering(graph, shapes(graph, network), rule)
+        lowering.run()
+        if blockers := lowering.blockers:
+            more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
+            raise Unsupported(f"NIR cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
+        found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network) | lowering.grid)
+        with atomic_write(path) as temporary:
+            nir.write(temporary, found)
+
+
+def one_step(network: Network) -> fx.GraphModule:
+    """The graph of a single step: encoders and readouts gone, and every plain neuron with spikes of height 1."""
+    graph = copy.deepcopy(network.graph)
+    for node, _ in calls(graph, Encode, Decode):
+        remove(graph, node)
+    for node, neuron in calls(graph, IF):
+        theta = neuron.theta
+        if type(neuron) is not IF or neuron.unit or (theta == 1).all():
+            continue  # a unit's spikes have height 1, and its weights are integers, which they shall stay
+        divide_before(graph, node, theta)
+        multiply_behind(graph, node, theta)
+        neuron.theta, neuron.v0 = torch.ones_like(theta), neuron.v0 / theta
+    return tidy(graph)
+
+
+def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
+    """The shape of one sample of every value.
+
+    Raises:
+        SnncError: nothing told the shape of the input.
+    """
+    shape = network.info.get("input_shape")
+    if not shape:
+        raise SnncError(
+            "The backend 'nir' needs the shape of the input, and nothing told it.",
+            "--input-shape, such as --input-shape 3,32,32, or calibration data",
+        )
+    interpreter = _Shapes(graph)
+    with torch.no_grad():
+        interpreter.run(torch.zeros(1, *shape))
+    return interpreter.found
+
+
+def metadata(network: Network) -> dict[str, Any]:
+    """What a reader needs to know beyond the nodes, and how the network was made."""
+    late = next(int(module.late) for _, module in calls(network.graph, Decode))
+    return {
+        "generator": f"snnc {__version__}",
+        "T": network.T,
+        "late": late,
+        "dt": 1.0,
+        "input": "the same sample at every step",
+        "readout": f"mean of the output over the steps after the first {late}" if late else "mean of the output",
+        "reset": "subtract",
+        "history": json.dumps({**network.info, "latency": asdict(network.latency)}, default=str),
+    }

@@ -1,0 +1,10 @@
+"""Where two spiking networks, or two ways to run one, differ: spikes by layer and step, outputs, predictions.
+
+A threshold turns a rounding difference into a whole spike, so nothing here has a tolerance: a spike is there or it is
+not, and outputs are compared to the bit.
+"""
+
+from snnc.differences.report import Differences, LayerDifference
+from snnc.differences.run import Artefact, differences, emitted
+
+__all__ = ["Artefact", "Differences", "LayerDifference", "differences", "emitted"]

@@ -1,0 +1,74 @@
+"""What was found where two networks were compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """One neuron layer, over all samples and steps.
+
+    Attributes:
+        name: of the layer.
+        differ: places (neurons x steps x samples) where the two do not emit the same.
+        places: how many there are.
+        spikes: places where the first network emits something.
+        step: the first step, from 1, at which they differ in some sample, or None.
+    """
+
+    name: str
+    differ: int
+    places: int
+    spikes: int
+    step: int | None
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What differs between two networks on the same input. Lists run over the steps that are read out.
+
+    Attributes:
+        samples: how many were compared.
+        exact: both are fixed-point forms of one network, so that nothing may differ.
+        layers: every neuron layer in order; None where spikes cannot be compared.
+        spikes: places where a spike differs, over all layers, or None.
+        places: places that were compared, or None.
+        first: layer and step where they part: the earliest step, and of its layers the first; or None.
+        touched: samples in which a spike differs; where spikes cannot be compared, an output.
+        outputs: numbers of the output that differ in any bit, after each step.
+        logits: largest difference of an output, at any step.
+        predictions: samples whose class differs, after each step; None where outputs are no classes.
+        accuracy: top-1 of the two after the last step, or None without labels.
+        ann_accuracy: top-1 of the original network, or None.
+        ann_predictions: samples on which each differs from the original network, after the last step, or None.
+        notes: what could not be compared, and why.
+    """
+
+    samples: int
+    exact: bool
+    layers: list[LayerDifference] | None
+    spikes: int | None
+    places: int | None
+    first: tuple[str, int] | None
+    touched: int
+    outputs: list[int]
+    logits: float
+    predictions: list[int] | None
+    accuracy: tuple[float, float] | None
+    ann_accuracy: float | None
+    ann_predictions: tuple[int, int] | None
+    notes: list[str]
+
+    @property
+    def same(self) -> bool:
+        """Whether no spike differs; where spikes cannot be compared, no output in any bit.
+
+        Outputs may differ where spikes do not: a readout is the mean of spikes through float weights, and rounds.
+        """
+        return not (any(self.outputs) if self.spikes is None else self.spikes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return {**asdict(self), "same": self.same}
