@@ -121,7 +121,7 @@ def _constant(call: Call) -> np.ndarray:
 def _tensor(value: np.ndarray) -> Tensor:
     """A constant as torch has it: floats in float32, everything else as integers."""
     floating = value.dtype.kind not in "iub"
-    return torch.tensor(np.ascontiguousarray(value, dtype=np.float32 if floating else np.int64))
+    return torch.from_numpy(np.array(value, dtype=np.float32 if floating else np.int64, order="C"))
 
 
 def _path(call: Call) -> str:

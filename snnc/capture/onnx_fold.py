@@ -75,12 +75,11 @@ def _evaluate(call: Call, inputs: list[Any], opset: int) -> tuple[np.ndarray, ..
             raise Refused(f"would make a constant of {size} numbers", "compute it before the network is exported")
         feed = dict(zip(filter(None, call.inputs), given, strict=True))
         # A node by itself would be run by the newest version of its operation.
-        ends = [[onnx.ValueInfoProto(name=name) for name in names if name] for names in (feed, call.outputs)]
-        graph = helper.make_graph([call.proto], "fold", *ends)
+        entries, results = ([onnx.ValueInfoProto(name=n) for n in names if n] for names in (feed, call.outputs))
+        graph = helper.make_graph([call.proto], "fold", entries, results)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(model).run(None, feed)
-        return tuple(np.asarray(r) for r in results)
+            return tuple(np.asarray(value) for value in ReferenceEvaluator(model).run(None, feed))
     except Refused:
         raise
     except Exception as error:  # whatever numpy makes of sizes and types that do not fit

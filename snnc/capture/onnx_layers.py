@@ -15,7 +15,6 @@ from snnc import dialect
 from snnc.capture import layers, pools, routes
 from snnc.capture.onnx_site import OnnxSite
 
-BOTH = (False, True)
 CONSTANT = ("takes its weights from data", "a spiking layer needs constant weights")
 
 
@@ -75,7 +74,7 @@ def conv_transpose(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> A
         full = [(n - 1) * s + r + e for n, s, r, e in zip(at.known(x)[1:], strides, reach, extra, strict=True)]
         total = [f - w for f, w in zip(full, wanted[-dims:], strict=True)]
         less, more = [n // 2 for n in total], [n - n // 2 for n in total]
-        begin, end = (more, less) if at.get("auto_pad") == "SAME_LOWER" else (less, more)
+        begin, end = (less, more) if at.get("auto_pad") == "SAME_UPPER" else (more, less)
         if min(total) < 0:
             at.refuse("is asked for a shape larger than it makes", "export it with pads in place of output_shape")
     else:
@@ -153,25 +152,37 @@ def average_pool(at: OnnxSite, x: fx.Node) -> Any:
 def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
     """A pool that leaves what lies outside of the map out.
 
-    Windows start where ONNX starts them, and torch's padding in front is ONNX's; how many there are may differ: a
-    window that reaches over the end needs `ceil_mode`, and one too many is cut off.
+    torch pads both sides alike. So there may have to be more padding in front, by whole strides, and `ceil_mode` for a
+    window that reaches over the end; the windows too many are cut off.
     """
     dims, kernel = at.spatial(x), at.get("kernel_shape")
     if kernel is None or len(kernel) != dims:
         at.refuse("has no window for each dimension", "check the file")
-    strides, before = at.get("strides", [1] * dims), at.known(x)[1:]
+    strides, sizes = at.get("strides", [1] * dims), at.known(x)[1:]
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
     ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
-    want = [_windows(*one, ceil) for one in zip(before, begin, end, reach, strides, strict=True)]
-    both = {c: [_windows(*one, c) for one in zip(before, begin, begin, reach, strides, strict=True)] for c in BOTH}
-    mode = next((c for c in (ceil, not ceil) if both[c] == want), True)
-    if any(h < w for h, w in zip(both[mode], want, strict=True)):
-        at.refuse("has windows that lie outside of the map", "less padding")
-    y = at.emit(make(dims, tuple(kernel), tuple(strides), tuple(begin), mode), x)
-    if both[mode] == want:
-        return y
-    return routes.getitem(at, y, (slice(None), slice(None), *(slice(0, w) for w in want)))
+    want = [_windows(*one, ceil) for one in zip(sizes, begin, end, reach, strides, strict=True)]
+    found = []
+    for mode in (ceil, not ceil):
+        fits = [_fit(*one, mode) for one in zip(sizes, begin, reach, strides, want, strict=True)]
+        if None not in fits:
+            pads, cuts = zip(*(fit for fit in fits if fit), strict=True)
+            found.append((sum(cut != slice(None) for cut in cuts), mode, pads, cuts))
+    if not found:
+        at.refuse("pads one side of the map in a way that torch cannot", "pad both sides alike")
+    cost, mode, pads, cuts = min(found, key=lambda one: one[0])
+    y = at.emit(make(dims, tuple(kernel), tuple(strides), pads, mode), x)
+    return routes.getitem(at, y, (slice(None), slice(None), *cuts)) if cost else y
+
+
+def _fit(size: int, begin: int, reach: int, stride: int, want: int, ceil: bool) -> tuple[int, slice] | None:
+    """Padding on both sides of one dimension, at most half a window, and which windows to keep."""
+    for skip, pad in enumerate(range(begin, max(begin, reach // 2) + 1, stride)):
+        have = _windows(size, pad, pad, reach, stride, ceil)
+        if have >= skip + want:
+            return pad, slice(None) if have == want else slice(skip, skip + want)
+    return None
 
 
 def _windows(size: int, begin: int, end: int, reach: int, stride: int, ceil: bool) -> int:
