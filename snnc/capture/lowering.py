@@ -27,7 +27,7 @@ from snnc.graph import GraphBuilder, flat
 # Samples in a batch that is only run for its shape.
 PROBE = 2
 # Numbers in one sample of any value.
-MOST_VALUES = 2**27
+MOST_VALUES = 2**26
 
 
 @dataclass
@@ -217,7 +217,7 @@ def shape_after(module: nn.Module, shapes: Sequence[tuple[int, ...]], like: Tens
     try:
         with torch.no_grad():
             after = torch.func.functional_call(module, state, tuple(empty)).shape
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
         line = str(error).split("\n", maxsplit=1)[0].rstrip(".")
         sizes = ", ".join(map(str, shapes))
         raise Refused(f"does not take samples of shape {sizes} ({line})", "check --input-shape") from error

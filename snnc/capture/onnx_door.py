@@ -100,7 +100,7 @@ def _results(
     )  # fmt: skip
     try:
         result = spelling(site, *values)
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:200]
         raise Refused(f"is written in a way that snnc does not read ({line})", "check the file") from error
     return result if isinstance(result, tuple) else (result,)

@@ -15,6 +15,7 @@ from snnc import dialect
 from snnc.capture import layers, pools, routes
 from snnc.capture.onnx_site import OnnxSite
 
+MOST_SIDE = 2**14  # of a map that is scaled
 CONSTANT = ("takes its weights from data", "a spiking layer needs constant weights")
 
 
@@ -23,14 +24,22 @@ def conv(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> Any:
     dims = at.spatial(x)
     if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
         at.refuse(*CONSTANT)
-    strides, dilations = at.get("strides", [1] * dims), at.get("dilations", [1] * dims)
+    strides, dilations = _whole(at, "strides", dims), _whole(at, "dilations", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     begin, end = _pads(at, x, reach, strides)
-    if begin != end:
+    if begin != end or min(begin) < 0:
         x = at.emit(dialect.Pad(_interleaved(begin, end)), x, part="pad")
         begin = [0] * dims
     spelling = layers.convolutions(dims)
     return spelling(at, x, weight, bias, tuple(strides), tuple(begin), tuple(dilations), at.get("group", 1))
+
+
+def _whole(at: OnnxSite, name: str, dims: int) -> list[int]:
+    """An attribute of whole numbers from 1 up, one for each dimension; ones where there is none."""
+    found = at.get(name, None if name == "kernel_shape" else [1] * dims)
+    if found is None or len(found) != dims or min(found) < 1:
+        at.refuse(f"has {name} {found} for {dims} dimensions", "check the file")
+    return list(found)
 
 
 def _interleaved(begin: Sequence[int], end: Sequence[int]) -> tuple[int, ...]:
@@ -47,6 +56,8 @@ def _pads(
         pads = list(at.get("pads", [0] * 2 * dims))
         if len(pads) != 2 * dims:
             at.refuse(f"has {len(pads)} pads for {dims} dimensions", "check the file")
+        if at.op != "Conv" and pads and min(pads) < 0:
+            at.refuse(f"has pads {pads}", "check the file")
         return pads[:dims], pads[dims:]
     if mode == "VALID":
         return [0] * dims, [0] * dims
@@ -66,7 +77,7 @@ def conv_transpose(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> A
     dims = at.spatial(x)
     if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
         at.refuse(*CONSTANT)
-    strides, dilations = at.get("strides", [1] * dims), at.get("dilations", [1] * dims)
+    strides, dilations = _whole(at, "strides", dims), _whole(at, "dilations", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     extra = at.get("output_padding", [0] * dims)
     wanted = at.get("output_shape")
@@ -128,7 +139,7 @@ def batch_norm(at: OnnxSite, x: fx.Node, scale: Any, bias: Any, mean: Any, var: 
 
 def max_pool(at: OnnxSite, x: fx.Node) -> Any:
     """`MaxPool`."""
-    dilations = at.get("dilations") or [1] * at.spatial(x)
+    dilations = _whole(at, "dilations", at.spatial(x))
     return _pool(
         at, x, dilations, lambda dims, k, s, p, ceil: pools.MAXIMUM[dims](k, s, p, tuple(dilations), False, ceil)
     )
@@ -140,8 +151,7 @@ def average_pool(at: OnnxSite, x: fx.Node) -> Any:
     if any(d != 1 for d in at.get("dilations", [1])):
         at.refuse("averages over windows with gaps", "pool without dilation")
     counted = bool(at.get("count_include_pad", 0))
-    kernel, strides = at.get("kernel_shape"), at.get("strides", [1] * dims)
-    begin, end = _pads(at, x, kernel, strides)
+    begin, end = _pads(at, x, _whole(at, "kernel_shape", dims), _whole(at, "strides", dims))
     if counted and begin != end:
         x = at.emit(dialect.Pad(_interleaved(begin, end)), x, part="pad")
         at.attributes = {**at.attributes, "pads": [0] * 2 * dims, "auto_pad": "NOTSET"}
@@ -155,10 +165,8 @@ def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
     torch pads both sides alike. So there may have to be more padding in front, by whole strides, and `ceil_mode` for a
     window that reaches over the end; the windows too many are cut off.
     """
-    dims, kernel = at.spatial(x), at.get("kernel_shape")
-    if kernel is None or len(kernel) != dims:
-        at.refuse("has no window for each dimension", "check the file")
-    strides, sizes = at.get("strides", [1] * dims), at.known(x)[1:]
+    dims, sizes = at.spatial(x), at.known(x)[1:]
+    kernel, strides = _whole(at, "kernel_shape", dims), _whole(at, "strides", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
     ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
@@ -262,9 +270,11 @@ def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, roun
     after = list(sizes[1:]) if sizes else [math.floor(n * s) for n, s in zip(before, scales[1:], strict=True)]
     if after[0] != before[0] or (scales and scales[0] != 1):
         at.refuse("scales the batch or the channels", "scale maps alone")
+    if not all(0 < new <= MOST_SIDE for new in after):
+        at.refuse(f"scales a map to {after[1:]}", "check its scales")
     for axis, (old, new) in enumerate(zip(before[1:], after[1:], strict=True), 2):
         factor = Fraction(scales[axis]) if scales else Fraction(new, old)
-        want = [_source(i, old, new, factor, placed, rounded) for i in range(new)]
+        want = _sources(old, new, factor, placed, rounded)
         given = {"scale_factor": scales[axis]} if scales else {"size": new}
         line = torch.arange(old, dtype=torch.float32).reshape(1, 1, old)
         have = nn.Upsample(mode="nearest", **given)(line).flatten().int().tolist()
@@ -278,23 +288,23 @@ def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, roun
     return layers.interpolate(at, x, tuple(after[1:]))
 
 
-def _source(i: int, old: int, new: int, scale: Fraction, placed: str, rounded: str) -> int | None:
-    """Which value ONNX copies to place `i`; None for ways that are not known."""
+def _sources(old: int, new: int, scale: Fraction, placed: str, rounded: str) -> list[int]:
+    """Which values ONNX copies to the `new` places, in exact arithmetic; nothing for ways that are not known."""
     half = Fraction(1, 2)
-    ways = {
-        "asymmetric": i / scale,
-        "half_pixel": (i + half) / scale - half,
-        "pytorch_half_pixel": (i + half) / scale - half if new > 1 else Fraction(0),
-        "align_corners": Fraction(i * (old - 1), max(1, new - 1)),
-        "half_pixel_symmetric": Fraction(old, 2) * (1 - Fraction(new) / (old * scale)) + (i + half) / scale - half,
-    }
-    if placed not in ways:
-        return None
-    place = ways[placed]
-    found = {
-        "floor": math.floor(place),
-        "ceil": math.ceil(place),
-        "round_prefer_floor": math.ceil(place - half),
-        "round_prefer_ceil": math.floor(place + half),
+    centred = half / scale - half
+    step, first = {
+        "asymmetric": (1 / scale, Fraction(0)),
+        "half_pixel": (1 / scale, centred),
+        "pytorch_half_pixel": (1 / scale, centred) if new > 1 else (Fraction(0), Fraction(0)),
+        "align_corners": (Fraction(old - 1, max(1, new - 1)), Fraction(0)),
+        "half_pixel_symmetric": (1 / scale, Fraction(old, 2) * (1 - Fraction(new) / (old * scale)) + centred),
+    }.get(placed, (Fraction(0), Fraction(0)))
+    nearest = {
+        "floor": math.floor,
+        "ceil": math.ceil,
+        "round_prefer_floor": lambda place: math.ceil(place - half),
+        "round_prefer_ceil": lambda place: math.floor(place + half),
     }.get(rounded)
-    return None if found is None else min(max(found, 0), old - 1)
+    if nearest is None or not step:
+        return []
+    return [min(max(nearest(step * i + first), 0), old - 1) for i in range(new)]

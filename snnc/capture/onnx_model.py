@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +88,8 @@ def read(model: onnx.ModelProto) -> Program:
         raise LoadError(f"The ONNX model has {len(graph.node)} nodes, more than {MOST_NODES}.", "a smaller network")
     if graph.sparse_initializer:
         raise LoadError("The ONNX model has sparse initialisers.", "dense ones")
+    if any(not isinstance(text, str) for text in _texts(graph)):
+        raise LoadError("The ONNX model has a name that is no text.", AGAIN)
     weights = {tensor.name: tensor for tensor in graph.initializer}
     entries = [entry for entry in graph.input if entry.name not in weights]
     calls = tuple(_call(node) for node in graph.node)
@@ -99,6 +102,15 @@ def read(model: onnx.ModelProto) -> Program:
         tuple(value.name for value in graph.output),
         frozenset(f"{f.domain}.{f.name}" for f in model.functions),
     )
+
+
+def _texts(graph: onnx.GraphProto) -> Iterator[str]:
+    """All names; protobuf gives bytes where they are no UTF-8."""
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        yield value.name
+    for node in graph.node:
+        yield from (node.op_type, node.name, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -120,10 +132,9 @@ def _opset(model: onnx.ModelProto) -> int:
 def _call(node: onnx.NodeProto) -> Call:
     outputs = tuple(node.output)
     name = node.name or next(filter(None, outputs), node.op_type)
-    try:
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    except ValueError as error:
-        raise LoadError(f"Node '{name}' has an attribute without a value.", AGAIN) from error
+    if any(a.type == a.UNDEFINED or a.ref_attr_name for a in node.attribute):
+        raise LoadError(f"Node '{name}' has an attribute without a value.", AGAIN)
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     plain = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in attributes.items()}
     return Call(node.op_type, name, node.domain, tuple(node.input), outputs, plain, node)
 

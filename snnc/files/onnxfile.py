@@ -51,7 +51,7 @@ def _take_in(model: onnx.ModelProto, path: Path) -> None:
     for tensor in _tensors(model):
         if tensor.data_location != tensor.EXTERNAL:
             continue
-        where = {entry.key: entry.value for entry in tensor.external_data}
+        where = {str(entry.key): str(entry.value) for entry in tensor.external_data}
         file = _beside(path, where.get("location", ""), tensor.name)
         offset, length = _whole(where.get("offset", "0"), tensor), count(tensor) * itemsize(tensor)
         if _whole(where.get("length", str(length)), tensor) != length:
