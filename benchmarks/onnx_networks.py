@@ -5,8 +5,8 @@
 FOLDER as for `accuracy.py`; the networks lie in its `models`. Every network reads the test set twice, as the graph that
 snnc captures and through onnxruntime from the file itself, and the predictions are compared. Then it is compiled with
 one recipe for each T and scored on the first test samples. Data always come as maps with the channels in front; where a
-network wants another order, snnc rearranges them for its graph, and this script for onnxruntime. One row is written at
-once, and one that is there is not measured again.
+network wants another order, snnc rearranges them for its graph, and this script for onnxruntime. What is measured is
+written at once, and not measured again.
 """
 
 from __future__ import annotations
@@ -72,12 +72,18 @@ def main() -> None:
     parser.add_argument("--render", type=Path, help="Markdown file whose table is replaced")
     args = parser.parse_args()
     rows = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for name in args.networks.split(","):
-        if name not in rows:
-            rows[name] = measure(args, NETWORKS[name])
-            print(name, rows[name], flush=True)
-            with atomic_write(args.out) as temporary:
-                temporary.write_text(json.dumps(rows, indent=1) + "\n")
+    names, steps = args.networks.split(","), args.T.split(",")
+    for name, T in [(name, T) for T in ("", *steps) for name in names]:
+        row = rows.setdefault(name, {"spiking": {}})
+        if T in row["spiking"] or (not T and "captured" in row):
+            continue
+        if T:
+            row["spiking"][T] = spiking(args, NETWORKS[name], int(T))
+        else:
+            row |= as_ann(args, NETWORKS[name])
+        print(name, T, row, flush=True)
+        with atomic_write(args.out) as temporary:
+            temporary.write_text(json.dumps(rows, indent=1) + "\n")
     if args.render:
         before, rest = args.render.read_text().split(BEGIN)
         _, after = rest.split(END)
@@ -85,32 +91,48 @@ def main() -> None:
 
 
 @torch.no_grad()
-def measure(args: argparse.Namespace, network: Network) -> dict[str, Any]:
-    """One row."""
-    calibration, x, y = load(args.data, network, args.calibration)
+def as_ann(args: argparse.Namespace, network: Network) -> dict[str, Any]:
+    """A network as it is: the graph that snnc captures, and the file through onnxruntime."""
+    _, x, y = load(args.data, network, args.calibration)
     path = args.data / "models" / network.file
     model = load_model(path)
     graph = snnc.capture(model, tuple(x.shape[1:]))
     ours = torch.cat([graph(part).argmax(1) for part in x.split(BATCH)])
     theirs = by_onnxruntime(path, x, told_shape(model))
-    row = {
+    scored = the_scored(args, network, len(y))
+    return {
         "expected": network.expected,
         "samples": len(y),
         "captured": percent(ours, y),
         "onnxruntime": percent(theirs, y),
         "differing": int((ours != theirs).sum()),
-        "recipe": args.recipe,
-        "spiking": {},
+        "spiking_samples": len(y[scored]),
+        "ann_there": percent(ours[scored], y[scored]),
+        **provenance(),
+        "onnxruntime_version": onnxruntime.__version__,
     }
-    scored = slice(len(y) - 800, None) if network.data == "kws" else slice(0, args.limit)
-    row["spiking_samples"] = len(y[scored])
-    row["ann_there"] = percent(ours[scored], y[scored])
-    for T in map(int, args.T.split(",")):
-        snn = snnc.compile(model, T, args.recipe, calibration, samples=args.calibration)
-        found = torch.cat([snn(part).argmax(1) for part in x[scored].split(BATCH)])
-        row["spiking"][T] = percent(found, y[scored])
-        row["latency"] = str(snn.latency)
-    return row | provenance() | {"onnxruntime_version": onnxruntime.__version__}
+
+
+@torch.no_grad()
+def spiking(args: argparse.Namespace, network: Network, T: int) -> dict[str, Any]:
+    """The network compiled for T steps."""
+    calibration, x, y = load(args.data, network, args.calibration)
+    scored = the_scored(args, network, len(y))
+    model = load_model(args.data / "models" / network.file)
+    snn = snnc.compile(model, T, args.recipe, calibration, samples=args.calibration)
+    found = torch.cat([snn(part).argmax(1) for part in x[scored].split(BATCH)])
+    return {
+        "accuracy": percent(found, y[scored]),
+        "recipe": args.recipe,
+        "calibration": len(calibration),
+        "latency": str(snn.latency),
+        **provenance(),
+    }
+
+
+def the_scored(args: argparse.Namespace, network: Network, samples: int) -> slice:
+    """Which samples the spiking network is scored on."""
+    return slice(samples - 800, None) if network.data == "kws" else slice(0, args.limit)
 
 
 def load(folder: Path, network: Network, samples: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,10 +185,10 @@ def render(rows: dict[str, Any]) -> str:
         "|---|" + "---|" * (len(steps) + 5),
     ]
     for name, row in rows.items():
-        spiking = {int(T): value for T, value in row["spiking"].items()}
+        found = {int(T): cell["accuracy"] for T, cell in row["spiking"].items()}
         cells = [f"{row[key]:.2f}" for key in ("expected", "captured", "onnxruntime")]
         cells.append(f"{row['differing']} of {row['samples']:,}")
-        cells += [f"{spiking[T]:.2f}" if T in spiking else "" for T in steps]
+        cells += [f"{found[T]:.2f}" if T in found else "" for T in steps]
         lines.append(f"| `{name}` | {' | '.join(cells)} | {row['ann_there']:.2f} ({row['spiking_samples']:,}) |")
     return "\n".join(lines) + "\n"
 

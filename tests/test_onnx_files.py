@@ -78,6 +78,10 @@ def _text(proto):
     weight(proto).CopyFrom(helper.make_tensor("w", TensorProto.STRING, [1], [b"x"]))
 
 
+def _strange_type(proto):
+    weight(proto).data_type = 127
+
+
 def _no_type(proto):
     weight(proto).data_type = 0
 
@@ -166,6 +170,7 @@ MALFORMED = {
     "out of order": (_unordered, "of a later node"),
     "integer weights": (_integers, "w"),
     "text": (_text, "of type string"),
+    "strange type": (_strange_type, "of type number 127"),
     "no type": (_no_type, "of type undefined"),
     "no output": (_no_output, "'nowhere'"),
     "no nodes": (_no_nodes, "holds no network"),

@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from snnc.capture.lowering import Lowering
 from snnc.capture.onnx_fold import SIZES, Varying, fold
 from snnc.capture.onnx_input import laid_out, only_entry, sample_shape
-from snnc.capture.onnx_model import OWN_DOMAINS, Call, Program, read
+from snnc.capture.onnx_model import OWN_DOMAINS, Call, Program, kind_name, read
 from snnc.capture.onnx_operations import OPERATIONS, SIZED, refusal
 from snnc.capture.onnx_site import OnnxSite
 from snnc.capture.refusals import keeps_shape
@@ -55,7 +55,7 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
             values[name] = array(weight)
             continue
         values[name] = LOST
-        why = f"holds numbers of type {onnx.TensorProto.DataType.Name(weight.data_type).lower()}"
+        why = f"holds numbers of type {kind_name(weight.data_type)}"
         hint = "import the float network that it was made from"
         lowering.blockers.append(Blocker(name, "initialiser", why, hint))
     read_names = program.read

@@ -9,7 +9,7 @@ from torch import fx
 
 from snnc import dialect
 from snnc.capture.lowering import MOST_VALUES, Lowering, Site
-from snnc.capture.onnx_model import Entry, Program, read
+from snnc.capture.onnx_model import Entry, Program, kind_name, read
 from snnc.capture.onnx_operations import FLOATS
 from snnc.capture.values import SHAPE_HINT
 from snnc.errors import Blocker, SnncError, Unsupported
@@ -37,9 +37,8 @@ def only_entry(program: Program) -> tuple[Entry, list[Blocker]]:
     entry = program.entries[0]
     found = []
     if entry.kind not in FLOATS:
-        kinds = onnx.TensorProto.DataType
-        kind = kinds.Name(entry.kind).lower() if entry.kind in kinds.values() else str(entry.kind)
-        found.append(Blocker(entry.name, "input", f"takes values of type {kind}", "export it with float input"))
+        why = f"takes values of type {kind_name(entry.kind)}"
+        found.append(Blocker(entry.name, "input", why, "export it with float input"))
     hint = "a network with one input; fix the others as initialisers"
     found += [Blocker(other.name, "input", "is a second input", hint) for other in program.entries[1:]]
     hint = "keep the logits alone: onnx.utils.extract_model"

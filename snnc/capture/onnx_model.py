@@ -104,6 +104,12 @@ def read(model: onnx.ModelProto) -> Program:
     )
 
 
+def kind_name(kind: int) -> str:
+    """What ONNX calls a type of number."""
+    kinds = onnx.TensorProto.DataType
+    return str(kinds.Name(kind)).lower() if kind in kinds.values() else f"number {kind}"
+
+
 def _texts(graph: onnx.GraphProto) -> Iterator[str]:
     """All names; protobuf gives bytes where they are no UTF-8."""
     for value in (*graph.input, *graph.output, *graph.initializer):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import layers, onnx_layers, onnx_routes, pools, spellings
+from snnc.capture.onnx_model import kind_name
 from snnc.capture.onnx_site import OnnxSite
 from snnc.capture.refusals import CONTROL, Reason, reason
 from snnc.capture.values import Spelling
@@ -37,7 +38,7 @@ def cast(at: OnnxSite, x: fx.Node, like: Any = None) -> Any:
     """`Cast` between kinds of floats: all compute in float32 here."""
     to = at.get("to")
     if to is not None and to not in FLOATS:
-        at.refuse(f"casts data to {onnx.TensorProto.DataType.Name(to).lower()}", "keep data in floating point")
+        at.refuse(f"casts data to {kind_name(to)}", "keep data in floating point")
     if isinstance(like, Tensor) and not like.is_floating_point():
         at.refuse("casts data to integers", "keep data in floating point")
     return x
