@@ -72,6 +72,19 @@ def test_names_that_are_numbers_or_missing_get_a_word():
     assert [row[0] for row in signature(capture(proto))] == ["conv2d_12", "y"]
 
 
+@pytest.mark.parametrize(
+    "name", ["import", "None", "self", "training", "forward", "x", "é", "a b/c:0", "__class__", "²", "/"]
+)
+def test_any_name_will_do(name, tmp_path):
+    proto = model("t = Conv(x, w) y = Relu(t)", w=dyadic(6, 4, 3, 3))
+    proto.graph.node[0].name = name
+    assert kinds(same(proto)) == ["Conv2d", "ReLU"]
+    snn = snnc.compile(proto, 2)
+    assert torch.equal(
+        snnc.load(snnc.save(snn, tmp_path / "net.snn"))(torch.ones(1, 4, 6, 6)), snn(torch.ones(1, 4, 6, 6))
+    )
+
+
 def test_weights_are_copies():
     proto = model("t = Conv(x, w) y = Relu(t)", w=dyadic(6, 4, 3, 3))
     before = proto.SerializeToString()

@@ -50,15 +50,14 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
     lowering.blockers += found
     values: dict[str, Any] = {other.name: LOST for other in program.entries}
     values[entry.name] = laid_out(lowering, shape, own)
+    read_names = program.read
     for name, weight in program.weights.items():
-        if plain(weight):
-            values[name] = array(weight)
+        values[name] = array(weight) if plain(weight) else LOST
+        if plain(weight) or name not in read_names:
             continue
-        values[name] = LOST
         why = f"holds numbers of type {kind_name(weight.data_type)}"
         hint = "import the float network that it was made from"
         lowering.blockers.append(Blocker(name, "initialiser", why, hint))
-    read_names = program.read
     for call in program.calls:
         inputs = [values[name] if name else None for name in call.inputs]
         try:
@@ -90,8 +89,7 @@ def _results(
         raise Refused(*refusal(call.op))
     if call.op != "Split" and read_names & set(filter(None, call.outputs[1:])):
         raise Refused("gives a second result that something reads", "a network that uses the first alone")
-    values = [_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs]
-    if call.op not in SIZED and any(isinstance(value, Varying) for value in values):
+    if call.op not in SIZED and any(isinstance(value, Varying) for value in inputs):
         raise Refused("uses the number of samples", "keep samples apart, and constants constant")
     base = _path(call)
     site = OnnxSite(
@@ -99,7 +97,7 @@ def _results(
         attributes=call.attributes, opset=program.opset, results=len(call.outputs),
     )  # fmt: skip
     try:
-        result = spelling(site, *values)
+        result = spelling(site, *(_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs))
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:200]
         raise Refused(f"is written in a way that snnc does not read ({line})", "check the file") from error
@@ -132,5 +130,5 @@ def _path(call: Call) -> str:
     parts = [part for part in re.split("[/:]", call.name) if part]
     if len(parts) > 1 and call.op in NAMED and re.fullmatch(rf"{call.op}(_\d+)?", parts[-1]):
         parts.pop()
-    kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
+    kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=False) if not after.startswith(f"{part}.")]
     return ".".join(kept) or call.op

@@ -74,11 +74,6 @@ def mean(at: OnnxSite, *values: Any) -> Any:
     return total if len(values) == 1 else spellings.mul(at, total, 1 / len(values))
 
 
-def gives_one(spelling: Any) -> Spelling:
-    """Arithmetic on two values, at least one of them data."""
-    return lambda at, a, b: spelling(at, a, b)
-
-
 OPERATIONS: dict[str, Spelling] = {
     # activations and rounding
     "Relu": spellings.relu,
@@ -90,10 +85,10 @@ OPERATIONS: dict[str, Spelling] = {
     "Softmax": head(nn.Softmax),
     "LogSoftmax": head(nn.LogSoftmax),
     # arithmetic
-    "Add": gives_one(spellings.add),
-    "Sub": gives_one(spellings.sub),
-    "Mul": gives_one(spellings.mul),
-    "Div": gives_one(spellings.div),
+    "Add": spellings.add,
+    "Sub": spellings.sub,
+    "Mul": spellings.mul,
+    "Div": spellings.div,
     "Neg": spellings.neg,
     "Sum": many(spellings.add),
     "Mean": mean,

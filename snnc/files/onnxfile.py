@@ -137,7 +137,10 @@ def array(tensor: onnx.TensorProto) -> np.ndarray:
     if have != numbers or tensor.HasField("segment"):
         shape = list(tensor.dims)
         raise LoadError(f"'{name}' of shape {shape} needs {numbers} numbers and has {have:g}.", AGAIN)
-    found = numpy_helper.to_array(tensor)
+    try:
+        found = numpy_helper.to_array(tensor)
+    except Exception as exc:  # whatever onnx makes of fields that do not fit together
+        raise LoadError(f"'{name}' is damaged.", AGAIN) from exc
     if found.dtype.kind in "iub":
         return found
     with np.errstate(over="ignore"):  # what overflows is refused as infinite later
