@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from snnc.artifact import pack_graph, unpack_graph
 from snnc.backends import BACKENDS, Backend
-from snnc.capture import capture
+from snnc.capture import capture, told_shape
 from snnc.data import as_batches
 from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError, SnncError
@@ -31,11 +31,12 @@ from snnc.staged import Staged
 from snnc.version import __version__
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime
 
 
 def compile(
-    model: nn.Module | torch.export.ExportedProgram | Staged,
+    model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Staged,
     T: int = 8,
     recipe: str | Path | Recipe | Pipeline | None = None,
     calibration: Any = None,
@@ -50,14 +51,16 @@ def compile(
     """Compiles a trained network into a spiking one.
 
     Args:
-        model: a trained module or exported program, or a `Staged` network that `snnc.tune` gave. It is not changed.
+        model: a trained module, an exported program, an ONNX model (`onnx.load`), or a `Staged` network that
+            `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "qcfs" for a network trained with clip-quantised
             activations; "best" where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
-        input_shape: shape of one sample, without batch. Needed only where nothing else tells it.
+        input_shape: shape of one sample, without batch. Needed only where nothing else tells it. Samples with their
+            channels in front, or as maps, are brought into the order that an ONNX model takes.
         seed: seed of every random choice.
         chunk: rows (time steps x samples) that the network holds in memory at once.
         callbacks: called before the first pass and after each one.
@@ -68,6 +71,7 @@ def compile(
 
     Raises:
         Unsupported: the model holds something that cannot be converted; lists every blocker.
+        LoadError: an ONNX model is malformed.
         RecipeError: unknown recipe, pass or option.
         DataError: calibration data that cannot be used.
         PassFailed: a pass broke.
@@ -82,6 +86,7 @@ def compile(
     batches = collect(calibration, samples) if calibration is not None else None
     if batches:
         input_shape = input_shape or tuple(batches[0].shape[1:])
+    input_shape = input_shape or told_shape(model)
     graph = capture(model, input_shape).float()
     chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline

@@ -95,10 +95,11 @@ _TAKEN = {"self", *dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Gra
 def flat(name: str) -> str:
     """A module path as one identifier: `layer1.0.conv1` to `layer1_0_conv1`.
 
-    It never clashes with what an `nn.Module` already has, such as `half`, since that would hide a method.
+    It never clashes with what an `nn.Module` already has, such as `half`, since that would hide a method, nor is it a
+    word of Python's such as `None`, which no source text could call.
     """
     name = re.sub(r"[^0-9a-zA-Z_]+", "_", name)
-    return f"{name}_" if name in _TAKEN else name
+    return f"{name}_" if name in _TAKEN or keyword.iskeyword(name) else name
 
 
 def tidy(graph: fx.GraphModule) -> fx.GraphModule:

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 import snnc
+from snnc.capture import told_shape
+from snnc.files import load_model
 from snnc.graph import Stage, verify
 from snnc.passes import FixedPoint
+from tests.onnx_models import reference
 
 from .nir_reader import Reader
 from .test_onnx_fixed import assert_identical
@@ -30,6 +33,13 @@ NETWORKS = {
         for quant in (True, False)
     },
 }
+
+ONNX = (
+    *("akuras_cifar10/akuras_cifar10_cnn", "mlperf_tiny/kws_ref_float", "mnist_cntk_onnx/mnist"),
+    *("mnist_cntk_onnx/wonnx_opt_mnist", "vnncomp_onnx/Convnet_avgpool", "vnncomp_onnx/Convnet_maxpool"),
+    *("vnncomp_onnx/cifar10_small", "vnncomp_onnx/cifar_base_kw", "vnncomp_onnx/mnist-net_256x2"),
+    "vnncomp_onnx/resnet_2b",
+)
 
 
 def module(name):
@@ -70,6 +80,17 @@ def test_capture_is_the_network(real, name):
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(graph(x), net(x))
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_onnx_networks_are_what_onnxruntime_runs(name):
+    model = load_model(Path(os.environ["SNNC_DATA"]) / "models" / f"{name}.onnx")
+    graph = snnc.capture(model)
+    verify(graph, Stage.ANN)
+    x = torch.rand(4, *told_shape(model), generator=torch.Generator().manual_seed(0))
+    want = np.concatenate([reference(model, part.numpy()) for part in x.split(1)])
+    with torch.no_grad():
+        np.testing.assert_allclose(graph(x).numpy(), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

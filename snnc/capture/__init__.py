@@ -2,15 +2,19 @@
 
 `capture` and `blockers` are what other parts of snnc use; `finish` is for a door that lies outside this package.
 
-    doors       live modules and exported programs, which way each goes
+    doors       live modules, exported programs and ONNX models, which way each goes
     symbolic    tracing of live modules             exported    the ATen ops of exported programs
     walk        node by node through either graph   lowering    what is built on the way; values: what has no number
     operations  all names, and what each becomes    spellings, layers, pools, routes    the functions behind the names
     refusals    what is refused, and why            canonical   one form for each function
     quantisers  quantised activations               bounds      clips, roundings, and how far values reach
+
+    onnx_door   node by node through an ONNX model              onnx_model  its structure, checked
+    onnx_input  its input's shape and order                     onnx_fold   its constants, and sizes of the batch
+    onnx_operations, onnx_layers, onnx_routes                   its operations by torch's names
 """
 
 from snnc.capture.canonical import finish
-from snnc.capture.doors import blockers, capture
+from snnc.capture.doors import blockers, capture, is_onnx, told_shape
 
-__all__ = ["blockers", "capture", "finish"]
+__all__ = ["blockers", "capture", "finish", "is_onnx", "told_shape"]

@@ -97,9 +97,14 @@ def _canonical(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
         _either(graph, node, dialect.Pad(tuple(pads), module.mode, float(module.value)), not pads)
     elif isinstance(module, dialect.Permute):
         dims = tuple(d % len(module.dims) for d in module.dims)
+        first = _only_before(graph, source, dialect.Permute)
+        if first is not None:
+            dims = tuple(first.dims[d] for d in dims)
+            remove(graph, source)
         _either(graph, node, dialect.Permute(dims), dims == tuple(range(len(dims))))
     elif isinstance(module, dialect.Affine):
-        _either(graph, node, module, bool((module.scale == 1).all() and (module.shift == 0).all()))
+        useless = _is_bias(_only_before(graph, source, *dialect.WEIGHTED), module)
+        _either(graph, node, module, useless or bool((module.scale == 1).all() and (module.shift == 0).all()))
     elif isinstance(module, nn.Upsample):
         _upsample(graph, node, facts)
     elif isinstance(module, (dialect.Concat, *dialect.HEADS)) and (rank := facts.rank(source)) is not None:
@@ -112,6 +117,23 @@ def _either(graph: fx.GraphModule, node: fx.Node, module: nn.Module, useless: bo
         remove(graph, node)
     else:
         replace(graph, node, module)
+
+
+def _only_before(graph: fx.GraphModule, source: fx.Node, *kinds: type[nn.Module]) -> Any:
+    """The module of one of `kinds` at `source`, where nothing else reads it; otherwise None."""
+    module = graph._modules.get(str(source.target)) if source.op == "call_module" else None
+    return module if isinstance(module, kinds) and len(source.users) == 1 else None
+
+
+def _is_bias(layer: Any, affine: dialect.Affine) -> bool:
+    """Whether an affine adds one number to each output of a layer without a bias; the layer then takes it over."""
+    if layer is None or layer.bias is not None or not (affine.scale == 1).all():
+        return False
+    outputs = layer.weight.shape[1] * layer.groups if isinstance(layer, dialect.TRANSPOSED) else layer.weight.shape[0]
+    if affine.shift.shape != (outputs, *[1] * (layer.weight.dim() - 2)) or outputs == 1:
+        return False
+    layer.bias = nn.Parameter(affine.shift.detach().reshape(-1).clone())
+    return True
 
 
 def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Facts) -> None:

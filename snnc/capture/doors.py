@@ -1,13 +1,14 @@
-"""From a trained network to a graph of the dialect: the doors for live modules and for exported programs.
+"""From a trained network to a graph of the dialect: the doors for live modules, exported programs and ONNX models.
 
 A live module is traced symbolically, which needs no example input and keeps its modules. What that refuses, because
-Python code looks at shapes, is exported instead, where the input's shape is known. Both doors end in the same graph.
+Python code looks at shapes, is exported instead, where the input's shape is known. All doors end in the same graph.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 from torch import fx, nn
 from torch.export import ExportedProgram
@@ -22,23 +23,43 @@ from snnc.errors import Blocker, Unsupported, VerifyError
 from snnc.graph import Stage, verify
 from snnc.staged import Staged
 
-Network = nn.Module | ExportedProgram | fx.GraphModule
+if TYPE_CHECKING:
+    import onnx
+
+Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto"]
 
 
 def capture(model: Network, input_shape: tuple[int, ...] | None = None) -> fx.GraphModule:
     """The network as a graph of stage `ANN`: the same function in eval mode, with its own copies of all weights.
 
     Args:
-        model: a module, an exported program, or a graph that was captured before (`Staged` or bare). It is not changed.
-        input_shape: shape of one sample, such as `(3, 32, 32)`. Needed where the network's own code depends on it.
+        model: a module, an exported program, an ONNX model, or a graph that was captured before (`Staged` or bare). It
+            is not changed.
+        input_shape: shape of one sample, such as `(3, 32, 32)`. Needed where the network's own code depends on it. An
+            ONNX model that has its channels last, or takes a map in a row, may be given the shape that data have.
 
     Raises:
+        LoadError: an ONNX model is malformed.
         Unsupported: the network holds something that cannot be converted; `blockers` lists all of it.
     """
     graph, found = _capture(model, input_shape)
     if graph is None:
         raise Unsupported.of(found)
     return graph
+
+
+def told_shape(model: Any) -> tuple[int, ...] | None:
+    """The shape of one sample, where the network itself tells it: an ONNX model does as a rule."""
+    if not is_onnx(model):
+        return None
+    from snnc.capture.onnx_input import own_shape
+
+    return own_shape(model)
+
+
+def is_onnx(model: Any) -> TypeGuard[onnx.ModelProto]:
+    """Whether this is an ONNX model. Does not import onnx, which is slow: whoever has a model has done so."""
+    return "onnx" in sys.modules and isinstance(model, sys.modules["onnx"].ModelProto)
 
 
 def blockers(model: Network, input_shape: tuple[int, ...] | None = None) -> list[Blocker]:
@@ -53,6 +74,8 @@ def _capture(model: Network, input_shape: tuple[int, ...] | None) -> Outcome:
     shape = None if input_shape is None else tuple(int(n) for n in input_shape)
     if isinstance(model, ExportedProgram):
         return _exported(model)
+    if is_onnx(model):
+        return _onnx(model, shape)
     if isinstance(model, Staged):
         return copy.deepcopy(model.graph), []
     if isinstance(model, fx.GraphModule) and _is_captured(model):
@@ -99,6 +122,16 @@ def _exported(program: ExportedProgram) -> Outcome:
     return _finish(lowering, result, shape, None)
 
 
+def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None) -> Outcome:
+    from snnc.capture.onnx_door import lower_onnx
+
+    try:
+        lowering, value, known = lower_onnx(model, shape)
+    except Unsupported as error:
+        return None, _blockers_of(error)
+    return _whole(lowering, value, list(lowering.blockers), known, None)
+
+
 def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[fx.GraphModule | None, list[Blocker], bool]:
     """The symbolic door. The last value tells whether tracing itself failed or wanted the shape."""
     live, like = private(model)
@@ -122,18 +155,25 @@ def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[fx.Graph
 
 
 def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank: int | None) -> Outcome:
-    """Checks the output, then does what all doors do last."""
+    """Looks up the output of a traced graph, then does what all doors do last."""
     found = list(lowering.blockers)
-    value: Any = None
+    value: Any = result
     if isinstance(result, fx.Node):
         try:
             value = lowering.load(result)
         except Refused as refused:
             found.append(Blocker("output", "output", refused.why, refused.hint))
+    return _whole(lowering, value, found, shape, rank)
+
+
+def _whole(
+    lowering: Lowering, value: Any, found: list[Blocker], shape: tuple[int, ...] | None, rank: int | None
+) -> Outcome:
+    """Checks the output, then what all doors do last."""
     if found:
         return None, found
     if not isinstance(value, fx.Node):
-        several = isinstance(result, (tuple, list, dict)) or isinstance(value, (tuple, list, dict))
+        several = isinstance(value, (tuple, list, dict))
         why = "is not one tensor" if several else "does not depend on the input"
         return None, [Blocker("output", "output", why, "return the logits alone")]
     graph = lowering.build.finish(value)

@@ -10,6 +10,7 @@ the sizes of `values`. The batch has no number here: an operation that would nee
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from snnc.graph import GraphBuilder, flat
 
 # Samples in a batch that is only run for its shape.
 PROBE = 2
+# Numbers in one sample of any value.
+MOST_VALUES = 2**26
 
 
 @dataclass
@@ -204,21 +207,24 @@ class Lowering:
 
 
 def shape_after(module: nn.Module, shapes: Sequence[tuple[int, ...]], like: Tensor) -> tuple[int, ...]:
-    """Shape of one sample of a module's output. The module runs on zeros, which broadcast from one number.
+    """Shape of one sample of a module's output. Nothing is computed and nothing allocated, whatever a file claims.
 
     Raises:
-        Refused: the module does not take samples of such shapes, or mixes them.
+        Refused: the module does not take samples of such shapes, mixes them, or makes too large ones.
     """
-    zeros = [torch.zeros((), dtype=like.dtype, device=like.device).expand(PROBE, *shape) for shape in shapes]
+    empty = [torch.empty((PROBE, *shape), dtype=like.dtype, device="meta") for shape in shapes]
+    state = {name: torch.empty_like(value, device="meta") for name, value in module.state_dict().items()}
     try:
         with torch.no_grad():
-            after = module(*zeros).shape
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            after = torch.func.functional_call(module, state, tuple(empty)).shape
+    except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
         line = str(error).split("\n", maxsplit=1)[0].rstrip(".")
         sizes = ", ".join(map(str, shapes))
         raise Refused(f"does not take samples of shape {sizes} ({line})", "check --input-shape") from error
     if after[:1] != (PROBE,):
         raise Refused("mixes samples", "keep the batch as the first dimension")
+    if (count := math.prod(after[1:])) > MOST_VALUES:
+        raise Refused(f"makes a sample of {count} values", "check its sizes: no network needs so many")
     return tuple(after[1:])
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from snnc import api
 from snnc.backends import BACKENDS, OnnxModel
-from snnc.capture import blockers, capture
+from snnc.capture import blockers, capture, told_shape
 from snnc.cli import describe, show
 from snnc.cli.options import COUNT, PATH, SPLIT, Setting, data_options, model_options, shape_option, verb
 from snnc.cli.search import check_search, search_options, searched
@@ -105,8 +105,8 @@ def compile_(
 ) -> None:
     """Compile MODEL into a spiking network.
 
-    MODEL is an exported program (.pt2), a pickled module of torch.nn layers, or weights (with --factory). With
-    --max-drop, the fewest time steps are searched for at which a recipe loses no more than that.
+    MODEL is an exported program (.pt2), an ONNX model, a pickled module of torch.nn layers, or weights (with
+    --factory). With --max-drop, the fewest time steps are searched for at which a recipe loses no more than that.
     """
     check_search(max_drop, calib, recipe, recipes, changes)
     if fixed_point and max_drop is not None and not (recipe or recipes):
@@ -121,6 +121,7 @@ def compile_(
         drawn = calib_samples + (holdout if max_drop is not None else 0)
         data = read(calib, mean=mean, std=std, raw=raw, split=split).sample(drawn, seed)
     graph = captured(network, data, input_shape)
+    shape = input_shape or (None if data else told_shape(network))
     why = "as asked for"
     if max_drop is not None and data:
         candidates: Any = (_changed(chosen, changes, fixed_point),) if chosen else recipes
@@ -146,7 +147,7 @@ def compile_(
         chosen = _changed(chosen, changes, fixed_point)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
         net = api.compile(
-            source, T or 8, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
+            source, T or 8, chosen, data, samples=calib_samples, input_shape=shape, seed=seed, track=show.track
         )
     with show.busy(f"writing {out}"):
         api.save(net, out, OnnxModel(anytime=False) if single_output else backend)
@@ -280,17 +281,17 @@ def eval_(
 ) -> None:
     """Measure SNN after every time step.
 
-    SNN is a file that 'snnc compile' wrote. With --ann, the original network is measured beside it.
+    SNN is a file that 'snnc compile' wrote. With --ann, the original network is measured beside it, run by torch: an
+    exported program or an ONNX model as the graph that snnc reads in it.
     """
     if threads:
         torch.set_num_threads(threads)  # onnxruntime takes as many
     with show.busy(f"loading {snn}"):
         net = api.load(snn, chunk, device=device)
-    original = None
-    if ann or factory:
-        original = uncompiled(ann, factory, allow)
-        original = original if isinstance(original, nn.Module) else capture(original)
+    original = uncompiled(ann, factory, allow) if ann or factory else None
     samples = read(data, mean=mean, std=std, raw=raw, split=split)
+    if original is not None and not isinstance(original, nn.Module):
+        original = capture(original, samples.input_shape)
     samples = samples.limit(limit) if limit else samples
     require_labels(samples, "to measure accuracy")
     total = -(-len(samples) // batch)

@@ -12,7 +12,7 @@ from torch import fx
 from snnc import api
 from snnc.artifact import FORMAT
 from snnc.backends import BACKENDS
-from snnc.capture import capture
+from snnc.capture import capture, told_shape
 from snnc.cli import show
 from snnc.data import Dataset
 from snnc.errors import DataError, LoadError, Unsupported, WriteError
@@ -66,15 +66,19 @@ def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | 
     if data and input_shape and told != input_shape:
         shapes = f"{show.shape(data.input_shape)}, not {show.shape(input_shape)} as --input-shape says"
         raise DataError(f"The samples of {data.source} have shape {shapes}.", "leave --input-shape out")
+    own, shape = told_shape(network), input_shape or told
     try:
         with show.busy("reading the network"):
-            return capture(network, input_shape or told)
+            graph = capture(network, shape)
     except Unsupported:
         if data and told:
             show.note(
                 f"The input's shape comes from the data: the samples of {data.source} have shape {show.shape(told)}."
             )
         raise
+    if own and shape and own != shape:
+        show.note(f"The network takes samples of shape {show.shape(own)}: those of {show.shape(shape)} are rearranged.")
+    return graph
 
 
 def compiled(file: Path | None) -> Network | Portable | OnnxNetwork | None:

@@ -121,9 +121,9 @@ def tune(
         network, teacher = uncompiled(model, factory, allow), None
     else:
         network, teacher = start, uncompiled(ann, factory, allow) if ann or factory else None
-        if teacher is not None and not isinstance(teacher, nn.Module):
-            teacher = capture(teacher)
     samples = read(data, mean=mean, std=std, raw=raw, split=split)
+    if teacher is not None and not isinstance(teacher, nn.Module):
+        teacher = capture(teacher, samples.input_shape)
     result = train(
         network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume,
         track=show.track, report=None if as_json else _told, **options,

@@ -7,28 +7,32 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from snnc.errors import LoadError, SnncError, Unsupported
+from snnc.errors import LoadError, SnncError
 from snnc.files.archive import load_pt2
+from snnc.files.onnxfile import load_onnx
 from snnc.files.sniffing import sniff
 from snnc.files.torchfile import FACTORY_HINT, allowed_class, current_folder_importable, load_torch, nn_classes
+
+if TYPE_CHECKING:
+    import onnx
 
 _NESTED = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the network
 _PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
 _ACCEPTED = (
-    "an exported program (.pt2), a module of torch.nn layers saved by torch.save, or a state_dict with "
+    "an exported program (.pt2), an ONNX model, a module of torch.nn layers saved by torch.save, or a state_dict with "
     "--factory pkg.mod:function"
 )
 
 
 def load_model(
     path: str | Path | None, *, factory: str | None = None, allow: Iterable[str] = ()
-) -> nn.Module | ExportedProgram | dict[str, Any]:
+) -> nn.Module | ExportedProgram | onnx.ModelProto | dict[str, Any]:
     """A trained network from what the user has. Runs nothing that the file holds.
 
     Args:
@@ -38,12 +42,11 @@ def load_model(
         allow: `pkg.mod:Class` for each class of the user's own that a pickled module holds.
 
     Returns:
-        A module in eval mode, an exported program, or the content of an snnc graph file: a dict whose "format"
-        is "snnc-graph".
+        A module in eval mode, an exported program, an ONNX model with its weights in it, or the content of an snnc
+        graph file: a dict whose "format" is "snnc-graph".
 
     Raises:
         LoadError: the file is missing, damaged or refused, does not fit the factory, or holds NaN or inf.
-        Unsupported: the file is in a format that snnc does not read.
     """
     if path is None or str(path) == "-":
         if factory is None:
@@ -52,7 +55,9 @@ def load_model(
     path = Path(path)
     kind = sniff(path)
     if kind == "onnx":
-        raise Unsupported(f"snnc does not read ONNX files yet: {path}.", "torch.export.save of the original model")
+        if factory is not None:
+            raise LoadError(f"{path} is a whole network and needs no factory.", "drop --factory")
+        return load_onnx(path)
     if kind == "pickle":
         raise LoadError(f"{path} is a plain pickle, which can run code when it is read.", FACTORY_HINT)
     if kind == "unknown":

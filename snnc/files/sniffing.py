@@ -44,8 +44,8 @@ def sniff(path: str | Path) -> str:
         )
     if head.startswith(_LEGACY):
         return "legacy-pickle"
-    if path.suffix == ".onnx" or _looks_like_onnx(head):
-        return "onnx" if _is_onnx(path) else "unknown"
+    if path.suffix == ".onnx" or (_looks_like_onnx(head) and _is_onnx(path)):
+        return "onnx"
     return "pickle" if head[0] == 0x80 and head[1:2] <= b"\x05" else "unknown"
 
 
