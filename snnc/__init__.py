@@ -16,6 +16,7 @@ from snnc.network import Network
 from snnc.passes import PASSES
 from snnc.pipeline import Context, Pass, Pipeline, Record
 from snnc.recipes import recipe
+from snnc.report import report
 from snnc.search import search
 from snnc.staged import Staged
 from snnc.tune import TuneOptions, tune
@@ -39,6 +40,7 @@ __all__ = [
     "explain",
     "load",
     "recipe",
+    "report",
     "save",
     "search",
     "tune",

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from snnc.artifact import pack_graph, unpack_graph
 from snnc.backends import BACKENDS
 from snnc.capture import capture
-from snnc.data import as_batches
+from snnc.data import as_batches, fingerprint
 from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError
 from snnc.files import atomic_write, load_torch, sniff
@@ -141,6 +141,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
         "T": context.T,
         "seed": context.seed,
         "calibration_samples": sum(map(len, batches or [])),
+        "calibration_sha256": fingerprint(torch.cat(batches), None) if batches else None,
         "input_shape": list(context.input_shape) if context.input_shape else None,
         "input_range": list(context.input_range) if context.input_range else None,
         "versions": {"snnc": __version__, "torch": str(torch.__version__)},

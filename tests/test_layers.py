@@ -26,7 +26,7 @@ LAYERS = [
     {"passes"},
     {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate", "explain"},
     {"api"},
-    {"search", "tune"},
+    {"search", "tune", "report"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -7,7 +7,9 @@ sense; 130 interrupted.
 
 from snnc.cli.commands import main
 from snnc.cli.explain import explain_
+from snnc.cli.report import report_
 
 main.add_command(explain_)
+main.add_command(report_)
 
 __all__ = ["main"]

@@ -14,7 +14,7 @@ from snnc import api
 from snnc.backends import BACKENDS
 from snnc.capture import blockers, capture
 from snnc.cli import describe, show
-from snnc.cli.options import COUNT, PATH, SPLIT, Setting, data_options, model_options, shape_option, verb
+from snnc.cli.options import COUNT, PATH, SPLIT, Commands, Setting, data_options, model_options, shape_option, verb
 from snnc.cli.search import check_search, search_options, searched
 from snnc.cli.sources import captured, compiled, destination, uncompiled
 from snnc.cli.tune import tune
@@ -36,7 +36,7 @@ GUESSED = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="snnc")
 def main() -> None:
     """Compile trained neural networks into spiking networks that need few time steps."""

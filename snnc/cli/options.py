@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 import sys
 import tomllib
 import traceback
@@ -51,6 +52,22 @@ class Setting(click.ParamType):
             return name, option, tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             return name, option, text
+
+
+class Commands(click.Group):
+    """The group of all commands; keeps the words of the command line, so that a command can say how it was called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+_WORDS = "snnc.words"
+
+
+def command_line() -> str:
+    """The command line as it was given, quoted for a shell."""
+    return shlex.join(["snnc", *click.get_current_context().meta.get(_WORDS, [])])
 
 
 SHAPE, CHANNELS = Numbers(int, "C,H,W"), Numbers(float, "a,b,c")
