@@ -16,7 +16,7 @@ from snnc.network import Network
 from snnc.passes import PASSES
 from snnc.pipeline import Context, Pass, Pipeline, Record
 from snnc.recipes import recipe
-from snnc.report import report
+from snnc.report import compare, report
 from snnc.search import search
 from snnc.staged import Staged
 from snnc.tune import TuneOptions, tune
@@ -35,6 +35,7 @@ __all__ = [
     "TuneOptions",
     "__version__",
     "capture",
+    "compare",
     "compile",
     "evaluate",
     "explain",

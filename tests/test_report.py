@@ -31,11 +31,12 @@ from snnc.report.chart import linear, logarithmic, number, rows
 from snnc.report.charts import interval
 from snnc.report.drawing import BOX, GAP, HIGH, picture
 from snnc.report.energy import account
-from snnc.report.findings import AGREEMENT, limit_steps, measure
+from snnc.report.findings import limit_steps, measure
 from snnc.report.limit import QuantisedLimit
 from snnc.report.look import rasters, scatters
 from snnc.report.page import count as thousands
 from snnc.report.page import html, joule, short
+from snnc.report.samples import AGREEMENT
 from snnc.report.schedule import timetable
 
 from .nets import NETS, sample, spiking

@@ -6,9 +6,11 @@ sense; 130 interrupted.
 """
 
 from snnc.cli.commands import main
+from snnc.cli.compare import compare_
 from snnc.cli.explain import explain_
 from snnc.cli.report import report_
 
+main.add_command(compare_)
 main.add_command(explain_)
 main.add_command(report_)
 

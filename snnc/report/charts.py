@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from snnc.evaluate import Evaluation
 from snnc.explain import Explanation
@@ -11,6 +12,18 @@ from snnc.explain.terms import TERMS
 from snnc.report.chart import SHAPES, Axis, Chart, linear, logarithmic, rows
 from snnc.report.look import Raster, Scatter, Threshold
 from snnc.report.schedule import Turn
+
+
+class Row(Protocol):
+    """What a comparison is drawn from; see `snnc.report.compare.Row`."""
+
+    @property
+    def name(self) -> str:
+        """What the network is called."""
+
+    def by_step(self) -> list[tuple[int, int, float, float | None]]:
+        """Step, latency, score and agreement."""
+
 
 ROW = 15  # pixels of one layer
 NAMES = 104  # pixels of its name
@@ -152,4 +165,26 @@ def scatter(found: Scatter) -> Chart:
     chart.line("c3 dashed", [(0, 0), (1, 1), (high, 1)])
     chart.line("c2 dotted", [(1, low), (1, 1.05)])
     chart.dots("c1", found.points)
+    return chart
+
+
+def comparison(found: Sequence[Row], ann: float | None, measure: str) -> Chart:
+    """Accuracy of several networks against the step at which a readout stands."""
+    lines = [[(float(late), score) for _, late, score, _ in row.by_step()] for row in found]
+    times = [late for line in lines for late, _ in line]
+    scores = [score for line in lines for _, score in line] + ([] if ann is None else [ann])
+    low, high = min(times), max(times)
+    label = "steps from the input to the readout"
+    x = logarithmic(label, low, high) if high > 20 * low else linear(label, min(low, high - 1), high, whole=True)
+    y = linear(f"{measure} in %", max(0.0, min(scores) - 2), min(100.0, max(scores) + 2))
+    chart = Chart("Accuracy against latency", x, y, width=420, height=280)
+    if ann is not None:
+        chart.line("soft dashed", [(x.low, ann), (x.high, ann)])
+        chart.key.append(("line soft dashed", "ANN"))
+    for i, (row, line) in enumerate(zip(found, lines, strict=True)):
+        shape = SHAPES[i // 4 % 4]  # after four colours the next shape
+        chart.line(f"c{i % 4 + 1}", line)
+        for late, score in line if len(line) <= 32 else line[-1:]:
+            chart.mark(f"c{i % 4 + 1}", (late, score), shape, f"{row.name}: {score:.2f} % after {late:g} steps")
+        chart.key.append((f"mark c{i % 4 + 1} {shape}", row.name))
     return chart

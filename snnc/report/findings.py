@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnc.capture import capture
-from snnc.data import Dataset, fingerprint, maybe_labelled_batches
-from snnc.errors import DataError, SnncError
+from snnc.data import fingerprint
+from snnc.errors import SnncError
 from snnc.evaluate import Evaluation, evaluate
 from snnc.explain import Explanation, explain
 from snnc.graph import Stage
-from snnc.network import Network, checked
+from snnc.network import Network
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
 from snnc.report.drawing import Picture, picture
@@ -23,11 +22,10 @@ from snnc.report.energy import Energy, account, left_out
 from snnc.report.limit import QuantisedLimit
 from snnc.report.look import Raster, Scatter, Threshold, rasters, scatters, thresholds
 from snnc.report.provenance import Provenance, versions
+from snnc.report.samples import BATCH, classes, gather
 from snnc.report.schedule import Turn, timetable
 
-BATCH = 64
 MANY_STEPS = 16  # for longer runs the quantised limit is measured at powers of two
-ACCURACY, AGREEMENT = "accuracy", "agreement with the ANN"
 
 
 @dataclass(frozen=True)
@@ -86,24 +84,16 @@ def measure(
     track: Callable[..., Iterator[Any]] = no_progress,
 ) -> Findings:
     """Measures everything that a report says. Arguments and errors are those of `snnc.report`."""
-    x, y = _collect(data, samples)
-    checked(x, network.info)
+    chosen = gather(data, [network], ann, samples)
+    x, graph, batches = chosen.x, chosen.graph, chosen.batches()
     missing: list[str] = []
-    shape = tuple(x.shape[1:])
-    graph = None if ann is None else capture(ann, shape)
-    original = ann if isinstance(ann, nn.Module) else graph
     if ann is None:
         missing.append(
             "No ANN was given (--ann), so there is nothing to compare with: no error split, no scatter plots."
         )
-    measured = ACCURACY
-    if y is None:
-        if original is None:
-            raise DataError("Neither labels nor an ANN: there is nothing to measure.", "data with `y`, or --ann MODEL")
-        y, measured = torch.cat([_classes(original(part)) for part in x.split(BATCH)]), AGREEMENT
+    if chosen.labels is None:
         missing.append("The data has no labels, so agreement with the ANN stands where accuracy would.")
-    batches = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
-    found = evaluate(network, batches, original, track)
+    found = evaluate(network, batches, chosen.ann, track)
     parts: dict[str, Any] = {"limit": {}, "explanation": None, "thresholds": [], "rasters": [], "scatters": []}
     parts |= {"turns": [], "energy": None}
     pictures = [] if graph is None else [picture("Before conversion", graph, Stage.ANN)]
@@ -116,7 +106,9 @@ def measure(
         pictures.append(picture("After conversion", network.graph, Stage.SPIKING))
         if graph is not None and ann is not None:
             try:
-                parts["explanation"] = explain(network, ann, batches if measured == ACCURACY else x.split(BATCH), track)
+                parts["explanation"] = explain(
+                    network, ann, x.split(BATCH) if chosen.labels is None else batches, track
+                )
                 parts["scatters"] = scatters(network, graph, x, seed)
             except SnncError as problem:
                 missing.append(f"No error split and no scatter plots: {problem}")
@@ -125,41 +117,20 @@ def measure(
             "An exported program runs, but cannot be looked into: no quantised limit, layers, spikes, thresholds,"
             " energy or graph. The graph file (.snn) of the same network has them."
         )
-    source = data.source if isinstance(data, Dataset) else type(data).__name__
-    labels = y if measured == ACCURACY else None
-    made = Provenance(command, source, len(x), fingerprint(x, labels), seed, dict(files or {}), versions())
+    hashed = fingerprint(x, chosen.labels)
+    made = Provenance(command, chosen.source, len(x), hashed, seed, dict(files or {}), versions())
     remarks = left_out(network.graph) if isinstance(network, Network) else []
     return Findings(
         title,
         network.info,
         found,
-        measured,
+        chosen.measure,
         **parts,
         pictures=pictures,
         provenance=made,
         missing=missing,
         remarks=remarks,
     )
-
-
-def _collect(data: Any, samples: int) -> tuple[Tensor, Tensor | None]:
-    """The first so many samples, and their labels if each has one."""
-    if samples < 1:
-        raise DataError(f"A report on {samples} samples says nothing.", "1 or more")
-    xs, ys = [], []
-    for x, y in maybe_labelled_batches(data):
-        xs.append(x)
-        ys.append(y)
-        if sum(map(len, xs)) >= samples:
-            break
-    known = [y for y in ys if y is not None]
-    return torch.cat(xs)[:samples], torch.cat(known)[:samples] if len(known) == len(ys) else None
-
-
-def _classes(output: Tensor) -> Tensor:
-    if output.dim() != 2:
-        raise DataError(f"The network's output has shape {tuple(output.shape[1:])}, not [B, classes].", "a classifier")
-    return output.argmax(1)
 
 
 def limit_steps(T: int) -> list[int]:
@@ -173,5 +144,5 @@ def _limit(
     right = dict.fromkeys(limit_steps(network.T), 0)
     for x, y in track(batches, "measuring the quantised limit"):
         for t in right:
-            right[t] += int((_classes(QuantisedLimit(network.graph, t).run(x)) == y).sum())
+            right[t] += int((classes(QuantisedLimit(network.graph, t).run(x)) == y).sum())
     return {t: 100 * count / found.samples for t, count in right.items()}
