@@ -6,6 +6,8 @@
 >>> snnc.save(net, "model.snn")
 """
 
+import logging
+
 from snnc.api import compile, load, save
 from snnc.capture import capture
 from snnc.errors import SnncError
@@ -21,6 +23,9 @@ from snnc.search import search
 from snnc.staged import Staged
 from snnc.tune import TuneOptions, tune
 from snnc.version import __version__
+
+# A library says nothing unless asked to: `logging.basicConfig(level="INFO")` shows what it does.
+logging.getLogger("snnc").addHandler(logging.NullHandler())
 
 __all__ = [
     "PASSES",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
 from snnc.staged import Staged
 from snnc.version import __version__
+
+log = logging.getLogger(__name__)
 
 
 def compile(
@@ -79,13 +82,14 @@ def compile(
     graph = capture(model, input_shape).float()
     chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
-    if isinstance(chosen, Recipe) and chosen.needs_data and not batches:
-        raise RecipeError(
-            f"The recipe '{chosen.name}' needs calibration data and got none.",
-            "some (--calib DATA, or calibration= in Python), or the recipe 'data-free'",
-        )
+    if isinstance(chosen, Recipe):
+        require_calibration(chosen, bool(batches))
     guess = None if input_shape else guess_input(graph)
     rank = None if guess is None else guess.dim()
+    log.info(
+        "recipe %s, T = %d, %d calibration samples, seed %d",
+        getattr(chosen, "name", "custom"), T, sum(map(len, batches or [])), seed,
+    )  # fmt: skip
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
     result = pipeline.run(graph, context, callbacks=callbacks)
     if result.stage is not Stage.SPIKING:
@@ -93,6 +97,19 @@ def compile(
     label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     made = {**history(label, result, context, batches), "input_rank": rank}
     return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk)
+
+
+def require_calibration(recipe: Recipe, there: bool) -> None:
+    """Refuses a recipe that needs calibration data where there is none.
+
+    Raises:
+        RecipeError: says what to give.
+    """
+    if recipe.needs_data and not there:
+        raise RecipeError(
+            f"The recipe '{recipe.name}' needs calibration data and got none.",
+            "some (--calib DATA, or calibration= in Python), or the recipe 'data-free'",
+        )
 
 
 def _whole(T: Any) -> int:
@@ -184,6 +201,7 @@ def save(network: Network | Staged, path: str | Path, backend: str | None = None
     if backend is None:
         backend = next((b.name for b in BACKENDS.values() if b.suffix == path.suffix), "torch")
     BACKENDS[choose(backend, BACKENDS, "backend")].emit(network, path)
+    log.info("wrote %s", path)
     return path
 
 
@@ -198,6 +216,7 @@ def load(path: str | Path, chunk: int = CHUNK) -> Network | Portable:
         LoadError: not such a file, or broken.
     """
     path = Path(path)
+    log.info("loading %s", path)
     if sniff(path) == "pt2":
         return load_portable(path, chunk)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import logging
 import time
 import types
 import typing
@@ -23,6 +24,7 @@ from snnc.dialect import ClipQuant
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.graph import Stage, guess_input, tidy, verify
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 # A callback is called before the first pass (pass and record are None) and after each pass.
 Callback = Callable[["Pass | None", fx.GraphModule, Stage, "Record | None"], None]
@@ -154,6 +156,14 @@ class Pass:
         if not fits:
             raise RecipeError(f"Option '{option}' of '{self.name}' is {getattr(self, option)!r}.", wanted)
 
+    def accept(self, stage: Stage) -> None:
+        """Refuses a graph of a stage that the pass does not take."""
+        if stage not in self.takes:
+            raise RecipeError(
+                f"'{self.name}' takes a graph of stage {' or '.join(self.takes)}, and here the stage is {stage}.",
+                "another order of passes",
+            )
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         """Changes `graph` in place; gives the number of sites that it changed."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
@@ -258,6 +268,19 @@ class Pipeline:
         new = replace(old, **options)
         return replace(self, passes=(*self.passes[:place], new, *self.passes[place + 1 :]))
 
+    def stages(self, stage: Stage = Stage.ANN) -> list[Stage]:
+        """The stage after each pass, from that of the graph it is given; nothing runs.
+
+        Raises:
+            RecipeError: a pass does not take the stage that it would find.
+        """
+        found = []
+        for one in self.passes:
+            one.accept(stage)
+            stage = one.gives or stage
+            found.append(stage)
+        return found
+
     def run(
         self,
         graph: fx.GraphModule,
@@ -293,6 +316,7 @@ class Pipeline:
                 raise PassFailed(one.name, error, tuple(records)) from error
             stage = record.stage
             records.append(record)
+            log.info("%s: %d sites, stage %s, %.2f s", one.name, record.sites, stage, record.seconds)
             for callback in callbacks:
                 callback(one, graph, stage, record)
         return Result(graph, stage, tuple(records))
@@ -312,11 +336,7 @@ class _Relaxed(fx.Interpreter):
 
 
 def _run_one(one: Pass, graph: fx.GraphModule, stage: Stage, context: Context) -> Record:
-    if stage not in one.takes:
-        wants = " or ".join(one.takes)
-        raise RecipeError(
-            f"it takes a graph of stage {wants}, and here the stage is {stage}.", "another order of passes"
-        )
+    one.accept(stage)
     probe = context.example(graph) if one.exact else None
     with torch.no_grad():
         before = _Relaxed(graph).run(probe) if probe is not None else None

@@ -14,12 +14,27 @@ from snnc import api
 from snnc.backends import BACKENDS
 from snnc.capture import blockers, capture
 from snnc.cli import describe, show
-from snnc.cli.options import COUNT, PATH, SPLIT, Commands, Setting, data_options, model_options, shape_option, verb
+from snnc.cli.config import configurable
+from snnc.cli.options import (
+    COUNT,
+    DEVICE,
+    PATH,
+    SPLIT,
+    Commands,
+    Setting,
+    data_options,
+    model_options,
+    recipe_names,
+    shape_option,
+    verb,
+)
+from snnc.cli.plan import plan
 from snnc.cli.search import check_search, search_options, searched
 from snnc.cli.sources import captured, compiled, destination, uncompiled
 from snnc.cli.tune import tune
 from snnc.data import read, require_labels
 from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
+from snnc.errors import SnncError
 from snnc.evaluate import evaluate
 from snnc.graph import Stage
 from snnc.network import CHUNK, Network
@@ -27,6 +42,7 @@ from snnc.passes import PASSES
 from snnc.pipeline import choose
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
+from snnc.search import STEPS, searchable
 from snnc.staged import Staged
 from snnc.version import __version__
 
@@ -48,7 +64,10 @@ def main() -> None:
     "--T", "--time-steps", "T", type=COUNT, help="Time steps; with --max-drop the most to try. [default: 8, or 64]"
 )
 @click.option(
-    "--recipe", metavar="NAME|FILE.toml", help="Recipe; 'snnc list recipes'. Chosen by what there is, if not given."
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    shell_complete=recipe_names,
+    help="Recipe; 'snnc list recipes'. Chosen by what there is, if not given.",
 )
 @click.option("--set", "changes", type=Setting(), multiple=True, help="Change an option of the recipe. Repeatable.")
 @click.option(
@@ -67,7 +86,9 @@ def main() -> None:
 @shape_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of random choices.")
 @click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the backend's suffix, here]")
+@click.option("--dry-run", is_flag=True, help="Read everything and say what would be done; write nothing.")
 @verb
+@configurable
 def compile_(
     model: Path | None,
     T: int | None,
@@ -88,6 +109,7 @@ def compile_(
     input_shape: tuple[int, ...] | None,
     seed: int,
     out: Path | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Compile MODEL into a spiking network.
@@ -107,6 +129,9 @@ def compile_(
     why = "as asked for"
     if max_drop is not None and data:
         candidates = (_changed(chosen, changes),) if chosen else recipes
+        if dry_run:
+            tried = list(map(find_recipe, searchable() if candidates is None else candidates))
+            return plan(graph, tried, "to be tried", data, calib_samples, T or STEPS[-1], out, backend, as_json)
         net = searched(graph, data, max_drop, candidates, T, calib_samples, holdout, seed, as_json)
         chosen, why = (
             parse(net.info["recipe_text"], "the file"),
@@ -125,6 +150,8 @@ def compile_(
         if data and not chosen.needs_data:
             show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
         chosen = _changed(chosen, changes)
+        if dry_run:
+            return plan(graph, [chosen], why, data, calib_samples, T or 8, out, backend, as_json)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
         net = api.compile(
             source, T or 8, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
@@ -232,7 +259,9 @@ def inspect(
 @click.option("--limit", type=COUNT, help="Score the first so many samples alone.")
 @click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where to run: cpu, cuda.")
 @verb
+@configurable
 def eval_(
     snn: Path,
     data: Path,
@@ -246,6 +275,7 @@ def eval_(
     limit: int | None,
     batch: int,
     chunk: int,
+    device: str,
     as_json: bool,
 ) -> None:
     """Measure SNN after every time step.
@@ -254,6 +284,9 @@ def eval_(
     """
     with show.busy(f"loading {snn}"):
         net = api.load(snn, chunk)
+    if device != "cpu" and not isinstance(net, Network):
+        raise SnncError("An exported program runs on the CPU.", "the graph file (.snn) of the same network")
+    net.to(device)
     original = None
     if ann or factory:
         original = uncompiled(ann, factory, allow)

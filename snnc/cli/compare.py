@@ -10,6 +10,7 @@ import click
 
 from snnc import api
 from snnc.cli import show
+from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, SPLIT, command_line, data_options, model_options, verb
 from snnc.cli.search import Names
 from snnc.cli.sources import captured, target, uncompiled
@@ -39,6 +40,7 @@ from snnc.report.provenance import files
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line for each network and step, and nothing else.")
 @click.option("-o", "--out", type=PATH, help="Page to write (.html): one picture and one table.")
 @verb
+@configurable
 def compare_(
     snns: tuple[Path, ...],
     recipes: tuple[str, ...] | None,

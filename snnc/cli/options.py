@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import torch
+from click.shell_completion import CompletionItem
 
 from snnc.cli import show
 from snnc.errors import SnncError
+from snnc.recipes import names, recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,8 +33,8 @@ class Numbers(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | float, ...]:
         try:
-            numbers = tuple(self.kind(part) for part in value.split(","))
-        except ValueError:
+            numbers = tuple(self.kind(part) for part in (value.split(",") if isinstance(value, str) else value))
+        except (TypeError, ValueError):
             self.fail(f"{value!r} is not {self.name}.", param, ctx)
         if self.kind is int and min(numbers) < 1:
             self.fail(f"{value!r} holds a size below 1.", param, ctx)
@@ -70,8 +73,32 @@ def command_line() -> str:
     return shlex.join(["snnc", *click.get_current_context().meta.get(_WORDS, [])])
 
 
+class Device(click.ParamType):
+    """Where torch computes, as long as it is there."""
+
+    name = "DEVICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            torch.empty(1, device=value)
+        except (RuntimeError, AssertionError, NotImplementedError):
+            self.fail(f"torch finds no device {value!r} here; it has {', '.join(_devices())}.", param, ctx)
+        return str(value)
+
+
+def _devices() -> list[str]:
+    return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+
+
+def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What the shell offers for a recipe: the names, and files."""
+    found = [CompletionItem(name, help=recipe(name).summary) for name in names() if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
 SHAPE, CHANNELS = Numbers(int, "C,H,W"), Numbers(float, "a,b,c")
 PATH = click.Path(path_type=Path)
+DEVICE = Device()
 COUNT = click.IntRange(min=1)
 
 
@@ -103,15 +130,23 @@ def guarded(debug: bool) -> Iterator[None]:
 
 
 def verb(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command `--json` and `--debug`, and guards it."""
+    """Gives a command `--json`, `--quiet`, `--verbose` and `--debug`, and guards it."""
 
     @functools.wraps(command)
-    def run(*, debug: bool, **options: Any) -> None:
-        with guarded(debug):
+    def run(*, debug: bool, quiet: bool, verbose: bool, **options: Any) -> None:
+        if quiet and verbose:
+            raise click.UsageError("Give --quiet or --verbose.")
+        with show.manner(quiet, verbose), guarded(debug):
             command(**options)
 
-    run = click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings.")(run)
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(run)
+    for flag in (
+        click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings."),
+        click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is done, as it is done."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks on stderr; errors alone."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout."),
+    ):
+        run = flag(run)
+    return run
 
 
 def options(*several: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -8,6 +8,7 @@ import click
 
 from snnc import api
 from snnc.cli import show
+from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, SPLIT, command_line, data_options, model_options, verb
 from snnc.cli.sources import target, uncompiled
 from snnc.data import read
@@ -31,6 +32,7 @@ from snnc.report.provenance import files
 @click.option("--title", help="Title of the page. [default: the name of SNN]")
 @click.option("-o", "--out", type=PATH, help="Page to write. [default: the name of SNN with the suffix .html, here]")
 @verb
+@configurable
 def report_(
     snn: Path,
     ann: Path | None,
