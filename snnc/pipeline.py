@@ -23,6 +23,7 @@ from torch import Tensor, fx
 from snnc.dialect import ClipQuant
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.graph import Stage, guess_input, tidy, verify
+from snnc.markup import records_table, table
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -222,6 +223,9 @@ class Result:
     stage: Stage
     records: tuple[Record, ...]
 
+    def _repr_html_(self) -> str:
+        return records_table(f"Graph of stage {self.stage}", [asdict(record) for record in self.records])
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -238,6 +242,10 @@ class Pipeline:
 
     def __iter__(self) -> Iterator[Pass]:
         return iter(self.passes)
+
+    def _repr_html_(self) -> str:
+        rows = [(one.name, one.options, one.gives or "", one.source) for one in self.passes]
+        return table(f"Pipeline of {len(rows)} passes", ("pass", "options", "gives", "source"), rows)
 
     def _index(self, name: str) -> int:
         names = [p.name for p in self.passes]

@@ -25,12 +25,15 @@ from snnc.cli import main
 from snnc.passes import PASSES
 from snnc.recipes import names, parse, recipe
 
+from .reference import help_of, written
+
 ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 EXPLAIN = ROOT / "docs" / "explain.md"
 REPORT = ROOT / "docs" / "report.md"
-DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", ROOT / "docs" / "tuning.md", EXPLAIN, REPORT, *RECORDS]
+COMMANDS = ROOT / "docs" / "commands.md"
+DOCUMENTS = [*GUIDES, ROOT / "docs" / "recipes.md", ROOT / "docs" / "tuning.md", EXPLAIN, REPORT, COMMANDS, *RECORDS]
 BLOCK = re.compile(r"^```(\w+)( runnable)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
@@ -138,6 +141,19 @@ def test_the_readme_names_every_command():
     }
     assert shown >= set(main.commands)
     assert all(isinstance(command, click.Command) for command in main.commands.values())
+
+
+def test_the_help_of_every_command_is_current():
+    assert text(COMMANDS) == written(text(COMMANDS)), "run 'make reference'"
+
+
+def test_every_command_and_option_is_explained():
+    for name, command in main.commands.items():
+        assert command.help, name
+        for param in command.params:
+            if isinstance(param, click.Option):
+                assert param.help, (name, param.opts)
+                assert param.opts[0] in help_of(name), (name, param.opts)
 
 
 def choices():

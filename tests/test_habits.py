@@ -259,3 +259,23 @@ def test_completion_offers_commands_options_and_recipes():
     assert "plain,best-graded" in offered("snnc compile --recipe best")
     assert [item.value for item in recipe_names(None, None, "")] == names()
     assert recipe_names(None, None, "mine.t")[0].type == "file"
+
+
+# Notebooks
+
+
+def test_notebooks_show_tables():
+    net = snnc.compile(network(), T=2, recipe="data-free", input_shape=(1, 8, 8))
+    shown = net._repr_html_()
+    assert "recipe data-free, T = 2, 2 steps (streaming), 2 neuron layers" in shown
+    assert all(f"<td>{record['name']}</td>" in shown for record in net.info["records"])
+    net.info["recipe"] = net.info["records"][0]["name"] = "<script>"
+    assert "<script>" not in net._repr_html_()
+    pipeline = snnc.recipe("opi").pipeline
+    assert pipeline._repr_html_().count("<tr>") == len(pipeline.passes) + 1
+    assert "maxpool=running-max" in pipeline._repr_html_()
+    result = snnc.Pipeline(pipeline.passes[:1]).run(snnc.capture(network()), snnc.Context(T=2))
+    assert "Graph of stage FOLDED" in result._repr_html_()
+    x = torch.randn(4, 1, 8, 8)
+    found = snnc.compare({"a": net}, (x, torch.tensor([0, 1, 2, 0])), network())
+    assert "<td>a</td>" in found._repr_html_()

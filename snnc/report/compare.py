@@ -16,6 +16,7 @@ from snnc.data import fingerprint
 from snnc.errors import RecipeError
 from snnc.evaluate import Evaluation, evaluate
 from snnc.files import atomic_write
+from snnc.markup import table
 from snnc.network import Network
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
@@ -79,6 +80,24 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        columns = (
+            "network",
+            "recipe",
+            "T",
+            "latency in steps",
+            "schedule",
+            f"{self.measure}, %",
+            "firing, %",
+            "energy",
+        )
+        rows = []
+        for row in self.rows:
+            one = row.evaluation.latency
+            score = f"{row.evaluation.accuracy[-1]:.2f}"
+            rows.append((row.name, row.recipe, one.T, one.steps, one.schedule, score, row.rate, row.energy))
+        return table(f"{len(rows)} networks on {self.samples} samples", columns, rows)
 
     def to_csv(self) -> str:
         """One line for each network and step."""
