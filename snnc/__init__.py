@@ -6,6 +6,8 @@
 >>> snnc.save(net, "model.snn")
 """
 
+import logging
+
 from snnc.api import compile, load, save
 from snnc.capture import capture
 from snnc.differences import differences
@@ -18,10 +20,14 @@ from snnc.network import Network
 from snnc.passes import PASSES
 from snnc.pipeline import Context, Pass, Pipeline, Record
 from snnc.recipes import recipe
+from snnc.report import compare, report
 from snnc.search import search
 from snnc.staged import Staged
 from snnc.tune import TuneOptions, tune
 from snnc.version import __version__
+
+# A library says nothing unless asked to: `logging.basicConfig(level="INFO")` shows what it does.
+logging.getLogger("snnc").addHandler(logging.NullHandler())
 
 __all__ = [
     "PASSES",
@@ -36,6 +42,7 @@ __all__ = [
     "TuneOptions",
     "__version__",
     "capture",
+    "compare",
     "compile",
     "differences",
     "evaluate",
@@ -43,6 +50,7 @@ __all__ = [
     "load",
     "prove",
     "recipe",
+    "report",
     "save",
     "search",
     "tune",

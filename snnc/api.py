@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from torch import Tensor, fx, nn
 from snnc.artifact import pack_graph, unpack_graph
 from snnc.backends import BACKENDS, Backend
 from snnc.capture import capture, told_shape
-from snnc.data import as_batches
+from snnc.data import as_batches, fingerprint
 from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError, SnncError
 from snnc.files import atomic_write, load_torch, sniff
@@ -33,6 +34,8 @@ from snnc.version import __version__
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
+
+log = logging.getLogger(__name__)
 
 
 def compile(
@@ -90,13 +93,14 @@ def compile(
     graph = capture(model, input_shape).float()
     chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
-    if isinstance(chosen, Recipe) and chosen.needs_data and not batches:
-        raise RecipeError(
-            f"The recipe '{chosen.name}' needs calibration data and got none.",
-            "some (--calib DATA, or calibration= in Python), or the recipe 'data-free'",
-        )
+    if isinstance(chosen, Recipe):
+        require_calibration(chosen, bool(batches))
     guess = None if input_shape else guess_input(graph)
     rank = None if guess is None else guess.dim()
+    log.info(
+        "recipe %s, T = %d, %d calibration samples, seed %d",
+        getattr(chosen, "name", "custom"), T, sum(map(len, batches or [])), seed,
+    )  # fmt: skip
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
     result = pipeline.run(graph, context, callbacks=callbacks)
     if result.stage not in TIMED:
@@ -106,6 +110,19 @@ def compile(
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
     return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk, result.stage)
+
+
+def require_calibration(recipe: Recipe, there: bool) -> None:
+    """Refuses a recipe that needs calibration data where there is none.
+
+    Raises:
+        RecipeError: says what to give.
+    """
+    if recipe.needs_data and not there:
+        raise RecipeError(
+            f"The recipe '{recipe.name}' needs calibration data and got none.",
+            "some (--calib DATA, or calibration= in Python), or the recipe 'data-free'",
+        )
 
 
 def _whole(T: Any) -> int:
@@ -154,6 +171,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
         "T": context.T,
         "seed": context.seed,
         "calibration_samples": sum(map(len, batches or [])),
+        "calibration_sha256": fingerprint(torch.cat(batches), None) if batches else None,
         "input_shape": list(context.input_shape) if context.input_shape else None,
         "input_range": list(context.input_range) if context.input_range else None,
         "versions": {"snnc": __version__, "torch": str(torch.__version__)},
@@ -199,6 +217,7 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
     if not isinstance(backend, Backend):
         backend = BACKENDS[choose(backend, BACKENDS, "backend")]
     backend.emit(network, path)
+    log.info("wrote %s", path)
     return path
 
 
@@ -214,7 +233,7 @@ def load(
     Args:
         path: a graph file, or an emitted `.pt2` or `.onnx` (which run, but cannot be edited).
         chunk: rows (time steps x samples) in memory at once.
-        device: where onnxruntime runs an `.onnx`: "cpu", "cuda" or "cuda:1". The others are modules: `net.to("cuda")`.
+        device: where it is to run, "cpu", "cuda" or "cuda:1"; a `.pt2` runs on the CPU.
         options: of onnxruntime's session, for an `.onnx`; by default it has as many threads as torch.
 
     Raises:
@@ -222,13 +241,12 @@ def load(
         SnncError: a device that is not there, or a file that takes none.
     """
     path = Path(path)
+    log.info("loading %s", path)
     kind = sniff(path)
     if kind == "onnx" or (kind == "unknown" and path.suffix == ".onnx"):
         return load_emitted(path, chunk, device, options)
-    if named(device).type != "cpu":
-        raise SnncError(
-            f"'{path}' is loaded onto the CPU; only ONNX files choose a device.", "net.to('cuda') afterwards"
-        )
+    if kind == "pt2" and named(device).type != "cpu":
+        raise SnncError("An exported program runs on the CPU.", "the graph file (.snn) of the same network")
     if kind == "pt2":
         return load_portable(path, chunk)
     try:
@@ -240,4 +258,16 @@ def load(
     graph, stage, info = unpack_graph(content, f"'{path}'")
     if stage not in TIMED:
         raise LoadError(f"'{path}' holds a graph of stage {stage}, not a spiking network.", "'snnc compile' on it")
-    return Network(graph, info, chunk, stage)
+    return placed(Network(graph, info, chunk, stage), device)
+
+
+def placed(network: Network, device: str | torch.device) -> Network:
+    """The network on a device.
+
+    Raises:
+        SnncError: torch does not find it.
+    """
+    try:
+        return network.to(named(device))
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise SnncError(f"torch finds no device '{device}' here.", "--device cpu") from error

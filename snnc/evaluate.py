@@ -58,7 +58,7 @@ def evaluate(
     ann: nn.Module | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
 ) -> Evaluation:
-    """Scores a network after every step, beside the ANN where one is given.
+    """Scores a network after every step, beside the ANN where one is given, on the device where the network is.
 
     The accuracy after step t < T is that of this network read early; a network compiled for that t may do better, since
     thresholds and calibration depend on T.
@@ -72,13 +72,15 @@ def evaluate(
     Raises:
         DataError: no labels, no samples, samples that do not fit, or labels that the network has no class for.
     """
-    if ann is not None and any(module.training for module in ann.modules()):
-        ann = copy.deepcopy(ann).eval()  # batch statistics and dropout would score another network
+    device = next(network.buffers(), torch.zeros(0)).device
+    if ann is not None and not _ready(ann, device):
+        ann = copy.deepcopy(ann).eval().to(device)  # batch statistics and dropout would score another network
     meter = Meter(network.graph) if isinstance(network, Network) else None
     correct = torch.zeros(network.T, dtype=torch.long)
     same = torch.zeros(network.T, dtype=torch.long)
     ann_correct = samples = 0
     for x, y in track(labelled_batches(data), "evaluating"):
+        x = x.to(device)
         guess = network.readout(x, observe=meter) if isinstance(network, Network) else network.readout(x)
         if guess.dim() != 3:
             raise DataError(f"The network's output has shape {tuple(guess.shape[1:])} per step, not [B, classes].")
@@ -87,11 +89,11 @@ def evaluate(
                 f"A label is {int(y.max())}, and the network has {guess.shape[-1]} classes.",
                 "labels from 0 to classes - 1",
             )
-        classes = guess.argmax(-1)
+        classes = guess.argmax(-1).cpu()
         correct += (classes == y).sum(1)
         samples += len(y)
         if ann is not None:
-            wanted = ann_classes(ann, x)
+            wanted = ann_classes(ann, x).cpu()
             ann_correct += int((wanted == y).sum())
             same += (classes == wanted).sum(1)
     if not samples:
@@ -107,6 +109,12 @@ def evaluate(
         macs=sum(meter.macs.values()) if meter else None,
         latency=network.latency,
     )
+
+
+def _ready(ann: nn.Module, device: torch.device) -> bool:
+    """Whether a network can be measured as it is."""
+    values = (*ann.parameters(), *ann.buffers())
+    return not any(m.training for m in ann.modules()) and all(value.device == device for value in values)
 
 
 def ann_classes(ann: nn.Module, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from snnc.errors import DataError
 from snnc.graph import Stage, calls, module_of, verify, view
+from snnc.markup import records_table
 from snnc.neurons import LAYER_SYNCHRONOUS, PIPELINED, STREAMING, TWO_PASS, Neuron, OffsetIF
 from snnc.runtime.runner import Observer, Runner
 
@@ -148,6 +149,11 @@ class Network(nn.Module):
         if not torch.isfinite(result).all():
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
         return result
+
+    def _repr_html_(self) -> str:
+        recipe = self.info.get("recipe", "unknown")
+        title = f"Spiking network: recipe {recipe}, T = {self.T}, {self.latency}, {len(self.neurons())} neuron layers"
+        return records_table(title, self.info.get("records", []))
 
     def neurons(self) -> list[tuple[str, Neuron]]:
         """Every neuron layer with its name, in order."""

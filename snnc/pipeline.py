@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import logging
 import time
 import types
 import typing
@@ -22,7 +23,9 @@ from torch import Tensor, fx
 from snnc.dialect import ClipQuant
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.graph import Stage, guess_input, tidy, verify
+from snnc.markup import records_table, table
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 # A callback is called before the first pass (pass and record are None) and after each pass.
 Callback = Callable[["Pass | None", fx.GraphModule, Stage, "Record | None"], None]
@@ -154,6 +157,14 @@ class Pass:
         if not fits:
             raise RecipeError(f"Option '{option}' of '{self.name}' is {getattr(self, option)!r}.", wanted)
 
+    def accept(self, stage: Stage) -> None:
+        """Refuses a graph of a stage that the pass does not take."""
+        if stage not in self.takes:
+            raise RecipeError(
+                f"'{self.name}' takes a graph of stage {' or '.join(self.takes)}, and here the stage is {stage}.",
+                "another order of passes",
+            )
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         """Changes `graph` in place; gives the number of sites that it changed."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
@@ -212,6 +223,9 @@ class Result:
     stage: Stage
     records: tuple[Record, ...]
 
+    def _repr_html_(self) -> str:
+        return records_table(f"Graph of stage {self.stage}", [asdict(record) for record in self.records])
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -228,6 +242,10 @@ class Pipeline:
 
     def __iter__(self) -> Iterator[Pass]:
         return iter(self.passes)
+
+    def _repr_html_(self) -> str:
+        rows = [(one.name, one.options, one.gives or "", one.source) for one in self.passes]
+        return table(f"Pipeline of {len(rows)} passes", ("pass", "options", "gives", "source"), rows)
 
     def _index(self, name: str) -> int:
         names = [p.name for p in self.passes]
@@ -257,6 +275,19 @@ class Pipeline:
             choose(option, old.options, f"option of '{name}'")
         new = replace(old, **options)
         return replace(self, passes=(*self.passes[:place], new, *self.passes[place + 1 :]))
+
+    def stages(self, stage: Stage = Stage.ANN) -> list[Stage]:
+        """The stage after each pass, from that of the graph it is given; nothing runs.
+
+        Raises:
+            RecipeError: a pass does not take the stage that it would find.
+        """
+        found = []
+        for one in self.passes:
+            one.accept(stage)
+            stage = one.gives or stage
+            found.append(stage)
+        return found
 
     def run(
         self,
@@ -293,6 +324,7 @@ class Pipeline:
                 raise PassFailed(one.name, error, tuple(records)) from error
             stage = record.stage
             records.append(record)
+            log.info("%s: %d sites, stage %s, %.2f s", one.name, record.sites, stage, record.seconds)
             for callback in callbacks:
                 callback(one, graph, stage, record)
         return Result(graph, stage, tuple(records))
@@ -312,11 +344,7 @@ class _Relaxed(fx.Interpreter):
 
 
 def _run_one(one: Pass, graph: fx.GraphModule, stage: Stage, context: Context) -> Record:
-    if stage not in one.takes:
-        wants = " or ".join(one.takes)
-        raise RecipeError(
-            f"it takes a graph of stage {wants}, and here the stage is {stage}.", "another order of passes"
-        )
+    one.accept(stage)
     probe = context.example(graph) if one.exact else None
     with torch.no_grad():
         before = _Relaxed(graph).run(probe) if probe is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from snnc.pipeline import no_progress
 from snnc.recipes import Recipe, names
 from snnc.recipes import recipe as find_recipe
 
+log = logging.getLogger(__name__)
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 AIDS = ("baseline", "data-free")  # recipes to compare with, and for where there is no data
 WIDER = {"use-graded-neurons", "use-signed-neurons"}  # passes whose spikes are more than one bit: few chips have them
@@ -123,9 +125,7 @@ def search(
     given, (x, y) = _split(calibration, samples, holdout, seed)
     graph = capture(model, input_shape or tuple(x.shape[1:])).float()
     held = _HeldOut(_classes(graph, x, track), x, y, max_drop)
-    candidates = [find_recipe(one) for one in (names() if recipes is None else recipes)]
-    if recipes is None:
-        candidates = [c for c in candidates if c.name not in AIDS and not WIDER & {p.name for p in c.pipeline}]
+    candidates = [find_recipe(one) for one in (searchable() if recipes is None else recipes)]
     frontier: list[Candidate] = []
     notes: list[str] = []
     for T in wanted:
@@ -148,6 +148,7 @@ def search(
                 break  # it could not win
             candidate = held.measure(network, name, track)
             frontier.append(candidate)
+            log.info("%s at T = %d loses %.2f points", name, T, candidate.drop)
             if candidate.within:
                 found.append((candidate, network))
         if found:
@@ -188,6 +189,12 @@ def _split(calibration: Any, samples: int, holdout: int, seed: int) -> tuple[Ten
     cut = holdout if len(x) >= samples + holdout else min(holdout, len(x) // 2)
     held, rest = order[:cut], order[cut:]
     return x[rest][:samples], (x[held], None if y is None else y[held])
+
+
+def searchable() -> list[str]:
+    """The recipes that a search tries if none are named: those with binary spikes, aids left out."""
+    kept = [name for name in names() if name not in AIDS]
+    return [name for name in kept if not WIDER & {p.name for p in find_recipe(name).pipeline}]
 
 
 def _classes(graph: fx.GraphModule, x: Tensor, track: Callable[..., Iterator[Any]]) -> Tensor:

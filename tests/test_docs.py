@@ -25,13 +25,17 @@ from snnc.cli import main
 from snnc.passes import PASSES
 from snnc.recipes import names, parse, recipe
 
+from .reference import help_of, written
+
 ROOT = Path(__file__).parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 EXPLAIN = ROOT / "docs" / "explain.md"
+REPORT = ROOT / "docs" / "report.md"
+COMMANDS = ROOT / "docs" / "commands.md"
 ONNX = ROOT / "docs" / "onnx.md"
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("recipes", "tuning", "nir", "verify")]
-DOCUMENTS = [*GUIDES, *PAGES, EXPLAIN, ONNX, *RECORDS]
+DOCUMENTS = [*GUIDES, *PAGES, EXPLAIN, ONNX, REPORT, COMMANDS, *RECORDS]
 BLOCK = re.compile(r"^```(\w+)( runnable)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
@@ -79,7 +83,7 @@ def headings(path, rank):
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 
 
-@pytest.mark.parametrize("path", [*GUIDES, EXPLAIN, ONNX], ids=relative)
+@pytest.mark.parametrize("path", [*GUIDES, EXPLAIN, ONNX, REPORT], ids=relative)
 def test_python_runs(path, tmp_path):
     # In a process of its own: examples register modules, and other tests count those.
     code = "\n".join(runnable(path, "python"))
@@ -139,6 +143,19 @@ def test_the_readme_names_every_command():
     }
     assert shown >= set(main.commands)
     assert all(isinstance(command, click.Command) for command in main.commands.values())
+
+
+def test_the_help_of_every_command_is_current():
+    assert text(COMMANDS) == written(text(COMMANDS)), "run 'make reference'"
+
+
+def test_every_command_and_option_is_explained():
+    for name, command in main.commands.items():
+        assert command.help, name
+        for param in command.params:
+            if isinstance(param, click.Option):
+                assert param.help, (name, param.opts)
+                assert param.opts[0] in help_of(name), (name, param.opts)
 
 
 def choices():
@@ -238,7 +255,8 @@ def test_files_in_the_text_exist(path):
 
 
 def test_records_are_numbered_and_whole():
-    assert [int(path.name[:4]) for path in RECORDS] == list(range(len(RECORDS)))
+    numbers = [int(path.name[:4]) for path in RECORDS]
+    assert len(set(numbers)) == len(numbers)
     for path in RECORDS:
         assert text(path).startswith(f"# {int(path.name[:4])}. "), relative(path)
         assert headings(path, 2) == ["Status", "Context", "Decision", "Consequences"], relative(path)

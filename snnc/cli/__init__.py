@@ -6,10 +6,14 @@ that makes no sense; 130 interrupted.
 """
 
 from snnc.cli.commands import main
+from snnc.cli.compare import compare_
 from snnc.cli.explain import explain_
+from snnc.cli.report import report_
 from snnc.cli.verify import verify_
 
+main.add_command(compare_)
 main.add_command(explain_)
+main.add_command(report_)
 main.add_command(verify_)
 
 __all__ = ["main"]

@@ -15,7 +15,20 @@ from snnc import api
 from snnc.backends import BACKENDS, OnnxModel
 from snnc.capture import blockers, capture, told_shape
 from snnc.cli import describe, show
-from snnc.cli.options import COUNT, PATH, SPLIT, Setting, data_options, model_options, shape_option, verb
+from snnc.cli.config import configurable
+from snnc.cli.options import (
+    COUNT,
+    PATH,
+    SPLIT,
+    Commands,
+    Setting,
+    data_options,
+    model_options,
+    recipe_names,
+    shape_option,
+    verb,
+)
+from snnc.cli.plan import plan
 from snnc.cli.search import check_search, search_options, searched
 from snnc.cli.sources import captured, compiled, destination, uncompiled
 from snnc.cli.tune import tune
@@ -29,6 +42,7 @@ from snnc.pipeline import choose
 from snnc.portable import Portable
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
+from snnc.search import STEPS, searchable
 from snnc.staged import Staged
 from snnc.version import __version__
 
@@ -38,7 +52,7 @@ GUESSED = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="snnc")
 def main() -> None:
     """Compile trained neural networks into spiking networks that need few time steps."""
@@ -50,7 +64,10 @@ def main() -> None:
     "--T", "--time-steps", "T", type=COUNT, help="Time steps; with --max-drop the most to try. [default: 8, or 64]"
 )
 @click.option(
-    "--recipe", metavar="NAME|FILE.toml", help="Recipe; 'snnc list recipes'. Chosen by what there is, if not given."
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    shell_complete=recipe_names,
+    help="Recipe; 'snnc list recipes'. Chosen by what there is, if not given.",
 )
 @click.option("--set", "changes", type=Setting(), multiple=True, help="Change an option of the recipe. Repeatable.")
 @click.option(
@@ -78,7 +95,9 @@ def main() -> None:
 @shape_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of random choices.")
 @click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the backend's suffix, here]")
+@click.option("--dry-run", is_flag=True, help="Read everything and say what would be done; write nothing.")
 @verb
+@configurable
 def compile_(
     model: Path | None,
     T: int | None,
@@ -101,6 +120,7 @@ def compile_(
     input_shape: tuple[int, ...] | None,
     seed: int,
     out: Path | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Compile MODEL into a spiking network.
@@ -127,6 +147,9 @@ def compile_(
         candidates: Any = (_changed(chosen, changes, fixed_point),) if chosen else recipes
         if fixed_point and recipes:
             candidates = tuple(_changed(find_recipe(one), (), fixed_point) for one in recipes)
+        if dry_run:
+            tried = list(map(find_recipe, searchable() if candidates is None else candidates))
+            return plan(graph, tried, "to be tried", data, calib_samples, T or STEPS[-1], out, backend, as_json)
         net = searched(graph, data, max_drop, candidates, T, calib_samples, holdout, seed, as_json)
         chosen, why = (
             parse(net.info["recipe_text"], "the file"),
@@ -145,6 +168,8 @@ def compile_(
         if data and not chosen.needs_data:
             show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
         chosen = _changed(chosen, changes, fixed_point)
+        if dry_run:
+            return plan(graph, [chosen], why, data, calib_samples, T or 8, out, backend, as_json)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
         net = api.compile(
             source, T or 8, chosen, data, samples=calib_samples, input_shape=shape, seed=seed, track=show.track
@@ -259,9 +284,10 @@ def inspect(
 @click.option("--limit", type=COUNT, help="Score the first so many samples alone.")
 @click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
-@click.option("--device", default="cpu", show_default=True, help="Where an ONNX file runs: cpu, cuda, cuda:1.")
+@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1.")
 @click.option("--threads", type=COUNT, help="Threads. [default: torch's]")
 @verb
+@configurable
 def eval_(
     snn: Path,
     data: Path,

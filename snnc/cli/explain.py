@@ -11,6 +11,7 @@ import click
 
 from snnc import api
 from snnc.cli import show
+from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, SPLIT, data_options, model_options, verb
 from snnc.cli.sources import uncompiled
 from snnc.data import read
@@ -38,6 +39,7 @@ BATCH = 64
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of that draw.")
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
 @verb
+@configurable
 def explain_(
     snn: Path,
     ann: Path | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 import sys
 import tomllib
 import traceback
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from snnc.cli import show
 from snnc.errors import SnncError
+from snnc.recipes import names, recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,8 +32,8 @@ class Numbers(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | float, ...]:
         try:
-            numbers = tuple(self.kind(part) for part in value.split(","))
-        except ValueError:
+            numbers = tuple(self.kind(part) for part in (value.split(",") if isinstance(value, str) else value))
+        except (TypeError, ValueError):
             self.fail(f"{value!r} is not {self.name}.", param, ctx)
         if self.kind is int and min(numbers) < 1:
             self.fail(f"{value!r} holds a size below 1.", param, ctx)
@@ -51,6 +54,28 @@ class Setting(click.ParamType):
             return name, option, tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             return name, option, text
+
+
+class Commands(click.Group):
+    """The group of all commands; keeps the words of the command line, so that a command can say how it was called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+_WORDS = "snnc.words"
+
+
+def command_line() -> str:
+    """The command line as it was given, quoted for a shell."""
+    return shlex.join(["snnc", *click.get_current_context().meta.get(_WORDS, [])])
+
+
+def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What the shell offers for a recipe: the names, and files."""
+    found = [CompletionItem(name, help=recipe(name).summary) for name in names() if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
 
 
 SHAPE, CHANNELS = Numbers(int, "C,H,W"), Numbers(float, "a,b,c")
@@ -86,15 +111,23 @@ def guarded(debug: bool) -> Iterator[None]:
 
 
 def verb(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command `--json` and `--debug`, and guards it."""
+    """Gives a command `--json`, `--quiet`, `--verbose` and `--debug`, and guards it."""
 
     @functools.wraps(command)
-    def run(*, debug: bool, **options: Any) -> None:
-        with guarded(debug):
+    def run(*, debug: bool, quiet: bool, verbose: bool, **options: Any) -> None:
+        if quiet and verbose:
+            raise click.UsageError("Give --quiet or --verbose.")
+        with show.manner(quiet, verbose), guarded(debug):
             command(**options)
 
-    run = click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings.")(run)
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(run)
+    for flag in (
+        click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings."),
+        click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is done, as it is done."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks on stderr; errors alone."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout."),
+    ):
+        run = flag(run)
+    return run
 
 
 def options(*several: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -24,7 +24,7 @@ class Names(click.ParamType):
     name = "a,b"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        found = tuple(part.strip() for part in value.split(","))
+        found = tuple(part.strip() for part in (value.split(",") if isinstance(value, str) else value))
         if not all(found):
             self.fail(f"{value!r} is not {self.name}.", param, ctx)
         return found

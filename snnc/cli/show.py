@@ -7,10 +7,12 @@ that no file can drive the terminal.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +37,32 @@ out = Console(markup=False, highlight=False, emoji=False)
 err = Console(markup=False, highlight=False, emoji=False, stderr=True)
 
 
+_quiet = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def manner(quiet: bool, verbose: bool) -> Iterator[None]:
+    """How much is said on stderr besides errors: nothing, or everything that the library logs."""
+    logger, handler = logging.getLogger("snnc"), _Log()
+    token, level = _quiet.set(quiet), logger.level
+    if verbose:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Log(logging.Handler):
+    """Log records as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.name}: {record.getMessage()}", "dim", err)
+
+
 def say(text: str, style: str = "", console: Console = out) -> None:
     """One line, however long."""
     console.print(Text(_clean(text), style), soft_wrap=True)
@@ -42,7 +70,8 @@ def say(text: str, style: str = "", console: Console = out) -> None:
 
 def note(text: str) -> None:
     """Something that the user should know, on stderr."""
-    say(text, "yellow", err)
+    if not _quiet.get():
+        say(text, "yellow", err)
 
 
 def fail(message: str, hint: str = "") -> None:
@@ -71,6 +100,9 @@ def as_json(content: Any) -> None:
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """Passes `items` on and shows on stderr how far they are: a bar on a terminal, seldom a line elsewhere."""
+    if _quiet.get():
+        yield from items
+        return
     if total is None and isinstance(items, Sized):
         total = len(items)
     due = time.monotonic() + PATIENCE
@@ -91,7 +123,7 @@ def _bar() -> Progress:
 
 def busy(what: str) -> AbstractContextManager[Any]:
     """Says on a terminal what is going on, for work that cannot be counted."""
-    return err.status(what) if err.is_terminal else nullcontext()
+    return err.status(what) if err.is_terminal and not _quiet.get() else nullcontext()
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], console: Console = out) -> None:

@@ -34,14 +34,20 @@ def destination(
     if out is None:
         named = model.stem if model and str(model) != "-" else re.split("[:.]", (factory or "").partition("(")[0])[-1]
         out = Path(f"{named or 'model'}{BACKENDS[backend].suffix}")
+    target(out, model, *others)
+    return out, backend
+
+
+def target(out: Path, *given: str | Path | None) -> Path:
+    """A file to write, checked before any work is done. Overwrites nothing that was given."""
     if not out.parent.is_dir():
         raise WriteError(f"There is no folder '{out.parent}' to write '{out.name}' to.", f"mkdir -p {out.parent}")
     if out.is_dir():
         raise WriteError(f"'{out}' is a folder.", "the name of a file")
-    for given in (model, *others):
-        if given and Path(given).exists() and out.exists() and out.samefile(given):
+    for one in given:
+        if one and Path(one).exists() and out.exists() and out.samefile(one):
             raise WriteError(f"Writing '{out}' would overwrite what you gave.", "another file, with -o OUT")
-    return out, backend
+    return out
 
 
 def uncompiled(model: Path | None, factory: str | None, allow: tuple[str, ...]) -> Any:

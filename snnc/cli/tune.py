@@ -13,6 +13,7 @@ from torch import nn
 from snnc import api
 from snnc.capture import capture
 from snnc.cli import show
+from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, SPLIT, data_options, model_options, verb
 from snnc.cli.sources import compiled, destination, uncompiled
 from snnc.data import read
@@ -88,6 +89,7 @@ def tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the suffix .snn, here]")
 @verb
+@configurable
 def tune(
     model: Path | None,
     data: Path,

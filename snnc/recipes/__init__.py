@@ -59,14 +59,17 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The recipe as a TOML file with every option spelled out; `parse` reads it back."""
-        lines = [f"{key} = {_toml(getattr(self, key))}" for key in ("name", "summary", "source", "needs_data")]
+        lines = [f"{key} = {toml(getattr(self, key))}" for key in ("name", "summary", "source", "needs_data")]
         for one in self.pipeline:
-            lines += ["", "[[pass]]", f"name = {_toml(one.name)}"]
-            lines += [f"{key} = {_toml(value)}" for key, value in one.options.items()]
+            lines += ["", "[[pass]]", f"name = {toml(one.name)}"]
+            lines += [f"{key} = {toml(value)}" for key, value in one.options.items()]
         return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """A value as TOML: text, a number, true or false, or a list of these."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

@@ -1,0 +1,145 @@
+"""`snnc compare`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from snnc import api
+from snnc.cli import show
+from snnc.cli.config import configurable
+from snnc.cli.options import COUNT, PATH, SPLIT, command_line, data_options, model_options, verb
+from snnc.cli.search import Names
+from snnc.cli.sources import captured, target, uncompiled
+from snnc.data import read
+from snnc.network import CHUNK
+from snnc.recipes import recipe as find_recipe
+from snnc.report import Comparison, compare
+from snnc.report.provenance import files
+
+
+@click.command("compare")
+@click.argument("snns", type=PATH, nargs=-1, metavar="[SNN]...")
+@click.option("--recipes", type=Names(), metavar="NAME,NAME", help="Recipes to compile --ann with, besides SNNs.")
+@click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps of --recipes.")
+@click.option("--calib", type=PATH, metavar="DATA", help="Calibration data of --recipes; its training split.")
+@click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples drawn from it.")
+@click.option("--ann", type=PATH, help="The original network; '-' where --factory gives all of it.")
+@click.option("--data", type=PATH, required=True, help="Data (.npz, idx, CIFAR, images); labels are used if there.")
+@click.option(
+    "--split", type=SPLIT, default="test", show_default=True, help="Split that is scored, if DATA has several."
+)
+@data_options
+@model_options
+@click.option("--samples", type=COUNT, default=512, show_default=True, help="Samples drawn from DATA.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of what is drawn.")
+@click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line for each network and step, and nothing else.")
+@click.option("-o", "--out", type=PATH, help="Page to write (.html): one picture and one table.")
+@verb
+@configurable
+def compare_(
+    snns: tuple[Path, ...],
+    recipes: tuple[str, ...] | None,
+    T: int,
+    calib: Path | None,
+    calib_samples: int,
+    ann: Path | None,
+    data: Path,
+    split: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    raw: bool,
+    factory: str | None,
+    allow: tuple[str, ...],
+    samples: int,
+    seed: int,
+    chunk: int,
+    as_csv: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare several SNNs, or several recipes, on the same data.
+
+    Each SNN is a file that 'snnc compile' wrote. With --recipes, --ann is compiled with each of them, for --T steps.
+    """
+    original = bool(ann or factory)
+    if not snns and not recipes:
+        raise click.UsageError("Give SNNs, or --recipes to compile --ann with.")
+    if recipes and not original:
+        raise click.UsageError("--recipes compiles the original network: give --ann, or --factory for all of it.")
+    if as_csv and as_json:
+        raise click.UsageError("Give --csv or --json.")
+    if out:
+        target(out, *snns, ann, data, calib, *(recipes or ()))
+    normal = partial(read, mean=mean, std=std, raw=raw)
+    candidates = [find_recipe(name) for name in recipes or ()]
+    network = uncompiled(ann, factory, allow) if original else None
+    chosen = normal(data, split=split).sample(samples, seed)
+    networks: dict[str, Any] = {}
+    for path in snns:
+        with show.busy(f"loading {path}"):
+            networks[str(path)] = api.load(path, chunk)
+    if candidates:
+        given = normal(calib, split="train").sample(calib_samples, seed) if calib else None
+        graph = captured(network, given or chosen, None)
+        for one in candidates:
+            networks[_free(one.name, networks)] = api.compile(
+                graph, T, one, given, samples=calib_samples, seed=seed, chunk=chunk, track=show.track
+            )
+    found = compare(
+        networks,
+        chosen,
+        network,
+        out,
+        samples=samples,
+        seed=seed,
+        command=command_line(),
+        files=files((*snns, ann, data, calib)),
+        track=show.track,
+    )
+    if as_json:
+        return show.as_json({"out": str(out) if out else None, **found.to_dict()})
+    if as_csv:
+        show.out.file.write(found.to_csv())
+        return None
+    return _say(found, out)
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    """`name`, with a number where two recipes or files share it."""
+    number = 2
+    free = name
+    while free in taken:
+        free, number = f"{name} ({number})", number + 1
+    return free
+
+
+def _say(found: Comparison, out: Path | None) -> None:
+    show.say(f"Data: {found.samples} samples of {found.provenance.data}")
+    if found.ann_accuracy is not None:
+        show.say(f"ANN: {found.ann_accuracy:.2f} %")
+    rows = []
+    for row in found.rows:
+        one, (low, high) = row.evaluation, row.interval
+        same = None if one.agreement is None else f"{one.agreement[-1]:.2f}"
+        rows.append(
+            (
+                row.name,
+                one.latency.T,
+                one.latency.steps,
+                one.latency.schedule,
+                f"{one.accuracy[-1]:.2f}",
+                f"{low:.1f} to {high:.1f}",
+                same,
+                None if row.rate is None else f"{row.rate:.1f}",
+                None if row.energy is None else f"{row.energy:.3f}",
+            )
+        )
+    columns = ("network", "T", "latency", "schedule", "score %", "between", "same class %", "firing %", "energy")
+    show.table(f"{found.measure.capitalize()}, latency in steps, energy over the ANN's without memory", columns, rows)
+    if out:
+        show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")

@@ -1,0 +1,174 @@
+"""Several networks beside each other."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from snnc.data import fingerprint
+from snnc.errors import RecipeError
+from snnc.evaluate import Evaluation, evaluate
+from snnc.files import atomic_write
+from snnc.markup import table
+from snnc.network import Network
+from snnc.pipeline import no_progress
+from snnc.portable import Portable
+from snnc.report.charts import comparison, interval
+from snnc.report.energy import account
+from snnc.report.look import rasters
+from snnc.report.page import environment
+from snnc.report.provenance import Provenance, versions
+from snnc.report.samples import gather
+from snnc.runtime.ort import OnnxNetwork
+
+COLUMNS = ("network", "recipe", "T", "schedule", "step", "latency", "score", "agreement")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network. Percentages are 0..100.
+
+    Attributes:
+        name: what it is called here.
+        recipe: what it was compiled with.
+        evaluation: as `snnc.evaluate` gives it; `accuracy` is agreement with the ANN where there are no labels.
+        interval: 95 % interval of the last accuracy.
+        rate: spikes per neuron and step, in %; like `energy` None for an exported program.
+        energy: of one sample over that of the ANN, 45 nm convention, everything counted and no memory.
+    """
+
+    name: str
+    recipe: str
+    evaluation: Evaluation
+    interval: tuple[float, float]
+    rate: float | None
+    energy: float | None
+
+    def by_step(self) -> list[tuple[int, int, float, float | None]]:
+        """Step, steps from the input to its readout, accuracy, and agreement with the ANN."""
+        latency, same = self.evaluation.latency, self.evaluation.agreement
+        late = latency.steps - latency.T
+        return [
+            (t, late + t, score, same[t - 1] if same else None) for t, score in enumerate(self.evaluation.accuracy, 1)
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several networks, measured on the same samples.
+
+    Attributes:
+        rows: in the order that they were given.
+        measure: what is scored: accuracy, or agreement with the ANN.
+        samples: how many.
+        ann_accuracy: of the ANN, or None.
+        provenance: what it takes to get this again.
+    """
+
+    rows: list[Row]
+    measure: str
+    samples: int
+    ann_accuracy: float | None
+    provenance: Provenance
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+    def _repr_html_(self) -> str:
+        columns = (
+            "network",
+            "recipe",
+            "T",
+            "latency in steps",
+            "schedule",
+            f"{self.measure}, %",
+            "firing, %",
+            "energy",
+        )
+        rows = []
+        for row in self.rows:
+            one = row.evaluation.latency
+            score = f"{row.evaluation.accuracy[-1]:.2f}"
+            rows.append((row.name, row.recipe, one.T, one.steps, one.schedule, score, row.rate, row.energy))
+        return table(f"{len(rows)} networks on {self.samples} samples", columns, rows)
+
+    def to_csv(self) -> str:
+        """One line for each network and step."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in self.rows:
+            latency = row.evaluation.latency
+            writer.writerows((row.name, row.recipe, latency.T, latency.schedule, *one) for one in row.by_step())
+        return text.getvalue()
+
+    def to_html(self) -> str:
+        """One picture and one table, as a page that needs nothing else."""
+        return (
+            environment()
+            .get_template("compare.html")
+            .render(c=self, chart=comparison(self.rows, self.ann_accuracy, self.measure))
+        )
+
+
+@torch.no_grad()
+def compare(
+    networks: Mapping[str, Network | Portable | OnnxNetwork],
+    data: Any,
+    ann: nn.Module | torch.export.ExportedProgram | None = None,
+    path: str | Path | None = None,
+    *,
+    samples: int = 512,
+    seed: int = 0,
+    command: str = "snnc.compare(...)",
+    files: Mapping[str, str] | None = None,
+    track: Callable[..., Iterator[Any]] = no_progress,
+) -> Comparison:
+    """Measures several networks on the same samples.
+
+    Args:
+        networks: by name.
+        data: samples as in training; without labels the ANN's classes count.
+        ann: the network that they were compiled from.
+        path: page to write, whole or not at all; None writes nothing.
+        samples: the first so many are used.
+        seed: what the page says that samples were drawn with.
+        command: what the page says it was made with.
+        files: SHA-256 of files that the page should name.
+        track: wraps iterables to show progress.
+
+    Raises:
+        RecipeError: no network.
+        DataError: neither labels nor an ANN, no samples, or samples that do not fit.
+        WriteError: the file cannot be written.
+    """
+    if not networks:
+        raise RecipeError("There is no network to compare.", "one or more")
+    chosen = gather(data, list(networks.values()), ann, samples)
+    batches = chosen.batches()
+    rows = []
+    for name, network in networks.items():
+        found = evaluate(network, batches, chosen.ann, lambda items, what, name=name: track(items, f"{what} {name}"))
+        rate = energy = None
+        if isinstance(network, Network) and found.operations is not None and found.spikes is not None:
+            _, shapes = rasters(network, chosen.x[:1])
+            cost = account(network.graph, shapes, found.operations, found.spikes, network.T)
+            rate, energy = 100 * cost.rate, cost.prices[0].each / cost.prices[0].ann
+        recipe = str(network.info.get("recipe", "-"))
+        rows.append(Row(name, recipe, found, interval(found.accuracy[-1], found.samples), rate, energy))
+    hashed = fingerprint(chosen.x, chosen.labels)
+    made = Provenance(command, chosen.source, len(chosen.x), hashed, seed, dict(files or {}), versions())
+    result = Comparison(rows, chosen.measure, len(chosen.x), rows[0].evaluation.ann_accuracy, made)
+    if path is not None:
+        text = result.to_html()
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return result

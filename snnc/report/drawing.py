@@ -1,0 +1,126 @@
+"""A graph as a picture: layer under layer, edges that never cross a box.
+
+Rows are networkx's topological generations. An edge that skips rows gets a place in each of them, so that it passes
+beside the boxes; within a row, nodes are ordered by where their inputs stand (Sugiyama's method, one sweep).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import networkx as nx
+from torch import fx
+
+from snnc.dialect import ACTIVATIONS, MAX_POOLS, WEIGHTED, ClipQuant
+from snnc.graph import Stage, calls, phases, view
+from snnc.neurons import Neuron
+from snnc.temporal import Decode, Encode
+
+BOX, LANE, HIGH, GAP = 196, 14, 20, 14  # width of a box and of a passing edge, height of a box, space between rows
+SLICE = 24 * (HIGH + GAP)  # pixels that stand in one column: what fits a sheet of paper
+
+
+@dataclass(frozen=True)
+class Box:
+    """A node: its place, its class of the style sheet, its name, what it is, and all of it in words."""
+
+    x: float
+    y: float
+    kind: str
+    name: str
+    what: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A graph with places, in pixels."""
+
+    title: str
+    width: int
+    height: int
+    boxes: list[Box]
+    edges: list[str]
+
+
+def picture(title: str, graph: fx.GraphModule, stage: Stage) -> Picture:
+    """The picture of a graph."""
+    net = nx.DiGraph(view(graph))
+    modules = dict(calls(graph))
+    ends = {n: n.op for n in graph.graph.nodes if n.op in ("placeholder", "output")}
+    where = phases(graph) if stage is Stage.SPIKING else {}
+    order = {node: i for i, node in enumerate(graph.graph.nodes)}
+    levels = list(nx.topological_generations(net))
+    row = {node: i for i, level in enumerate(levels) for node in level}
+    # A row as a list of boxes and of (source, target) pairs that pass by.
+    places: list[list[Hashable]] = [sorted(level, key=order.__getitem__) for level in levels]
+    for source, target in sorted(net.edges, key=lambda e: (order[e[0]], order[e[1]])):
+        for between in range(row[source] + 1, row[target]):
+            places[between].append((source, target))
+    left: dict[tuple[int, Hashable], float] = {}
+    for i, level in enumerate(places):
+        level.sort(key=lambda item: (_wish(item, i, row, net, left), isinstance(item, tuple)))
+        x = 0.0
+        for item in level:
+            left[i, item] = x
+            x += (LANE if isinstance(item, tuple) else BOX) + 8
+
+    def at(i: int, item: Hashable) -> tuple[float, float]:
+        return left[i, item] + (LANE if isinstance(item, tuple) else BOX) / 2, i * (HIGH + GAP)
+
+    edges = []
+    for source, target in net.edges:
+        x, y = at(row[source], source)
+        path = [f"M{x:g} {y + HIGH:g}"]
+        y += HIGH
+        for i in range(row[source] + 1, row[target] + 1):
+            passing = i < row[target]
+            x1, y1 = at(i, (source, target) if passing else target)
+            path.append(f"C{x:g} {y + GAP / 2:g} {x1:g} {y1 - GAP / 2:g} {x1:g} {y1:g}")
+            x, y = x1, y1 + HIGH
+            if passing:
+                path.append(f"V{y:g}")
+        edges.append("".join(path))
+    boxes = []
+    for node in net.nodes:
+        module = modules.get(node)
+        what = type(module).__name__ if module is not None else {"placeholder": "input"}.get(ends[node], "output")
+        kind = f"{_kind(module)} {where.get(node, '')}".strip()
+        phase = f", {where[node]} time" if node in where else ""
+        boxes.append(
+            Box(
+                left[row[node], node],
+                row[node] * (HIGH + GAP),
+                kind,
+                node.name,
+                what,
+                f"{node.name}: {module or what}{phase}",
+            )
+        )
+    width = max(
+        left[i, item] + (LANE if isinstance(item, tuple) else BOX) for i, level in enumerate(places) for item in level
+    )
+    return Picture(title, round(width), len(places) * (HIGH + GAP) - GAP, boxes, edges)
+
+
+def _wish(
+    item: Hashable, i: int, row: dict[fx.Node, int], net: nx.DiGraph, left: dict[tuple[int, Hashable], float]
+) -> float:
+    """Where an item of row `i` would like to stand: under what leads to it."""
+    if isinstance(item, tuple):
+        return left[i - 1, item if (i - 1, item) in left else item[0]]
+    before = [left[i - 1, s if row[s] == i - 1 else (s, item)] for s in net.predecessors(item)]
+    return sum(before) / len(before) if before else 0.0
+
+
+def _kind(module: object) -> str:
+    for name, kinds in (
+        ("neuron", (Neuron,)),
+        ("border", (Encode, Decode)),
+        ("active", (*ACTIVATIONS, ClipQuant, *MAX_POOLS)),
+        ("weights", WEIGHTED),
+    ):
+        if isinstance(module, kinds):
+            return name
+    return "plain"

@@ -1,0 +1,154 @@
+"""What a run costs: operations as they happen, and energy under two published conventions.
+
+Nothing here is a measurement of hardware. The conventions price arithmetic alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import fx
+
+from snnc.dialect import AVERAGE_POOLS, WEIGHTED, Add, Affine, Mean, Sub
+from snnc.graph import calls, phases
+from snnc.meter import fan_out
+from snnc.neurons import AverageIF, Neuron, OffsetIF, WaitingIF
+
+Shapes = Mapping[fx.Node, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """Prices in joules: of a multiply-accumulate, and of an addition on an arriving spike."""
+
+    name: str
+    mac: float
+    add: float
+    source: str
+
+
+CONVENTIONS = (
+    Convention("45 nm CMOS, 32-bit floating point", 4.6e-12, 0.9e-12, "Horowitz, ISSCC 2014; most papers"),
+    Convention("neuromorphic chip against GPU", 12.5e-12, 77e-15, "QCFS (arXiv 2303.04347), one FLOP a MAC"),
+)
+
+
+@dataclass(frozen=True)
+class Price:
+    """Joules per sample under one convention.
+
+    Attributes:
+        convention: its name.
+        source: where it is from.
+        ann: of the ANN, every layer.
+        usual: of the spiking network as tables usually count: synaptic operations, and the analog layers at each step.
+        once: everything counted, the analog layers once, their current kept.
+        each: everything counted, the analog layers again at each step.
+    """
+
+    convention: str
+    source: str
+    ann: float
+    usual: float
+    once: float
+    each: float
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Operations per sample, and what they cost.
+
+    Attributes:
+        analog: multiply-accumulates of the layers before the first neuron, which see the analog input.
+        macs: multiply-accumulates of the ANN in all other layers.
+        operations: synaptic operations: additions, one for each spike and connection, pre-simulation included.
+        biases: additions of a bias, one for each output of a layer in time and step.
+        updates: additions to a membrane potential, one for each neuron and step, pre-simulation included.
+        simulated: steps that are simulated.
+        rate: spikes per neuron and step.
+        levels: values above zero that the mean output of a neuron can have.
+        bits: of the clip-quantised network with as many values.
+        prices: one for each of `CONVENTIONS`.
+    """
+
+    analog: float
+    macs: float
+    operations: float
+    biases: int
+    updates: int
+    simulated: int
+    rate: float
+    levels: int
+    bits: int
+    prices: list[Price]
+
+
+def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: float, T: int) -> Energy:
+    """The account of one sample.
+
+    Args:
+        graph: a spiking graph.
+        shapes: shape of one sample's value at every node, without batch and time.
+        operations: synaptic operations per sample.
+        spikes: spikes per sample.
+        T: steps that are read out.
+    """
+    phase = phases(graph)
+    layers = [
+        (node, m, float(fan_out(m, shapes[node.all_input_nodes[0]]).sum())) for node, m in calls(graph, *WEIGHTED)
+    ]
+    neurons = [(math.prod(shapes[node]), neuron) for node, neuron in calls(graph, Neuron)]
+    analog = sum(count for node, _, count in layers if phase[node] == "before")
+    macs = sum(count for node, _, count in layers if phase[node] != "before")
+    simulated = max(int(neuron.T) for _, neuron in neurons)
+    biased = [math.prod(shapes[node]) for node, m, _ in layers if m.bias is not None and phase[node] == "in"]
+    updates = sum(count * _updates(neuron) for count, neuron in neurons)
+    added = operations + simulated * sum(biased) + updates
+    levels = T * max(int((n.binary()[0] / n.theta).round().max()) for _, n in neurons)
+    return Energy(
+        analog=analog,
+        macs=macs,
+        operations=operations,
+        biases=simulated * sum(biased),
+        updates=updates,
+        simulated=simulated,
+        rate=spikes / sum(count * int(n.T) for count, n in neurons),
+        levels=levels,
+        bits=math.ceil(math.log2(levels + 1)),
+        prices=[
+            Price(
+                c.name,
+                c.source,
+                ann=c.mac * (analog + macs),
+                usual=c.mac * analog * T + c.add * operations,
+                once=c.mac * analog + c.add * added,
+                each=c.mac * analog * simulated + c.add * added,
+            )
+            for c in CONVENTIONS
+        ],
+    )
+
+
+def _updates(neuron: Neuron) -> int:
+    """Additions to one neuron's potential in a run: what it reads before it fires counts too."""
+    if isinstance(neuron, OffsetIF):
+        return neuron.rho * neuron.iterations + int(neuron.T)
+    if isinstance(neuron, WaitingIF):
+        return int(neuron.T) + neuron.wait
+    return int(neuron.T) * (2 if isinstance(neuron, AverageIF) else 1)
+
+
+def left_out(graph: fx.GraphModule) -> list[str]:
+    """What the account does not count for this network, as sentences."""
+    phase = phases(graph)
+    inside = [module for node, module in calls(graph) if phase[node] == "in"]
+    found = []
+    if any(isinstance(module, (*AVERAGE_POOLS, Mean)) for module in inside):
+        found.append("Average pools between neurons give values that are no spikes: one addition for each is counted.")
+    if any(isinstance(module, Add | Sub | Affine) for module in inside):
+        found.append("Joins and factors between neurons are not counted; they cost nothing where they go into weights.")
+    if any(module.theta.numel() > 1 for module in inside if isinstance(module, Neuron)):
+        found.append("Thresholds differ by channel: spikes of height 1 need them folded into the next weights.")
+    return found

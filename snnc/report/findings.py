@@ -1,0 +1,149 @@
+"""Everything that a report says, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnc.data import fingerprint
+from snnc.errors import SnncError
+from snnc.evaluate import Evaluation, evaluate
+from snnc.explain import Explanation, explain
+from snnc.graph import Stage
+from snnc.network import Network
+from snnc.pipeline import no_progress
+from snnc.portable import Portable
+from snnc.report.drawing import Picture, picture
+from snnc.report.energy import Energy, account, left_out
+from snnc.report.limit import QuantisedLimit
+from snnc.report.look import Raster, Scatter, Threshold, rasters, scatters, thresholds
+from snnc.report.provenance import Provenance, versions
+from snnc.report.samples import BATCH, classes, gather
+from snnc.report.schedule import Turn, timetable
+from snnc.runtime.ort import OnnxNetwork
+
+MANY_STEPS = 16  # for longer runs the quantised limit is measured at powers of two
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured, as plain data. Sections that could not be are None or empty, and `missing` says why.
+
+    Attributes:
+        title: of the page.
+        info: how the network was made; `Network.info`.
+        evaluation: accuracy after every step, spikes and operations.
+        measure: what `evaluation` scores: accuracy, or without labels agreement with the ANN.
+        limit: the same of the quantised limit, by number of steps.
+        explanation: where the error comes from.
+        thresholds, rasters, scatters, turns: layer by layer.
+        energy: operations and what they cost.
+        pictures: the graph before and after conversion.
+        provenance: what it takes to get this again.
+        missing: a sentence for each section that is not there.
+        remarks: what the account of energy leaves out for this network.
+    """
+
+    title: str
+    info: dict[str, Any]
+    evaluation: Evaluation
+    measure: str
+    limit: dict[int, float]
+    explanation: Explanation | None
+    thresholds: list[Threshold]
+    rasters: list[Raster]
+    scatters: list[Scatter]
+    turns: list[Turn]
+    energy: Energy | None
+    pictures: list[Picture]
+    provenance: Provenance
+    missing: list[str]
+    remarks: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON; pictures are left out."""
+        found = asdict(replace(self, pictures=[]))
+        del found["pictures"]
+        return found
+
+
+@torch.no_grad()
+def measure(
+    network: Network | Portable | OnnxNetwork,
+    data: Any,
+    ann: nn.Module | torch.export.ExportedProgram | None = None,
+    *,
+    samples: int = 512,
+    seed: int = 0,
+    title: str = "Spiking network",
+    command: str = "snnc.report(...)",
+    files: Mapping[str, str] | None = None,
+    track: Callable[..., Iterator[Any]] = no_progress,
+) -> Findings:
+    """Measures everything that a report says. Arguments and errors are those of `snnc.report`."""
+    chosen = gather(data, [network], ann, samples)
+    x, graph, batches = chosen.x, chosen.graph, chosen.batches()
+    missing: list[str] = []
+    if ann is None:
+        missing.append(
+            "No ANN was given (--ann), so there is nothing to compare with: no error split, no scatter plots."
+        )
+    if chosen.labels is None:
+        missing.append("The data has no labels, so agreement with the ANN stands where accuracy would.")
+    found = evaluate(network, batches, chosen.ann, track)
+    parts: dict[str, Any] = {"limit": {}, "explanation": None, "thresholds": [], "rasters": [], "scatters": []}
+    parts |= {"turns": [], "energy": None}
+    pictures = [] if graph is None else [picture("Before conversion", graph, Stage.ANN)]
+    if isinstance(network, Network):
+        parts["limit"] = _limit(network, batches, found, track)
+        parts["thresholds"], parts["turns"] = thresholds(network), timetable(network)
+        parts["rasters"], shapes = rasters(network, x[:1])
+        if found.operations is not None and found.spikes is not None:
+            parts["energy"] = account(network.graph, shapes, found.operations, found.spikes, network.T)
+        pictures.append(picture("After conversion", network.graph, Stage.SPIKING))
+        if graph is not None and ann is not None:
+            try:
+                parts["explanation"] = explain(
+                    network, ann, x.split(BATCH) if chosen.labels is None else batches, track
+                )
+                parts["scatters"] = scatters(network, graph, x, seed)
+            except SnncError as problem:
+                missing.append(f"No error split and no scatter plots: {problem}")
+    else:
+        missing.append(
+            "An exported program runs, but cannot be looked into: no quantised limit, layers, spikes, thresholds,"
+            " energy or graph. The graph file (.snn) of the same network has them."
+        )
+    hashed = fingerprint(x, chosen.labels)
+    made = Provenance(command, chosen.source, len(x), hashed, seed, dict(files or {}), versions())
+    remarks = left_out(network.graph) if isinstance(network, Network) else []
+    return Findings(
+        title,
+        network.info,
+        found,
+        chosen.measure,
+        **parts,
+        pictures=pictures,
+        provenance=made,
+        missing=missing,
+        remarks=remarks,
+    )
+
+
+def limit_steps(T: int) -> list[int]:
+    """The numbers of steps at which the quantised limit is measured."""
+    return list(range(1, T + 1)) if T <= MANY_STEPS else sorted({*(2**k for k in range(T.bit_length())), T})
+
+
+def _limit(
+    network: Network, batches: list[tuple[Tensor, Tensor]], found: Evaluation, track: Callable[..., Iterator[Any]]
+) -> dict[int, float]:
+    right = dict.fromkeys(limit_steps(network.T), 0)
+    for x, y in track(batches, "measuring the quantised limit"):
+        for t in right:
+            right[t] += int((classes(QuantisedLimit(network.graph, t).run(x)) == y).sum())
+    return {t: 100 * count / found.samples for t, count in right.items()}

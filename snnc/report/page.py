@@ -1,0 +1,124 @@
+"""The page: findings to one HTML file that needs nothing else.
+
+Templates are jinja2's, with autoescape on: whatever came from a user, a file or a network is text, never markup.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+
+from snnc.explain.terms import TERMS
+from snnc.report import charts
+from snnc.report.chart import Chart
+from snnc.report.drawing import BOX, HIGH, SLICE
+from snnc.report.findings import Findings, limit_steps
+
+HISTORY = ("recipe", "recipe_text", "T", "seed", "calibration_samples", "calibration_sha256", "input_shape")
+_SWATCH = {
+    "circle": "M11 6m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0 -6.4 0Z",
+    "square": "M8 3h6v6h-6Z",
+    "triangle": "M11 2l4 7h-8Z",
+    "diamond": "M11 2l4 4l-4 4l-4 -4Z",
+}
+
+
+def html(found: Findings) -> str:
+    """The page of a report."""
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            f=found,
+            info=_plain(found.info),
+            charts=_charts(found),
+            latency=found.evaluation.latency,
+            steps=limit_steps(found.evaluation.latency.T),
+            remarks=found.remarks,
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Templates with the filters that they use; undefined names are errors."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("snnc.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"short": short, "count": count, "joule": joule, "three": three, "percent": percent}
+    made.globals |= {
+        "swatch": swatch,
+        "interval": charts.interval,
+        "terms": TERMS,
+        "width": BOX,
+        "height": HIGH,
+        "slice": SLICE,
+    }
+    return made
+
+
+def _charts(found: Findings) -> dict[str, Any]:
+    drawn: dict[str, Chart] = {"accuracy": charts.accuracy(found.evaluation, found.limit, found.measure)}
+    if found.explanation:
+        drawn |= {"errors": charts.errors(found.explanation), "effects": charts.effects(found.explanation)}
+    if found.evaluation.rates:
+        drawn["rates"] = charts.rates(found.evaluation.rates)
+    if found.thresholds:
+        drawn |= {"thresholds": charts.thresholds(found.thresholds), "schedule": charts.schedule(found.turns)}
+    several = {
+        "rasters": [charts.raster(r) for r in found.rasters],
+        "scatters": [charts.scatter(s) for s in found.scatters],
+    }
+    return {**drawn, **several}
+
+
+def _plain(info: dict[str, Any]) -> dict[str, Any]:
+    """A network's history with every key that the template asks for; a file may lack any."""
+    known: dict[str, Any] = dict.fromkeys(HISTORY)
+    return {**known, "records": [], "versions": {}, **{k: v for k, v in info.items() if v is not None}}
+
+
+def swatch(kind: str) -> str:
+    """A series of the legend as a path, 22 by 12 pixels."""
+    shape = kind.split()[-1]
+    if shape in _SWATCH:
+        return _SWATCH[shape]
+    return "M1 6H21" if kind.startswith("line") else "M1 2H21V10H1Z"
+
+
+def short(text: Any, length: int) -> str:
+    """A text of at most `length` characters; what is left out is in the middle."""
+    text = str(text)
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[len(text) - half :]}"
+
+
+def count(value: float) -> str:
+    """A number of operations, in thousands, millions and so on."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def joule(value: float) -> str:
+    """An energy."""
+    for size, letter in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}J"
+    return f"{value / 1e-12:.3g} pJ"
+
+
+def three(values: tuple[float, float, float]) -> str:
+    """A range, with its median."""
+    low, middle, high = values
+    return f"{low:.4g}" if low == high else f"{low:.4g} · {middle:.4g} · {high:.4g}"
+
+
+def percent(value: float | None) -> str:
+    """A percentage, or a dash."""
+    return "-" if value is None else f"{value:.1f}"
