@@ -103,7 +103,7 @@ class FastRunner(Runner):
         steps = self.read - self.late
         full = self._tail(totals)
         rest = self._tail({node: torch.zeros_like(total[:1]) for node, total in totals.items()})
-        return {node: (value + (steps - 1) * rest[node]).float() / steps for node, value in full.items()}
+        return {node: _near((value + (steps - 1) * rest[node]).float()) / steps for node, value in full.items()}
 
     def _tail(self, values: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """The value in front of each readout, for one value of everything that the tail reads."""

@@ -53,27 +53,6 @@ def scan(mode: int, counts: bool) -> Callable[..., None]:
         raise ImportError("numba")
     zero = np.float32(0)
 
-    def fire(u: Any, theta: Any) -> Any:
-        # u - theta >= 0 and not u >= theta: the form of `snnc.neurons.fires`.
-        fired = u - theta >= zero
-        return fired, u - (theta if fired else zero)
-
-    fire = compiler(fire)
-
-    def current(x: Any, y: Any, factor: Any) -> Any:
-        if mode == ALONE:
-            return x
-        if mode == SUM:
-            return x + y
-        return x + factor * np.float32(y)
-
-    current = compiler(current)
-
-    def spike(fired: Any, theta: Any) -> Any:
-        return fired if counts else (theta if fired else zero)
-
-    spike = compiler(spike)
-
     def loop(x, stride, y, factor, theta, v0, state, first, spikes, start, stop):  # type: ignore[no-untyped-def]
         """Writes `spikes` [steps, n] and `state` [n] for neurons start..stop.
 
@@ -87,32 +66,87 @@ def scan(mode: int, counts: bool) -> Callable[..., None]:
             m = min(BLOCK, stop - a, period - k)
             b = a + m
             h, f = theta[k : k + m], factor[k : k + m]
-            v[:m] = v0[k : k + m] if first else state[a:b]
+            if first:
+                v[:m] = v0[k : k + m]
+            else:
+                v[:m] = state[a:b]
             t = 0
-            while t + 4 <= steps:  # four steps in registers: a quarter of the passes over v
-                i = t * stride
-                x0, x1, x2, x3 = x[i, a:b], x[i + stride, a:b], x[i + 2 * stride, a:b], x[i + 3 * stride, a:b]
-                y0, y1, y2, y3 = y[t, a:b], y[t + 1, a:b], y[t + 2, a:b], y[t + 3, a:b]
-                s0, s1, s2, s3 = spikes[t, a:b], spikes[t + 1, a:b], spikes[t + 2, a:b], spikes[t + 3, a:b]
-                for j in range(m):
-                    hj, fj = h[j], f[j]
-                    fired, u = fire(v[j] + current(x0[j], y0[j], fj), hj)
-                    s0[j] = spike(fired, hj)
-                    fired, u = fire(u + current(x1[j], y1[j], fj), hj)
-                    s1[j] = spike(fired, hj)
-                    fired, u = fire(u + current(x2[j], y2[j], fj), hj)
-                    s2[j] = spike(fired, hj)
-                    fired, u = fire(u + current(x3[j], y3[j], fj), hj)
-                    s3[j] = spike(fired, hj)
-                    v[j] = u
-                t += 4
             while t < steps:
-                xt, yt, st = x[t * stride, a:b], y[t, a:b], spikes[t, a:b]
-                for j in range(m):
-                    fired, u = fire(v[j] + current(xt[j], yt[j], f[j]), h[j])
-                    st[j] = spike(fired, h[j])
-                    v[j] = u
-                t += 1
+                if t + 4 <= steps:  # four steps in registers: a quarter of the passes over v
+                    i, d = t * stride, stride
+                    x0, x1, x2, x3 = x[i, a:b], x[i + d, a:b], x[i + 2 * d, a:b], x[i + 3 * d, a:b]
+                    y0, y1, y2, y3 = y[t, a:b], y[t + 1, a:b], y[t + 2, a:b], y[t + 3, a:b]
+                    s0, s1, s2, s3 = spikes[t, a:b], spikes[t + 1, a:b], spikes[t + 2, a:b], spikes[t + 3, a:b]
+                    for j in range(m):
+                        hj, fj, u = h[j], f[j], v[j]
+                        if mode == SCALED:
+                            u += x0[j] + fj * np.float32(y0[j])
+                        elif mode == SUM:
+                            u += x0[j] + y0[j]
+                        else:
+                            u += x0[j]
+                        fired = u - hj >= zero
+                        u -= hj if fired else zero
+                        if counts:
+                            s0[j] = fired
+                        else:
+                            s0[j] = hj if fired else zero
+                        if mode == SCALED:
+                            u += x1[j] + fj * np.float32(y1[j])
+                        elif mode == SUM:
+                            u += x1[j] + y1[j]
+                        else:
+                            u += x1[j]
+                        fired = u - hj >= zero
+                        u -= hj if fired else zero
+                        if counts:
+                            s1[j] = fired
+                        else:
+                            s1[j] = hj if fired else zero
+                        if mode == SCALED:
+                            u += x2[j] + fj * np.float32(y2[j])
+                        elif mode == SUM:
+                            u += x2[j] + y2[j]
+                        else:
+                            u += x2[j]
+                        fired = u - hj >= zero
+                        u -= hj if fired else zero
+                        if counts:
+                            s2[j] = fired
+                        else:
+                            s2[j] = hj if fired else zero
+                        if mode == SCALED:
+                            u += x3[j] + fj * np.float32(y3[j])
+                        elif mode == SUM:
+                            u += x3[j] + y3[j]
+                        else:
+                            u += x3[j]
+                        fired = u - hj >= zero
+                        u -= hj if fired else zero
+                        if counts:
+                            s3[j] = fired
+                        else:
+                            s3[j] = hj if fired else zero
+                        v[j] = u
+                    t += 4
+                else:
+                    x0, y0, s0 = x[t * stride, a:b], y[t, a:b], spikes[t, a:b]
+                    for j in range(m):
+                        hj, fj, u = h[j], f[j], v[j]
+                        if mode == SCALED:
+                            u += x0[j] + fj * np.float32(y0[j])
+                        elif mode == SUM:
+                            u += x0[j] + y0[j]
+                        else:
+                            u += x0[j]
+                        fired = u - hj >= zero
+                        u -= hj if fired else zero
+                        if counts:
+                            s0[j] = fired
+                        else:
+                            s0[j] = hj if fired else zero
+                        v[j] = u
+                    t += 1
             state[a:b] = v[:m]
             a = b
 
