@@ -10,6 +10,7 @@ from snnc.passes.calibrate_weights import CalibrateWeights
 from snnc.passes.delay_readout import DelayReadout
 from snnc.passes.encode_input import EncodeInput
 from snnc.passes.expand_input import ExpandInput
+from snnc.passes.fixed_point import FixedPoint
 from snnc.passes.fold_batchnorm import FoldBatchNorm
 from snnc.passes.insert_neurons import InsertNeurons
 from snnc.passes.limit_range import LimitRange
@@ -47,6 +48,7 @@ PASSES: dict[str, type[Pass]] = {
         LimitRange,
         ExpandInput,
         TrainThresholds,
+        FixedPoint,
     )
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "DelayReadout",
     "EncodeInput",
     "ExpandInput",
+    "FixedPoint",
     "FoldBatchNorm",
     "InsertNeurons",
     "LimitRange",
