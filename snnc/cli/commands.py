@@ -27,6 +27,7 @@ from snnc.passes import PASSES, FixedPoint
 from snnc.pipeline import choose
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
+from snnc.runtime.choice import RUNTIMES
 from snnc.staged import Staged
 from snnc.version import __version__
 
@@ -251,6 +252,9 @@ def inspect(
 @click.option("--limit", type=COUNT, help="Score the first so many samples alone.")
 @click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@click.option(
+    "--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True, help="What runs it; the spikes agree."
+)
 @verb
 def eval_(
     snn: Path,
@@ -265,6 +269,7 @@ def eval_(
     limit: int | None,
     batch: int,
     chunk: int,
+    runtime: str,
     as_json: bool,
 ) -> None:
     """Measure SNN after every time step.
@@ -273,6 +278,10 @@ def eval_(
     """
     with show.busy(f"loading {snn}"):
         net = api.load(snn, chunk)
+    if isinstance(net, Network):
+        net.runtime = runtime
+    elif runtime == "fast":
+        raise click.UsageError("An exported program is compiled already: --runtime fast is for graph files.")
     original = None
     if ann or factory:
         original = uncompiled(ann, factory, allow)
@@ -286,6 +295,7 @@ def eval_(
         "snn": str(snn),
         "data": samples.source,
         "T": net.T,
+        "runtime": net.runs_by if isinstance(net, Network) else "exported program",
         **found.to_dict(),
         "latency_text": show.timing(net.latency),
     }

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from snnc.errors import SnncError
 from snnc.graph import calls
 from snnc.runtime.fast import FastRunner
-from snnc.runtime.plan import plan, whole
+from snnc.runtime.plan import plan, proved
 from snnc.runtime.runner import Observer, Runner
 from snnc.runtime.scan import available, memory
 
@@ -110,7 +110,7 @@ def _fast(graph: fx.GraphModule, fixed: bool, reference: Runner, probe: Tensor, 
     """The fast runtime, if the machine and the network have something for it."""
     if not _promising(graph, fixed):
         return None
-    made = plan(graph, fixed and whole(graph))
+    made = plan(graph, fixed and proved(graph))
     if not made.layers and not made.joins:
         return None
     final, steps, seen = FastRunner(made, once=True), FastRunner(made), FastRunner(made, whole=True)

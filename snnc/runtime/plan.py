@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc import dialect
+from snnc.errors import VerifyError
+from snnc.fixed import prove
 from snnc.graph import calls, module_of, phases
 from snnc.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.runtime import scan
@@ -92,12 +94,13 @@ def plan(graph: fx.GraphModule, fixed: bool) -> Plan:
     return made
 
 
-def whole(graph: fx.GraphModule) -> bool:
-    """Whether every number inside time is an integer."""
-    phase = phases(graph)
-    inside = [module for node, module in calls(graph) if phase[node] == "in" and not isinstance(module, Decode)]
-    values = [value for module in inside for value in module.state_dict().values()]
-    return all(value.dtype == torch.float32 and bool((value == value.round()).all()) for value in values)
+def proved(graph: fx.GraphModule) -> bool:
+    """Whether every value inside time is an integer that float32 holds."""
+    try:
+        prove(graph)
+    except VerifyError:
+        return False
+    return all(value.dtype == torch.float32 for value in graph.buffers() if value.is_floating_point())
 
 
 def _count(made: Plan, node: fx.Node) -> None:
