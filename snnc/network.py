@@ -10,10 +10,11 @@ import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.errors import DataError
+from snnc.errors import DataError, SnncError
 from snnc.graph import Stage, calls, module_of, verify, view
 from snnc.markup import records_table
 from snnc.neurons import LAYER_SYNCHRONOUS, PIPELINED, STREAMING, TWO_PASS, Neuron, OffsetIF
+from snnc.runtime.choice import RUNTIMES, Choice, Fingerprint, choose
 from snnc.runtime.runner import Observer, Runner
 
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
@@ -67,10 +68,17 @@ class Network(nn.Module):
         stage: SPIKING, or FIXED for a network of integers.
         chunk: rows (time steps x samples) in memory at once. Larger batches, and longer T, run in several rounds.
             A layer-synchronous or pipelined network holds at least one sample's T steps.
+        runtime: "auto" takes what is fastest here and gives the spikes of the reference (`snnc.runtime.choice`);
+            "reference" calls the modules of the graph; "fast" raises where there is nothing faster.
     """
 
     def __init__(
-        self, graph: fx.GraphModule, info: dict[str, Any], chunk: int = CHUNK, stage: Stage = Stage.SPIKING
+        self,
+        graph: fx.GraphModule,
+        info: dict[str, Any],
+        chunk: int = CHUNK,
+        stage: Stage = Stage.SPIKING,
+        runtime: str = "auto",
     ) -> None:
         super().__init__()
         verify(graph, stage)
@@ -78,7 +86,17 @@ class Network(nn.Module):
         self.graph = graph.requires_grad_(False)  # spikes have no gradient: a tape over T steps would be waste
         self.info = info
         self.chunk = chunk
+        self.runtime = runtime
+        self._chosen: tuple[Fingerprint, Choice] | None = None
         self.eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_chosen": None}  # layers that are packed for this machine stay here
+
+    @property
+    def runs_by(self) -> str:
+        """What the last call ran by: "reference", or what was faster; empty before the first call."""
+        return self._chosen[1].name if self._chosen else ""
 
     @property
     def T(self) -> int:
@@ -110,7 +128,7 @@ class Network(nn.Module):
         Raises:
             DataError: the input is not floating-point, holds NaN or infinity, or has the wrong shape.
         """
-        return torch.cat([self._run(part, False) for part in self._parts(x)])
+        return torch.cat(self._rounds(x, False))
 
     def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
         """Output after each step (any-time readout): `[B, ...]` to `[T, B, classes]`.
@@ -119,7 +137,7 @@ class Network(nn.Module):
             x: input.
             observe: called with each node inside time, its value `[steps * b, ...]`, and the number of steps.
         """
-        return torch.cat([self._run(part, True, observe) for part in self._parts(x)], 1)
+        return torch.cat(self._rounds(x, True, observe), 1)
 
     def stream(self, x: Tensor) -> Iterator[Tensor]:
         """Runs step by step, as a chip does; gives the output `[B, classes]` after each step.
@@ -131,24 +149,36 @@ class Network(nn.Module):
         with torch.no_grad():
             yield from Runner(self.graph).run(x, window=1, anytime=True)
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        runner = Runner(self.graph)
-        return checked(x, self.info, next(self.graph.buffers()).dtype).split(max(1, self.chunk // runner.T))
-
-    def _run(self, part: Tensor, anytime: bool, observe: Observer | None = None) -> Tensor:
-        runner = Runner(self.graph)
-        window = max(1, self.chunk // len(part)) if runner.streaming else runner.T
+    def _rounds(self, x: Tensor, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
+        """Output of one round after the other."""
+        x = near(checked(x, self.info, next(self.graph.buffers()).dtype))
         try:
-            result = runner.run(part, window, anytime, observe)
+            choice = self._choice(x)
+            runner = choice.runner(anytime, observe)
+            samples, rows = choice.round(self.chunk)
+            results = []
+            for part in x.split(samples):
+                window = max(1, rows // len(part)) if runner.streaming else runner.T
+                results.append(runner.run(part, window, anytime, observe))
         except (RuntimeError, ValueError, IndexError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise DataError(
-                f"An input of shape {tuple(part.shape)} does not go through the network: {reason}.",
+                f"An input of shape {tuple(x.shape)} does not go through the network: {reason}.",
                 "samples of the shape that it was trained on",
             ) from error
-        if not torch.isfinite(result).all():
+        if not all(torch.isfinite(result).all() for result in results):
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
-        return result
+        return results
+
+    def _choice(self, x: Tensor) -> Choice:
+        """The runtime, chosen anew when the graph is no longer what it was."""
+        if self.runtime not in RUNTIMES:
+            raise SnncError(f"There is no runtime {self.runtime!r}.", f"one of {', '.join(RUNTIMES)}")
+        taped = x.requires_grad and torch.is_grad_enabled()  # what is fast leaves no tape
+        now = Fingerprint(self.graph, "reference" if taped else self.runtime)
+        if self._chosen is None or self._chosen[0] != now:
+            self._chosen = now, choose(self.graph, self.stage is Stage.FIXED, now.runtime, x, self.chunk)
+        return self._chosen[1]
 
     def _repr_html_(self) -> str:
         recipe = self.info.get("recipe", "unknown")
@@ -158,6 +188,12 @@ class Network(nn.Module):
     def neurons(self) -> list[tuple[str, Neuron]]:
         """Every neuron layer with its name, in order."""
         return [(node.name, module_of(self.graph, node)) for node, _ in calls(self.graph, Neuron)]
+
+
+def near(x: Tensor) -> Tensor:
+    """An input with its channels closest together in memory, which is how convolutions on CPUs run fastest."""
+    images = x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
+    return x.contiguous(memory_format=torch.channels_last) if images else x
 
 
 def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:

@@ -42,6 +42,7 @@ from snnc.pipeline import choose
 from snnc.portable import Portable
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
+from snnc.runtime.choice import RUNTIMES
 from snnc.search import STEPS, searchable
 from snnc.staged import Staged
 from snnc.version import __version__
@@ -286,6 +287,9 @@ def inspect(
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1.")
 @click.option("--threads", type=COUNT, help="Threads. [default: torch's]")
+@click.option(
+    "--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True, help="What runs it; the spikes agree."
+)
 @verb
 @configurable
 def eval_(
@@ -303,6 +307,7 @@ def eval_(
     chunk: int,
     device: str,
     threads: int | None,
+    runtime: str,
     as_json: bool,
 ) -> None:
     """Measure SNN after every time step.
@@ -314,6 +319,10 @@ def eval_(
         torch.set_num_threads(threads)  # onnxruntime takes as many
     with show.busy(f"loading {snn}"):
         net = api.load(snn, chunk, device=device)
+    if isinstance(net, Network):
+        net.runtime = runtime
+    elif runtime == "fast":
+        raise click.UsageError("An emitted file is compiled already: --runtime fast is for graph files.")
     original = uncompiled(ann, factory, allow) if ann or factory else None
     samples = read(data, mean=mean, std=std, raw=raw, split=split)
     if original is not None and not isinstance(original, nn.Module):
@@ -326,6 +335,7 @@ def eval_(
         "snn": str(snn),
         "data": samples.source,
         "T": net.T,
+        "runtime": net.runs_by if isinstance(net, Network) else "exported program",
         **found.to_dict(),
         "latency_text": show.timing(net.latency),
     }

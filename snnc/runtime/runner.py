@@ -9,6 +9,7 @@ graph call. The spikes are the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +22,25 @@ from snnc.temporal import Decode, Encode, Temporal, running_mean
 
 # Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
 Observer = Callable[[fx.Node, Tensor, int], None]
+
+
+@dataclass
+class Window:
+    """Some steps of one run.
+
+    Attributes:
+        outer: values outside time, which running readouts join.
+        states: of the neurons, from window to window.
+        totals: what was summed over time so far.
+        start: the first step.
+        width: how many steps.
+    """
+
+    outer: dict[fx.Node, Tensor] = field(default_factory=dict)
+    states: dict[fx.Node, Any] = field(default_factory=dict)
+    totals: dict[fx.Node, Tensor] = field(default_factory=dict)
+    start: int = 0
+    width: int = 0
 
 
 class Runner:
@@ -46,12 +66,20 @@ class Runner:
         self.read, self.skip, self.late = next((int(m.read), int(m.skip), int(m.late)) for _, m in calls(graph, Decode))
         self.schedule = max((m.schedule for _, m in calls(graph, Neuron)), key=SCHEDULES.index, default=SCHEDULES[0])
         self.streaming = all(module.streaming for _, module in calls(graph, Temporal))
-        # Values outside time outlive the loop over windows; values inside die at their last use.
-        self.last: dict[fx.Node, list[fx.Node]] = {}
-        final = {source: node for node in graph.graph.nodes for source in node.all_input_nodes}
+        self.last = self._last_uses({node: node.all_input_nodes for node in graph.graph.nodes}, phase)
+
+    @staticmethod
+    def _last_uses(reads: dict[fx.Node, list[fx.Node]], phase: dict[fx.Node, str]) -> dict[fx.Node, list[fx.Node]]:
+        """For each node, the values that it is the last to read.
+
+        Values outside time outlive the loop over windows; values inside die at their last use.
+        """
+        final = {source: node for node, sources in reads.items() for source in sources}
+        last: dict[fx.Node, list[fx.Node]] = {}
         for source, node in final.items():
             if phase[source] == "in":
-                self.last.setdefault(node, []).append(source)
+                last.setdefault(node, []).append(source)
+        return last
 
     def run(
         self, x: Tensor, window: int | None = None, anytime: bool = False, observe: Observer | None = None
@@ -70,28 +98,30 @@ class Runner:
         Raises:
             SnncError: a window shorter than T for a network that is not streaming.
         """
-        window = self.T if window is None else min(window, self.T)
-        if window < self.T and not self.streaming:
+        most = self.T if window is None else min(window, self.T)
+        if most < self.T and not self.streaming:
             raise SnncError(
                 f"This network is {self.schedule}: a layer must see input of later steps before its first spike, so "
                 "it cannot run step by step.",
                 "a recipe without calibrate-offset, average-input and wait-for-input, such as 'opi'",
             )
-        outer: dict[fx.Node, Tensor] = {}
-        self._execute("before", outer, x)
-        states: dict[fx.Node, Any] = {}
-        totals: dict[fx.Node, Tensor] = {}
+        now = Window()
+        self._execute("before", now.outer, x)
         outputs = []
-        for start in range(0, self.T, window):
-            width = min(window, self.T - start)
-            self._walk(outer, states, totals, start, width, observe, anytime)
-            if anytime and (read := len(self._read(start, width))):
-                result = self._execute("after", dict(outer), x, repeat=read)
+        for now.start in range(0, self.T, most):
+            now.width = min(most, self.T - now.start)
+            self._walk(now, observe, anytime)
+            if anytime and (read := len(self._read(now))):
+                result = self._execute("after", dict(now.outer), x, repeat=read)
                 outputs.append(result.reshape(read, len(x), *result.shape[1:]))
         if anytime:
             return torch.cat(outputs)
-        outer.update({node: total / (self.read - self.late) for node, total in totals.items()})
-        return self._execute("after", outer, x)
+        now.outer.update(self._means(now.totals))
+        return self._execute("after", now.outer, x)
+
+    def _means(self, totals: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
+        """The readouts, from what was summed over time."""
+        return {node: total / (self.read - self.late) for node, total in totals.items()}
 
     def _execute(self, phase: str, values: dict[fx.Node, Tensor], x: Tensor, repeat: int = 1) -> Tensor:
         """Runs the nodes before or after time; gives the last value."""
@@ -102,10 +132,15 @@ class Runner:
             elif node.op == "output":
                 result = self._repeated(values, node.all_input_nodes[0], repeat, x)
             elif not isinstance(module := module_of(self.graph, node), Decode):
-                result = module(*(self._repeated(values, n, repeat, x) for n in node.args))
+                result = self._outside(module, *(self._repeated(values, n, repeat, x) for n in node.args))
             else:
                 continue  # the walk through time has put its value there
             values[node] = result
+        return result
+
+    def _outside(self, module: Any, *fed: Tensor) -> Tensor:
+        """The value of a module that stands before or after time."""
+        result: Tensor = module(*fed)
         return result
 
     def _repeated(self, values: dict[fx.Node, Tensor], node: fx.Node, repeat: int, x: Tensor) -> Tensor:
@@ -113,73 +148,64 @@ class Runner:
         value = values[node]
         return value.repeat(repeat, *[1] * (value.dim() - 1)) if repeat > 1 and len(value) == len(x) else value
 
-    def _walk(
-        self,
-        outer: dict[fx.Node, Tensor],
-        states: dict[fx.Node, Any],
-        totals: dict[fx.Node, Tensor],
-        start: int,
-        width: int,
-        observe: Observer | None,
-        anytime: bool,
-    ) -> None:
-        """One window: updates states and totals, and with `anytime` leaves running means in `outer`."""
+    def _walk(self, now: Window, observe: Observer | None, anytime: bool) -> None:
+        """One window: updates states and totals, and with `anytime` leaves running means in `now.outer`."""
         values: dict[fx.Node, Tensor] = {}
         for node in self.walked:
             module = module_of(self.graph, node)
             if isinstance(module, Encode):
-                source = outer[node.all_input_nodes[0]]
-                if start == 0 and not torch.isfinite(source).all():
+                source = now.outer[node.all_input_nodes[0]]
+                if now.start == 0 and not torch.isfinite(source).all():
                     raise DataError(
                         f"'{node.all_input_nodes[0].name}' is NaN or infinite for this input.",
                         "input in the range that the network was trained on",
                     )
-                values[node] = source.repeat(width, *[1] * (source.dim() - 1))
+                values[node] = self._encoded(node, source, now)
             elif isinstance(module, Decode):
-                self._decode(node, values[node.all_input_nodes[0]], outer, totals, start, width, anytime)
-            elif isinstance(module, Temporal):
-                (fed,) = node.all_input_nodes  # its value is not bound to a name, which would keep it
-                if module.streaming:
-                    states[node], values[node] = module.walk(states.get(node), values[fed], width)
-                else:
-                    values[node] = module(values[fed])
+                self._decode(node, values[node.all_input_nodes[0]], now, anytime)
             else:
-                values[node] = module(*(values[n] for n in node.args))
+                values[node] = self._value(node, values, now)
             if observe and node in values:
-                observe(node, values[node], width)
+                observe(node, values[node], now.width)
             for dead in self.last.get(node, ()):
                 values.pop(dead, None)
 
-    def _read(self, start: int, width: int) -> range:
-        """Those of the `width` steps from `start` that are read out."""
-        return range(max(start, self.skip), min(start + width, self.skip + self.read))
+    def _encoded(self, node: fx.Node, source: Tensor, now: Window) -> Tensor:
+        """A value from before time, at each step of a window; it lies in memory as it did."""
+        return torch.cat([source] * now.width)
 
-    def _decode(
-        self,
-        node: fx.Node,
-        value: Tensor,
-        outer: dict[fx.Node, Tensor],
-        totals: dict[fx.Node, Tensor],
-        start: int,
-        width: int,
-        anytime: bool,
-    ) -> None:
-        read = self._read(start, width)
+    def _value(self, node: fx.Node, values: dict[fx.Node, Tensor], now: Window) -> Tensor:
+        """The value of a node inside time; leaves its state in `now.states`."""
+        module = module_of(self.graph, node)
+        result: Tensor
+        if isinstance(module, Temporal) and module.streaming:
+            state, fed = now.states.get(node), node.all_input_nodes[0]
+            now.states[node], result = module.walk(state, values[fed], now.width)
+        else:
+            result = module(*(values[source] for source in node.args if isinstance(source, fx.Node)))
+        return result
+
+    def _read(self, now: Window) -> range:
+        """Those steps of a window that are read out."""
+        return range(max(now.start, self.skip), min(now.start + now.width, self.skip + self.read))
+
+    def _decode(self, node: fx.Node, value: Tensor, now: Window, anytime: bool) -> None:
+        read = self._read(now)
         if not read:
             return
-        by_step = value.reshape(width, -1, *value.shape[1:])
+        by_step = value.reshape(now.width, -1, *value.shape[1:])
         # A delayed readout starts anew when it begins to count.
         turn = min(max(self.skip + self.late, read.start), read.stop)
         means = []
         for first, begin, end in ((self.skip, read.start, turn), (self.skip + self.late, turn, read.stop)):
             if begin == end:
                 continue
-            seen, part = begin - first, by_step[begin - start : end - start]
-            before = totals[node] if seen else torch.zeros_like(part[0])
+            seen, part = begin - first, by_step[begin - now.start : end - now.start]
+            before = now.totals[node] if seen else torch.zeros_like(part[0])
             if anytime:
-                mean, totals[node] = running_mean(part, before, seen)
+                mean, now.totals[node] = running_mean(part, before, seen)
                 means.append(mean)
             else:
-                totals[node] = before + part.sum(0)
+                now.totals[node] = before + part.sum(0)
         if anytime:
-            outer[node] = torch.cat(means).flatten(0, 1)
+            now.outer[node] = torch.cat(means).flatten(0, 1)

@@ -1,0 +1,162 @@
+"""Which runtime a network gets: decided when it first runs, and checked there against the reference.
+
+The reference is `Runner`, which calls the modules of the graph. The fast one follows a plan. It is taken where the
+machine and the network have something for it, and only after a few samples have given the same output, bit for bit,
+in both. Otherwise the reference runs, and where that comes as a surprise the log says so, once.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from snnc.errors import SnncError
+from snnc.graph import calls
+from snnc.runtime.fast import FastRunner
+from snnc.runtime.plan import plan, proved
+from snnc.runtime.runner import Observer, Runner
+from snnc.runtime.scan import available, memory
+
+RUNTIMES = ("auto", "reference", "fast")
+TILE = (
+    8 << 20
+)  # bytes of the largest value in a round: measured; smaller ones pay for calls, larger ones leave the cache
+STEPS = 8  # of a round, where there are more: potentials are read and written once a round
+SURPRISE = "The fast runtime is off, and the reference runs in its place: %s."
+log = logging.getLogger("snnc")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The runtime of one network, as it was when chosen.
+
+    Attributes:
+        reference: walks the modules.
+        final, steps, seen: give the last readout, every readout, and every value; the reference three times where
+            there is nothing faster.
+        rows: time steps x samples of a round at most; 0 where the order of sums would tell how many there were.
+        name: "reference", or what is fast.
+    """
+
+    reference: Runner
+    final: Runner
+    steps: Runner
+    seen: Runner
+    rows: int
+    name: str
+
+    def runner(self, anytime: bool, observe: Observer | None) -> Runner:
+        """The runner for one kind of call."""
+        return self.seen if observe else self.steps if anytime else self.final
+
+    def round(self, chunk: int) -> tuple[int, int]:
+        """Samples and rows of one round, of at most `chunk` rows where that holds one sample's steps."""
+        rows, T = min(chunk, self.rows or chunk), self.reference.T
+        shown = min(T, STEPS) if self.rows and self.reference.streaming else T
+        return max(1, rows // shown), rows
+
+
+def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: int) -> Choice:
+    """Chooses for a network and an input that it takes.
+
+    Args:
+        graph: the spiking graph.
+        fixed: whether it is of stage FIXED.
+        runtime: one of `RUNTIMES`; "fast" insists.
+        x: checked input, of which one sample serves as the probe.
+        chunk: rows in memory at once, here as elsewhere.
+
+    Raises:
+        SnncError: there is no fast runtime, and `runtime` insists on one.
+    """
+    reference = Runner(graph)
+    plain = Choice(reference, reference, reference, reference, 0, "reference")
+    found, reason = None, "neither this machine nor this network has anything for it"
+    if runtime == "reference":
+        return plain
+    if runtime == "fast" or _promising(graph, fixed):
+        # States pass from window to window, also here. What the reference refuses is the caller's error.
+        window = min((reference.T + 1) // 2, 2 * STEPS, chunk) if reference.streaming else reference.T
+        with torch.no_grad():
+            probe = _probe(x)[: max(1, chunk // window)]
+            want = reference.run(probe, window), reference.run(probe, window, anytime=True)
+            try:
+                found = _fast(graph, fixed, reference, probe, window)
+                if found and not _agrees(found, probe, window, *want):
+                    found, reason = None, "its output differs from the reference on this machine"
+                    log.warning(SURPRISE, reason)
+            except Exception as error:  # whatever a compiler or a kernel of this machine comes up with
+                found, reason = None, (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+                log.warning(SURPRISE, reason)
+    if found is None and runtime == "fast":
+        raise SnncError(
+            f"There is no fast runtime for this network here: {reason}.",
+            "the runtime 'auto', pip install 'snnc[fast]', or a network compiled with --fixed-point",
+        )
+    return found or plain
+
+
+def _promising(graph: fx.GraphModule, fixed: bool) -> bool:
+    """Whether it is worth a look: numbers that fast code takes, and something to run them with."""
+    tensors = [*graph.parameters(), *graph.buffers()]
+    usual = all(t.device.type == "cpu" and (t.dtype == torch.float32 or not t.is_floating_point()) for t in tensors)
+    return usual and (fixed or available())
+
+
+def _fast(graph: fx.GraphModule, fixed: bool, reference: Runner, probe: Tensor, window: int) -> Choice | None:
+    """The fast runtime, if the machine and the network have something for it."""
+    if not _promising(graph, fixed):
+        return None
+    made = plan(graph, fixed and proved(graph))
+    if not made.layers and not made.joins:
+        return None
+    final, steps, seen = FastRunner(made, once=True), FastRunner(made), FastRunner(made, whole=True)
+    sizes = [1]
+    seen.run(probe, window, observe=lambda node, value, width: sizes.append(value[0].numel() * 4))
+    rows = max(STEPS, TILE // max(sizes)) if made.fixed else 0
+    return Choice(reference, final, steps, seen, rows, str(made))
+
+
+def _agrees(choice: Choice, probe: Tensor, window: int, final: Tensor, steps: Tensor) -> bool:
+    """Whether all three ways to call it give what the reference gives, bit for bit."""
+    return (
+        torch.equal(choice.final.run(probe, window), final)
+        and torch.equal(choice.steps.run(probe, window, anytime=True), steps)
+        and torch.equal(choice.seen.run(probe, window, anytime=True, observe=lambda *_: None), steps)
+    )
+
+
+def _probe(x: Tensor) -> Tensor:
+    """A sample, and one of the same numbers in another order."""
+    one = x[:1].detach()
+    order = torch.randperm(one.numel(), generator=torch.Generator().manual_seed(0))
+    other = one.flatten()[order].reshape(one.shape)
+    return torch.cat([one, other]).contiguous(memory_format=memory(one))
+
+
+class Fingerprint:
+    """What a choice was made for. A graph may be edited, moved and trained, and then needs another."""
+
+    def __init__(self, graph: fx.GraphModule, runtime: str) -> None:
+        self.runtime = runtime
+        modules = [module for _, module in calls(graph)]
+        self.tensors = [
+            t for m in graph.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
+        ]
+        self.versions = [0 if t.is_inference() else t._version for t in self.tensors]
+        nodes = [(node, node.args) for node in graph.graph.nodes]
+        self.rest = (runtime, modules, nodes, [(getattr(m, "T", 0), getattr(m, "unit", 0)) for m in modules])
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Fingerprint)
+            and len(self.tensors) == len(other.tensors)
+            and all(a is b for a, b in zip(self.tensors, other.tensors, strict=True))
+            and self.versions == other.versions
+            and self.rest == other.rest
+        )
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,175 @@
+"""What of a spiking graph can run faster, and how: decided once, from the graph alone.
+
+Two plans give the reference's spikes for different reasons. That of a float network leaves every layer as it is, and
+runs neurons in one pass whose roundings are the same. That of a fixed-point network may sum in any order, since every
+value is an integer that float32 holds: spikes are bytes, layers multiply 8-bit integers, and what is linear behind the
+last neuron runs once, on the sum over time.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+
+from snnc import dialect
+from snnc.errors import VerifyError
+from snnc.fixed import prove
+from snnc.graph import calls, module_of, phases
+from snnc.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.runtime import scan
+from snnc.runtime.integer import MOST, Layer, packed
+from snnc.temporal import Decode, Encode, Restart, TemporalMax
+
+BINARY = (IF, WaitingIF, AverageIF, OffsetIF, ResidualMaskIF)
+MOVES = (dialect.Concat, dialect.Slice, dialect.Reshape, dialect.Permute, nn.Flatten)  # whatever the type of a value
+TAIL = (*dialect.CONVOLUTIONS, nn.Linear, *MOVES, dialect.Add, dialect.Sub, dialect.Affine)
+
+
+@dataclass(frozen=True)
+class Join:
+    """What a layer of neurons reads: a current, and perhaps a second value that is added to it."""
+
+    scan: scan.Scan
+    current: fx.Node
+    joined: fx.Node | None = None
+    absorbed: tuple[fx.Node, ...] = ()
+
+    @property
+    def reads(self) -> list[fx.Node]:
+        """The nodes whose values it reads."""
+        return [self.current] if self.joined is None else [self.current, self.joined]
+
+    def added(self, current: Tensor, joined: Tensor) -> Tensor:
+        """The current with what is added to it, as the modules in front would form it."""
+        return current + (joined if self.scan.factor is None else joined.float() * self.scan.factor)
+
+
+@dataclass
+class Plan:
+    """How the nodes inside time run; a node that is nowhere below runs as its module does.
+
+    Attributes:
+        fixed: whether the network is one of integers.
+        bound: nodes whose values are bytes, with the largest value.
+        layers: layers on bytes.
+        joins: neurons in one pass.
+        tail: what is linear behind the last neuron, in 64-bit floats, in order.
+        sums: what the tail reads.
+    """
+
+    graph: fx.GraphModule
+    fixed: bool
+    bound: dict[fx.Node, int] = field(default_factory=dict)
+    layers: dict[fx.Node, Layer] = field(default_factory=dict)
+    joins: dict[fx.Node, Join] = field(default_factory=dict)
+    tail: dict[fx.Node, nn.Module] = field(default_factory=dict)
+    sums: set[fx.Node] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.layers)} layers on 8-bit integers"] if self.layers else []
+        if self.joins:
+            parts.append(f"{len(self.joins)} layers of neurons in one pass")
+        return ", ".join(parts) or "nothing"
+
+
+def plan(graph: fx.GraphModule, fixed: bool) -> Plan:
+    """The plan of a spiking graph whose values are all integers (`fixed`), or any numbers."""
+    made = Plan(graph, fixed)
+    phase = phases(graph)
+    inside = [node for node, _ in calls(graph) if phase[node] == "in"]
+    if fixed:
+        for node in inside:
+            _count(made, node)
+        for node in inside:
+            source = node.all_input_nodes[0]
+            if source in made.bound and (layer := packed(module_of(graph, node))):
+                made.layers[node] = layer
+        _gather_tail(made, inside)
+    for node in inside:
+        if type(module_of(graph, node)) in (IF, OffsetIF) and scan.available():
+            made.joins[node] = _join(made, node)
+    return made
+
+
+def proved(graph: fx.GraphModule) -> bool:
+    """Whether every value inside time is an integer that float32 holds."""
+    try:
+        prove(graph)
+    except VerifyError:
+        return False
+    return all(value.dtype == torch.float32 for value in graph.buffers() if value.is_floating_point())
+
+
+def _count(made: Plan, node: fx.Node) -> None:
+    """Finds whether a node's values are whole numbers from 0 to `MOST`."""
+    module = module_of(made.graph, node)
+    sources = [made.bound.get(source) for source in node.all_input_nodes]
+    most = None
+    if isinstance(module, Neuron) and module.unit:
+        most = 1 if type(module) in BINARY else 2**module.bits - 1 if type(module) is GradedIF else None
+    elif isinstance(module, (*MOVES, TemporalMax, Restart)) and None not in sources:
+        most = max(bound for bound in sources if bound is not None)
+    elif isinstance(module, dialect.Pad) and sources[0] is not None and module.mode == "constant":
+        most = max(sources[0], int(module.value)) if module.value >= 0 and module.value == int(module.value) else None
+    if most is not None and most <= MOST:
+        made.bound[node] = most
+
+
+def _gather_tail(made: Plan, inside: list[fx.Node]) -> None:
+    """Finds what is linear and has no neuron behind it."""
+    for node in reversed(inside):
+        module = module_of(made.graph, node)
+        behind = all(user in made.tail or isinstance(module_of(made.graph, user), Decode) for user in node.users)
+        if behind and isinstance(module, TAIL) and getattr(module, "padding_mode", "zeros") == "zeros":
+            made.tail[node] = copy.deepcopy(module).double()
+    made.tail = dict(reversed(made.tail.items()))
+    readers = [*made.tail, *(node for node, _ in calls(made.graph, Decode))]
+    made.sums = {source for node in readers for source in node.all_input_nodes if source not in made.tail}
+
+
+def _join(made: Plan, node: fx.Node) -> Join:
+    """How a layer of neurons forms its current: a sum in front of it that nobody else reads is formed on the way."""
+    neuron, source = module_of(made.graph, node), node.all_input_nodes[0]
+    plain = Join(scan.Scan(neuron, made.fixed), source)
+    add = module_of(made.graph, source) if source.op == "call_module" else None
+    if type(neuron) is not IF or type(add) is not dialect.Add or len(source.users) > 1 or source in made.sums:
+        return plain
+    if len(source.all_input_nodes) < 2:
+        return plain
+    sides = [_factored(made, side) for side in source.all_input_nodes]
+    floats = [side for side, (_, factor, _) in zip(source.all_input_nodes, sides, strict=True) if factor is None]
+    if not floats or any(isinstance(module_of(made.graph, side), Encode) for side in source.all_input_nodes):
+        return plain
+    current = floats[0]
+    joined, factor, absorbed = sides[1 - source.all_input_nodes.index(current)]
+    return Join(scan.Scan(neuron, made.fixed, factor), current, joined, (source, *absorbed))
+
+
+def _factored(made: Plan, node: fx.Node) -> tuple[fx.Node, Tensor | None, tuple[fx.Node, ...]]:
+    """A value as bytes times a factor, where it is that, and the node that the neurons then spare."""
+    if node in made.bound:
+        return node, torch.ones(()), ()
+    module, source = module_of(made.graph, node), node.all_input_nodes[0]
+    alone = len(node.users) == 1 and node not in made.sums
+    scales = isinstance(module, dialect.Affine) and module.scale.dim() in (0, 3) and not module.shift.any()
+    if scales and alone and source in made.bound:
+        return source, module.scale, (node,)
+    return node, None, ()
+
+
+def constants(made: Plan) -> set[fx.Node]:
+    """Values that all their readers take as constant in time, and nobody need repeat."""
+    readers = {join.current for join in made.joins.values() if join.joined is None}
+    return {
+        node
+        for node, _ in calls(made.graph, Encode)
+        if node in readers and node not in made.sums and all(_takes_constant(made, user) for user in node.users)
+    }
+
+
+def _takes_constant(made: Plan, user: fx.Node) -> bool:
+    join = made.joins.get(user)
+    return join is not None and type(join.scan.neuron) is IF

@@ -1,0 +1,127 @@
+"""Integrate-and-fire neurons in one pass over memory.
+
+`IF.walk` makes half a dozen passes over a step's values. Here a block of neurons is led through all steps while its
+potentials stay in the cache, and a join in front of the neurons is added on the way. The arithmetic is that of
+`IF.step`, operation by operation, so the spikes are the same bits.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snnc.neurons import IF
+from snnc.runtime.loops import ALONE, BLOCK, SCALED, SUM, jit, scan
+
+SMALL = 1 << 18  # values: below it a second thread costs more than it saves
+
+
+def available() -> bool:
+    """Whether there is a compiler for the loops."""
+    return jit() is not None
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def ordered(x: Tensor) -> Tensor:
+    """A value `[rows, ...]` as `[rows, n]` in memory order, without a copy where it lies in one piece."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.permute(0, 2, 3, 1)
+    return x.reshape(len(x), -1)
+
+
+def last(x: Tensor) -> bool:
+    """Whether the channels are what lies closest together in memory."""
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def memory(x: Tensor) -> torch.memory_format:
+    """Which of the two usual orders a value has in memory."""
+    return torch.channels_last if last(x) else torch.contiguous_format
+
+
+@dataclass
+class Scan:
+    """One layer of `IF` neurons.
+
+    Attributes:
+        neuron: the layer.
+        counts: spikes leave as bytes, 0 or 1; otherwise as floats, 0 or the height of a spike.
+        factor: of the bytes that a join adds, shape `[]` or `[C, 1, ...]`; None where it adds another current.
+    """
+
+    neuron: IF
+    counts: bool
+    factor: Tensor | None = None
+    patterns: dict[Any, tuple[np.ndarray[Any, Any], ...]] = field(default_factory=dict)
+
+    def __call__(
+        self, state: Any, current: Tensor, steps: int, joined: Tensor | None = None, constant: bool = False
+    ) -> tuple[Any, Tensor]:
+        """Runs `steps` steps.
+
+        Args:
+            state: potentials of an earlier call, or None.
+            current: `[steps * B, ...]`, or `[B, ...]` with `constant`.
+            steps: how many.
+            joined: what is added to the current, `[steps * B, ...]`, laid out in memory like it.
+            constant: the current is the same at each step.
+
+        Returns:
+            The state, and spikes `[steps * B, ...]`, laid out like the current.
+        """
+        batch = len(current) if constant else len(current) // steps
+        out = torch.empty_like(current, dtype=torch.uint8 if self.counts else torch.float32)
+        if constant:
+            out = torch.empty((steps * batch, *current.shape[1:]), dtype=out.dtype, memory_format=memory(current))
+        x = ordered(current).reshape(1 if constant else steps, -1).numpy()
+        spikes = ordered(out).reshape(steps, -1).numpy()
+        n = spikes.shape[1]
+        mode = ALONE
+        y = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (steps, n), (0, 0))  # read by nobody
+        if joined is not None:
+            y = ordered(joined).reshape(steps, -1).numpy()
+            mode = SUM if self.factor is None else SCALED
+        factor, theta, v0 = self._patterns(current)
+        first = state is None
+        state = np.empty(n, np.float32) if first else state
+        loop, stride = scan(mode, self.counts), 0 if constant else 1
+
+        def part(start: int, stop: int) -> None:
+            loop(x, stride, y, factor, theta, v0, state, first, spikes, start, stop)
+
+        threads = torch.get_num_threads()
+        if threads == 1 or spikes.size < SMALL:
+            part(0, n)
+        else:
+            share = -(-n // threads // BLOCK) * BLOCK
+            list(_pool(threads).map(lambda start: part(start, min(start + share, n)), range(0, n, share)))
+        return state, out
+
+    def state(self, potentials: Tensor, current: Tensor) -> Any:
+        """A state that starts from `potentials` `[B, ...]`, for a current that lies in memory like `current`."""
+        return ordered(potentials.contiguous(memory_format=memory(current))).reshape(-1).numpy().copy()
+
+    def _patterns(self, current: Tensor) -> tuple[np.ndarray[Any, Any], ...]:
+        """Factor, theta and v0 in the order of one sample, repeated to about the length of a block."""
+        key = (current.shape[1:], last(current))
+        if key not in self.patterns:
+            factor = torch.zeros(()) if self.factor is None else self.factor
+            self.patterns[key] = tuple(_pattern(p, current) for p in (factor, self.neuron.theta, self.neuron.v0))
+        return self.patterns[key]
+
+
+def _pattern(parameter: Tensor, current: Tensor) -> np.ndarray[Any, Any]:
+    one = ordered(parameter.expand(1, *current.shape[1:]).contiguous(memory_format=memory(current)))[0]
+    if last(current):
+        one = one[: current.shape[1]]  # a parameter is one for each channel
+    return np.ascontiguousarray(one.repeat(max(1, BLOCK // len(one))).numpy())

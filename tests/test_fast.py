@@ -1,0 +1,351 @@
+"""The fast runtime gives the reference's values at every node, to the bit, or says that it cannot run."""
+
+import copy
+import functools
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from snnc import dialect
+from snnc.errors import DataError, SnncError
+from snnc.graph import Stage, calls, insert, module_of, phases, replace
+from snnc.network import Network, near
+from snnc.neurons import IF, Neuron
+from snnc.passes import (
+    AverageInput,
+    CalibrateOffset,
+    FixedPoint,
+    MaskResidual,
+    UseGradedNeurons,
+    UseSignedNeurons,
+    WaitForInput,
+)
+from snnc.pipeline import Context, Pipeline
+from snnc.runtime import choice, loops, scan
+from snnc.runtime.fast import FastRunner
+from snnc.runtime.integer import packed
+from snnc.runtime.plan import plan
+from snnc.runtime.runner import Runner
+
+from .nets import NETS, sample, spiking
+
+T = 8
+MODELS = {
+    "binary": None,
+    "signed": UseSignedNeurons(),
+    "graded": UseGradedNeurons(2),
+    "many": UseGradedNeurons(8),
+    "mask": MaskResidual(2),
+    "waiting": WaitForInput(2),
+    "average": AverageInput(),
+    "offset": CalibrateOffset(rho=3),
+}
+needs_numba = pytest.mark.skipif(not scan.available(), reason="numba is not installed")
+
+
+def integers(graph, seed=0, most=9):
+    """The graph with integers for its numbers, counting neurons, a grid in front and factors on shortcuts. In place."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(low, high, value):
+        return torch.randint(low, high, value.shape, generator=generator).to(value)
+
+    phase = phases(graph)
+    for node, module in list(calls(graph)):
+        if isinstance(module, Neuron):
+            module.unit, module.theta = True, pick(1, most, module.theta)
+            module.v0 = pick(-2, most, module.theta)
+        elif isinstance(module, dialect.WEIGHTED):
+            for value in (module.weight, module.bias):
+                if value is not None:
+                    value.data = pick(-4, 6, value)
+        elif isinstance(module, dialect.Affine):
+            module.scale, module.shift = pick(1, 5, module.scale), pick(-3, 4, module.shift)
+        elif isinstance(module, dialect.Add) and phase[node] == "in":
+            for source in set(node.all_input_nodes):
+                if phase[source] == "in" and not isinstance(module_of(graph, source), dialect.WEIGHTED):
+                    factor = dialect.Affine(torch.tensor(3.0), torch.tensor(0.0))
+                    node.replace_input_with(source, insert(graph, f"{node.name}_factor", factor, source))
+    source = next(iter(graph.graph.nodes))
+    readers = list(source.users)
+    grid = insert(graph, "grid", dialect.Grid(torch.tensor(4.0), -8, 8), source)
+    for reader in readers:
+        reader.replace_input_with(source, grid)
+    graph.recompile()
+    return graph
+
+
+@functools.cache
+def fixed(name):
+    """The graph as the compiler makes it of integers."""
+    graph, shape = spiking(name, T)
+    context = Context(T=T, calibration=[sample(shape, 8)], input_shape=shape)
+    return Pipeline((FixedPoint(),)).run(graph, context, Stage.SPIKING).graph, shape
+
+
+def values(runner, x, window):
+    """Final readout, running readouts, and the value of every node that is formed."""
+    found = {}
+    with torch.no_grad():
+        final = runner.run(x, window)
+        every = runner.run(
+            x, window, anytime=True, observe=lambda n, v, w: found.setdefault(n.name, []).append(v.clone())
+        )
+    return final, every, found
+
+
+def assert_same(graph, fixed, x, windows=(None, 1, 4)):
+    x, made = near(x), plan(graph, fixed)
+    reference = Runner(graph)
+    for window in windows if reference.streaming else (None,):
+        final, every, want = values(reference, x, window)
+        _, _, found = values(FastRunner(made, whole=True), x, window)
+        assert found.keys() == want.keys()
+        for name in want:
+            assert all(torch.equal(a, b) for a, b in zip(found[name], want[name], strict=True)), (name, window)
+        with torch.no_grad():
+            assert torch.equal(FastRunner(made, once=True).run(x, window), final)
+            assert torch.equal(FastRunner(made).run(x, window), final)
+            assert torch.equal(FastRunner(made).run(x, window, anytime=True), every)
+    return made
+
+
+@needs_numba
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_float_network_keeps_every_bit(name, model):
+    graph, shape = spiking(name, T, then=MODELS[model])
+    for _, neuron in calls(graph, Neuron):
+        neuron.theta = neuron.theta * 0.7  # nothing dyadic: the same roundings, not none
+    made = assert_same(graph, False, sample(shape, 3) * 1.1)
+    assert bool(made.joins) or model not in ("binary", "offset")
+    assert not made.layers
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_integers_may_run_in_any_order(name, model):
+    graph, shape = spiking(name, T, then=MODELS[model])
+    graph = integers(graph, seed=len(name))
+    assert_same(graph, True, sample(shape, 3))
+
+
+@settings(max_examples=25)
+@given(
+    name=st.sampled_from(["conv", "residual", "dense", "maxpool", "inverted", "routes", "decoder", "mlp", "early"]),
+    seed=st.integers(0, 2**16),
+    T=st.integers(1, 12),
+    batch=st.integers(1, 5),
+    window=st.integers(1, 12),
+    most=st.integers(2, 40),
+)
+def test_any_integers_any_time_any_batch(name, seed, T, batch, window, most):
+    graph, shape = spiking(name, T)
+    assert_same(integers(graph, seed, most), True, sample(shape, batch, seed), (window,))
+
+
+@pytest.mark.parametrize("name", ["conv", "residual", "dense", "maxpool", "inverted", "conv1d", "mlp", "early"])
+def test_a_compiled_network_of_integers(name):
+    graph, shape = fixed(name)
+    made = assert_same(graph, True, sample(shape, 3))
+    assert made.layers or name == "conv1d"
+    assert made.tail or name in ("maxpool", "conv1d")  # a readout that is before or after time already
+
+
+def test_the_plan_takes_what_it_is_for():
+    graph, _ = fixed("residual")
+    made = plan(graph, True)
+    assert {node.name for node in made.layers} >= {"conv1", "conv2", "conv3", "short"}
+    if scan.available():
+        assert len(made.joins) == len(list(calls(graph, Neuron)))
+        assert not [n for n in FastRunner(made).walked if isinstance(module_of(graph, n), dialect.Add)]
+    assert all(isinstance(module_of(graph, node), Neuron) for node in made.sums)
+
+
+@settings(max_examples=60)
+@given(
+    groups=st.sampled_from([1, 2, 3]),
+    inputs=st.integers(1, 4),
+    outputs=st.integers(1, 9),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 2),
+    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    batch=st.integers(1, 3),
+    bias=st.booleans(),
+)
+def test_a_convolution_of_bytes_is_exact(groups, inputs, outputs, kernel, stride, dilation, padding, size, batch, bias):
+    layer = nn.Conv2d(groups * inputs, groups * outputs, kernel, stride, padding, dilation, groups, bias)
+    exact(layer, torch.randint(0, 128, (batch, groups * inputs, *size), dtype=torch.uint8))
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5), st.booleans())
+def test_a_linear_layer_of_bytes_is_exact(inputs, outputs, batch, bias):
+    exact(nn.Linear(inputs, outputs, bias), torch.randint(0, 128, (batch, inputs), dtype=torch.uint8))
+
+
+def exact(layer, x):
+    for value in layer.requires_grad_(False).parameters():
+        value.copy_(torch.randint(-127, 128, value.shape))
+    fast = packed(layer)
+    assert fast is not None
+    assert torch.equal(fast(x), layer(x.float()))
+
+
+@pytest.mark.parametrize("odd", [nn.Conv1d(2, 2, 1), nn.Conv2d(2, 2, 3, padding="same"), nn.ConvTranspose2d(2, 2, 1)])
+def test_other_layers_and_other_numbers_stay_as_they_are(odd):
+    nn.init.ones_(odd.weight)
+    assert packed(odd) is None
+    for weight in (0.5, 128.0):
+        layer = nn.Conv2d(2, 2, 1)
+        nn.init.constant_(layer.weight, weight)
+        assert packed(layer) is None
+
+
+@needs_numba
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(5,), (3, 4, 7), (2, 9), (1, 3, 3), (4, 1, 1), (3, 50, 50)])
+@pytest.mark.parametrize("channels", [False, True])
+def test_neurons_in_one_pass(shape, channels, threads, monkeypatch):
+    """Any shape, order of memory, window and join; random floats, so that another rounding would show."""
+    monkeypatch.setattr(scan, "SMALL", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    steps, batch = 7, 2
+    per = torch.rand(shape[0], *[1] * (len(shape) - 1)) + 0.1
+    theta = per if channels else torch.tensor(0.3)
+    neuron = IF(steps, theta, theta / 3)
+    current, other = torch.randn(2, steps * batch, *shape)
+    if len(shape) == 3:
+        current, other = (v.contiguous(memory_format=torch.channels_last) for v in (current, other))
+    for joined in (None, other):
+        want = neuron(current if joined is None else current + joined)
+        for width in (1, 3, 4, steps):
+            state, parts = None, []
+            one = scan.Scan(neuron, False)
+            for start in range(0, steps, width):
+                cut = slice(start * batch, min(start + width, steps) * batch)
+                state, spikes = one(
+                    state, current[cut], min(width, steps - start), None if joined is None else joined[cut]
+                )
+                parts.append(spikes)
+            assert torch.equal(torch.cat(parts), want)
+    same = current[:batch]
+    assert torch.equal(scan.Scan(neuron, False)(None, same, steps, constant=True)[1], neuron(torch.cat([same] * steps)))
+    counted = scan.Scan(neuron, True)(None, current, steps)[1]
+    assert counted.dtype == torch.uint8
+    assert torch.equal(counted, (neuron(current) != 0).to(torch.uint8))
+
+
+def network(name="residual", integer=True, **more):
+    if integer:
+        graph, shape = fixed(name)
+        return Network(copy.deepcopy(graph), {}, stage=Stage.FIXED, **more), shape
+    graph, shape = spiking(name, T)
+    return Network(graph, {}, **more), shape
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 64, 4096])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_network_is_fast_by_itself(chunk, batch):
+    net, shape = network(chunk=chunk)
+    x = sample(shape, batch)
+    assert net.runs_by == ""
+    fast, every = net(x), net.readout(x)
+    assert "8-bit" in net.runs_by
+    net.runtime = "reference"
+    assert torch.equal(net(x), fast)
+    assert torch.equal(net.readout(x), every)
+    assert net.runs_by == "reference"
+
+
+def test_an_edited_network_gets_a_new_plan():
+    net, shape = network()
+    x = sample(shape, 2)
+    net(x)
+    for edit in (weights, neurons):
+        edit(net)
+        fast, net.runtime = net(x), "reference"
+        assert torch.equal(net(x), fast)
+        net.runtime = "auto"
+    assert copy.deepcopy(net).runs_by == ""
+    assert torch.equal(copy.deepcopy(net)(x), fast)
+    net = net.double()
+    assert torch.equal(net(x.double()).float(), fast)
+    assert net.runs_by == "reference"
+
+
+def weights(net):
+    net.graph.conv1.weight.neg_()
+
+
+def neurons(net):
+    node, old = next(calls(net.graph, Neuron))
+    replace(net.graph, node, IF(T, old.theta + 3, old.v0, unit=True))
+
+
+def test_numbers_that_are_no_integers_are_summed_in_order():
+    net, shape = network()
+    net.graph.conv1.weight.mul_(0.3)
+    x = sample(shape, 2)
+    fast, net.runtime = net(x), "reference"
+    assert "8-bit" not in net.runs_by
+    assert torch.equal(net(x), fast)
+
+
+def test_a_runtime_that_differs_is_off_with_one_warning(monkeypatch, caplog):
+    monkeypatch.setattr("snnc.runtime.plan.packed", lambda module: lambda x: module(x.float()) + 1)
+    net, shape = network()
+    x = sample(shape, 2)
+    with caplog.at_level(logging.WARNING, "snnc"):
+        fast = net(x)
+        net(x)
+    assert [record.message for record in caplog.records] == [
+        choice.SURPRISE % "its output differs from the reference on this machine"
+    ]
+    assert net.runs_by == "reference"
+    net.runtime = "reference"
+    assert torch.equal(net(x), fast)
+    net.runtime = "fast"
+    with pytest.raises(SnncError, match="differs from the reference"):
+        net(x)
+
+
+def test_a_runtime_that_fails_is_off_with_one_warning(monkeypatch, caplog):
+    def fails(module):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr("snnc.runtime.plan.packed", fails)
+    net, shape = network()
+    with caplog.at_level(logging.WARNING, "snnc"):
+        net(sample(shape, 2))
+    assert len(caplog.records) == 1
+    assert net.runs_by == "reference"
+
+
+def test_without_numba_layers_are_fast_all_the_same(monkeypatch):
+    monkeypatch.setattr(loops, "jit", lambda: None)
+    monkeypatch.setattr(scan, "jit", lambda: None)
+    net, shape = network()
+    x = sample(shape, 3)
+    fast, by, net.runtime = net(x), net.runs_by, "reference"
+    assert "8-bit" in by
+    assert "one pass" not in by
+    assert torch.equal(net(x), fast)
+    plain, shape = network(integer=False, runtime="fast")
+    with pytest.raises(SnncError, match="no fast runtime"):
+        plain(sample(shape, 2))
+
+
+def test_what_the_reference_refuses_is_no_fault_of_the_plan(caplog):
+    net, _ = network()
+    with caplog.at_level(logging.WARNING, "snnc"), pytest.raises(DataError, match="does not go through"):
+        net(torch.zeros(2, 5, 8, 8))
+    assert not caplog.records
+    with pytest.raises(SnncError, match="no runtime 'quick'"):
+        Network(spiking("mlp", T)[0], {}, runtime="quick")(torch.zeros(1, 6))
