@@ -18,7 +18,7 @@ from snnc.data import as_batches
 from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError
 from snnc.files import atomic_write, load_torch, sniff
-from snnc.graph import Stage, calls, guess_input
+from snnc.graph import TIMED, calls, guess_input
 from snnc.network import CHUNK, Network
 from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
 from snnc.portable import Portable, load_portable
@@ -88,11 +88,11 @@ def compile(
     rank = None if guess is None else guess.dim()
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
     result = pipeline.run(graph, context, callbacks=callbacks)
-    if result.stage is not Stage.SPIKING:
+    if result.stage not in TIMED:
         raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
     label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     made = {**history(label, result, context, batches), "input_rank": rank}
-    return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk)
+    return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk, result.stage)
 
 
 def _whole(T: Any) -> int:
@@ -206,6 +206,6 @@ def load(path: str | Path, chunk: int = CHUNK) -> Network | Portable:
             raise
         raise LoadError(f"'{path}' is not a compiled network.", "'snnc compile' on it") from error
     graph, stage, info = unpack_graph(content, f"'{path}'")
-    if stage is not Stage.SPIKING:
+    if stage not in TIMED:
         raise LoadError(f"'{path}' holds a graph of stage {stage}, not a spiking network.", "'snnc compile' on it")
-    return Network(graph, info, chunk)
+    return Network(graph, info, chunk, stage)

@@ -63,6 +63,27 @@ class Affine(nn.Module):
         return f"shape={tuple(self.scale.shape)}"
 
 
+class Grid(nn.Module):
+    """`clip(round(x * scale), low, high)`: an analog value on a grid of integers; halves go to the even neighbour.
+
+    `scale` is a buffer that broadcasts over one sample, shape `[]` or `[C, 1, ...]`: points of the grid in one unit of
+    the input. It multiplies, since one IEEE multiplication is the same everywhere, and so is rounding what it gives.
+    """
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor, low: int, high: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.round(x * self.scale).clamp(self.low, self.high)
+
+    def extra_repr(self) -> str:
+        return f"scale={describe(self.scale)}, low={self.low}, high={self.high}"
+
+
 class Pad(nn.Module):
     """`torch.nn.functional.pad`: `pads` counts from the last dimension, never reaches the batch."""
 
@@ -249,6 +270,7 @@ CONFIG: dict[type[nn.Module], tuple[str, ...]] = {
     Add: (),
     Sub: (),
     Affine: ("scale", "shift"),
+    Grid: ("scale", "low", "high"),
     Mean: ("dims", "keepdim"),
     nn.ReLU: (),
     nn.Hardtanh: ("min_val", "max_val"),

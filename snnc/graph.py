@@ -27,12 +27,16 @@ from snnc.temporal import Decode, Encode, Restart, Temporal, TemporalMax
 
 
 class Stage(enum.StrEnum):
-    """How far a network has been lowered. `SPEC` says what each stage may contain."""
+    """How far a network has been lowered. `SPEC` says what each stage may contain.
+
+    FIXED is a spiking network in which every value up to its readouts is an integer.
+    """
 
     ANN = "ANN"
     FOLDED = "FOLDED"
     QUANTIZED = "QUANTIZED"
     SPIKING = "SPIKING"
+    FIXED = "FIXED"
 
 
 _ALWAYS = (*dialect.LINEAR, *dialect.MAX_POOLS, *dialect.HEADS)
@@ -42,7 +46,9 @@ SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
     Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
     Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, Encode, Decode, Restart, *_TEMPORAL_MAX)),
+    Stage.FIXED: frozenset((*_ALWAYS, *NEURONS, Encode, Decode, Restart, *_TEMPORAL_MAX, dialect.Grid)),
 }
+TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks
 
 
 class GraphBuilder:
@@ -200,7 +206,7 @@ def verify(graph: fx.GraphModule, stage: Stage) -> None:
         if module.training:
             raise VerifyError(f"'{node.name}' is in training mode.")
         _verify_values(node, module)
-    if stage is Stage.SPIKING:
+    if stage in TIMED:
         _verify_spiking(graph)
 
 
@@ -232,6 +238,12 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
         bounds = {"lam": module.lam}
         if not counts(module.L):
             raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
+    elif isinstance(module, dialect.Grid):
+        bounds = {"scale": module.scale}
+        if not (type(module.low) is int and type(module.high) is int and module.low <= 0 <= module.high):
+            raise VerifyError(
+                f"'{node.name}' clips to {module.low!r}..{module.high!r}; whole numbers around 0 are meant."
+            )
     elif isinstance(module, Neuron):
         bounds = {"theta": module.theta, "v0": module.v0}
     for name, bound in bounds.items():

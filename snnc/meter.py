@@ -89,7 +89,7 @@ class Meter:
         known = [unit for unit in sources if unit is not None]
         self._units[node] = None
         if isinstance(module, Neuron):
-            self._units[node] = module.theta.expand(1, *value.shape[1:])
+            self._units[node] = module.height.expand(1, *value.shape[1:])
         elif isinstance(module, (*ROUTES, Temporal)) and len(known) == len(sources):
             pool = module.body.pool if isinstance(module, Restart) else getattr(module, "pool", module)
             self._units[node] = pool(*known)

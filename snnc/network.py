@@ -63,13 +63,17 @@ class Network(nn.Module):
     Attributes:
         graph: the spiking graph; `graph(x)` gives the same output, with all `T * B` rows in memory at once.
         info: how the network was made, as plain data: recipe, T, versions, pass records.
+        stage: SPIKING, or FIXED for a network of integers.
         chunk: rows (time steps x samples) in memory at once. Larger batches, and longer T, run in several rounds.
             A layer-synchronous or pipelined network holds at least one sample's T steps.
     """
 
-    def __init__(self, graph: fx.GraphModule, info: dict[str, Any], chunk: int = CHUNK) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, info: dict[str, Any], chunk: int = CHUNK, stage: Stage = Stage.SPIKING
+    ) -> None:
         super().__init__()
-        verify(graph, Stage.SPIKING)
+        verify(graph, stage)
+        self.stage = stage
         self.graph = graph.requires_grad_(False)  # spikes have no gradient: a tape over T steps would be waste
         self.info = info
         self.chunk = chunk

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from snnc.artifact import unpack_graph
 from snnc.errors import LoadError
-from snnc.graph import Stage, verify
+from snnc.graph import TIMED, Stage, verify
 
 
 class Staged(nn.Module):
@@ -47,6 +47,6 @@ def staged(content: Any, where: str) -> Staged:
         LoadError: the content does not describe a graph, or a spiking one.
     """
     graph, stage, info = unpack_graph(content, where)
-    if stage is Stage.SPIKING:
+    if stage in TIMED:
         raise LoadError(f"{where} is a spiking network already.", "the network it was made from")
     return Staged(graph, stage, info)

@@ -19,6 +19,7 @@ from snnc.dialect import (
     Affine,
     ClipQuant,
     Concat,
+    Grid,
     Mean,
     OwnSizeAvgPool2d,
     Pad,
@@ -86,6 +87,7 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     nn.Softmax: (lambda: nn.Softmax(2), (MAP,)),
     nn.LogSoftmax: (lambda: nn.LogSoftmax(1), (MAP,)),
     ClipQuant: (lambda: ClipQuant(theta.clone(), 5, 0.25), (MAP,)),
+    Grid: (lambda: Grid(torch.tensor([1.5, 2.0, 4.0])[:, None, None], -3, 5), (MAP,)),
     Encode: (lambda: Encode(4), (MAP,)),
     Decode: (lambda: Decode(4, 2, 1), (MAP,)),
     IF: (lambda: IF(4, theta.clone(), v0.clone()), (MAP,)),
@@ -94,7 +96,7 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     WaitingIF: (lambda: WaitingIF(4, theta.clone(), v0.clone(), 2), (MAP,)),
     AverageIF: (lambda: AverageIF(4, theta.clone(), v0.clone()), (MAP,)),
     ResidualMaskIF: (lambda: ResidualMaskIF(4, theta.clone(), v0.clone(), 3), (MAP,)),
-    OffsetIF: (lambda: OffsetIF(4, theta.clone(), v0.clone(), 3, 2, False, 0.25), (MAP,)),
+    OffsetIF: (lambda: OffsetIF(4, theta.clone(), v0.clone(), 3, 2, False, 0.25, True), (MAP,)),
     RunningMax: (lambda: RunningMax(4, nn.MaxPool2d(3, 2, 1)), (MAP,)),
     GatedMax: (lambda: GatedMax(4, nn.MaxPool2d(2, 1)), (MAP,)),
     StepMax: (lambda: StepMax(4, nn.AdaptiveMaxPool2d(2)), (MAP,)),
@@ -189,7 +191,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", STAGES)
 def test_graphs_come_back(name, stage):
     """Text, modules, outputs and history."""
     graph, shape = STAGES[stage](name)

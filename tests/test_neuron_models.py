@@ -159,7 +159,7 @@ def test_unit_keeps_the_shift(bits, shift):
     """From the v0 of a binary neuron at other levels than it has to that of the graded one; and back."""
     lam, T, m = torch.tensor([0.75, 3.0]), 4, 2**bits - 1
     v0 = lam * (0.5 + (shift - 0.5) * T / (m * T))
-    theta, start = GradedIF.unit(lam, v0, bits)
+    theta, start = GradedIF.split(lam, v0, bits)
     assert torch.allclose(theta, lam / m)
     assert torch.allclose(start, theta * shift, atol=1e-7)
     back = GradedIF(T, theta, start, bits).binary()

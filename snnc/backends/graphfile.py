@@ -10,7 +10,6 @@ import torch
 from snnc.artifact import pack_graph
 from snnc.backends.base import Backend
 from snnc.files import atomic_write
-from snnc.graph import Stage
 from snnc.network import Network
 
 
@@ -23,6 +22,6 @@ class GraphFile(Backend):
     summary = "graph file, read back by snnc.load; stays editable (default)"
 
     def emit(self, network: Network, path: Path) -> None:
-        content = pack_graph(network.graph, Stage.SPIKING, network.info)
+        content = pack_graph(network.graph, network.stage, network.info)
         with atomic_write(path) as temporary:
             torch.save(content, temporary)

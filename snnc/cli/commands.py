@@ -208,7 +208,7 @@ def inspect(
     content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
     if isinstance(net, Network):
         content["neurons"] = [describe.neuron_row(name, neuron) for name, neuron in net.neurons()]
-        content["graph"] = describe.graph_rows(net.graph, Stage.SPIKING)
+        content["graph"] = describe.graph_rows(net.graph, net.stage)
     if as_json:
         return show.as_json(content)
     show.made(net.info, show.timing(net.latency))

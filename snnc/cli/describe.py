@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from snnc.backends import BACKENDS
 from snnc.dialect import CONFIG
-from snnc.graph import Stage, calls, phases
+from snnc.graph import TIMED, Stage, calls, phases
 from snnc.neurons import Neuron
 from snnc.passes import PASSES
 from snnc.recipes import names, recipe
@@ -25,7 +25,7 @@ def counts(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> dict[st
 
 def graph_rows(graph: fx.GraphModule, stage: Stage) -> list[dict[str, Any]]:
     """Every call of a graph; in a spiking one also where it stands: before, in or after time."""
-    when = phases(graph) if stage is Stage.SPIKING else {}
+    when = phases(graph) if stage in TIMED else {}
     return [
         {"name": node.name, "module": str(module), "inputs": [n.name for n in node.all_input_nodes]}
         | ({"time": when[node]} if when else {})

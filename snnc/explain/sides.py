@@ -25,6 +25,10 @@ OTHERWISE = {
         "Spikes have other heights than their thresholds, so counts and activations have different units.",
         "the network compiled without train-thresholds",
     ),
+    "fixed-point": (
+        "Spikes are counts and currents are integers, so spikes and activations have different units.",
+        "the network compiled without fixed-point: its errors are the same but for rounding",
+    ),
     "encode-input": (
         "The input is spikes too, a layer that the ANN does not have.",
         "the network compiled without encode-input and expand-input",

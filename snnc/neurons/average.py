@@ -9,7 +9,7 @@ from snnc.dialect import register
 from snnc.neurons.base import IF, LAYER_SYNCHRONOUS, fires
 
 
-@register("T", "theta", "v0")
+@register("T", "theta", "v0", unit=False)
 class AverageIF(IF):
     """Integrate-and-fire on the mean of the whole input: average spike generation (ASG), layer-synchronous.
 
@@ -35,5 +35,5 @@ class AverageIF(IF):
             u = v + total
             spike = fires(u, theta)
             v = u - spike * theta
-            outputs.append(spike * self.theta)
+            outputs.append(spike if self.unit else spike * self.theta)
         return torch.cat(outputs)

@@ -11,6 +11,9 @@ so that summed over T steps `theta * spikes + v(T) = v(0) + sum of currents`. Th
 neurons that `residual_mask` silences. They differ in the spikes that there are (`signed`, `graded`), in when a layer
 fires (`waiting`, `average`), and in what it knows when it starts (`offset`, `residual_mask`).
 
+The output of a neuron that is a `unit` is s itself, the number of spikes, and nothing else about it changes: what is
+taken from the potential stays s * theta. Fixed-point networks hold such neurons; their weights are in units of theta.
+
 `theta` and `v0` are buffers in the unit of the activation that the neuron replaces, shape `[]` (one a layer)
 or `[C, 1, ...]` (one a channel).
 """
@@ -38,13 +41,19 @@ def fires(u: Tensor, theta: Tensor | float) -> Tensor:
 
 
 class Neuron(Temporal):
-    """Base of all neuron models: a `Temporal` module whose output is spikes."""
+    """Base of all neuron models: a `Temporal` module whose output is spikes.
+
+    Attributes:
+        unit: the output is the number of spikes (0 or 1; 0 .. 2^bits - 1; -1, 0 or 1) and not theta times that. What
+            is taken from the potential is theta times the number all the same.
+    """
 
     theta: Tensor
     v0: Tensor
 
-    def __init__(self, T: int, theta: Tensor, v0: Tensor) -> None:
+    def __init__(self, T: int, theta: Tensor, v0: Tensor, unit: bool = False) -> None:
         super().__init__(T)
+        self.unit = unit
         self.register_buffer("theta", theta)
         self.register_buffer("v0", v0)
 
@@ -63,15 +72,21 @@ class Neuron(Temporal):
         """Steps that the output of a number comes after the input of that number, where layers are pipelined."""
         return 0
 
+    @property
+    def height(self) -> Tensor:
+        """Height of one spike in the output, shape as theta: theta, or 1 where the neuron is a unit."""
+        return torch.ones_like(self.theta) if self.unit else self.theta
+
     def binary(self) -> tuple[Tensor, Tensor]:
         """`theta` and `v0` of the binary neuron that reaches as far in one step."""
         return self.theta, self.v0
 
     def extra_repr(self) -> str:
-        return f"T={self.T}, theta={describe(self.theta)}, v0={describe(self.v0)}"
+        more = ", unit" if self.unit else ""
+        return f"T={self.T}, theta={describe(self.theta)}, v0={describe(self.v0)}{more}"
 
 
-@register("T", "theta", "v0")
+@register("T", "theta", "v0", unit=False)
 class IF(Neuron):
     """Integrate-and-fire, binary spikes, streaming."""
 
@@ -80,5 +95,6 @@ class IF(Neuron):
 
     def step(self, state: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         u = state + current
-        spike = fires(u, self.theta) * self.theta
-        return u - spike, spike
+        count = fires(u, self.theta)
+        charge = count * self.theta
+        return u - charge, count if self.unit else charge

@@ -11,7 +11,7 @@ from snnc.neurons.base import Neuron, fires
 MAX_BITS = 16  # float32 tells the multiples of theta apart up to 2^24, and currents are sums of many
 
 
-@register("T", "theta", "v0", "bits")
+@register("T", "theta", "v0", "bits", unit=False)
 class GradedIF(Neuron):
     """Integrate-and-fire with graded spikes, 0 to 2^bits - 1 units of theta, streaming.
 
@@ -33,8 +33,8 @@ class GradedIF(Neuron):
         bits: binary thresholds, 1 or more.
     """
 
-    def __init__(self, T: int, theta: Tensor, v0: Tensor, bits: int) -> None:
-        super().__init__(T, theta, v0)
+    def __init__(self, T: int, theta: Tensor, v0: Tensor, bits: int, unit: bool = False) -> None:
+        super().__init__(T, theta, v0, unit)
         self.bits = bits
 
     def initial(self, current: Tensor) -> Tensor:
@@ -47,15 +47,15 @@ class GradedIF(Neuron):
         # thetas has k of them.
         for i in reversed(range(self.bits)):
             k = k + fires(u, (k + 2**i) * self.theta) * 2**i
-        spike = k * self.theta
-        return u - spike, spike
+        charge = k * self.theta
+        return u - charge, k if self.unit else charge
 
     def binary(self) -> tuple[Tensor, Tensor]:
         theta = self.theta * (2**self.bits - 1)
         return theta, theta / 2 + (self.v0 - self.theta / 2)
 
     @staticmethod
-    def unit(theta: Tensor, v0: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    def split(theta: Tensor, v0: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         """Parameters of a graded neuron whose largest spike is the spike of a binary one; `binary` undoes it.
 
         The charge v0 - theta / 2 by which a neuron departs from rounding stays what it was, so at T steps the neuron

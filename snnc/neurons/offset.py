@@ -11,7 +11,7 @@ from snnc.dialect import counts, register
 from snnc.neurons.base import IF, LAYER_SYNCHRONOUS, fires
 
 
-@register("T", "theta", "v0", "rho", "iterations", "guard", "eps")
+@register("T", "theta", "v0", "rho", "iterations", "guard", "eps", unit=False)
 class OffsetIF(IF):
     """Integrate-and-fire whose initial potential is calibrated on each sample: offset-spike calibration (COS).
 
@@ -27,7 +27,7 @@ class OffsetIF(IF):
         rho: steps of the window, 1 <= rho <= T.
         iterations: shifts at most; the number and the sign of the shifts come from the first run.
         guard: False is the released code, which gives a saturated neuron an initial potential of about 1001 theta.
-        eps: margin of a shift, in units of theta.
+        eps: margin of a shift, in units of theta. Potentials of a unit are whole numbers, and its margin is 1.
     """
 
     streaming = False
@@ -41,8 +41,9 @@ class OffsetIF(IF):
         iterations: int = 1,
         guard: bool = True,
         eps: float = 1e-3,
+        unit: bool = False,
     ) -> None:
-        super().__init__(T, theta, v0)
+        super().__init__(T, theta, v0, unit)
         self.rho, self.iterations, self.guard, self.eps = rho, iterations, guard, eps
 
     @property
@@ -68,7 +69,7 @@ class OffsetIF(IF):
                 wanted = torch.maximum(wanted, -count)
                 if self.guard:
                     wanted = torch.minimum(wanted, self.rho - count)
-            margin = self.eps * self.theta
+            margin = 1.0 if self.unit else self.eps * self.theta
             down = torch.maximum(fired - self.theta + margin, self.theta)
             up = torch.maximum(self.theta - silent + margin, self.theta)
             start = torch.where(wanted < 0, start - down, torch.where(wanted > 0, start + up, start))

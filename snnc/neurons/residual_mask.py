@@ -12,7 +12,7 @@ MARGIN = 1e-3  # of theta: the released rule
 State = tuple[Tensor, Tensor, int]
 
 
-@register("T", "theta", "v0", "tau")
+@register("T", "theta", "v0", "tau", unit=False)
 class ResidualMaskIF(IF):
     """Integrate-and-fire that stays silent where a first pass left no positive residual (SRP): two-pass streaming.
 
@@ -30,8 +30,8 @@ class ResidualMaskIF(IF):
         tau: steps of the first, 1 <= tau < T.
     """
 
-    def __init__(self, T: int, theta: Tensor, v0: Tensor, tau: int) -> None:
-        super().__init__(T, theta, v0)
+    def __init__(self, T: int, theta: Tensor, v0: Tensor, tau: int, unit: bool = False) -> None:
+        super().__init__(T, theta, v0, unit)
         self.tau = tau
 
     @property

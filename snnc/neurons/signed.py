@@ -9,7 +9,7 @@ from snnc.dialect import register
 from snnc.neurons.base import Neuron, fires
 
 
-@register("T", "theta", "v0")
+@register("T", "theta", "v0", unit=False)
 class SignedIF(Neuron):
     """Integrate-and-fire with negative spikes that take back what was emitted too early; streaming.
 
@@ -35,5 +35,5 @@ class SignedIF(Neuron):
         u = v + current
         # A potential that fires is not below 0, so the two exclude each other.
         sign = fires(u, self.theta) - (1 - fires(u, 0.0)) * fires(tracer, 1.0)
-        spike = sign * self.theta
-        return (u - spike, tracer + sign), spike
+        charge = sign * self.theta
+        return (u - charge, tracer + sign), sign if self.unit else charge

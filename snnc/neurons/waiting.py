@@ -9,7 +9,7 @@ from snnc.dialect import register
 from snnc.neurons.base import IF, PIPELINED, STREAMING
 
 
-@register("T", "theta", "v0", "wait")
+@register("T", "theta", "v0", "wait", unit=False)
 class WaitingIF(IF):
     """Integrate-and-fire that waits `wait` steps before its first output: pipelined.
 
@@ -29,8 +29,8 @@ class WaitingIF(IF):
 
     streaming = False
 
-    def __init__(self, T: int, theta: Tensor, v0: Tensor, wait: int) -> None:
-        super().__init__(T, theta, v0)
+    def __init__(self, T: int, theta: Tensor, v0: Tensor, wait: int, unit: bool = False) -> None:
+        super().__init__(T, theta, v0, unit)
         self.wait = wait
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, fx
 
+from snnc.errors import SnncError
 from snnc.graph import calls, replace
 from snnc.neurons import Neuron
 from snnc.temporal import Decode, Encode, Restart, Temporal, TemporalMax
@@ -17,6 +18,11 @@ def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Ne
     theta and v0 are those of a binary neuron, so the last pass that chooses decides, whatever was there before.
     """
     neurons = list(calls(graph, Neuron))
+    if units := [node.name for node, neuron in neurons if neuron.unit]:
+        raise SnncError(
+            f"the spikes of '{units[0]}' are counts: the weights behind it hold its threshold.",
+            "this pass before fixed-point",
+        )
     for node, neuron in neurons:
         replace(graph, node, make(node, *neuron.binary()))
     return len(neurons)

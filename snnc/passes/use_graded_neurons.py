@@ -40,5 +40,5 @@ class UseGradedNeurons(Pass):
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         set_time(graph, context.T)
         return exchange(
-            graph, lambda node, theta, v0: GradedIF(context.T, *GradedIF.unit(theta, v0, self.bits), self.bits)
+            graph, lambda node, theta, v0: GradedIF(context.T, *GradedIF.split(theta, v0, self.bits), self.bits)
         )

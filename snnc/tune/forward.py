@@ -73,7 +73,7 @@ def fired(neuron: IF, current: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tens
 
     The same arithmetic as `IF.step`, in the precision of the potential, with fewer passes over memory.
     """
-    T, height = neuron.T, neuron.theta.to(dtype)
+    T, height = neuron.T, neuron.height.to(dtype)
     currents = current.reshape(T, -1, *current.shape[1:])
     spikes = torch.empty(currents.shape, dtype=dtype, device=current.device)
     v: Tensor = neuron.v0
@@ -154,6 +154,11 @@ def require_trainable(graph: fx.GraphModule) -> None:
             out; names it.
     """
     hint = "the recipe 'best', or kind='quantised'"
+    if units := [node.name for node, neuron in calls(graph, Neuron) if neuron.unit]:
+        raise RecipeError(
+            f"The weights around '{units[0]}' are integers, which training would leave.",
+            "the network compiled without fixed-point",
+        )
     for node, module in calls(graph, Temporal):
         if type(module) not in (IF, RunningMax):
             late = isinstance(module, Neuron) and module.schedule != STREAMING
