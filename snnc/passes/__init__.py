@@ -9,6 +9,7 @@ from snnc.passes.calibrate_potential import CalibratePotential
 from snnc.passes.calibrate_weights import CalibrateWeights
 from snnc.passes.delay_readout import DelayReadout
 from snnc.passes.encode_input import EncodeInput
+from snnc.passes.even_currents import EvenCurrents
 from snnc.passes.expand_input import ExpandInput
 from snnc.passes.fold_batchnorm import FoldBatchNorm
 from snnc.passes.insert_neurons import InsertNeurons
@@ -42,6 +43,7 @@ PASSES: dict[str, type[Pass]] = {
         CalibrateBias,
         CalibratePotential,
         CalibrateWeights,
+        EvenCurrents,
         DelayReadout,
         EncodeInput,
         LimitRange,
@@ -59,6 +61,7 @@ __all__ = [
     "CalibrateWeights",
     "DelayReadout",
     "EncodeInput",
+    "EvenCurrents",
     "ExpandInput",
     "FoldBatchNorm",
     "InsertNeurons",
