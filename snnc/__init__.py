@@ -11,6 +11,7 @@ from snnc.capture import capture
 from snnc.errors import SnncError
 from snnc.evaluate import evaluate
 from snnc.explain import explain
+from snnc.fixed import prove
 from snnc.graph import Stage, verify
 from snnc.network import Network
 from snnc.passes import PASSES
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "explain",
     "load",
+    "prove",
     "recipe",
     "save",
     "search",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from snnc.data import as_batches
 from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError
 from snnc.files import atomic_write, load_torch, sniff
-from snnc.graph import TIMED, calls, guess_input
+from snnc.fixed import prove
+from snnc.graph import TIMED, Stage, calls, guess_input
 from snnc.network import CHUNK, Network
 from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
 from snnc.portable import Portable, load_portable
@@ -92,6 +94,8 @@ def compile(
         raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
     label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     made = {**history(label, result, context, batches), "input_rank": rank}
+    if result.stage is Stage.FIXED:
+        made["proof"] = [asdict(row) for row in prove(result.graph)]
     return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk, result.stage)
 
 

@@ -176,7 +176,7 @@ def add_current(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
     its branches. Elsewhere it becomes an `Affine` in front of `node`.
     """
     source = node.all_input_nodes[0]
-    if layer := _biased(graph, source, shift):
+    if layer := biased_layer(graph, source, shift):
         sign = -1.0 if layer[1] else 1.0
         module = layer[0]
         bias = torch.zeros(len(module.weight)) if module.bias is None else module.bias
@@ -187,16 +187,16 @@ def add_current(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
     node.replace_input_with(source, affine)
 
 
-def _biased(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> tuple[Any, bool] | None:
+def biased_layer(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> tuple[Any, bool] | None:
     """A layer whose bias reaches `node`'s value as it is, and whether with a minus sign."""
     if node.op != "call_module" or len(node.users) > 1:
         return None
     module = module_of(graph, node)
     if isinstance(module, Encode | StepCurrent):
-        return _biased(graph, node.all_input_nodes[0], shift)
+        return biased_layer(graph, node.all_input_nodes[0], shift)
     if isinstance(module, Add | Sub):
         for place, source in enumerate(node.all_input_nodes):
-            if found := _biased(graph, source, shift):
+            if found := biased_layer(graph, source, shift):
                 return found[0], found[1] ^ (place == 1 and isinstance(module, Sub))
         return None
     if isinstance(module, torch.nn.Linear):  # it counts along the last dimension, and so must the shift

@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from snnc import dialect
 from snnc.dialect import counts
 from snnc.errors import VerifyError
+from snnc.fixed import prove
 from snnc.neurons import NEURONS, Neuron
 from snnc.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
 
@@ -47,8 +48,8 @@ SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
     Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
     Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
-    Stage.FIXED: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME, dialect.Grid)),
 }
+SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - {*dialect.AVERAGE_POOLS, dialect.Mean} | {dialect.Grid}
 TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks
 
 
@@ -209,6 +210,8 @@ def verify(graph: fx.GraphModule, stage: Stage) -> None:
         _verify_values(node, module)
     if stage in TIMED:
         _verify_spiking(graph)
+    if stage is Stage.FIXED:
+        prove(graph)
 
 
 def _verify_form(graph: fx.GraphModule) -> None:

@@ -26,10 +26,10 @@ def refit(layer: Any, x: Tensor, wanted: Tensor, ridge: float, positions: int, g
     Returns:
         False where the kind of layer is not covered, and nothing was done.
     """
-    rows = _rows(layer, x, wanted, positions, generator)
-    if rows is None:
+    drawn = equations(layer, x, wanted, positions, generator)
+    if drawn is None:
         return False
-    X, Y = rows  # [R, groups, inputs], [R, groups, outputs]
+    X, Y = drawn  # [R, groups, inputs], [R, groups, outputs]
     weight = layer.weight.double().reshape(X.shape[1], Y.shape[2], X.shape[2])
     mean_x, mean_y = X.mean(0), Y.mean(0)
     X, Y = X - mean_x, Y - mean_y
@@ -68,10 +68,10 @@ def _store(layer: Any, weight: Tensor, mean_x: Tensor, mean_y: Tensor) -> bool:
     return True
 
 
-def _rows(
+def equations(
     layer: Any, x: Tensor, wanted: Tensor, positions: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor] | None:
-    """The regression's rows `[R, groups, inputs]` and `[R, groups, outputs]`."""
+    """Rows of a regression, `[R, groups, inputs]` and `[R, groups, outputs]`; None for a layer that is not covered."""
     if isinstance(layer, torch.nn.Linear):
         x, wanted = x.reshape(-1, 1, x.shape[-1]), wanted.reshape(-1, 1, wanted.shape[-1])
         at = torch.randperm(len(x), generator=generator)[:positions].to(x.device) if len(x) > positions else slice(None)

@@ -20,8 +20,9 @@ UNSAFE = re.compile(r"weights_only\W+False")
 LAYERS = [
     {"errors", "version"},
     {"dialect", "temporal", "neurons"},
-    {"graph", "algebra", "statistics", "regression"},
+    {"graph", "algebra", "statistics", "regression", "fixed"},
     {"capture", "files", "observe", "data", "artifact", "calibration", "staged"},
+    {"integers"},
     {"pipeline"},
     {"passes"},
     {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate", "explain"},

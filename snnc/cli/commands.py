@@ -23,7 +23,7 @@ from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.evaluate import evaluate
 from snnc.graph import Stage
 from snnc.network import CHUNK, Network
-from snnc.passes import PASSES
+from snnc.passes import PASSES, FixedPoint
 from snnc.pipeline import choose
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
@@ -59,6 +59,14 @@ def main() -> None:
     "--split", type=SPLIT, default="train", show_default=True, help="Split that calibrates, if DATA has several."
 )
 @search_options
+@click.option(
+    "--fixed-point",
+    is_flag=False,
+    flag_value=8,
+    type=click.IntRange(4, 16),
+    metavar="[BITS]",
+    help="Integers everywhere, weights of BITS bits (8 if not given): the same spikes on every machine.",
+)
 @data_options
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), help="Output form; by OUT's suffix if not given, else torch."
@@ -79,6 +87,7 @@ def compile_(
     max_drop: float | None,
     recipes: tuple[str, ...] | None,
     holdout: int,
+    fixed_point: int | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     raw: bool,
@@ -96,6 +105,8 @@ def compile_(
     --max-drop, the fewest time steps are searched for at which a recipe loses no more than that.
     """
     check_search(max_drop, calib, recipe, recipes, changes)
+    if fixed_point and max_drop is not None and not (recipe or recipes):
+        raise click.UsageError("--fixed-point with --max-drop needs recipes to put it behind: give --recipe.")
     out, backend = destination(out, backend, model, factory, calib, recipe, *(recipes or ()))
     chosen = find_recipe(recipe) if recipe else None
     network = uncompiled(model, factory, allow)
@@ -106,7 +117,9 @@ def compile_(
     graph = captured(network, data, input_shape)
     why = "as asked for"
     if max_drop is not None and data:
-        candidates = (_changed(chosen, changes),) if chosen else recipes
+        candidates: Any = (_changed(chosen, changes, fixed_point),) if chosen else recipes
+        if fixed_point and recipes:
+            candidates = tuple(_changed(find_recipe(one), (), fixed_point) for one in recipes)
         net = searched(graph, data, max_drop, candidates, T, calib_samples, holdout, seed, as_json)
         chosen, why = (
             parse(net.info["recipe_text"], "the file"),
@@ -124,7 +137,7 @@ def compile_(
                 show.note(GUESSED)
         if data and not chosen.needs_data:
             show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
-        chosen = _changed(chosen, changes)
+        chosen = _changed(chosen, changes, fixed_point)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
         net = api.compile(
             source, T or 8, chosen, data, samples=calib_samples, input_shape=input_shape, seed=seed, track=show.track
@@ -139,13 +152,18 @@ def compile_(
     if data:
         show.say(f"Calibration: {net.info['calibration_samples']} samples of {data.source}")
     show.records(net.info["records"])
+    show.proof(net.info.get("proof", []))
     show.say(f"Latency: {latency}")
     show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
     return show.say(f"To measure it: snnc eval {out} --data DATA", "dim")
 
 
-def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...]) -> Recipe:
-    """The recipe with the options of `--set`, and a name that says that it is not the original."""
+def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...], bits: int | None = None) -> Recipe:
+    """The recipe with fixed point behind it, and the options of `--set`; its name says that it is not the original."""
+    if bits:
+        chosen = replace(
+            chosen, name=f"{chosen.name}, {bits} bits", pipeline=chosen.pipeline.insert(FixedPoint(bits=bits))
+        )
     pipeline = chosen.pipeline
     for name, option, value in changes:
         choose(name, PASSES, "pass")
@@ -213,6 +231,7 @@ def inspect(
         return show.as_json(content)
     show.made(net.info, show.timing(net.latency))
     show.records(net.info.get("records", []))
+    show.proof(net.info.get("proof", []))
     show.neurons(content["neurons"])
     show.graph(content["graph"])
     if not isinstance(net, Network):

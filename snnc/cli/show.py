@@ -142,6 +142,16 @@ def records(made: Sequence[Mapping[str, Any]]) -> None:
             say(f"{record['name']}: {one}", "yellow")
 
 
+def proof(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The bound of every layer of a fixed-point network."""
+    columns = ("layer", "type", "bits", "largest integer", "bits below 2^24", "TF32", "bf16")
+    safe = {True: "exact", False: "no", None: None}
+    cells = [
+        (r["name"], r["module"], r["bits"], r["bound"], r["headroom"], safe[r["tf32"]], safe[r["bf16"]]) for r in rows
+    ]
+    table("Proved: no integer reaches 2^24", columns, cells)
+
+
 def neurons(layers: Sequence[Mapping[str, Any]]) -> None:
     """Neuron layers and the ranges of their parameters."""
     rows = [(n["name"], n["type"], n["channels"], _range(n["theta"]), _range(n["v0"])) for n in layers]

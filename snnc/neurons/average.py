@@ -26,6 +26,9 @@ class AverageIF(IF):
     def schedule(self) -> str:
         return LAYER_SYNCHRONOUS
 
+    def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
+        return super().charge(theta * self.T, v0 * self.T, current * self.T)
+
     def forward(self, current: Tensor) -> Tensor:
         # Everything times T: the mean need not be a number that floats can hold, and a tie would be lost.
         total = current.reshape(self.T, -1, *current.shape[1:]).sum(0)

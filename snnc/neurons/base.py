@@ -77,6 +77,22 @@ class Neuron(Temporal):
         """Height of one spike in the output, shape as theta: theta, or 1 where the neuron is a unit."""
         return torch.ones_like(self.theta) if self.unit else self.theta
 
+    def reach(self) -> tuple[int, int]:
+        """Least and largest number of spikes of one step."""
+        return 0, 1
+
+    def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
+        """The largest magnitude in the arithmetic of one sample: potentials, thresholds and sums of currents.
+
+        Firing never takes a potential below 0 and taking back never above theta, so only currents carry it further.
+
+        Args:
+            theta: thresholds.
+            v0: magnitudes of the initial potentials.
+            current: largest magnitude of the current of a step.
+        """
+        return torch.maximum(v0 + self.T * current, theta)
+
     def binary(self) -> tuple[Tensor, Tensor]:
         """`theta` and `v0` of the binary neuron that reaches as far in one step."""
         return self.theta, self.v0

@@ -50,6 +50,12 @@ class GradedIF(Neuron):
         charge = k * self.theta
         return u - charge, k if self.unit else charge
 
+    def reach(self) -> tuple[int, int]:
+        return 0, 2**self.bits - 1
+
+    def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
+        return super().charge(theta * (2**self.bits - 1), v0, current)
+
     def binary(self) -> tuple[Tensor, Tensor]:
         theta = self.theta * (2**self.bits - 1)
         return theta, theta / 2 + (self.v0 - self.theta / 2)

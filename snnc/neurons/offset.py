@@ -92,6 +92,15 @@ class OffsetIF(IF):
             v = u - spike * self.theta
         return count, fired, silent, v
 
+    def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
+        # A shift of more than theta leads to a start of theta and the margin, less what one moment of the window had
+        # added up to: currents and spikes. Without the guard a saturated neuron has 1000 theta for that.
+        window = theta * (1 + self.rho) + self.rho * current + 1
+        start = torch.maximum(v0, window) + self.iterations * theta
+        if not self.guard:
+            start = start + self.iterations * (1001 * theta + 1)
+        return super().charge(theta, start, current)
+
     def fault(self) -> str:
         if fault := super().fault():
             return fault

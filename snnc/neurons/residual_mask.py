@@ -50,6 +50,11 @@ class ResidualMaskIF(IF):
             v = super().initial(current)
         return (v, mask, clock + 1), spike
 
+    def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
+        # 0.001 theta is no integer. Up to theta = 2^20 its rounding never reaches the next one, from either side, so
+        # the comparison with a whole potential has one outcome.
+        return torch.maximum(super().charge(theta, v0, current), 16 * theta)
+
     def fault(self) -> str:
         if fault := super().fault():
             return fault

@@ -26,6 +26,12 @@ class SignedIF(Neuron):
     Source: signed IF with a spike tracer, as in SNM, Fast-SNN, SpikeZIP-TF (ST-BIF) and DCGS.
     """
 
+    def reach(self) -> tuple[int, int]:
+        return -1, 1
+
+    def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
+        return torch.maximum(v0, theta) + self.T * current
+
     def initial(self, current: Tensor) -> tuple[Tensor, Tensor]:
         zero = torch.zeros_like(current)
         return self.v0 + zero, zero

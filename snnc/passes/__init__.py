@@ -11,6 +11,7 @@ from snnc.passes.delay_readout import DelayReadout
 from snnc.passes.encode_input import EncodeInput
 from snnc.passes.even_currents import EvenCurrents
 from snnc.passes.expand_input import ExpandInput
+from snnc.passes.fixed_point import FixedPoint
 from snnc.passes.fold_batchnorm import FoldBatchNorm
 from snnc.passes.insert_neurons import InsertNeurons
 from snnc.passes.limit_range import LimitRange
@@ -49,6 +50,7 @@ PASSES: dict[str, type[Pass]] = {
         LimitRange,
         ExpandInput,
         TrainThresholds,
+        FixedPoint,
     )
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "EncodeInput",
     "EvenCurrents",
     "ExpandInput",
+    "FixedPoint",
     "FoldBatchNorm",
     "InsertNeurons",
     "LimitRange",

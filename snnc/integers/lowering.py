@@ -1,0 +1,328 @@
+"""One walk through a prepared graph that makes every number in it an integer.
+
+Beside its integers a value has a grid: what one unit stands for at each place of a sample. What has no weights (routes,
+pools, `Encode`) acts on the grid as on the value. A layer absorbs the grid of its input and chooses that of its output;
+the operands of a join share theirs. A neuron's spikes stand for theta units of the grid of its current.
+
+With data the network of real numbers runs beside, and each layer makes up for what those before it got wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.calibration import channel_mean
+from snnc.dialect import AVERAGE_POOLS, HEADS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Grid, Pad, Sub
+from snnc.errors import SnncError
+from snnc.graph import calls, insert, module_of, phases, replace
+from snnc.integers.pools import sums
+from snnc.integers.populations import FACTOR, FINE, Populations, by_channel, spread
+from snnc.integers.prepare import Shapes, origins
+from snnc.integers.rounding import back, rounded, scaled
+from snnc.integers.shifts import take_away
+from snnc.neurons import Neuron
+from snnc.regression import equations
+from snnc.temporal import Decode, Restart, TemporalMax
+
+ROOM = 2**10  # magnitude up to which a factor may widen a value
+COARSE = 2**18  # units of a threshold; where it would have more, what is added up to it does not count
+
+
+@dataclass
+class Value:
+    """A node's value.
+
+    Attributes:
+        real: in the network of real numbers.
+        whole: integers.
+        grid: what one unit is, `[1, ...]` in float64; 0 where the value is always 0.
+        size: largest magnitude of the integers, `[1, ...]` in float64.
+    """
+
+    real: Tensor
+    whole: Tensor
+    grid: Tensor
+    size: Tensor
+
+
+@dataclass
+class Lowering:
+    """Lowers `graph` in place.
+
+    Attributes:
+        graph: prepared.
+        shapes: of one sample, by node.
+        grid: of the input.
+        x: samples `[N, ...]`.
+        data: False where `x` stands for its shape alone; then every number is rounded by itself.
+        bits: of a weight.
+        less: bits that a layer has fewer, by name.
+        positions: equations that say how the inputs of a layer vary.
+        seed: of their draw.
+        thetas: least threshold of each neuron layer, filled by the walk.
+    """
+
+    graph: fx.GraphModule
+    shapes: Shapes
+    grid: Grid
+    x: Tensor
+    data: bool
+    bits: int
+    less: dict[str, int]
+    positions: int
+    seed: int
+    thetas: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.phase = phases(self.graph)
+        self.decode: Decode = next(module for _, module in calls(self.graph, Decode))
+        self.values: dict[fx.Node, Value] = {}
+        self.populations = Populations(self.graph, self.shapes, 1 / self.grid.scale.double())
+        self.most = {
+            node: 2 ** (self.bits - self.less.get(node.name, 0) - 1) - 1 for node, _ in calls(self.graph, *WEIGHTED)
+        }
+        self.weighted = {n for n, _ in calls(self.graph, Neuron) if self._weighted(n.all_input_nodes[0])}
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+    @torch.no_grad()
+    def run(self, track: Callable[..., Iterator[Any]]) -> None:
+        """Walks through the graph."""
+        nodes = list(self.graph.graph.nodes)
+        last = {source: node for node in nodes for source in node.all_input_nodes}
+        for node in track(nodes, "rounding"):
+            if node.op == "placeholder":
+                nothing = torch.ones_like(self.x[:1], dtype=torch.float64)
+                self.values[node] = Value(self.x, self.x, nothing, nothing)
+            elif node.op == "output":
+                self._leave(node)
+            else:
+                self.values[node] = self._visit(node, module_of(self.graph, node))
+            for source in node.all_input_nodes:
+                if last.get(source) is node:
+                    self.values.pop(source, None)
+
+    def mean(self, node: fx.Node, value: Tensor) -> Tensor:
+        """Mean over the steps that are read, of what stands within time at a node."""
+        found: Tensor = self.decode(value) if self.phase[node] == "in" else value
+        return found
+
+    def _visit(self, node: fx.Node, module: Any) -> Value:
+        sources = [self.values[source] for source in node.args if isinstance(source, fx.Node)]
+        one = sources[0]
+        if isinstance(module, Affine) and node.all_input_nodes[0].op == "placeholder":
+            replace(self.graph, node, self.grid)
+            step = (1 / self.grid.scale.double()).expand(1, *one.whole.shape[1:])
+            ends = torch.full_like(step, float(max(-self.grid.low, self.grid.high)))
+            return Value(one.real, self.grid(one.whole), step, ends)
+        if isinstance(module, WEIGHTED):
+            return self._layer(node, module)
+        if isinstance(module, Affine):
+            return self._affine(node, module, one)
+        if isinstance(module, Neuron):
+            return self._neuron(node, module)
+        if isinstance(module, HEADS):
+            return self._leave(node)
+        real, whole = module(*(v.real for v in sources)), module(*(v.whole for v in sources))
+        shape = tuple(whole.shape[1:])
+        if isinstance(module, AVERAGE_POOLS):
+            layer, share = sums(node.name, module, one.whole)
+            replace(self.graph, node, layer)
+            grid = spread(self._by_channel(node, one.grid), shape) * share
+            return Value(real, layer(one.whole), grid, layer(one.size.to(whole)).double())
+        if isinstance(module, Add | Sub):
+            grid = self._joined(node, sources, shape)
+            return Value(real, whole, grid, (sources[0].size + sources[1].size).expand(1, *shape))
+        if isinstance(module, (TemporalMax, Restart, *MAX_POOLS)):
+            size = one.size.amax().expand(1, *shape)
+            return Value(real, whole, spread(self._by_channel(node, one.grid), shape), size)
+        if isinstance(module, Pad) and module.mode == "constant" and module.value:
+            raise SnncError(f"'{node.name}' pads with {module.value:g}, which is on no grid.", "padding with zeros")
+        if isinstance(module, ROUTES):
+            return Value(real, whole, module(*(v.grid for v in sources)), module(*(v.size for v in sources)))
+        return Value(real, whole, one.grid, one.size)  # Encode, Decode
+
+    def _leave(self, node: fx.Node) -> Value:
+        """The last factor, from integers to the unit of the output, before it or a head."""
+        (source,) = node.all_input_nodes
+        value = self.values[source]
+        if source.op != "call_module" or not isinstance(module_of(self.graph, source), HEADS):
+            unit = value.grid[0].to(self.x)
+            unit = unit.flatten()[0] if bool((unit == unit.flatten()[0]).all()) else unit
+            factor = insert(self.graph, f"{source.name}_unit", Affine(unit.clone(), torch.zeros_like(unit)), source)
+            node.replace_input_with(source, factor)
+        return value
+
+    def _by_channel(self, node: fx.Node, grid: Tensor) -> Tensor:
+        """A grid by channel `[C]`, for values that are compared or added within a channel."""
+        places = grid[0].flatten(1) if grid.dim() > 2 else grid[0][:, None]
+        top = places.amax(1)
+        if not bool(((places == top[:, None]) | (places == 0)).all()):
+            raise SnncError(
+                f"'{node.name}' brings values of one channel together that lie on several grids.",
+                "thresholds that all channels share (scale-thresholds.per=layer)",
+            )
+        return top
+
+    # Layers
+
+    def _layer(self, node: fx.Node, module: Any) -> Value:
+        value, inputs = self._inputs(node, module)
+        weights = scaled(module, inputs)
+        grid = self.populations.grid(node, inputs, self.most).expand(weights.shape[0] * weights.shape[1])
+        target = (weights / grid.reshape(weights.shape[0], weights.shape[1], 1, 1)).flatten(2)
+        real = module(value.real)
+        whole = rounded(target, self.most[node], self._covariance(node, module, value.whole, real))
+        bias = torch.zeros_like(grid) if module.bias is None else (module.bias.double() / grid).round()
+        module.weight = nn.Parameter(back(module, whole.reshape(weights.shape)).to(self.x), requires_grad=False)
+        module.bias = nn.Parameter(bias.to(self.x), requires_grad=False)
+        found = module(value.whole)
+        at = (1, *[1] * (real.dim() - 2), -1) if isinstance(module, nn.Linear) else (1, -1, *[1] * (real.dim() - 2))
+        return Value(real, found, grid.reshape(at).expand(1, *real.shape[1:]), _reach(module, value.size))
+
+    def _covariance(self, node: fx.Node, module: Any, whole: Tensor, real: Tensor) -> Tensor | None:
+        """Covariance `[groups, n, n]` of a layer's inputs, of their means over time."""
+        if not self.data:
+            return None
+        (source,) = node.all_input_nodes
+        drawn = equations(module, self.mean(source, whole), self.mean(node, real), self.positions, self.generator)
+        if drawn is None:
+            return None
+        centred = drawn[0] - drawn[0].mean(0)
+        return torch.einsum("rgi,rgj->gij", centred, centred).double() / len(centred)
+
+    def _inputs(self, node: fx.Node, module: Any) -> tuple[Value, Tensor]:
+        """The input of a layer, and its grid by input channel (or feature).
+
+        Narrow values of several grids in one channel are put on one, by an integer factor at each place.
+        """
+        (source,) = node.all_input_nodes
+        value = self.values[source]
+        top, alike = by_channel(module, value.grid)
+        if alike:
+            return value, top
+        if float(value.size.max()) > FINE:
+            raise SnncError(
+                f"'{node.name}' reads sums of several grids in one channel.",
+                "thresholds that all channels share (scale-thresholds.per=layer)",
+            )
+        top = torch.where(top > 0, top, top.max()) / ROOM
+        shape = tuple(value.grid.shape[1:])
+        grid = top.expand(1, *shape) if isinstance(module, nn.Linear) else spread(top, shape)
+        factor = (value.grid / grid).round()
+        affine = Affine(factor[0].to(self.x), torch.zeros_like(factor[0]).to(self.x))
+        added = insert(self.graph, f"{source.name}_level", affine, source)
+        node.replace_input_with(source, added)
+        self.phase[added] = self.phase[source]
+        self.values[added] = Value(value.real, affine(value.whole), grid, value.size * factor)
+        return self.values[added], top
+
+    def _joined(self, node: fx.Node, sources: list[Value], shape: tuple[int, ...]) -> Tensor:
+        """The grid of a join, which its operands have; one that is always 0 has any."""
+        a, b = (v.grid.expand(1, *shape) for v in sources)
+        if not bool(((a == b) | (a == 0) | (b == 0)).all()):
+            raise SnncError(f"'{node.name}' adds values of several grids.", "the same recipe without fixed-point")
+        return torch.maximum(a, b)
+
+    def _affine(self, node: fx.Node, module: Affine, value: Value) -> Value:
+        """Folds the factor into the grid where it may choose one; multiplies by an integer where a join shares one."""
+        real = module(value.real)
+        shape = tuple(real.shape[1:])
+        scale, shift = (v.double().expand(1, *shape) for v in (module.scale, module.shift))
+        step = value.grid.expand(1, *shape) * scale.abs()
+        size = value.size.expand(1, *shape)
+        if node in self.populations.members:
+            chosen = self.populations.grid(node, value.grid, self.most)
+            grid = chosen.expand(1, *shape) if chosen.dim() == 0 else spread(chosen, shape)
+            factor = (step / grid).round().clamp_max(FACTOR)
+        else:
+            factor = self._fineness(node, module, step, size, shift)
+            grid = step / factor
+            # A factor near nothing (a channel that normalisation has switched off) would make the grid too fine.
+            theta = self._thresholds(node, shape)
+            idle = (theta / grid > COARSE) | (step == 0)
+            other = torch.where(shift == 0, theta, torch.maximum(theta, shift.abs())) / FINE
+            grid, factor = torch.where(idle, other, grid), torch.where(idle, 0.0, factor)
+        factor = factor * scale.sign()
+        added = (shift / grid).round()
+        factor, added = (_compact(v[0]).to(self.x) for v in (factor, added))
+        replace(self.graph, node, Affine(factor, added))
+        whole = module_of(self.graph, node)(value.whole)
+        return Value(real, whole, grid, size * factor.double().abs() + added.double().abs())
+
+    def _fineness(self, node: fx.Node, module: Affine, step: Tensor, size: Tensor, shift: Tensor) -> Tensor:
+        """Powers of two that a narrow value is multiplied by, so that shifts and thresholds are not coarse."""
+        reads = any(isinstance(module_of(self.graph, u), Neuron) for u in node.users if u.op == "call_module")
+        if not reads and not module.shift.any():
+            return torch.ones_like(step)
+        wide = size + torch.where(step > 0, shift.abs() / step, 0.0)
+        if wide.dim() > 2:  # alike within a channel, where borders see less
+            wide = wide.flatten(2).amax(2).reshape(*wide.shape[:2], *[1] * (wide.dim() - 2)).expand(wide.shape)
+        fine = torch.exp2(torch.floor(torch.log2(ROOM / wide.clamp_min(1.0)))).clamp(1, FINE)
+        return (fine / 2 ** self.less.get(node.name, 0)).clamp_min(1).floor()
+
+    def _thresholds(self, node: fx.Node, shape: tuple[int, ...]) -> Tensor:
+        """Thresholds of the neurons that read a value; 1 where there are none."""
+        for user in node.users:
+            module = module_of(self.graph, user) if user.op == "call_module" else None
+            if isinstance(module, Neuron):
+                return module.theta.double().expand(1, *shape)
+        return torch.ones((1, *shape), dtype=torch.float64)
+
+    # Neurons
+
+    def _weighted(self, source: fx.Node) -> bool:
+        """Whether a current has passed weights: spikes as such have no error to correct, and ties that must stay."""
+        found = {one for one in origins(self.graph, source) if one.op == "call_module"}
+        factors = [one for one in found if isinstance(module_of(self.graph, one), Affine)]
+        return any(isinstance(module_of(self.graph, one), (*WEIGHTED, Add, Sub)) for one in found) or any(
+            self._weighted(one.all_input_nodes[0]) for one in factors
+        )
+
+    def _neuron(self, node: fx.Node, module: Neuron) -> Value:
+        (source,) = node.all_input_nodes
+        value = self.values[source]
+        shape = tuple(value.whole.shape[1:])
+        grid = self._by_channel(node, value.grid)
+        grid = torch.where(grid > 0, grid, module.theta.double().max() / FINE).reshape(-1, *[1] * (len(shape) - 1))
+        real = module(value.real)
+        v0, whole = module.v0.double(), value.whole
+        if self.data and node in self.weighted:
+            error = channel_mean(self.mean(source, whole)).double() * grid - channel_mean(self.mean(source, value.real))
+            units = (error / grid).round()
+            whole = take_away(self.graph, node, whole, units)
+            left = error - units * grid if whole is not value.whole else error
+            room = module.theta.double() / 2
+            v0 = v0 - (module.T * left).clamp(-room, room)
+        theta = (module.theta.double() / grid).round().clamp_min(1)
+        module.unit = True
+        module.theta, module.v0 = theta.to(self.x), (v0 / grid).round().expand(theta.shape).to(self.x)
+        self.thetas[node.name] = int(theta.min())
+        low, high = module.reach()
+        spikes = torch.full((1, *shape), float(max(-low, high)), dtype=torch.float64)
+        return Value(real, module(whole), (theta * grid).expand(1, *shape), spikes)
+
+
+def _reach(module: Any, size: Tensor) -> Tensor:
+    """Largest magnitudes that a layer gives for inputs of some magnitudes."""
+    weight, bias = module.weight, module.bias
+    try:
+        module.weight, module.bias = (nn.Parameter(v.double().abs(), requires_grad=False) for v in (weight, bias))
+        found: Tensor = module(size)
+        return found
+    finally:
+        module.weight, module.bias = weight, bias
+
+
+def _compact(value: Tensor) -> Tensor:
+    """A parameter of one sample's shape with one entry where all are alike, or one a channel."""
+    if bool((value == value.flatten()[0]).all()):
+        return value.flatten()[0].clone()
+    first = value.flatten(1)[:, :1] if value.dim() > 1 else value[:, None]
+    if value.dim() > 1 and bool((value.flatten(1) == first).all()):
+        return first.reshape(-1, *[1] * (value.dim() - 1)).clone()
+    return value.clone()

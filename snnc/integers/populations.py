@@ -1,0 +1,174 @@
+"""Which layers share a grid, and the grid that suits all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.dialect import AVERAGE_POOLS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Concat, Grid, Permute, Reshape, Sub
+from snnc.graph import calls, module_of
+from snnc.integers.prepare import Shapes, producer, readers
+from snnc.integers.rounding import best_grid, scaled
+from snnc.neurons import Neuron
+from snnc.temporal import Restart, TemporalMax
+
+FACTOR = 2**15 - 1  # largest factor of a branch without weights
+FINEST, WEIGHT = 2**16, 127  # units of a threshold or bias at most, where the largest weight is 127 or more
+FINE = 2**7  # units of a spike, and of a threshold behind it, where no weight says how fine a grid should be
+
+
+class Populations:
+    """The grids of layers and joins.
+
+    A join adds integers, so all its operands have one grid, as have those of the joins that it feeds directly: they
+    are a population. A layer that feeds no join is one by itself. Its grid is chosen when the walk reaches its first
+    member: one for each channel, or a single one where channels are mixed later on and must be comparable.
+
+    Args:
+        graph: prepared.
+        shapes: of one sample at each node.
+        step: of the input, what one unit of its grid is, `[]` or `[C, 1, ...]`.
+    """
+
+    def __init__(self, graph: fx.GraphModule, shapes: Shapes, step: Tensor) -> None:
+        self.graph, self.shapes = graph, shapes
+        joins = nx.Graph()
+        for node, _ in calls(graph, Add, Sub):
+            joins.add_node(node)
+            joins.add_edges_from((node, one) for n in node.all_input_nodes if (one := producer(graph, n)) is not None)
+        order = {node: i for i, node in enumerate(graph.graph.nodes)}
+        self.members = {
+            node: sorted(part, key=order.__getitem__) for part in nx.connected_components(joins) for node in part
+        }
+        self.chosen: dict[fx.Node, Tensor] = {}
+        self._guesses = self._guess(step)
+
+    def grid(self, node: fx.Node, inputs: Tensor, most: dict[fx.Node, int]) -> Tensor:
+        """The grid of a layer's outputs, `[outputs]` or `[]`.
+
+        Args:
+            node: a layer with weights, or a factor that feeds a join.
+            inputs: grid of its input, as far as it is known by now: `[inputs]` for a layer, `[1, ...]` for a factor.
+            most: largest integer weight of each layer.
+        """
+        if node not in self.chosen:
+            members = self.members.get(node, [node])
+            found = self._coarse(members, self._best(members, node, inputs, most), most)
+            found = self._snapped(members, found)
+            self.chosen.update(dict.fromkeys(members, found))
+        return self.chosen[node]
+
+    def _best(self, members: list[fx.Node], first: fx.Node, inputs: Tensor, most: dict[fx.Node, int]) -> Tensor:
+        weighted, factors = [], []
+        for node in members:
+            module = module_of(self.graph, node)
+            given = inputs if node is first else self._guesses.get(node.all_input_nodes[0])
+            if given is None:
+                continue
+            if isinstance(module, WEIGHTED):
+                by_input = given if node is first else by_channel(module, given)[0]
+                weighted.append((scaled(module, by_input).flatten(2).flatten(0, 1), most[node]))
+            elif isinstance(module, Affine):
+                size = (given * module.scale.double().abs()).expand(1, *self.shapes[node.name])
+                factors.append(size[0].flatten(1) if size.dim() > 2 else size[0][:, None])
+        lengths = {len(w) for w, _ in weighted} | {len(f) for f in factors}
+        if len(lengths) > 1 or any(self.mixed(node) for node in members):
+            weighted = [(w.reshape(1, -1), m) for w, m in weighted]
+            factors = [f.reshape(1, -1) for f in factors]
+        if weighted:
+            one = torch.ones((), dtype=torch.float64)
+            found = best_grid([(w, one, m) for w, m in weighted] + [(f, one, FACTOR) for f in factors])
+        else:
+            found = torch.stack([f.amax(1) for f in factors]).amax(0) / FINE
+            found = torch.where(found > 0, found, torch.full_like(found, float(found.max()) or 1.0))
+        return found[0] if len(found) == 1 else found
+
+    def _thetas(self, members: list[fx.Node]) -> list[Tensor]:
+        """Thresholds of the neuron layers that read some members."""
+        read = {user for node in members for user in readers(self.graph, node)}
+        return [m.theta.double().flatten() for m in (module_of(self.graph, n) for n in read) if isinstance(m, Neuron)]
+
+    def _coarse(self, members: list[fx.Node], grid: Tensor, most: dict[fx.Node, int]) -> Tensor:
+        """No finer than thresholds and biases ask for: a channel that has next to no weights would be."""
+        weights = [most[node] for node in members if node in most]
+        units = min(FINEST, FINEST * min(weights, default=WEIGHT) // WEIGHT)
+        biases = [getattr(module_of(self.graph, node), "bias", None) for node in members]
+        for value in [*self._thetas(members), *(b.double().abs() for b in biases if b is not None)]:
+            one = value.reshape(grid.shape) if value.numel() == grid.numel() else value.max()
+            grid = torch.maximum(grid, one / units)
+        return grid
+
+    def _snapped(self, members: list[fx.Node], grid: Tensor) -> Tensor:
+        """The next coarser grid on which the threshold of the neurons that read it lies, so that its spikes keep it."""
+        thetas = self._thetas(members)
+        if len(thetas) != 1 or thetas[0].numel() not in (1, grid.numel()):
+            return grid
+        theta = thetas[0] if grid.dim() else thetas[0][0]
+        units = torch.floor(theta / grid)
+        return torch.where(units >= 1, theta / units.clamp_min(1), grid)
+
+    def mixed(self, node: fx.Node) -> bool:
+        """Whether places of several channels come to stand in one, before they meet weights or neurons."""
+        shape = self.shapes[node.name]
+        if isinstance(module_of(self.graph, node), nn.Linear) and len(shape) > 1:
+            return True
+        for user in node.users:
+            module = module_of(self.graph, user) if user.op == "call_module" else None
+            passes = isinstance(module, (*ROUTES, *MAX_POOLS, *AVERAGE_POOLS, TemporalMax, Restart)) or (
+                type(module).__name__ in ("Encode", "Decode")
+            )
+            if isinstance(module, nn.Linear) and len(shape) > 1:
+                return True
+            if isinstance(module, nn.PixelShuffle) or (isinstance(module, Permute) and module.dims[1] != 1):
+                return True
+            if isinstance(module, Concat) and module.dim != 1:
+                return True
+            if isinstance(module, Reshape) and len(module.shape) > 1 and self.shapes[user.name][0] != shape[0]:
+                return True
+            if passes and self.mixed(user):
+                return True
+        return False
+
+    def _guess(self, step: Tensor) -> dict[fx.Node, Tensor]:
+        """Grids `[1, ...]` of values that no layer has a say in, before thresholds are rounded."""
+        found: dict[fx.Node, Tensor] = {}
+        for node in self.graph.graph.nodes:
+            module: Any = module_of(self.graph, node) if node.op == "call_module" else None
+            known = [found[source] for source in node.all_input_nodes if source in found]
+            shape = self.shapes.get(node.name, ())
+            if isinstance(module, Affine) and node.all_input_nodes[0].op == "placeholder":
+                found[node] = step.double().expand(1, *shape)
+            elif isinstance(module, Neuron):
+                found[node] = module.theta.double().expand(1, *shape)
+            elif module is None or len(known) < len(node.all_input_nodes):
+                continue
+            elif isinstance(module, (*ROUTES, *MAX_POOLS)):
+                found[node] = module(*(found[source] for source in node.args if isinstance(source, fx.Node)))
+            elif isinstance(module, TemporalMax | Restart | Grid) or type(module).__name__ == "Encode":
+                found[node] = known[0] if known[0].shape[1:] == shape else spread(known[0].flatten(2).amax(2)[0], shape)
+            elif isinstance(module, AVERAGE_POOLS):
+                found[node] = module(known[0]) / _window(self.shapes[node.all_input_nodes[0].name], shape)
+        return found
+
+
+def _window(before: tuple[int, ...], after: tuple[int, ...]) -> float:
+    """Roughly how many inputs one output of a pool has."""
+    return max(1.0, torch.tensor(before).prod().item() / torch.tensor(after).prod().item())
+
+
+def spread(grid: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A grid by channel `[C]` at each place of a sample, `[1, C, ...]`."""
+    return grid.reshape(1, -1, *[1] * (len(shape) - 1)).expand(1, *shape)
+
+
+def by_channel(module: Any, grid: Tensor) -> tuple[Tensor, bool]:
+    """The grid `[inputs]` of what a layer reads, from that of each place; and whether it is the same at all of them.
+
+    0 stands for values that are always 0, which lie on any grid.
+    """
+    places = grid.reshape(-1, module.in_features).T if isinstance(module, nn.Linear) else grid[0].flatten(1)
+    top = places.amax(1)
+    return top, bool(((places == top[:, None]) | (places == 0)).all())
