@@ -54,7 +54,7 @@ CHANGES: dict[str, Callable[[Pipeline], Pipeline]] = {
     "cos-T": lambda p: p.set("calibrate-offset", rho="T").set("quantize-activations", least_levels=1),
     "cos-2T": lambda p: p.set("calibrate-offset", rho="2T").set("quantize-activations", levels="2T"),
     **{f"opi-wait-{wait}": lambda p, w=wait: p.insert(WaitForInput(w)) for wait in (1, 2, 3)},
-    "best-wait-1": lambda p: p.insert(WaitForInput(1), before="calibrate-weights"),
+    "best-wait-1": lambda p: p.insert(WaitForInput(1), before="even-currents"),
 }
 
 

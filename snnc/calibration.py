@@ -18,7 +18,7 @@ from snnc.dialect import CONVOLUTIONS, Add, Affine, Sub
 from snnc.errors import SnncError
 from snnc.graph import calls, insert, module_of, phases
 from snnc.observe import watch
-from snnc.temporal import Decode, Encode
+from snnc.temporal import Decode, Encode, StepCurrent
 
 LARGEST = 3 * 2**29  # bytes of the largest value in a sweep; a handful of its size are alive at once
 
@@ -192,7 +192,7 @@ def biased_layer(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> tuple[A
     if node.op != "call_module" or len(node.users) > 1:
         return None
     module = module_of(graph, node)
-    if isinstance(module, Encode):
+    if isinstance(module, Encode | StepCurrent):
         return biased_layer(graph, node.all_input_nodes[0], shift)
     if isinstance(module, Add | Sub):
         for place, source in enumerate(node.all_input_nodes):

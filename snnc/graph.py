@@ -24,7 +24,7 @@ from snnc.dialect import counts
 from snnc.errors import VerifyError
 from snnc.fixed import prove
 from snnc.neurons import NEURONS, Neuron
-from snnc.temporal import Decode, Encode, Restart, Temporal, TemporalMax
+from snnc.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
 
 
 class Stage(enum.StrEnum):
@@ -42,11 +42,12 @@ class Stage(enum.StrEnum):
 
 _ALWAYS = (*dialect.LINEAR, *dialect.MAX_POOLS, *dialect.HEADS)
 _TEMPORAL_MAX = tuple(cls for cls in dialect.CONFIG if issubclass(cls, TemporalMax))
+_IN_TIME = (Encode, Decode, Restart, StepCurrent, *_TEMPORAL_MAX)
 SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
     Stage.ANN: frozenset((*_ALWAYS, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
     Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
     Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
-    Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, Encode, Decode, Restart, *_TEMPORAL_MAX)),
+    Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
 }
 SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - {*dialect.AVERAGE_POOLS, dialect.Mean} | {dialect.Grid}
 TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks

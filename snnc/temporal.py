@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnc.dialect import counts, register
+from snnc.dialect import counts, describe, register
 
 
 class Temporal(nn.Module):
@@ -107,6 +107,36 @@ def running_mean(steps: Tensor, before: Tensor | float = 0.0, seen: int = 0) -> 
     total = before + steps.cumsum(0)
     count = torch.arange(seen + 1, seen + len(steps) + 1, dtype=steps.dtype, device=steps.device)
     return total / count.reshape(-1, *[1] * (steps.dim() - 1)), total[-1]
+
+
+@register("T", "shift")
+class StepCurrent(Temporal):
+    """Adds a current of its own to each step: `x(t) + shift[t]`.
+
+    Attributes:
+        shift: `[T, C, 1, ...]`, unit of the current.
+    """
+
+    shift: Tensor
+
+    def __init__(self, T: int, shift: Tensor) -> None:
+        super().__init__(T)
+        self.register_buffer("shift", shift)
+
+    def initial(self, current: Tensor) -> int:
+        return 0
+
+    def step(self, state: int, current: Tensor) -> tuple[int, Tensor]:
+        return state + 1, current + self.shift[state]
+
+    def fault(self) -> str:
+        fits = self.shift.dim() > 0 and len(self.shift) == self.T
+        return super().fault() or (
+            "" if fits else f"has currents of shape {tuple(self.shift.shape)} for {self.T} steps"
+        )
+
+    def extra_repr(self) -> str:
+        return f"T={self.T}, shift={describe(self.shift)}"
 
 
 class TemporalMax(Temporal):

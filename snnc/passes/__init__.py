@@ -9,6 +9,7 @@ from snnc.passes.calibrate_potential import CalibratePotential
 from snnc.passes.calibrate_weights import CalibrateWeights
 from snnc.passes.delay_readout import DelayReadout
 from snnc.passes.encode_input import EncodeInput
+from snnc.passes.even_currents import EvenCurrents
 from snnc.passes.expand_input import ExpandInput
 from snnc.passes.fixed_point import FixedPoint
 from snnc.passes.fold_batchnorm import FoldBatchNorm
@@ -44,6 +45,7 @@ PASSES: dict[str, type[Pass]] = {
         CalibratePotential,
         CalibrateWeights,
         DelayReadout,
+        EvenCurrents,
         EncodeInput,
         LimitRange,
         ExpandInput,
@@ -61,6 +63,7 @@ __all__ = [
     "CalibrateWeights",
     "DelayReadout",
     "EncodeInput",
+    "EvenCurrents",
     "ExpandInput",
     "FixedPoint",
     "FoldBatchNorm",

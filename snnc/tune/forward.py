@@ -27,7 +27,7 @@ from snnc.dialect import ClipQuant
 from snnc.errors import RecipeError
 from snnc.graph import calls, steps
 from snnc.neurons import IF, STREAMING, Neuron, fires
-from snnc.temporal import Decode, Encode, RunningMax, Temporal
+from snnc.temporal import Decode, Encode, RunningMax, StepCurrent, Temporal
 from snnc.tune.norms import Normed
 from snnc.tune.surrogate import Levels, Rate, Spike, Straight
 
@@ -114,6 +114,8 @@ class ByRate(Forward):
             if self.T > 1:
                 with torch.no_grad():
                     return Carried(module.steps(args[0].steps, scale, shift), mean)
+        elif isinstance(module, StepCurrent):
+            mean = means[0] + module.shift.mean(0)
         else:
             mean = (module.pool if isinstance(module, RunningMax) else module)(*means)
         if self.T == 1:
@@ -150,8 +152,8 @@ def require_trainable(graph: fx.GraphModule) -> None:
     """Refuses a spiking graph whose gradient is not known here.
 
     Raises:
-        RecipeError: a temporal module that is neither a plain `IF` nor a `RunningMax`, or a readout that leaves steps
-            out; names it.
+        RecipeError: a temporal module that is no plain `IF`, `RunningMax` or `StepCurrent`, or a readout that leaves
+            steps out; names it.
     """
     hint = "the recipe 'best', or kind='quantised'"
     if units := [node.name for node, neuron in calls(graph, Neuron) if neuron.unit]:
@@ -160,7 +162,7 @@ def require_trainable(graph: fx.GraphModule) -> None:
             "the network compiled without fixed-point",
         )
     for node, module in calls(graph, Temporal):
-        if type(module) not in (IF, RunningMax):
+        if type(module) not in (IF, RunningMax, StepCurrent):
             late = isinstance(module, Neuron) and module.schedule != STREAMING
             why = f"is {module.schedule}" if late else "has no gradient here"
             raise RecipeError(

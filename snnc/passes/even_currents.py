@@ -1,0 +1,82 @@
+"""Currents of their own for every step, against what all samples have in common."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+from snnc.calibration import Site, Sweep, calibration_input, reference_of
+from snnc.graph import Stage, calls, insert
+from snnc.neurons import PIPELINED, STREAMING, Neuron
+from snnc.passes.wait_for_input import steady
+from snnc.pipeline import Context, Pass
+from snnc.temporal import StepCurrent
+
+
+@dataclass(frozen=True)
+class EvenCurrents(Pass):
+    """Takes out of every step's current what it departs from the mean over all steps, in the mean of each channel.
+
+    All neurons start alike, so the first spikes of a layer come in waves: too few at one step, too many at the next.
+    The part of these waves that every sample has is known beforehand, and a current of the opposite sign, one for each
+    channel and step, takes it away before the neuron sees it:
+
+        shift_c(t) = gain * (mean over steps of m_c - m_c(t)),    m_c(t) the mean over samples and positions of I(t)
+
+    The shifts of a channel add up to zero over the T steps. Layer by layer, from the input to the output, each on the
+    spikes that the evened layers before it emit. No labels. What is found holds at this T alone. A chip needs a bias
+    that it can set at each step.
+
+    Calibrate weights or biases afterwards: they then see the currents that are left.
+
+    Options:
+        gain: 1 takes away all of it.
+        samples: calibration samples at most.
+    """
+
+    name = "even-currents"
+    takes = (Stage.SPIKING,)
+    source = "ours, on currents and in closed form; after FTBC, which learns a bias for each step from the outputs"
+
+    gain: float = 1.0
+    samples: int = 1024
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("gain", 0 < self.gain < math.inf, "a number above 0, such as 1")
+        self.require("samples", self.samples >= 1, "1 or more")
+
+    def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        who = f"Pass '{self.name}'"
+        even = steady(graph)
+        x = calibration_input(who, self.samples, context)
+        shifts: dict[fx.Node, Tensor] = {}
+
+        def visit(site: Site) -> Tensor | None:
+            if not isinstance(site.module, Neuron) or site.node in even:
+                return None
+            if site.module.schedule not in (STREAMING, PIPELINED):  # it sees all steps before its first spike, or twice
+                return None
+            shift = shifts[site.node] = self.gain * departure(site.inputs[0], context.T)
+            return site.module(StepCurrent(context.T, shift)(site.inputs[0]))
+
+        if context.T > 1:
+            Sweep(graph, reference_of(context, who), x).run(visit, context.track)
+        for node, shift in shifts.items():
+            source = node.all_input_nodes[0]
+            step = insert(graph, f"{node.name}_step", StepCurrent(context.T, shift), source)
+            node.replace_input_with(source, step)
+        context.notes.append(f"on {len(x)} samples")
+        left = sum(1 for node, _ in calls(graph, Neuron) if node not in even) - len(shifts)
+        if left and context.T > 1:
+            context.notes.append(f"{left} layers that do not stream are left as they are")
+        return len(shifts)
+
+
+def departure(current: Tensor, T: int) -> Tensor:
+    """Mean over all steps minus the mean of each step, `[T, C, 1, ...]`, of a folded current `[T * B, C, ...]`."""
+    by_step = current.reshape(T, -1, *current.shape[1:])
+    mean = by_step.double().mean([1, *range(3, by_step.dim())])
+    return (mean.mean(0) - mean).to(current).reshape(T, -1, *[1] * (by_step.dim() - 3))
