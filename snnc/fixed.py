@@ -41,7 +41,7 @@ from snnc.dialect import (
 )
 from snnc.errors import VerifyError
 from snnc.neurons import Neuron
-from snnc.temporal import Decode, Encode, Restart, TemporalMax
+from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 LIMIT = 2**24  # float32 holds every integer up to here
 TF32, BF16 = 11, 8  # significant bits of an operand on matrix units of these kinds
@@ -156,6 +156,8 @@ def _visit(name: str, module: Any, sources: list[Known], rows: list[Row]) -> Kno
         return _join(name, module, spans, rows)
     if isinstance(module, Neuron):
         return _neuron(name, module, one, rows)
+    if isinstance(module, StepCurrent):
+        return _stepped(name, module, one, rows)
     if isinstance(module, TemporalMax | Restart):
         _row(rows, name, module, one.size * module.T)
         return one
@@ -255,6 +257,16 @@ def _affine(name: str, module: Affine, x: Span, rows: list[Row]) -> Span:
     found = Span(low + t, high + t, x.rank)
     sure = seen is x and found.low.shape in ((), x.low.shape if x.low.dim() else s.shape)
     return found if sure and (s.dim() == 0 or scale.dim() == x.rank) else found.whole(x.rank)
+
+
+def _stepped(name: str, module: StepCurrent, x: Span, rows: list[Row]) -> Span:
+    shift = integers(f"{name}.shift", module.shift)
+    seen, (low, high) = _matched(x, shift.amin(0), shift.amax(0))
+    if seen is not x:
+        low, high = low.min(), high.max()
+    found = Span(seen.low + low, seen.high + high, x.rank)
+    _row(rows, name, module, torch.maximum(seen.size, found.size))
+    return found
 
 
 def _join(name: str, module: Any, spans: list[Span], rows: list[Row]) -> Span:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from snnc import load, save
+from snnc import load, prove, save
 from snnc.dialect import Affine
-from snnc.errors import PassFailed, RecipeError, VerifyError
+from snnc.errors import PassFailed, RecipeError, SnncError, VerifyError
 from snnc.graph import Stage, calls, verify
 from snnc.network import Network
 from snnc.neurons import Neuron
@@ -15,6 +15,7 @@ from snnc.passes import (
     AverageInput,
     CalibrateBias,
     EvenCurrents,
+    FixedPoint,
     InsertNeurons,
     MaskResidual,
     QuantizeActivations,
@@ -103,8 +104,10 @@ def test_gain():
     half, _ = run("mlp", EvenCurrents(gain=0.5))
     first = [next(calls(done.graph, StepCurrent))[1].shift for done in (full, half)]
     assert torch.equal(first[0] * 0.5, first[1])
-    with pytest.raises(RecipeError, match="'gain' of 'even-currents' is 0"):
-        EvenCurrents(gain=0)
+    none, _ = run("mlp", EvenCurrents(gain=0))
+    assert none.records[-1].sites == 0
+    with pytest.raises(RecipeError, match="'gain' of 'even-currents' is -1"):
+        EvenCurrents(gain=-1)
 
 
 def test_neurons_that_look_ahead_and_those_that_wait_for_all():
@@ -130,3 +133,33 @@ def test_a_wrong_number_of_steps_is_refused():
     module.shift = module.shift[1:]
     with pytest.raises(VerifyError, match="has currents of shape"):
         verify(done.graph, Stage.SPIKING)
+
+
+@nets
+def test_in_fixed_point_and_in_onnxruntime(net, tmp_path):
+    """Shifts are integers there, the proof counts them, and the readouts are equal to the bit after every step."""
+    done, x = run(net, EvenCurrents(), FixedPoint())
+    shifts = [module.shift for _, module in calls(done.graph, StepCurrent)]
+    assert all(torch.equal(shift, shift.round()) for shift in shifts)
+    assert sum(shift.abs().max() > 0 for shift in shifts) > 0 or not shifts
+    network = Network(done.graph, {"input_shape": list(x.shape[1:])}, stage=Stage.FIXED)
+    assert torch.equal(load(save(network, tmp_path / "a.onnx")).readout(x), network.readout(x))
+
+
+def test_the_proof_counts_the_largest_shift():
+    done, _ = run("conv", EvenCurrents(), FixedPoint())
+    node, module = next(calls(done.graph, StepCurrent))
+    before = {row.name: row.bound for row in prove(done.graph)}
+    module.shift[1] += 1000
+    after = {row.name: row.bound for row in prove(done.graph)}
+    assert after[node.name] >= before[node.name] + 500
+    module.shift[0] = 0.5
+    with pytest.raises(VerifyError, match="no integers"):
+        prove(done.graph)
+
+
+def test_nir_refuses_it_and_says_what_to_do(tmp_path):
+    done, x = run("mlp", EvenCurrents())
+    with pytest.raises(SnncError) as refused:
+        save(Network(done.graph, {"input_shape": list(x.shape[1:])}), tmp_path / "a.nir")
+    assert "even-currents.gain=0" in f"{refused.value} {refused.value.hint}"

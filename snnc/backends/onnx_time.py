@@ -37,6 +37,13 @@ TIME_TEXTS = {
         steps = Expand (x, repeated)
         y = snnc.Fold (steps)
     }""",
+    "StepCurrent": """<T> (x, shift) => (y) {
+        one = Constant <value_ints = [1]> ()
+        each = Unsqueeze (shift, one)
+        steps = snnc.Unfold <T: int = @T> (x)
+        shifted = Add (steps, each)
+        y = snnc.Fold (shifted)
+    }""",
     "Decode": """<T, skip, late, read> (x) => (y) {
         zero = Constant <value_ints = [0]> ()
         skip = Constant <value_int: int = @skip> ()

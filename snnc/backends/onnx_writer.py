@@ -26,7 +26,7 @@ from snnc.graph import calls, guess_input, module_of, phases
 from snnc.network import Network
 from snnc.neurons import NEURONS, Neuron
 from snnc.observe import watch
-from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepMax, TemporalMax
+from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, TemporalMax
 from snnc.version import __version__
 
 EMITTERS: dict[type[nn.Module], Emitter] = {**OPS, **POOLS}
@@ -66,7 +66,7 @@ def _still(module: nn.Module) -> nn.Module:
         module = module.body
     if isinstance(module, TemporalMax):
         return module.pool
-    return nn.Identity() if isinstance(module, (Encode, Decode, Neuron)) else module
+    return nn.Identity() if isinstance(module, (Encode, Decode, StepCurrent, Neuron)) else module
 
 
 class _Writer:
@@ -88,6 +88,9 @@ class _Writer:
             return block.call("Encode", *inputs, out=out, label=label, T=module.T)
         if isinstance(module, Decode):
             return block.call("Decode", *inputs, out=out, label=label, **_readout(module))
+        if isinstance(module, StepCurrent):
+            shift = block.const(f"{node.name}.shift", module.shift)
+            return block.call("StepCurrent", *inputs, shift, out=out, label=label, T=module.T)
         if type(module) in NEURONS:
             parameters = [block.const(f"{node.name}.{name}", getattr(module, name)) for name in ("theta", "v0")]
             more = {name: _plain(getattr(module, name)) for name in ATTRIBUTES.get(type(module), ())}

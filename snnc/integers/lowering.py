@@ -22,12 +22,12 @@ from snnc.errors import SnncError
 from snnc.graph import calls, insert, module_of, phases, replace
 from snnc.integers.pools import sums
 from snnc.integers.populations import FACTOR, FINE, Populations, by_channel, spread
-from snnc.integers.prepare import Shapes, origins
+from snnc.integers.prepare import Shapes, origins, readers
 from snnc.integers.rounding import back, rounded, scaled
 from snnc.integers.shifts import take_away
 from snnc.neurons import Neuron
 from snnc.regression import equations
-from snnc.temporal import Decode, Restart, TemporalMax
+from snnc.temporal import Decode, Restart, StepCurrent, TemporalMax
 
 ROOM = 2**10  # magnitude up to which a factor may widen a value
 COARSE = 2**18  # units of a threshold; where it would have more, what is added up to it does not count
@@ -125,6 +125,8 @@ class Lowering:
             return self._affine(node, module, one)
         if isinstance(module, Neuron):
             return self._neuron(node, module)
+        if isinstance(module, StepCurrent):
+            return self._stepped(node, module, one)
         if isinstance(module, HEADS):
             return self._leave(node)
         real, whole = module(*(v.real for v in sources)), module(*(v.whole for v in sources))
@@ -256,7 +258,7 @@ class Lowering:
 
     def _fineness(self, node: fx.Node, module: Affine, step: Tensor, size: Tensor, shift: Tensor) -> Tensor:
         """Powers of two that a narrow value is multiplied by, so that shifts and thresholds are not coarse."""
-        reads = any(isinstance(module_of(self.graph, u), Neuron) for u in node.users if u.op == "call_module")
+        reads = any(isinstance(module_of(self.graph, user), Neuron) for user in readers(self.graph, node))
         if not reads and not module.shift.any():
             return torch.ones_like(step)
         wide = size + torch.where(step > 0, shift.abs() / step, 0.0)
@@ -267,11 +269,19 @@ class Lowering:
 
     def _thresholds(self, node: fx.Node, shape: tuple[int, ...]) -> Tensor:
         """Thresholds of the neurons that read a value; 1 where there are none."""
-        for user in node.users:
-            module = module_of(self.graph, user) if user.op == "call_module" else None
-            if isinstance(module, Neuron):
+        for user in readers(self.graph, node):
+            module = module_of(self.graph, user)
+            if isinstance(module, Neuron) and self.shapes.get(user.name) == shape:
                 return module.theta.double().expand(1, *shape)
         return torch.ones((1, *shape), dtype=torch.float64)
+
+    def _stepped(self, node: fx.Node, module: StepCurrent, value: Value) -> Value:
+        real = module(value.real)
+        grid = self._by_channel(node, value.grid)
+        unit = torch.where(grid > 0, grid, 1.0).reshape(-1, *[1] * (module.shift.dim() - 2))
+        module.shift = (module.shift.double() / unit).round().to(self.x)
+        size = value.size + module.shift.double().abs().amax(0)
+        return Value(real, module(value.whole), value.grid, size)
 
     # Neurons
 

@@ -13,7 +13,7 @@ from snnc.graph import calls, module_of
 from snnc.integers.prepare import Shapes, producer, readers
 from snnc.integers.rounding import best_grid, scaled
 from snnc.neurons import Neuron
-from snnc.temporal import Restart, TemporalMax
+from snnc.temporal import Restart, StepCurrent, TemporalMax
 
 FACTOR = 2**15 - 1  # largest factor of a branch without weights
 FINEST, WEIGHT = 2**16, 127  # units of a threshold or bias at most, where the largest weight is 127 or more
@@ -117,7 +117,7 @@ class Populations:
             return True
         for user in node.users:
             module = module_of(self.graph, user) if user.op == "call_module" else None
-            passes = isinstance(module, (*ROUTES, *MAX_POOLS, *AVERAGE_POOLS, TemporalMax, Restart)) or (
+            passes = isinstance(module, (*ROUTES, *MAX_POOLS, *AVERAGE_POOLS, TemporalMax, Restart, StepCurrent)) or (
                 type(module).__name__ in ("Encode", "Decode")
             )
             if isinstance(module, nn.Linear) and len(shape) > 1:
@@ -147,7 +147,7 @@ class Populations:
                 continue
             elif isinstance(module, (*ROUTES, *MAX_POOLS)):
                 found[node] = module(*(found[source] for source in node.args if isinstance(source, fx.Node)))
-            elif isinstance(module, TemporalMax | Restart | Grid) or type(module).__name__ == "Encode":
+            elif isinstance(module, TemporalMax | Restart | StepCurrent | Grid) or type(module).__name__ == "Encode":
                 found[node] = known[0] if known[0].shape[1:] == shape else spread(known[0].flatten(2).amax(2)[0], shape)
             elif isinstance(module, AVERAGE_POOLS):
                 found[node] = module(known[0]) / _window(self.shapes[node.all_input_nodes[0].name], shape)

@@ -27,7 +27,7 @@ from snnc.errors import SnncError
 from snnc.graph import calls, insert, module_of, phases, replace, tidy, view
 from snnc.neurons import Neuron
 from snnc.observe import watch
-from snnc.temporal import Decode, Encode, Restart, RunningMax, Temporal
+from snnc.temporal import Decode, Encode, Restart, RunningMax, StepCurrent, Temporal
 
 Shapes = dict[str, tuple[int, ...]]
 WIDE = (*WEIGHTED, Add, Sub, Affine)  # operations whose result may have a grid of its choice
@@ -100,7 +100,7 @@ def readers(graph: fx.GraphModule, node: fx.Node) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for user in node.users:
         module = module_of(graph, user) if user.op == "call_module" else None
-        passes = (*ROUTES, *MAX_POOLS, *AVERAGE_POOLS, Encode)
+        passes = (*ROUTES, *MAX_POOLS, *AVERAGE_POOLS, Encode, StepCurrent)
         found |= readers(graph, user) if isinstance(module, passes) else {user} if module is not None else set()
     return found
 

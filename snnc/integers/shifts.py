@@ -7,6 +7,7 @@ from torch import Tensor, fx
 from snnc.calibration import add_current, biased_layer
 from snnc.dialect import Affine
 from snnc.graph import module_of
+from snnc.temporal import StepCurrent
 
 
 def take_away(graph: fx.GraphModule, node: fx.Node, current: Tensor, units: Tensor) -> Tensor:
@@ -18,7 +19,7 @@ def take_away(graph: fx.GraphModule, node: fx.Node, current: Tensor, units: Tens
     module = module_of(graph, source)
     if biased_layer(graph, source, units) is not None:
         add_current(graph, node, -units)
-    elif isinstance(module, Affine) and len(source.users) == 1:
+    elif isinstance(module, Affine | StepCurrent) and len(source.users) == 1:
         module.shift = module.shift - units.to(module.shift)
     else:
         return current

@@ -32,7 +32,7 @@ class EvenCurrents(Pass):
     Calibrate weights or biases afterwards: they then see the currents that are left.
 
     Options:
-        gain: 1 takes away all of it.
+        gain: 1 takes away all of it, 0 nothing.
         samples: calibration samples at most.
     """
 
@@ -45,10 +45,12 @@ class EvenCurrents(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("gain", 0 < self.gain < math.inf, "a number above 0, such as 1")
+        self.require("gain", 0 <= self.gain < math.inf, "0 or more, such as 1")
         self.require("samples", self.samples >= 1, "1 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        if self.gain == 0 or context.T == 1:
+            return 0
         who = f"Pass '{self.name}'"
         even = steady(graph)
         x = calibration_input(who, self.samples, context)
@@ -62,15 +64,14 @@ class EvenCurrents(Pass):
             shift = shifts[site.node] = self.gain * departure(site.inputs[0], context.T)
             return site.module(StepCurrent(context.T, shift)(site.inputs[0]))
 
-        if context.T > 1:
-            Sweep(graph, reference_of(context, who), x).run(visit, context.track)
+        Sweep(graph, reference_of(context, who), x).run(visit, context.track)
         for node, shift in shifts.items():
             source = node.all_input_nodes[0]
             step = insert(graph, f"{node.name}_step", StepCurrent(context.T, shift), source)
             node.replace_input_with(source, step)
         context.notes.append(f"on {len(x)} samples")
         left = sum(1 for node, _ in calls(graph, Neuron) if node not in even) - len(shifts)
-        if left and context.T > 1:
+        if left:
             context.notes.append(f"{left} layers that do not stream are left as they are")
         return len(shifts)
 

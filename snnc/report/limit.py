@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.neurons import Neuron
-from snnc.temporal import Decode, Encode, Restart, TemporalMax
+from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 
 class QuantisedLimit(fx.Interpreter):
@@ -38,7 +38,7 @@ class QuantisedLimit(fx.Interpreter):
         module = self.fetch_attr(target)
         if isinstance(module, Neuron):
             return self._fire(module, args[0])
-        if isinstance(module, Encode | Decode):
+        if isinstance(module, Encode | Decode | StepCurrent):  # the last adds up to nothing over all steps
             return args[0]
         if isinstance(module, Restart):
             module = module.body
