@@ -26,7 +26,7 @@ from snnc.graph import calls, remove, tidy
 from snnc.network import Network
 from snnc.neurons import IF, Neuron
 from snnc.passes.normalize_thresholds import divide_before, multiply_behind
-from snnc.temporal import Decode, Encode, Restart, TemporalMax
+from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 from snnc.version import __version__
 
 Shape = tuple[int, ...]
@@ -72,6 +72,11 @@ class NirFile(Backend):
                 f"The backend 'nir' needs the package {missing.name}, which is not installed.",
                 "pip install 'snnc[nir]'",
             ) from missing
+        if step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None):
+            raise Unsupported(
+                f"NIR cannot carry this network: '{step}' is a current that changes from step to step.",
+                "the same recipe with --set even-currents.gain=0",
+            )
         graph = one_step(network)
         lowering = Lowering(graph, shapes(graph, network), rule)
         lowering.run()

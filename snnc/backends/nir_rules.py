@@ -14,7 +14,7 @@ from snnc import dialect
 from snnc.backends.kernels import Axis, dense
 from snnc.backends.nir_graph import Lowering, Refused, Rule, Shape, Value, array
 from snnc.neurons import IF, Neuron
-from snnc.temporal import Restart, StepCurrent, TemporalMax
+from snnc.temporal import Restart, TemporalMax
 
 
 def _input(at: Lowering, node: fx.Node) -> Value:
@@ -212,10 +212,6 @@ def _max(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
     raise Refused("NIR has no maximum", "average pooling or a strided convolution in its place")
 
 
-def _stepped(at: Lowering, node: fx.Node, module: StepCurrent) -> Value:
-    raise Refused("NIR has no current that changes from step to step", "--set even-currents.gain=0")
-
-
 def _head(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
     raise Refused("NIR has no softmax", "the network without it, whose largest logit is the same class")
 
@@ -238,7 +234,6 @@ RULES: tuple[tuple[Any, Rule], ...] = (
     (dialect.Mean, _mean),
     ((nn.Flatten, dialect.Reshape), _reshape),
     ((*dialect.MAX_POOLS, TemporalMax, Restart), _max),
-    (StepCurrent, _stepped),
     (dialect.HEADS, _head),
 )
 
