@@ -406,7 +406,7 @@ def test_formats_that_are_not_read(tmp_path):
     with pytest.raises(Unsupported, match="ONNX files yet"):
         load_model(onnx_file(tmp_path / "net.onnx"))
     (tmp_path / "net.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(LoadError, match="not a model file"):
+    with pytest.raises(LoadError, match="HDF5, as NIR files are"):
         load_model(tmp_path / "net.h5")
 
 
