@@ -11,6 +11,7 @@ from torch import nn
 import snnc
 import snnc.backends
 from snnc.cli import main
+from snnc.dialect import Grid
 from snnc.differences import differences
 from snnc.errors import DataError, SnncError
 from snnc.graph import GraphBuilder, Stage
@@ -27,16 +28,27 @@ def network(name, T=4, **options):
     return Network(graph, {"input_shape": list(shape), "recipe": "test"}), shape
 
 
-def tiny(v0=0.0, T=4, stage=Stage.SPIKING, second=0.0, unit=False):
+def tiny(v0=0.0, T=4, second=0.0):
     """Two layers of one neuron a feature, thresholds 1, no weights but the readout's."""
     build = GraphBuilder()
     x = build.call("encode", Encode(T), build.input())
     for name, start in (("one", v0), ("two", second)):
-        x = build.call(name, IF(T, torch.tensor(1.0), torch.tensor(start), unit=unit), x)
+        x = build.call(name, IF(T, torch.tensor(1.0), torch.tensor(start)), x)
     readout = nn.Linear(2, 2, bias=False)
     readout.weight.data = torch.eye(2)
     graph = build.finish(build.call("fc", readout, build.call("decode", Decode(T, T), x)))
-    return Network(graph, {"input_shape": [2]}, stage=stage)
+    return Network(graph, {"input_shape": [2]})
+
+
+def whole(v0=0.0, T=4):
+    """The same in fixed point, on a grid of quarters."""
+    build = GraphBuilder()
+    x = build.call("encode", Encode(T), build.call("grid", Grid(torch.tensor(4.0), -8, 8), build.input()))
+    for name, theta, start in (("one", 4.0, 4 * v0), ("two", 1.0, 0.0)):
+        x = build.call(name, IF(T, torch.tensor(theta), torch.tensor(start), unit=True), x)
+    graph = build.finish(build.call("decode", Decode(T, T), x))
+    record = {"name": "x", "options": {}, "sites": 1, "stage": "FIXED", "seconds": 0.1, "error": None, "notes": []}
+    return Network(graph, {"input_shape": [2], "records": [record]}, stage=Stage.FIXED)
 
 
 QUARTERS = torch.tensor([[0.25, 1.0], [0.5, 0.0], [0.0, 0.0]])
@@ -168,18 +180,17 @@ def test_onnxruntime_gives_the_same(name, tmp_path):
 
 
 def test_fixed_point_networks_must_not_differ(tmp_path):
-    a, b = tiny(stage=Stage.FIXED, unit=True), tiny(0.5, stage=Stage.FIXED, unit=True)
+    a, b = whole(), whole(0.5)
     assert differences(a, b, QUARTERS).exact
-    b.info["records"] = [
-        {"name": "x", "options": {}, "sites": 1, "stage": "FIXED", "seconds": 0.1, "error": None, "notes": []}
-    ]
     found = differences(a, onnx(b, tmp_path), QUARTERS)
     assert found.exact
     assert found.spikes == 12
+    assert differences(a, onnx(whole(), tmp_path), QUARTERS).same
     assert not differences(a, onnx(tiny(0.5), tmp_path), QUARTERS).exact
     assert not differences(a, tiny(0.5), QUARTERS).exact
     # A fixed-point network beside the float one that it came from: heights differ, spikes are there or not.
     assert differences(a, tiny(), QUARTERS).spikes == 0
+    assert differences(onnx(whole(), tmp_path), tiny(0.5), QUARTERS).spikes == 12
 
 
 def test_other_networks_are_compared_by_their_outputs():
@@ -238,8 +249,8 @@ def folder(tmp_path_factory):
         "a.pt2": tiny(),
         "a.onnx": tiny(),
         "b.onnx": tiny(0.5),
-        "fixed.snn": tiny(stage=Stage.FIXED, unit=True),
-        "spoilt.snn": tiny(0.5, stage=Stage.FIXED, unit=True),
+        "fixed.snn": whole(),
+        "spoilt.snn": whole(0.5),
     }.items():
         snnc.save(net, path / name)
     np.savez(path / "x.npz", x=QUARTERS.numpy())
