@@ -309,3 +309,16 @@ def test_the_command_line(options, bits, tmp_path):
     assert [row["bits"] for row in content["proof"] if row["module"] == "Linear"] == [bits, bits]
     shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "net.snn")], env={"COLUMNS": "200"})
     assert "no integer reaches 2^24" in shown.stdout
+
+
+def test_a_channel_without_weights():
+    """Its grid would be as fine as its weights are small, and its bias too large for it."""
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    with torch.no_grad():
+        conv.weight[0], conv.weight[1], conv.bias[0] = 1e-9, 0, 0.5
+    model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(256, 3)).eval()
+    x = sample((3, 8, 8), 16, bits=4)
+    net = snnc.compile(model, 4, recipe("opi").pipeline.insert(FixedPoint()), x)
+    verify(net.graph, Stage.FIXED)
+    error = (net(x) - model(x)).norm() / model(x).norm()
+    assert error < 0.2

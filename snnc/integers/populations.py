@@ -16,6 +16,7 @@ from snnc.neurons import Neuron
 from snnc.temporal import Restart, TemporalMax
 
 FACTOR = 2**15 - 1  # largest factor of a branch without weights
+FINEST, WEIGHT = 2**16, 127  # units of a threshold or bias at most, where the largest weight is 127 or more
 FINE = 2**7  # units of a spike, and of a threshold behind it, where no weight says how fine a grid should be
 
 
@@ -55,7 +56,8 @@ class Populations:
         """
         if node not in self.chosen:
             members = self.members.get(node, [node])
-            found = self._snapped(members, self._best(members, node, inputs, most))
+            found = self._coarse(members, self._best(members, node, inputs, most), most)
+            found = self._snapped(members, found)
             self.chosen.update(dict.fromkeys(members, found))
         return self.chosen[node]
 
@@ -84,10 +86,24 @@ class Populations:
             found = torch.where(found > 0, found, torch.full_like(found, float(found.max()) or 1.0))
         return found[0] if len(found) == 1 else found
 
+    def _thetas(self, members: list[fx.Node]) -> list[Tensor]:
+        """Thresholds of the neuron layers that read some members."""
+        read = {user for node in members for user in readers(self.graph, node)}
+        return [m.theta.double().flatten() for m in (module_of(self.graph, n) for n in read) if isinstance(m, Neuron)]
+
+    def _coarse(self, members: list[fx.Node], grid: Tensor, most: dict[fx.Node, int]) -> Tensor:
+        """No finer than thresholds and biases ask for: a channel that has next to no weights would be."""
+        weights = [most[node] for node in members if node in most]
+        units = min(FINEST, FINEST * min(weights, default=WEIGHT) // WEIGHT)
+        biases = [getattr(module_of(self.graph, node), "bias", None) for node in members]
+        for value in [*self._thetas(members), *(b.double().abs() for b in biases if b is not None)]:
+            one = value.reshape(grid.shape) if value.numel() == grid.numel() else value.max()
+            grid = torch.maximum(grid, one / units)
+        return grid
+
     def _snapped(self, members: list[fx.Node], grid: Tensor) -> Tensor:
         """The next coarser grid on which the threshold of the neurons that read it lies, so that its spikes keep it."""
-        read = {user for node in members for user in readers(self.graph, node)}
-        thetas = [m.theta.double().flatten() for m in (module_of(self.graph, n) for n in read) if isinstance(m, Neuron)]
+        thetas = self._thetas(members)
         if len(thetas) != 1 or thetas[0].numel() not in (1, grid.numel()):
             return grid
         theta = thetas[0] if grid.dim() else thetas[0][0]
