@@ -54,6 +54,7 @@ CHANGES: dict[str, Callable[[Pipeline], Pipeline]] = {
     "cos-T": lambda p: p.set("calibrate-offset", rho="T").set("quantize-activations", least_levels=1),
     "cos-2T": lambda p: p.set("calibrate-offset", rho="2T").set("quantize-activations", levels="2T"),
     **{f"opi-wait-{wait}": lambda p, w=wait: p.insert(WaitForInput(w)) for wait in (1, 2, 3)},
+    "best-plain": lambda p: p.set("even-currents", gain=0.0),
     "best-wait-1": lambda p: p.insert(WaitForInput(1), before="even-currents"),
 }
 
@@ -73,7 +74,7 @@ class Task:
     recipes: tuple[str, ...]
 
 
-RELU = ("data-free", "baseline", "opi-max", "opi", "cos", "cos-T", "best")
+RELU = ("data-free", "baseline", "opi-max", "opi", "cos", "cos-T", "best-plain", "best")
 OTHERS = (
     "opi-zero",
     "opi-uniform",
@@ -87,7 +88,7 @@ OTHERS = (
     "srp",
 )
 PAST = ("cos-2T", "best-wait-1", "best-graded")
-TRAINED = ("qcfs", "cos", "cos-T", "best")
+TRAINED = ("qcfs", "cos", "cos-T", "best-plain", "best")
 TASKS: dict[str, Task] = {
     "resnet20": Task("cifar-imagenet", lambda z: z.akamaster(20, "resnet20-12fca82f.th"), RELU + OTHERS + PAST),
     "resnet56": Task("cifar-imagenet", lambda z: z.akamaster(56, "resnet56-4bfd9763.th"), RELU),
