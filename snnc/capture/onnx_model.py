@@ -10,9 +10,8 @@ import onnx
 from onnx import helper
 
 from snnc.errors import LoadError, Unsupported
+from snnc.files.emitted import is_emitted
 
-# A spiking network that snnc wrote carries its history under this key, and is recognised by it here.
-SPIKING = "snnc"
 OWN_DOMAINS = ("", "ai.onnx")
 OLDEST = 7  # older ones broadcast by attributes
 MOST_NODES = 100_000
@@ -79,7 +78,7 @@ def read(model: onnx.ModelProto) -> Program:
         LoadError: it is malformed, or a spiking network.
         Unsupported: its version of ONNX is not one that snnc reads.
     """
-    if any(entry.key == SPIKING for entry in model.metadata_props):
+    if is_emitted(model):
         raise LoadError("The ONNX model is a spiking network already.", "the network it was made from")
     graph = model.graph
     if not graph.node or not graph.output:
