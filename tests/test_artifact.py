@@ -35,7 +35,7 @@ from snnc.graph import Stage, calls
 from snnc.network import Network
 from snnc.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.passes import CalibrateOffset
-from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepMax
+from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax
 
 from .nets import NETS, folded, quantized, sample, spiking
 
@@ -97,6 +97,7 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     AverageIF: (lambda: AverageIF(4, theta.clone(), v0.clone()), (MAP,)),
     ResidualMaskIF: (lambda: ResidualMaskIF(4, theta.clone(), v0.clone(), 3), (MAP,)),
     OffsetIF: (lambda: OffsetIF(4, theta.clone(), v0.clone(), 3, 2, False, 0.25, True), (MAP,)),
+    StepCurrent: (lambda: StepCurrent(4, torch.arange(8.0).reshape(4, 2, 1, 1)), (MAP,)),
     RunningMax: (lambda: RunningMax(4, nn.MaxPool2d(3, 2, 1)), (MAP,)),
     GatedMax: (lambda: GatedMax(4, nn.MaxPool2d(2, 1)), (MAP,)),
     StepMax: (lambda: StepMax(4, nn.AdaptiveMaxPool2d(2)), (MAP,)),

@@ -98,7 +98,7 @@ def values(runner, x, window):
     return final, every, found
 
 
-def assert_same(graph, fixed, x, windows=(None, 1, 4)):
+def assert_same(graph, fixed, x, windows=(None, 3)):
     x, made = near(x), plan(graph, fixed)
     reference = Runner(graph)
     for window in windows if reference.streaming else (None,):

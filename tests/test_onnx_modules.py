@@ -17,7 +17,7 @@ from snnc.files.emitted import DOMAIN, OPERATORS
 from snnc.graph import SPEC, GraphBuilder, Stage
 from snnc.network import Network
 from snnc.neurons import IF, NEURONS, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
-from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepMax, Temporal
+from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Temporal
 
 from .nets import fill
 
@@ -144,7 +144,7 @@ def test_nothing_is_missing():
     elsewhere = {Encode, Decode, *(cls for cls in wanted if issubclass(cls, Temporal))}
     assert wanted - elsewhere == set(EMITTERS)
     assert {type(m) for m in (*(m for m, _ in MODULES), *JOINS, *HEADS)} == set(EMITTERS)
-    assert elsewhere == {Encode, Decode, *NEURONS, RunningMax, GatedMax, StepMax, Restart}
+    assert elsewhere == {Encode, Decode, StepCurrent, *NEURONS, RunningMax, GatedMax, StepMax, Restart}
 
 
 def test_modules_that_snnc_does_not_know_are_refused():

@@ -118,7 +118,7 @@ def test_without_the_gpu_build(file):
     with pytest.raises(SnncError, match="'gpu' is no device"):
         snnc.load(file, device="gpu")
     net, _ = network("conv")
-    with pytest.raises(SnncError, match="only ONNX files choose a device"):
+    with pytest.raises(SnncError, match="torch finds no device 'cuda' here"):
         snnc.load(snnc.save(net, file.with_suffix(".snn")), device="cuda")
 
 
