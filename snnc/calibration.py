@@ -20,7 +20,8 @@ from snnc.graph import calls, insert, module_of, phases
 from snnc.observe import watch
 from snnc.temporal import Decode, Encode, StepCurrent
 
-LARGEST = 3 * 2**29  # bytes of the largest value in a sweep; a handful of its size are alive at once
+LARGEST = 2**30  # bytes of the largest value in a sweep; a few of its size are alive at once
+SAMPLES = 64  # that a layer of neurons simulates at a time, beside what it was given and what it gives
 
 
 class Rectify(torch.nn.Module):
@@ -155,13 +156,22 @@ def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, round
 
 def shift_for(site: Site, rounds: int) -> tuple[Tensor, Tensor]:
     """The constant current `[C, 1, ...]` that gives a neuron layer the mean activation wanted, and its output then."""
-    current = site.inputs[0]
+    T, samples = site.module.T, len(site.wanted)
+    current = site.inputs[0].reshape(T, samples, *site.inputs[0].shape[1:])
+    parts = [slice(start, start + SAMPLES) for start in range(0, samples, SAMPLES)]
+
+    def emitted(part: slice, shift: Tensor) -> Tensor:
+        return site.module((current[:, part] + shift).flatten(0, 1))
 
     def error(shift: Tensor) -> Tensor:
-        return channel_mean(site.sweep.mean(site.node, site.module(current + shift)) - site.wanted)
+        off = [site.sweep.mean(site.node, emitted(part, shift)) - site.wanted[part] for part in parts]
+        return channel_mean(torch.cat(off))
 
     shift = settled(error, torch.zeros_like(channel_mean(site.wanted)), 1.0, rounds)
-    return shift, site.module(current + shift)
+    value = torch.empty_like(current)
+    for part in parts:
+        value[:, part] = emitted(part, shift).reshape(T, -1, *current.shape[2:])
+    return shift, value.flatten(0, 1)
 
 
 def channel_mean(value: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, fx
 
-from snnc.calibration import Site, Sweep, calibration_input, reference_of
+from snnc.calibration import SAMPLES, Site, Sweep, calibration_input, reference_of
 from snnc.graph import Stage, calls, insert
 from snnc.neurons import PIPELINED, STREAMING, Neuron
 from snnc.passes.wait_for_input import steady
@@ -62,7 +63,13 @@ class EvenCurrents(Pass):
             if site.module.schedule not in (STREAMING, PIPELINED):  # it sees all steps before its first spike, or twice
                 return None
             shift = shifts[site.node] = self.gain * departure(site.inputs[0], context.T)
-            return site.module(StepCurrent(context.T, shift)(site.inputs[0]))
+            current = site.inputs[0].reshape(context.T, -1, *site.inputs[0].shape[1:])
+            value = torch.empty_like(current)
+            for start in range(0, current.shape[1], SAMPLES):
+                part = slice(start, start + SAMPLES)
+                fed = (current[:, part] + shift[:, None]).flatten(0, 1)
+                value[:, part] = site.module(fed).reshape(context.T, -1, *current.shape[2:])
+            return value.flatten(0, 1)
 
         Sweep(graph, reference_of(context, who), x).run(visit, context.track)
         for node, shift in shifts.items():
@@ -79,5 +86,7 @@ class EvenCurrents(Pass):
 def departure(current: Tensor, T: int) -> Tensor:
     """Mean over all steps minus the mean of each step, `[T, C, 1, ...]`, of a folded current `[T * B, C, ...]`."""
     by_step = current.reshape(T, -1, *current.shape[1:])
-    mean = by_step.double().mean([1, *range(3, by_step.dim())])
+    dims = [1, *range(3, by_step.dim())]
+    total = sum(part.double().sum(dims) for part in by_step.split(SAMPLES, 1))
+    mean = total / (by_step[0].numel() / by_step.shape[2])
     return (mean.mean(0) - mean).to(current).reshape(T, -1, *[1] * (by_step.dim() - 3))
