@@ -11,7 +11,7 @@ from torch import nn
 import snnc
 import snnc.backends
 from snnc.cli import main
-from snnc.dialect import Grid
+from snnc.dialect import Affine, Grid
 from snnc.differences import differences
 from snnc.errors import DataError, SnncError
 from snnc.graph import GraphBuilder, Stage
@@ -40,13 +40,14 @@ def tiny(v0=0.0, T=4, second=0.0):
     return Network(graph, {"input_shape": [2]})
 
 
-def whole(v0=0.0, T=4):
+def whole(v0=0.0, T=4, unit=1.0):
     """The same in fixed point, on a grid of quarters."""
     build = GraphBuilder()
     x = build.call("encode", Encode(T), build.call("grid", Grid(torch.tensor(4.0), -8, 8), build.input()))
     for name, theta, start in (("one", 4.0, 4 * v0), ("two", 1.0, 0.0)):
         x = build.call(name, IF(T, torch.tensor(theta), torch.tensor(start), unit=True), x)
-    graph = build.finish(build.call("decode", Decode(T, T), x))
+    x = build.call("unit", Affine(torch.tensor(unit), torch.tensor(0.0)), build.call("decode", Decode(T, T), x))
+    graph = build.finish(x)
     record = {"name": "x", "options": {}, "sites": 1, "stage": "FIXED", "seconds": 0.1, "error": None, "notes": []}
     return Network(graph, {"input_shape": [2], "records": [record]}, stage=Stage.FIXED)
 
@@ -67,6 +68,35 @@ def test_every_place_is_counted():
     assert not found.same
     assert found.predictions == [0, 0, 0, 0]
     assert found.samples == 3
+
+
+def test_another_readout_behind_the_same_spikes_is_not_the_same():
+    """In fixed point in any bit, in float where a prediction differs: a spoilt readout must not pass for rounding."""
+    found = differences(whole(), whole(unit=1 + 2**-23), QUARTERS)
+    assert (found.exact, found.spikes, found.same, found.touched) == (True, 0, False, 2)
+    swapped = tiny()
+    swapped.graph.fc.weight = nn.Parameter(torch.eye(2).flip(0), requires_grad=False)
+    found = differences(tiny(), swapped, QUARTERS)
+    assert found.spikes == 0
+    assert any(found.predictions)
+    assert not found.same
+    nudged = tiny()
+    nudged.graph.fc.weight = nn.Parameter(torch.eye(2) * (1 + 2**-23), requires_grad=False)
+    found = differences(tiny(), nudged, QUARTERS)
+    assert any(found.outputs)
+    assert found.same
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 7, 8, 64])
+def test_rounds_of_any_size(chunk):
+    """More samples than a round holds, and a rest."""
+    net, shape = network("residual")
+    other, _ = network("residual")
+    net.chunk = chunk
+    found = differences(net, other, sample(shape, 7))
+    assert found.same
+    assert found.samples == 7
+    assert found.places == differences(other, other, sample(shape, 7)).places
 
 
 def test_the_first_layer_of_the_first_step_is_told():
@@ -278,7 +308,10 @@ def test_the_command_finds_nothing(files):
     ):
         result = run(*words, "--data", "x.npz", "--strict")
         assert result.exit_code == 0, result.output
-        assert f"no {'output differs in any bit' if 'a.pt2' in words else 'spike differs'}." in result.output
+        assert (
+            f"no {'output differs in any bit' if 'a.pt2' in words else 'spike and no prediction differs'}."
+            in result.output
+        )
 
 
 def test_float_networks_may_differ(files):

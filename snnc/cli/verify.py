@@ -16,7 +16,7 @@ from snnc.cli import show
 from snnc.cli.options import COUNT, PATH, SPLIT, data_options, model_options, verb
 from snnc.cli.sources import uncompiled
 from snnc.data import read
-from snnc.differences import Artefact, differences
+from snnc.differences import differences
 from snnc.network import CHUNK
 
 
@@ -33,7 +33,7 @@ from snnc.network import CHUNK
 @click.option("--limit", type=COUNT, help="Run the first so many samples alone.")
 @click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 @click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
-@click.option("--device", default="cpu", show_default=True, help="Where an ONNX file runs: cpu, cuda, cuda:1.")
+@click.option("--device", default="cpu", show_default=True, help="Where B runs: cpu, cuda, cuda:1; A is on the CPU.")
 @verb
 def verify_(
     a: Path,
@@ -63,17 +63,16 @@ def verify_(
     if b is None and not stream:
         raise click.UsageError("Give B, the network to compare A with, or --stream to run A step by step beside it.")
     with show.busy(f"loading {a}"):
-        one = _loaded(a, chunk, device)
-        two = one if b is None else _loaded(b, chunk, device)
-    original = None
-    if ann or factory:
-        original = uncompiled(ann, factory, allow)
-        original = original if isinstance(original, nn.Module) else capture(original)
+        one = api.load(a, chunk)
+        two = one if b is None and device == "cpu" else api.load(b or a, chunk, device=device)
+    original = uncompiled(ann, factory, allow) if ann or factory else None
     samples = read(data, mean=mean, std=std, raw=raw, split=split)
+    if original is not None and not isinstance(original, nn.Module):
+        original = capture(original, samples.input_shape)
     samples = samples.limit(limit) if limit else samples
     total = -(-len(samples) // batch)
     found = differences(one, two, samples.batches(batch), original, stream, partial(show.track, total=total))
-    failed = not found.same and (found.exact or strict)
+    failed = (found.exact and not found.same) or (strict and not (found.same and not any(found.outputs)))
     names = {"a": str(a), "b": str(b or a) + (", step by step" if stream else "")}
     content = {**names, "data": samples.source, "T": one.T, **found.to_dict(), "failed": failed}
     if as_json:
@@ -82,10 +81,6 @@ def verify_(
         _say(content)
     if failed:
         click.get_current_context().exit(1)
-
-
-def _loaded(path: Path, chunk: int, device: str) -> Artefact:
-    return api.load(path, chunk, device=device if path.suffix == ".onnx" else "cpu")
 
 
 def _say(found: Mapping[str, Any]) -> None:
@@ -121,7 +116,7 @@ def _say(found: Mapping[str, Any]) -> None:
         a, b = found["ann_predictions"]
         show.say(f"Predictions that differ from the ANN's: A {a}, B {b}")
     if found["same"]:
-        what = "no output differs in any bit" if layers is None else "no spike differs"
+        what = "no output differs in any bit" if layers is None else "no spike and no prediction differs"
         rounded = "; outputs do by rounding, in the readout" if layers is not None and any(outputs) else ""
         show.say(f"The same: {what}{rounded}.", "green")
     elif found["exact"]:

@@ -27,11 +27,13 @@ class Count:
 
     Attributes:
         exact: nothing may differ.
+        rounded: a softmax stands behind the readout.
         alike: both networks are fixed-point ones, or none is.
         a_heights, b_heights: height of one spike of every layer, where that can be told.
     """
 
     exact: bool
+    rounded: bool
     alike: bool
     a_heights: Trains | None
     b_heights: Trains | None
@@ -56,17 +58,20 @@ class Count:
         differ = (mine != yours).flatten(1).sum(1)
         self.outputs = differ if self.outputs is None else self.outputs + differ
         self.logits = max(self.logits, float((mine.double() - yours.double()).abs().max()))
+        other_class = torch.zeros(n, dtype=torch.bool)
         if mine.dim() == 3 and mine.shape[-1] > 1:
             guesses = mine.argmax(-1), yours.argmax(-1)
-            other = (guesses[0] != guesses[1]).sum(1)
+            apart = guesses[0] != guesses[1]
+            other, other_class = apart.sum(1), apart.any(0)
             self.predictions = other if self.predictions is None else self.predictions + other
             self.classes = guesses[0][-1], guesses[1][-1]
             if y is not None:
                 self._score(y, mine.shape[-1])
         touched = self._compare(a[1], b[1], n)
-        if touched is None:
-            touched = (mine != yours).movedim(1, 0).flatten(1).any(1)
-        self.touched += int(touched.sum())
+        if touched is None or (self.exact and not self.rounded):
+            output = (mine != yours).movedim(1, 0).flatten(1).any(1)
+            touched = output if touched is None else touched | output
+        self.touched += int((touched | other_class).sum())
 
     def _aligned(self, mine: Tensor, yours: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs after the same steps."""
@@ -152,6 +157,7 @@ class Count:
         return Differences(
             samples=self.samples,
             exact=self.exact,
+            rounded=self.rounded,
             layers=found,
             spikes=None if found is None else sum(one.differ for one in found),
             places=None if found is None else sum(one.places for one in found),

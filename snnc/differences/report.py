@@ -32,11 +32,13 @@ class Differences:
     Attributes:
         samples: how many were compared.
         exact: both are fixed-point forms of one network, so that nothing may differ.
+        rounded: a softmax stands behind the readout, which rounds even where all before it is exact.
         layers: every neuron layer in order; None where spikes cannot be compared.
         spikes: places where a spike differs, over all layers, or None.
         places: places that were compared, or None.
         first: layer and step where they part: the earliest step, and of its layers the first; or None.
-        touched: samples in which a spike differs; where spikes cannot be compared, an output.
+        touched: samples in which a spike or a prediction differs; an output where that alone can be compared, or
+            where nothing may differ.
         outputs: numbers of the output that differ in any bit, after each step.
         logits: largest difference of an output, at any step.
         predictions: samples whose class differs, after each step; None where outputs are no classes.
@@ -48,6 +50,7 @@ class Differences:
 
     samples: int
     exact: bool
+    rounded: bool
     layers: list[LayerDifference] | None
     spikes: int | None
     places: int | None
@@ -63,11 +66,14 @@ class Differences:
 
     @property
     def same(self) -> bool:
-        """Whether no spike differs; where spikes cannot be compared, no output in any bit.
+        """Whether no spike and no prediction differs; in fixed point, or without spikes, no bit of an output either.
 
-        Outputs may differ where spikes do not: a readout is the mean of spikes through float weights, and rounds.
+        Outputs of a float network may differ where spikes do not: a readout is the mean of spikes through float
+        weights, and rounds.
         """
-        return not (any(self.outputs) if self.spikes is None else self.spikes)
+        if self.spikes or any(self.predictions or ()):
+            return False
+        return not any(self.outputs) or (self.spikes is not None and (self.rounded or not self.exact))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.data.loaders import maybe_labelled_batches
+from snnc.dialect import HEADS
 from snnc.differences.count import Count, Trains
 from snnc.differences.report import Differences
 from snnc.errors import SnncError
 from snnc.evaluate import ann_classes
-from snnc.graph import Stage
+from snnc.graph import Stage, calls, steps
 from snnc.network import Network, checked
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
@@ -49,7 +50,8 @@ def differences(
     """
     if ann is not None and any(module.training for module in ann.modules()):
         ann = copy.deepcopy(ann).eval()
-    count = Count(_exact(a) and _exact(b), _exact(a) == _exact(b), _heights(a), _heights(b))
+    rounded = any(isinstance(one, Network) and any(calls(one.graph, *HEADS)) for one in (a, b))
+    count = Count(_exact(a) and _exact(b), rounded, _exact(a) == _exact(b), _heights(a), _heights(b))
     # Spikes of all steps are held, so one part is what a network itself would hold.
     part = max(1, min(a.chunk, b.chunk) // max(_simulated(a), _simulated(b)))
     for x, y in track(maybe_labelled_batches(data), "comparing"):
@@ -72,7 +74,8 @@ def emitted(network: Artefact, x: Tensor, stream: bool = False) -> tuple[Tensor,
         SnncError: a network that cannot run step by step was to.
     """
     if isinstance(network, Network):
-        return _observed(network, x, stream)
+        output, trains = _observed(network, x.to(next(network.graph.buffers()).device), stream)
+        return output.cpu(), {name: train.cpu() for name, train in trains.items()}
     if stream:
         raise SnncError(
             "Only a graph file can run step by step; this network was written as a whole.", "the .snn file of it"
@@ -86,16 +89,28 @@ def emitted(network: Artefact, x: Tensor, stream: bool = False) -> tuple[Tensor,
 def _observed(network: Network, x: Tensor, stream: bool) -> tuple[Tensor, Trains]:
     seen: dict[str, list[Tensor]] = {name: [] for name, _ in network.neurons()}
 
-    def see(node: fx.Node, value: Tensor, steps: int) -> None:
+    def see(node: fx.Node, value: Tensor, width: int) -> None:
         if node.name in seen:
-            seen[node.name].append(value.reshape(steps, -1, *value.shape[1:]))
+            seen[node.name].append(value.reshape(width, -1, *value.shape[1:]))
 
     if stream:
         x = checked(x, network.info, next(network.graph.buffers()).dtype)
         outputs = Runner(network.graph).run(x, window=1, anytime=True, observe=see)
     else:
         outputs = network.readout(x, observe=see)
-    return outputs, {name: torch.cat(parts) for name, parts in seen.items()}
+    return outputs, {name: _joined(parts, steps(network.graph)) for name, parts in seen.items()}
+
+
+def _joined(parts: list[Tensor], T: int) -> Tensor:
+    """Windows `[steps, b, ...]` of one round after the other, T steps each, as `[T, B, ...]`."""
+    rounds: list[Tensor] = []
+    held: list[Tensor] = []
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) == T:
+            rounds.append(torch.cat(held))
+            held = []
+    return torch.cat(rounds, 1)
 
 
 def _simulated(network: Artefact) -> int:
@@ -104,7 +119,7 @@ def _simulated(network: Artefact) -> int:
 
 def _exact(network: Artefact) -> bool:
     """Whether it is a fixed-point network."""
-    if isinstance(network, Network):
+    if isinstance(network, Network | OnnxNetwork):
         return network.stage is Stage.FIXED
     records = network.info.get("records") or [{}]
     return bool(records[-1].get("stage") == Stage.FIXED)
