@@ -176,7 +176,8 @@ class Network(nn.Module):
             raise SnncError(f"There is no runtime {self.runtime!r}.", f"one of {', '.join(RUNTIMES)}")
         taped = x.requires_grad and torch.is_grad_enabled()  # what is fast leaves no tape
         now = Fingerprint(self.graph, "reference" if taped else self.runtime)
-        if self._chosen is None or self._chosen[0] != now:
+        if self._chosen is None or not self._chosen[0].fits(now):
+            now.keep()
             self._chosen = now, choose(self.graph, self.stage is Stage.FIXED, now.runtime, x, self.chunk)
         return self._chosen[1]
 

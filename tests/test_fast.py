@@ -280,6 +280,21 @@ def test_an_edited_network_gets_a_new_plan():
     assert net.runs_by == "reference"
 
 
+@pytest.mark.parametrize("edit", ["weights", "thresholds"])
+def test_a_change_that_torch_does_not_count_is_seen(edit):
+    net, shape = network()
+    x = sample(shape, 4)
+    before = net(x)
+    if edit == "weights":
+        net.graph.conv1.weight.data.neg_()
+    else:
+        for _, neuron in calls(net.graph, Neuron):
+            neuron.theta.data.mul_(2)
+    fast, net.runtime = net(x), "reference"
+    assert torch.equal(net(x), fast)
+    assert not torch.equal(fast, before)
+
+
 def weights(net):
     net.graph.conv1.weight.neg_()
 

@@ -138,7 +138,11 @@ def _probe(x: Tensor) -> Tensor:
 
 
 class Fingerprint:
-    """What a choice was made for. A graph may be edited, moved and trained, and then needs another."""
+    """What a choice was made for. A graph may be edited, moved and trained, and then needs another.
+
+    A plan holds copies of parameters, so their numbers are compared, and not torch's counters of changes: those miss
+    what is done through `.data`, and a network would go on spiking with weights that it no longer has.
+    """
 
     def __init__(self, graph: fx.GraphModule, runtime: str) -> None:
         self.runtime = runtime
@@ -146,17 +150,24 @@ class Fingerprint:
         self.tensors = [
             t for m in graph.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
         ]
-        self.versions = [0 if t.is_inference() else t._version for t in self.tensors]
+        self.numbers: list[Tensor] = []
         nodes = [(node, node.args) for node in graph.graph.nodes]
         self.rest = (runtime, modules, nodes, [(getattr(m, "T", 0), getattr(m, "unit", 0)) for m in modules])
 
-    def __eq__(self, other: object) -> bool:
+    def keep(self) -> None:
+        """Copies the numbers; the reference reads them from the graph each time, and needs no copy."""
+        if self.runtime != "reference":
+            self.numbers = [t.detach().clone() for t in self.tensors]
+
+    def fits(self, now: Fingerprint) -> bool:
+        """Whether a choice that was made for this one holds for another of the same network."""
         return (
-            isinstance(other, Fingerprint)
-            and len(self.tensors) == len(other.tensors)
-            and all(a is b for a, b in zip(self.tensors, other.tensors, strict=True))
-            and self.versions == other.versions
-            and self.rest == other.rest
+            self.rest == now.rest
+            and len(self.tensors) == len(now.tensors)
+            and all(a is b for a, b in zip(self.tensors, now.tensors, strict=True))
+            and all(_equal(a, b) for a, b in zip(self.numbers, now.tensors, strict=bool(self.numbers)))
         )
 
-    __hash__ = None  # type: ignore[assignment]
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
