@@ -76,13 +76,14 @@ class FixedPoint(Pass):
         known = shapes(graph, x)
         grid = self._input(graph, context, known)
         less: dict[str, int] = {}
-        found = self._lowered(graph, (x[:1], known, grid, False), less, no_progress, context)
+        coarser: dict[str, int] = {}
+        found = self._lowered(graph, (x[:1], known, grid, False), less, coarser, no_progress, context)
         if context.calibration:
             data = torch.cat(context.calibration)[: self.samples]
             largest = max(4 * math.prod(shape) for shape in known.values()) * steps(graph)
             data = data[: max(1, LARGEST // largest)]
             context.notes.append(f"on {len(data)} samples")
-            found = self._lowered(graph, (data, known, grid, True), less, context.track, context)
+            found = self._lowered(graph, (data, known, grid, True), less, coarser, context.track, context)
         become(graph, found.graph)
         rows = prove(graph)
         self._tell(rows, found, less, context)
@@ -93,22 +94,30 @@ class FixedPoint(Pass):
         graph: fx.GraphModule,
         given: tuple[Tensor, Shapes, Grid, bool],
         less: dict[str, int],
+        coarser: dict[str, int],
         track: Callable[..., Iterator[Any]],
         context: Context,
     ) -> Lowering:
-        """Lowers a copy, with fewer bits in `less` until all bounds hold."""
+        """Lowers a copy until all bounds hold: layers have coarser units (`coarser`), then fewer bits (`less`)."""
         x, known, grid, data = given
         while True:
             work = copy.deepcopy(graph)
-            walk = Lowering(work, known, copy.deepcopy(grid), x, data, self.bits, less, self.positions, context.seed)
+            walk = Lowering(
+                work, known, copy.deepcopy(grid), x, data, self.bits, less, coarser, self.positions, context.seed
+            )
             walk.run(track)
             large = {row.name: row.bound for row in bounds(work) if row.bound >= LIMIT}
             if not large:
                 return walk
             nodes = {node.name: node for node in work.graph.nodes}
+            multiplied = {node.name for node, multiple in walk.populations.multiple.items() if (multiple > 1).any()}
             fewer: set[str] = set()
+            halved: set[str] = set()
             for name, bound in large.items():
                 feeding = set(_feeding(work, nodes[name], {node.name for node in walk.most}))
+                if feeding & multiplied:
+                    halved |= feeding & multiplied
+                    continue
                 spare = [one for one in feeding if self.bits - less.get(one, 0) > LEAST_BITS]
                 if not spare:
                     raise SnncError(
@@ -117,6 +126,7 @@ class FixedPoint(Pass):
                         "fewer time steps, or a recipe that streams",
                     )
                 fewer.update(spare)
+            coarser.update({one: coarser.get(one, 0) + 1 for one in halved})
             less.update({one: less.get(one, 0) + 1 for one in fewer})
 
     def _input(self, graph: fx.GraphModule, context: Context, known: Shapes) -> Grid:
