@@ -31,18 +31,20 @@ TIE = 1e-3  # of a unit: values nearer to the middle between two points are told
 class FixedPoint(Pass):
     """Makes every number of a spiking network an integer, in float32 and below 2^24: fixed point.
 
-    Weights have `bits` bits, sign included, and a grid for each output channel; a layer absorbs the grid of its input.
-    Biases, thresholds and initial potentials are integers on the grid of their current, and neurons emit the number of
-    their spikes. The operands of a join share a grid: identity branches are multiplied by an integer of 15 bits at
-    most. Average pools become sums. The input lies on a grid as fine as 8-bit images are. What is linear behind
-    the last neuron moves into time; the readout is a sum of integers, one division and one factor for each class.
+    Weights have `bits` bits, sign included, and a grid for each output channel; a layer absorbs the grid of its
+    input. Biases, thresholds and initial potentials are integers on the grid of their current, and neurons emit the
+    number of their spikes. Where that grid would be coarse (a threshold of less than 256 units), the weights of an
+    output are integers of `bits` bits times a power of two. The operands of a join share a grid: identity branches
+    are multiplied by an integer of 15 bits at most. Average pools become sums. The input lies on a grid as fine as
+    8-bit images are. What is linear behind the last neuron moves into time; the readout is a sum of integers, one
+    division and one factor for each class.
 
     With calibration data weights are rounded one after the other, so that those left make up for the error of those
     before, and the mean error of every current, on the spikes that reach the layer, goes into its bias, and what is
     less than one unit into the initial potential. Without, each number is rounded by itself.
 
     That no integer reaches 2^24 is proved from the graph (`snnc.fixed`). Where it fails the layers that feed the sum
-    have fewer bits, and the record says which.
+    have coarser units first, and then fewer bits; the record says which have fewer.
 
     Options:
         bits: of a weight, 4 to 16.
