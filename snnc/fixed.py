@@ -54,7 +54,8 @@ class Row:
     Attributes:
         name: of the node.
         module: its class.
-        bits: of the largest weight, sign included; None where there are no weights.
+        bits: of the largest weight, sign included and without the power of two that all weights of an output share;
+            None where there are no weights.
         bound: no integer inside the layer is larger, partial sums and potentials included.
         headroom: bits between `bound` and 2^24.
         tf32, bf16: whether both operands of its products are exact in these formats; None where it has no products of
@@ -202,6 +203,13 @@ def significant(values: Tensor) -> int:
     return int(torch.div(whole, lowest, rounding_mode="floor").max()).bit_length()
 
 
+def _shared(rows: Tensor) -> Tensor:
+    """The largest power of two that divides all integers of each row."""
+    whole = rows.abs().to(torch.int64)
+    lowest = torch.where(whole > 0, whole & -whole, LIMIT)
+    return lowest.amin(1).double()
+
+
 def _layer(name: str, module: Any, x: Span, rows: list[Row]) -> Span:
     weight = integers(f"{name}.weight", module.weight)
     outputs = weight.shape[1] * module.groups if isinstance(module, TRANSPOSED) else weight.shape[0]
@@ -224,7 +232,8 @@ def _layer(name: str, module: Any, x: Span, rows: list[Row]) -> Span:
     down = (positive * low + negative * high).sum(2).flatten()
     bound = torch.maximum(up + bias.clamp_min(0), -down - bias.clamp_max(0))
     magnitude = int(x.size.max())
-    bits = int(weight.abs().max()).bit_length() + 1
+    each = parts.flatten(2).flatten(0, 1)
+    bits = int((each.abs().amax(1) / _shared(each)).max()).bit_length() + 1
     _row(rows, name, module, bound, bits, max(significant(weight), (magnitude - 1).bit_length(), 1))
     if weight.dim() == 2:
         return Span(down + bias, up + bias).whole()

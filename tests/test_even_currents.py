@@ -152,9 +152,9 @@ def test_the_proof_counts_the_largest_shift():
     done, _ = run("conv", EvenCurrents(), FixedPoint())
     node, module = next(calls(done.graph, StepCurrent))
     before = {row.name: row.bound for row in prove(done.graph)}
-    module.shift[1] += 1000
+    module.shift[1] += 10000
     after = {row.name: row.bound for row in prove(done.graph)}
-    assert after[node.name] >= before[node.name] + 500
+    assert after[node.name] >= before[node.name] + 5000
     module.shift[0] = 0.5
     with pytest.raises(VerifyError, match="no integers"):
         prove(done.graph)

@@ -17,6 +17,8 @@ from snnc.dialect import Grid, pack, unpack
 from snnc.errors import LoadError, PassFailed, RecipeError, SnncError, VerifyError
 from snnc.fixed import LIMIT
 from snnc.graph import GraphBuilder, Stage, calls, verify
+from snnc.integers.populations import UNITS
+from snnc.integers.rounding import nearest
 from snnc.network import Network
 from snnc.neurons import IF, NEURONS, GradedIF, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.passes import FixedPoint, UseSignedNeurons
@@ -204,11 +206,37 @@ def test_shuffled_sums():
     assert torch.equal(net.graph(x), other(x))
 
 
+def powers(module):
+    """The largest power of two that divides the weights of each output."""
+    weight = module.weight.int().flatten(1)
+    return torch.tensor([next(2**k for k in range(24) if (row % 2 ** (k + 1)).any()) for row in weight])
+
+
+def test_few_bits_leave_thresholds_fine():
+    """Weights of 4 bits times a power of two; the unit of thresholds, biases and identity branches is as fine."""
+    net, _, _ = compiled("residual", bits=4)
+    layers = list(calls(net.graph, nn.Conv2d, nn.Linear))
+    assert max(int(powers(module).max()) for _, module in layers) > 1
+    assert min(int(m.theta.min()) for _, m in calls(net.graph, IF)) >= UNITS
+    rows = {row["name"]: row for row in net.info["proof"]}
+    assert max(rows[node.name]["bits"] for node, _ in layers) == 4
+
+
+def test_a_bound_costs_the_finer_unit_before_it_costs_bits():
+    model, shape = ZOO["mlp"]()
+    x = sample(shape, 8, bits=4)
+    net = snnc.compile(model, 2048, recipe("opi").pipeline.insert(FixedPoint(bits=4)), x)
+    verify(net.graph, Stage.FIXED)
+    assert "fewer than" not in " ".join(net.info["records"][-1]["notes"])
+    assert min(int(m.theta.min()) for _, m in calls(net.graph, IF)) < UNITS
+
+
 def test_weights_have_the_bits_that_were_asked_for():
     for bits in (4, 8):
         net, _, _ = compiled("residual", bits=bits)
-        most = [int(m.weight.abs().max()) for _, m in calls(net.graph, nn.Conv2d, nn.Linear)]
-        assert max(most) == 2 ** (bits - 1) - 1
+        layers = [m for _, m in calls(net.graph, nn.Conv2d, nn.Linear)]
+        most = [m.weight.abs().flatten(1).amax(1) / powers(m) for m in layers]
+        assert max(float(one.max()) for one in most) == 2 ** (bits - 1) - 1
         assert net.info["recipe_text"].count(f"bits = {bits}\n") == 1 + (bits == 8)
 
 
@@ -322,3 +350,13 @@ def test_a_channel_without_weights():
     verify(net.graph, Stage.FIXED)
     error = (net(x) - model(x)).norm() / model(x).norm()
     assert error < 0.2
+
+
+def test_the_grid_of_least_error_at_the_output():
+    """A large weight asks for a coarse grid, unless its input never varies."""
+    weights = torch.tensor([[[8.75, 1.0, 1.0, 1.0]]], dtype=torch.float64)
+    seen = torch.eye(4, dtype=torch.float64)[None]
+    grid = torch.tensor([1.25], dtype=torch.float64)
+    assert nearest(weights, grid, 7, seen).item() == 1.25
+    seen[0, 0, 0] = 0
+    assert nearest(weights, grid, 7, seen).item() == 1.0

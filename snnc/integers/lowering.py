@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from snnc.graph import calls, insert, module_of, phases, replace
 from snnc.integers.pools import sums
 from snnc.integers.populations import FACTOR, FINE, Populations, by_channel, spread
 from snnc.integers.prepare import Shapes, origins, readers
-from snnc.integers.rounding import back, rounded, scaled
+from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
 from snnc.neurons import Neuron
 from snnc.regression import equations
@@ -62,6 +63,7 @@ class Lowering:
         data: False where `x` stands for its shape alone; then every number is rounded by itself.
         bits: of a weight.
         less: bits that a layer has fewer, by name.
+        coarser: how often the unit of a layer's outputs was made twice as coarse, by name.
         positions: equations that say how the inputs of a layer vary.
         seed: of their draw.
         thetas: least threshold of each neuron layer, filled by the walk.
@@ -74,6 +76,7 @@ class Lowering:
     data: bool
     bits: int
     less: dict[str, int]
+    coarser: dict[str, int]
     positions: int
     seed: int
     thetas: dict[str, int] = field(default_factory=dict)
@@ -82,7 +85,7 @@ class Lowering:
         self.phase = phases(self.graph)
         self.decode: Decode = next(module for _, module in calls(self.graph, Decode))
         self.values: dict[fx.Node, Value] = {}
-        self.populations = Populations(self.graph, self.shapes, 1 / self.grid.scale.double())
+        self.populations = Populations(self.graph, self.shapes, 1 / self.grid.scale.double(), self.coarser)
         self.most = {
             node: 2 ** (self.bits - self.less.get(node.name, 0) - 1) - 1 for node, _ in calls(self.graph, *WEIGHTED)
         }
@@ -175,10 +178,14 @@ class Lowering:
     def _layer(self, node: fx.Node, module: Any) -> Value:
         value, inputs = self._inputs(node, module)
         weights = scaled(module, inputs)
-        grid = self.populations.grid(node, inputs, self.most).expand(weights.shape[0] * weights.shape[1])
-        target = (weights / grid.reshape(weights.shape[0], weights.shape[1], 1, 1)).flatten(2)
         real = module(value.real)
-        whole = rounded(target, self.most[node], self._covariance(node, module, value.whole, real))
+        rows, most = weights.flatten(2), self.most[node]
+        gram = self._covariance(node, module, value.whole, real)
+        better = partial(nearest, rows, most=most, gram=gram) if gram is not None else None
+        outputs = rows.shape[0] * rows.shape[1]
+        grid = self.populations.grid(node, inputs, self.most, better).expand(outputs)
+        multiple = self.populations.multiple[node].expand(outputs).reshape(*rows.shape[:2], 1)
+        whole = multiple * rounded(rows / (multiple * grid.reshape(multiple.shape)), most, gram)
         bias = torch.zeros_like(grid) if module.bias is None else (module.bias.double() / grid).round()
         module.weight = nn.Parameter(back(module, whole.reshape(weights.shape)).to(self.x), requires_grad=False)
         module.bias = nn.Parameter(bias.to(self.x), requires_grad=False)
@@ -192,10 +199,11 @@ class Lowering:
             return None
         (source,) = node.all_input_nodes
         drawn = equations(module, self.mean(source, whole), self.mean(node, real), self.positions, self.generator)
-        if drawn is None:
+        if drawn is None or drawn[0].shape[2] > WIDEST:
             return None
         centred = drawn[0] - drawn[0].mean(0)
-        return torch.einsum("rgi,rgj->gij", centred, centred).double() / len(centred)
+        gram = torch.einsum("rgi,rgj->gij", centred, centred).double() / len(centred)
+        return gram if gram.any() else None
 
     def _inputs(self, node: fx.Node, module: Any) -> tuple[Value, Tensor]:
         """The input of a layer, and its grid by input channel (or feature).

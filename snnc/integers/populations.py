@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import networkx as nx
@@ -18,6 +20,7 @@ from snnc.temporal import Restart, StepCurrent, TemporalMax
 FACTOR = 2**15 - 1  # largest factor of a branch without weights
 FINEST, WEIGHT = 2**16, 127  # units of a threshold or bias at most, where the largest weight is 127 or more
 FINE = 2**7  # units of a spike, and of a threshold behind it, where no weight says how fine a grid should be
+UNITS = 2**8  # units that a threshold has at least; the weights before it are then multiples of a power of two
 
 
 class Populations:
@@ -31,10 +34,16 @@ class Populations:
         graph: prepared.
         shapes: of one sample at each node.
         step: of the input, what one unit of its grid is, `[]` or `[C, 1, ...]`.
+        coarser: how often the multiple of a layer or factor was halved, by name, so that a bound holds.
+
+    Attributes:
+        multiple: powers of two that divide the weights of a layer, `[outputs]` or `[]`, filled as grids are chosen.
     """
 
-    def __init__(self, graph: fx.GraphModule, shapes: Shapes, step: Tensor) -> None:
-        self.graph, self.shapes = graph, shapes
+    def __init__(
+        self, graph: fx.GraphModule, shapes: Shapes, step: Tensor, coarser: Mapping[str, int] | None = None
+    ) -> None:
+        self.graph, self.shapes, self.coarser = graph, shapes, coarser or {}
         joins = nx.Graph()
         for node, _ in calls(graph, Add, Sub):
             joins.add_node(node)
@@ -44,24 +53,40 @@ class Populations:
             node: sorted(part, key=order.__getitem__) for part in nx.connected_components(joins) for node in part
         }
         self.chosen: dict[fx.Node, Tensor] = {}
+        self.multiple: dict[fx.Node, Tensor] = {}
         self._guesses = self._guess(step)
 
-    def grid(self, node: fx.Node, inputs: Tensor, most: dict[fx.Node, int]) -> Tensor:
+    def grid(
+        self,
+        node: fx.Node,
+        inputs: Tensor,
+        most: dict[fx.Node, int],
+        better: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """The grid of a layer's outputs, `[outputs]` or `[]`.
 
         Args:
             node: a layer with weights, or a factor that feeds a join.
             inputs: grid of its input, as far as it is known by now: `[inputs]` for a layer, `[1, ...]` for a factor.
-            most: largest integer weight of each layer.
+            most: largest integer weight of each layer, before it is multiplied.
+            better: gives a better grid for the weights of `node` from a good one, where no others share it.
         """
         if node not in self.chosen:
             members = self.members.get(node, [node])
-            found = self._coarse(members, self._best(members, node, inputs, most), most)
-            found = self._snapped(members, found)
+            found, factors = self._best(members, node, inputs, most)
+            if better and found.dim() and [one for one in members if one in most] == [node]:
+                found = better(found)
+            found = self._coarse(members, found, most)
+            multiple = self._multiple(members, found, most, factors)
+            self.multiple.update(dict.fromkeys(members, multiple))
+            found = self._snapped(members, found / multiple)
             self.chosen.update(dict.fromkeys(members, found))
         return self.chosen[node]
 
-    def _best(self, members: list[fx.Node], first: fx.Node, inputs: Tensor, most: dict[fx.Node, int]) -> Tensor:
+    def _best(
+        self, members: list[fx.Node], first: fx.Node, inputs: Tensor, most: dict[fx.Node, int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The grid of least error, and the sizes `[outputs, n]` of the branches without weights."""
         weighted, factors = [], []
         for node in members:
             module = module_of(self.graph, node)
@@ -84,7 +109,7 @@ class Populations:
         else:
             found = torch.stack([f.amax(1) for f in factors]).amax(0) / FINE
             found = torch.where(found > 0, found, torch.full_like(found, float(found.max()) or 1.0))
-        return found[0] if len(found) == 1 else found
+        return found[0] if len(found) == 1 else found, factors
 
     def _thetas(self, members: list[fx.Node]) -> list[Tensor]:
         """Thresholds of the neuron layers that read some members."""
@@ -100,6 +125,24 @@ class Populations:
             one = value.reshape(grid.shape) if value.numel() == grid.numel() else value.max()
             grid = torch.maximum(grid, one / units)
         return grid
+
+    def _multiple(
+        self, members: list[fx.Node], grid: Tensor, most: dict[fx.Node, int], factors: list[Tensor]
+    ) -> Tensor:
+        """Powers of two, like `grid`, that make the unit fine enough for thresholds, biases and factors."""
+        weights = [most[node] for node in members if node in most]
+        one = torch.ones_like(grid)
+        known = len(factors) == sum(isinstance(module_of(self.graph, node), Affine) for node in members)
+        if not weights or not known:
+            return one
+        thetas = [t.reshape(grid.shape) if t.numel() == grid.numel() else t.min() for t in self._thetas(members)]
+        units = [theta / grid for theta in thetas] or [one * min(weights)]
+        power = (UNITS / torch.stack(units).amin(0)).log2().ceil().clamp_max(math.log2(UNITS))
+        for size in factors:  # these have to stay below the largest factor
+            share = size.amax(1).reshape(grid.shape) / grid
+            power = torch.minimum(power, (FACTOR / 2 / share).log2().floor())
+        power = power - max(self.coarser.get(node.name, 0) for node in members)
+        return torch.exp2(power.clamp_min(0))
 
     def _snapped(self, members: list[fx.Node], grid: Tensor) -> Tensor:
         """The next coarser grid on which the threshold of the neurons that read it lies, so that its spikes keep it."""

@@ -12,6 +12,7 @@ from snnc.dialect import TRANSPOSED
 FITS = tuple(1 - 0.02 * i for i in range(31))  # shares of the grid that holds the largest weight, tried as grids
 WIDEST = 2048  # inputs of a layer beyond which the matrix of its inputs is not worth its size
 DAMPING = 0.01
+NEAR = tuple(0.8 + 0.05 * i for i in range(9))  # shares of a grid, tried around it
 
 
 def rows_of(layer: Any, weight: Tensor) -> Tensor:
@@ -55,6 +56,23 @@ def best_grid(members: list[tuple[Tensor, Tensor, int]], fits: tuple[float, ...]
     return best
 
 
+def nearest(weights: Tensor, grid: Tensor, most: int, gram: Tensor) -> Tensor:
+    """The grid `[groups * outputs]` near another on which a layer's output has the least square error, once rounded.
+
+    Args:
+        weights: `[groups, outputs, n]`.
+        grid: `[groups * outputs]`.
+        most: largest integer.
+        gram: covariance of the layer's inputs `[groups, n, n]`.
+    """
+    groups, outputs, n = weights.shape
+    tried = grid.reshape(groups, 1, outputs, 1) * torch.tensor(NEAR, dtype=grid.dtype)[:, None, None]
+    whole = rounded((weights[:, None] / tried).flatten(1, 2), most, gram).reshape(groups, len(NEAR), outputs, n)
+    error = weights[:, None] - whole * tried
+    seen = ((error @ _damped(gram)[:, None]) * error).sum(3)
+    return tried[..., 0].gather(1, seen.argmin(1)[:, None]).flatten()
+
+
 def rounded(target: Tensor, most: int, gram: Tensor | None = None) -> Tensor:
     """Integers for weights `[groups, outputs, n]` in units of their grid.
 
@@ -65,13 +83,12 @@ def rounded(target: Tensor, most: int, gram: Tensor | None = None) -> Tensor:
     Source: optimal brain quantisation in the order and form of GPTQ (Frantar et al., ICLR 2023, arXiv 2210.17323),
     the columns with the largest variance first.
     """
-    if gram is None or target.shape[2] > WIDEST or not gram.any():
+    if gram is None:
         return target.round().clamp(-most, most)
     result = torch.empty_like(target)
-    for group, (weights, cov) in enumerate(zip(target, gram.to(target), strict=True)):
+    for group, (weights, cov) in enumerate(zip(target, _damped(gram.to(target)), strict=True)):
         order = cov.diagonal().argsort(descending=True)
         w, h = weights[:, order].clone(), cov[order][:, order]
-        h = h + torch.eye(len(h), dtype=h.dtype) * (DAMPING * h.diagonal().mean()).clamp_min(1e-12)
         upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
         for i in range(len(h)):
             whole = w[:, i].round().clamp(-most, most)
@@ -79,3 +96,10 @@ def rounded(target: Tensor, most: int, gram: Tensor | None = None) -> Tensor:
             w[:, i + 1 :] -= error[:, None] * upper[i, i + 1 :]
             result[group, :, order[i]] = whole
     return result
+
+
+def _damped(gram: Tensor) -> Tensor:
+    """A covariance in which every input varies."""
+    mean = gram.diagonal(dim1=1, dim2=2).mean(1)
+    pull: Tensor = (DAMPING * mean).clamp_min(1e-12)[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype)
+    return gram + pull

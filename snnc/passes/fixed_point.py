@@ -31,18 +31,20 @@ TIE = 1e-3  # of a unit: values nearer to the middle between two points are told
 class FixedPoint(Pass):
     """Makes every number of a spiking network an integer, in float32 and below 2^24: fixed point.
 
-    Weights have `bits` bits, sign included, and a grid for each output channel; a layer absorbs the grid of its input.
-    Biases, thresholds and initial potentials are integers on the grid of their current, and neurons emit the number of
-    their spikes. The operands of a join share a grid: identity branches are multiplied by an integer of 15 bits at
-    most. Average pools become sums. The input lies on a grid as fine as 8-bit images are. What is linear behind
-    the last neuron moves into time; the readout is a sum of integers, one division and one factor for each class.
+    Weights have `bits` bits, sign included, and a grid for each output channel; a layer absorbs the grid of its
+    input. Biases, thresholds and initial potentials are integers on the grid of their current, and neurons emit the
+    number of their spikes. Where that grid would be coarse (a threshold of less than 256 units), the weights of an
+    output are integers of `bits` bits times a power of two. The operands of a join share a grid: identity branches
+    are multiplied by an integer of 15 bits at most. Average pools become sums. The input lies on a grid as fine as
+    8-bit images are. What is linear behind the last neuron moves into time; the readout is a sum of integers, one
+    division and one factor for each class.
 
     With calibration data weights are rounded one after the other, so that those left make up for the error of those
     before, and the mean error of every current, on the spikes that reach the layer, goes into its bias, and what is
     less than one unit into the initial potential. Without, each number is rounded by itself.
 
     That no integer reaches 2^24 is proved from the graph (`snnc.fixed`). Where it fails the layers that feed the sum
-    have fewer bits, and the record says which.
+    have coarser units first, and then fewer bits; the record says which have fewer.
 
     Options:
         bits: of a weight, 4 to 16.
@@ -76,13 +78,14 @@ class FixedPoint(Pass):
         known = shapes(graph, x)
         grid = self._input(graph, context, known)
         less: dict[str, int] = {}
-        found = self._lowered(graph, (x[:1], known, grid, False), less, no_progress, context)
+        coarser: dict[str, int] = {}
+        found = self._lowered(graph, (x[:1], known, grid, False), less, coarser, no_progress, context)
         if context.calibration:
             data = torch.cat(context.calibration)[: self.samples]
             largest = max(4 * math.prod(shape) for shape in known.values()) * steps(graph)
             data = data[: max(1, LARGEST // largest)]
             context.notes.append(f"on {len(data)} samples")
-            found = self._lowered(graph, (data, known, grid, True), less, context.track, context)
+            found = self._lowered(graph, (data, known, grid, True), less, coarser, context.track, context)
         become(graph, found.graph)
         rows = prove(graph)
         self._tell(rows, found, less, context)
@@ -93,22 +96,30 @@ class FixedPoint(Pass):
         graph: fx.GraphModule,
         given: tuple[Tensor, Shapes, Grid, bool],
         less: dict[str, int],
+        coarser: dict[str, int],
         track: Callable[..., Iterator[Any]],
         context: Context,
     ) -> Lowering:
-        """Lowers a copy, with fewer bits in `less` until all bounds hold."""
+        """Lowers a copy until all bounds hold: layers have coarser units (`coarser`), then fewer bits (`less`)."""
         x, known, grid, data = given
         while True:
             work = copy.deepcopy(graph)
-            walk = Lowering(work, known, copy.deepcopy(grid), x, data, self.bits, less, self.positions, context.seed)
+            walk = Lowering(
+                work, known, copy.deepcopy(grid), x, data, self.bits, less, coarser, self.positions, context.seed
+            )
             walk.run(track)
             large = {row.name: row.bound for row in bounds(work) if row.bound >= LIMIT}
             if not large:
                 return walk
             nodes = {node.name: node for node in work.graph.nodes}
+            multiplied = {node.name for node, multiple in walk.populations.multiple.items() if (multiple > 1).any()}
             fewer: set[str] = set()
+            halved: set[str] = set()
             for name, bound in large.items():
                 feeding = set(_feeding(work, nodes[name], {node.name for node in walk.most}))
+                if feeding & multiplied:
+                    halved |= feeding & multiplied
+                    continue
                 spare = [one for one in feeding if self.bits - less.get(one, 0) > LEAST_BITS]
                 if not spare:
                     raise SnncError(
@@ -117,6 +128,7 @@ class FixedPoint(Pass):
                         "fewer time steps, or a recipe that streams",
                     )
                 fewer.update(spare)
+            coarser.update({one: coarser.get(one, 0) + 1 for one in halved})
             less.update({one: less.get(one, 0) + 1 for one in fewer})
 
     def _input(self, graph: fx.GraphModule, context: Context, known: Shapes) -> Grid:
