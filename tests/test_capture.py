@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from snnc import dialect
-from snnc.capture import blockers, capture
+from snnc.capture import blockers, capture, told_shape
 from snnc.errors import Unsupported
 from snnc.graph import Stage, calls, verify
 from snnc.neurons import IF
@@ -46,6 +46,16 @@ def archived(net, shape, batch=2):
     torch.export.save(torch.export.export(net, (torch.randn(batch, *shape),), dynamic_shapes=dynamic), file)
     file.seek(0)
     return torch.export.load(file)
+
+
+def test_an_exported_program_tells_its_shape():
+    program = archived(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU()), (2, 6, 5))
+    assert told_shape(program) == (2, 6, 5)
+    assert blockers(program, (2, 6, 5)) == []
+    (found,) = blockers(program, (2, 5, 6))
+    assert found.why == "takes samples of shape 2,6,5, not 2,5,6"
+    sizes = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.DYNAMIC},)
+    assert told_shape(torch.export.export(nn.ReLU(), (torch.randn(2, 3, 4),), dynamic_shapes=sizes)) is None
 
 
 # torch.export loses which of several names of a shared module was called, and which module a flatten came from.

@@ -298,6 +298,15 @@ def test_eval_takes_an_exported_program_as_the_ann():
     assert parsed("eval", "ready.snn", "--data", "data.npz", "--ann", "ann.pt2", "--batch", 1)["ann_accuracy"] == 100
 
 
+def test_an_exported_program_says_which_samples_it_takes():
+    torch.export.save(torch.export.export(net(), (torch.randn(2, *SHAPE),)), "ann.pt2")
+    said = run("compile", "ann.pt2", "--calib", "wrong.npz", code=1).stderr
+    assert "takes samples of shape 2,6,6, not 1,6,6" in said
+    assert "the samples of wrong.npz have shape 1,6,6" in said
+    assert parsed("check", "ann.pt2", "--input-shape", "2,6,6")["converts"]
+    assert parsed("compile", "ann.pt2")["input_shape"] == [2, 6, 6]
+
+
 @pytest.mark.usefixtures("ready")
 def test_eval_can_be_limited():
     assert parsed("eval", "ready.snn", "--data", "data.npz", "--limit", 5, "--chunk", 1)["samples"] == 5

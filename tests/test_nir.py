@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from torch import nn
 
 import snnc
 from snnc.backends.kernels import Axis, dense, square
+from snnc.cli import main
 from snnc.dialect import Add, Grid
 from snnc.errors import LoadError, SnncError, Unsupported
 from snnc.graph import GraphBuilder
@@ -316,6 +318,17 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(SnncError, match="needs the package nir") as caught:
         written(*spiking("conv"), tmp_path)
     assert "snnc[nir]" in caught.value.hint
+
+
+def test_the_command_line_does_not_offer_to_measure_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)), "net.pt")
+    said = [
+        CliRunner().invoke(main, ["compile", "net.pt", "--input-shape", "1,5,5", "-o", out]).stdout
+        for out in ("net.nir", "net.snn")
+    ]
+    assert ["Wrote net" in one for one in said] == [True, True]
+    assert ["snnc eval" in one for one in said] == [False, True]
 
 
 def test_a_nir_file_is_not_read_back(tmp_path):

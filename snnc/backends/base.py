@@ -17,11 +17,13 @@ class Backend:
         name: what the user asks for.
         suffix: what the file is called.
         summary: one line.
+        loads: whether snnc reads such a file again.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     summary: ClassVar[str]
+    loads: ClassVar[bool] = True
 
     def emit(self, network: Network, path: Path) -> None:
         """Writes `path`, whole or not at all.

@@ -60,6 +60,7 @@ class NirFile(Backend):
     name = "nir"
     suffix = ".nir"
     summary = "NIR file for other simulators and chips: binary IF neurons, no max pooling"
+    loads = False
 
     def emit(self, network: Network, path: Path) -> None:
         try:

@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from snnc.capture.canonical import finish
-from snnc.capture.exported import export, lower_exported
+from snnc.capture.exported import export, lower_exported, own_shape
 from snnc.capture.lowering import Lowering
 from snnc.capture.symbolic import from_error, input_rank, private, trace
 from snnc.capture.values import Refused
@@ -49,12 +49,14 @@ def capture(model: Network, input_shape: tuple[int, ...] | None = None) -> fx.Gr
 
 
 def told_shape(model: Any) -> tuple[int, ...] | None:
-    """The shape of one sample, where the network itself tells it: an ONNX model does as a rule."""
+    """The shape of one sample, where the network itself tells it: exported programs and ONNX models do as a rule."""
+    if isinstance(model, ExportedProgram):
+        return own_shape(model)
     if not is_onnx(model):
         return None
-    from snnc.capture.onnx_input import own_shape
+    from snnc.capture import onnx_input
 
-    return own_shape(model)
+    return onnx_input.own_shape(model)
 
 
 def is_onnx(model: Any) -> TypeGuard[onnx.ModelProto]:
@@ -73,7 +75,7 @@ Outcome = tuple[fx.GraphModule | None, list[Blocker]]
 def _capture(model: Network, input_shape: tuple[int, ...] | None) -> Outcome:
     shape = None if input_shape is None else tuple(int(n) for n in input_shape)
     if isinstance(model, ExportedProgram):
-        return _exported(model)
+        return _exported(model, shape)
     if is_onnx(model):
         return _onnx(model, shape)
     if isinstance(model, Staged):
@@ -98,7 +100,7 @@ def _live(model: nn.Module, shape: tuple[int, ...] | None) -> Outcome:
         program = export(live, shape, like)
     except Exception as error:
         return None, [from_error(error, live, known=True)] if needs_export else found
-    graph, more = _exported(program)
+    graph, more = _exported(program, shape)
     return graph, more if graph is not None or needs_export else found
 
 
@@ -114,11 +116,16 @@ def _is_captured(graph: fx.GraphModule) -> bool:
     return True
 
 
-def _exported(program: ExportedProgram) -> Outcome:
+def _exported(program: ExportedProgram, told: tuple[int, ...] | None) -> Outcome:
     try:
         lowering, result, shape = lower_exported(program)
     except Unsupported as error:
         return None, _blockers_of(error)
+    if told and told != shape:
+        wanted = ",".join(map(str, shape))
+        why = f"takes samples of shape {wanted}, not {','.join(map(str, told))}"
+        hint = f"samples of shape {wanted}, or the program exported for the others"
+        return None, [Blocker("input", "input", why, hint)]
     return _finish(lowering, result, shape, None)
 
 

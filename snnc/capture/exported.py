@@ -113,6 +113,25 @@ def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -
         return torch.export.export(model, (x,), dynamic_shapes=(sizes,), strict=False)
 
 
+def own_shape(program: ExportedProgram) -> tuple[int, ...] | None:
+    """The shape of one sample that a program takes, or None where it leaves a size open."""
+    entry = next(iter(_entries(program)), None)
+    value = None if entry is None else entry.meta["val"]
+    sizes = value.shape[1:] if isinstance(value, torch.Tensor) else ()
+    whole = [n for n in sizes if isinstance(n, int)]
+    return tuple(whole) if whole and len(whole) == len(sizes) else None
+
+
+def _entries(program: ExportedProgram) -> list[fx.Node]:
+    """The inputs that the caller gives."""
+    given = {
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT and not isinstance(spec.arg, ConstantArgument)
+    }
+    return [node for node in program.graph.nodes if node.op == "placeholder" and node.name in given]
+
+
 def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, tuple[int, ...]]:
     """Lowers an exported program. Gives what was built, its result, and the shape of one sample.
 
@@ -127,19 +146,17 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, 
     signature = program.graph_signature
     values = {**program.state_dict, **program.constants}
     constants: dict[str, Any] = {}
-    entries: list[str] = []
     for spec in signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
             if isinstance(spec.arg, ConstantArgument):
                 constants[spec.arg.name] = spec.arg.value
-            else:
-                entries.append(spec.arg.name)
         else:
             value = values.get(str(spec.target))
             constants[spec.arg.name] = value.detach() if isinstance(value, torch.Tensor) else value
+    entries = _entries(program)
     blockers = [
-        Blocker(name, "input", "is a second input", "export a module with one input, and fix the others inside it")
-        for name in entries[1:]
+        Blocker(o.name, "input", "is a second input", "export a module with one input, and fix the others inside it")
+        for o in entries[1:]
     ]
     outputs = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     if len(outputs) != 1 or not program.call_spec.out_spec.is_leaf():
@@ -152,7 +169,7 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, 
     if blockers or not entries:
         none = Blocker("input", "input", "the program has no input", "export a module that takes one tensor")
         raise Unsupported.of(blockers or [none])
-    entry = next(n for n in program.graph.nodes if n.name == entries[0])
+    entry = entries[0]
     batch, *sizes = entry.meta["val"].shape
     if not all(isinstance(n, int) for n in sizes):
         open_sizes = Blocker(entry.name, "input", "has sizes that are left open", "export with only the batch dynamic")

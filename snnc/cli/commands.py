@@ -188,7 +188,9 @@ def compile_(
     show.proof(net.info.get("proof", []))
     show.say(f"Latency: {latency}")
     show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
-    return show.say(f"To measure it: snnc eval {out} --data DATA", "dim")
+    if BACKENDS[backend].loads:
+        show.say(f"To measure it: snnc eval {out} --data DATA", "dim")
+    return None
 
 
 def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...], bits: int | None = None) -> Recipe:
