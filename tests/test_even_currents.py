@@ -14,6 +14,7 @@ from snnc.observe import watch
 from snnc.passes import (
     AverageInput,
     CalibrateBias,
+    CalibrateOffset,
     EvenCurrents,
     FixedPoint,
     InsertNeurons,
@@ -116,8 +117,16 @@ def test_neurons_that_look_ahead_and_those_that_wait_for_all():
     average, _ = run("conv", AverageInput(), EvenCurrents())
     assert average.records[-1].sites == 0
     assert "layers that do not stream are left as they are" in average.records[-1].notes[-1]
-    with pytest.raises(PassFailed):  # its steps would no longer be those that were measured
-        run("conv", EvenCurrents(), MaskResidual())
+
+
+@pytest.mark.parametrize("longer", [MaskResidual(tau=2), CalibrateOffset(rho=6)])
+def test_a_pass_that_changes_the_number_of_steps_is_refused(longer):
+    """They would no longer be those that were measured."""
+    with pytest.raises(PassFailed, match=r"currents of single steps at '\w+' hold for T = 4 steps, not 6") as caught:
+        run("conv", EvenCurrents(), longer)
+    assert "--set even-currents.gain=0" in caught.value.hint
+    run("conv", EvenCurrents(gain=0), longer)
+    run("conv", EvenCurrents(), CalibrateOffset(rho=4))
 
 
 def test_one_step_has_nothing_to_even():

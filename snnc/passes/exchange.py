@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from snnc.errors import SnncError
 from snnc.graph import calls, replace
 from snnc.neurons import Neuron
-from snnc.temporal import Decode, Encode, Restart, Temporal, TemporalMax
+from snnc.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
 
 
 def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
@@ -29,7 +29,17 @@ def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Ne
 
 
 def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
-    """Lets everything in time simulate `T` steps, of which readouts skip the first `tau`, a pass of its own."""
+    """Lets everything in time simulate `T` steps, of which readouts skip the first `tau`, a pass of its own.
+
+    Raises:
+        SnncError: currents of single steps (`StepCurrent`) were found for another number of steps.
+    """
+    for node, module in calls(graph, StepCurrent):
+        if module.T != T:
+            raise SnncError(
+                f"the currents of single steps at '{node.name}' hold for T = {module.T} steps, not {T}.",
+                "this pass before even-currents, or --set even-currents.gain=0",
+            )
     for node, module in calls(graph, Encode, Decode, Temporal):
         kept = module.body if isinstance(module, Restart) else module
         kept.T = T
