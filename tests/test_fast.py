@@ -198,11 +198,24 @@ def exact(layer, x):
     assert torch.equal(fast(x), layer(x.float()))
 
 
+@pytest.mark.parametrize(("layer", "shape"), [(nn.Conv2d(3, 4, 3), (3, 6, 6)), (nn.Linear(20, 4), (20,))])
+def test_powers_of_two_of_an_output_are_taken_out(layer, shape):
+    """As fixed point with few bits has them: wide numbers, and yet of few bits."""
+    layer.requires_grad_(False)
+    layer.weight.copy_(torch.randint(-7, 8, layer.weight.shape))
+    layer.weight.mul_(torch.tensor([1.0, 2.0, 64.0, 1024.0]).reshape(-1, *[1] * (layer.weight.dim() - 1)))
+    layer.bias.copy_(torch.randint(-9999, 9999, layer.bias.shape))
+    x = torch.randint(0, 8, (5, *shape), dtype=torch.uint8)
+    fast = packed(layer)
+    assert fast is not None
+    assert torch.equal(fast(x), layer(x.float()))
+
+
 @pytest.mark.parametrize("odd", [nn.Conv1d(2, 2, 1), nn.Conv2d(2, 2, 3, padding="same"), nn.ConvTranspose2d(2, 2, 1)])
 def test_other_layers_and_other_numbers_stay_as_they_are(odd):
     nn.init.ones_(odd.weight)
     assert packed(odd) is None
-    for weight in (0.5, 128.0):
+    for weight in (0.5, 129.0):
         layer = nn.Conv2d(2, 2, 1)
         nn.init.constant_(layer.weight, weight)
         assert packed(layer) is None

@@ -23,37 +23,56 @@ def packed(module: nn.Module) -> Layer | None:
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
         return None
-    if type(module) is nn.Conv2d and _fits(module.weight):
-        return _convolution(module)
-    return _linear(module) if type(module) is nn.Linear and _fits(module.weight) else None
+    if not isinstance(module, nn.Conv2d | nn.Linear) or type(module) not in (nn.Conv2d, nn.Linear):
+        return None
+    if module.weight.dtype != torch.float32:
+        return None
+    unit = units(module.weight)
+    narrow = module.weight / unit.reshape(-1, *[1] * (module.weight.dim() - 1))
+    if not bool(((narrow == narrow.round()) & (narrow.abs() <= 127)).all()):
+        return None
+    narrow = narrow.to(torch.int8)
+    return _convolution(module, narrow, unit) if isinstance(module, nn.Conv2d) else _linear(module, narrow, unit)
 
 
-def _fits(weight: Tensor) -> bool:
-    """Whether weights are integers of 8 bits."""
-    return weight.dtype == torch.float32 and bool(((weight == weight.round()) & (weight.abs() <= 127)).all())
+def units(weight: Tensor) -> Tensor:
+    """The largest power of two, up to 2^16, that divides all integers of an output `[outputs]`; 1 for other numbers.
+
+    Fixed point with few bits has such factors; multiplied by a sum of integers they round nothing.
+    """
+    rows = weight.detach().flatten(1)
+    if not bool((rows == rows.round()).all()):
+        return torch.ones(len(rows))
+    found = torch.ones(len(rows))
+    for _ in range(16):
+        even = ((rows / (2 * found[:, None])).frac() == 0).all(1) & (rows != 0).any(1)
+        if not bool(even.any()):
+            break
+        found = torch.where(even, 2 * found, found)
+    return found
 
 
-def _convolution(module: nn.Conv2d) -> Layer | None:
+def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor) -> Layer | None:
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         return None
-    ones, zeros = torch.ones(module.out_channels), torch.zeros(module.out_channels, dtype=torch.int32)
+    zeros = torch.zeros(module.out_channels, dtype=torch.int32)
     geometry = (list(module.stride), list(module.padding), list(module.dilation), module.groups)
-    weight = torch.ops.onednn.qconv_prepack(module.weight.to(torch.int8), ones, 1.0, 0, *geometry)
+    weight = torch.ops.onednn.qconv_prepack(narrow, unit, 1.0, 0, *geometry)
     bias, run = module.bias, torch.ops.onednn.qconv2d_pointwise.default
 
     def layer(x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        return run(x, 1.0, 0, weight, ones, zeros, bias, *geometry, 1.0, 0, torch.float32, "none", [], "")
+        return run(x, 1.0, 0, weight, unit, zeros, bias, *geometry, 1.0, 0, torch.float32, "none", [], "")
 
     return layer
 
 
-def _linear(module: nn.Linear) -> Layer:
-    ones, zeros = torch.ones(module.out_features), torch.zeros(module.out_features, dtype=torch.int32)
-    weight = torch.ops.onednn.qlinear_prepack(module.weight.to(torch.int8), None)
+def _linear(module: nn.Linear, narrow: Tensor, unit: Tensor) -> Layer:
+    zeros = torch.zeros(module.out_features, dtype=torch.int32)
+    weight = torch.ops.onednn.qlinear_prepack(narrow, None)
     bias, run = module.bias, torch.ops.onednn.qlinear_pointwise.default
 
     def layer(x: Tensor) -> Tensor:
-        return run(x, 1.0, 0, weight, ones, zeros, bias, 1.0, 0, torch.float32, "none", [], "")
+        return run(x, 1.0, 0, weight, unit, zeros, bias, 1.0, 0, torch.float32, "none", [], "")
 
     return layer
