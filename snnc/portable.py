@@ -13,8 +13,14 @@ from snnc.errors import LoadError
 from snnc.files import load_model
 from snnc.files.sniffing import open_zip
 from snnc.network import CHUNK, Latency, checked
+from snnc.runtime.ort import OnnxNetwork
 
 INFO_FILE = "snnc.json"
+
+
+def emitted_kind(network: Portable | OnnxNetwork) -> str:
+    """What a network that cannot be looked into was read from, as a sentence begins."""
+    return "An exported program" if isinstance(network, Portable) else "An ONNX file"
 
 
 class Portable(nn.Module):

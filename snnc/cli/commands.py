@@ -35,11 +35,12 @@ from snnc.cli.tune import tune
 from snnc.data import read, require_labels
 from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.evaluate import evaluate
+from snnc.files import sniff
 from snnc.graph import Stage
 from snnc.network import CHUNK, Network
 from snnc.passes import PASSES, FixedPoint
 from snnc.pipeline import choose
-from snnc.portable import Portable
+from snnc.portable import emitted_kind
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
 from snnc.runtime.choice import RUNTIMES
@@ -270,8 +271,7 @@ def inspect(
     show.neurons(content["neurons"])
     show.graph(content["graph"])
     if not isinstance(net, Network):
-        kind = "An exported program" if isinstance(net, Portable) else "An ONNX file"
-        show.say(f"{kind}: it runs, but its graph cannot be looked into.")
+        show.say(f"{emitted_kind(net)}: it runs, but its graph cannot be looked into.")
     return None
 
 
@@ -319,12 +319,14 @@ def eval_(
     """
     if threads:
         torch.set_num_threads(threads)  # onnxruntime takes as many
+    if runtime != "auto" and sniff(snn) in ("pt2", "onnx"):  # before a load that takes seconds
+        raise click.UsageError(
+            f"An emitted file runs as it was written: --runtime {runtime} is for graph files (.snn)."
+        )
     with show.busy(f"loading {snn}"):
         net = api.load(snn, chunk, device=device)
     if isinstance(net, Network):
         net.runtime = runtime
-    elif runtime == "fast":
-        raise click.UsageError("An emitted file is compiled already: --runtime fast is for graph files.")
     original = uncompiled(ann, factory, allow) if ann or factory else None
     samples = read(data, mean=mean, std=std, raw=raw, split=split)
     if original is not None and not isinstance(original, nn.Module):
@@ -337,14 +339,17 @@ def eval_(
         "snn": str(snn),
         "data": samples.source,
         "T": net.T,
-        "runtime": net.runs_by if isinstance(net, Network) else "exported program",
+        "runtime": net.runs_by if isinstance(net, Network) else emitted_kind(net).removeprefix("An "),
         **found.to_dict(),
         "latency_text": show.timing(net.latency),
     }
     if as_json:
         return show.as_json(content)
     show.say(f"Data: {samples.source}")
-    return show.evaluation(content)
+    show.evaluation(content)
+    if not isinstance(net, Network):
+        show.say(f"{emitted_kind(net)} cannot be looked into: no spikes or operations counted. The .snn file has them.")
+    return None
 
 
 @main.command("list")

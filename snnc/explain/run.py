@@ -20,12 +20,11 @@ from snnc.graph import view
 from snnc.network import Network
 from snnc.neurons import Neuron, OffsetIF, ResidualMaskIF
 from snnc.pipeline import no_progress
-from snnc.portable import Portable
+from snnc.portable import Portable, emitted_kind
 from snnc.runtime.ort import OnnxNetwork
 from snnc.runtime.runner import Runner
 
 ROWS_PER_SAMPLE = 8  # at least: beside its time steps each sample holds sums, and all values of the ANN
-_KIND = {Portable: "An exported program", OnnxNetwork: "An ONNX file"}
 SAME = 1e-3  # of the activation: what folding and rounding may change in a current that no neuron has touched
 
 
@@ -50,7 +49,7 @@ def explain(
         DataError: no samples, or samples that do not fit.
     """
     if not isinstance(network, Network):
-        raise SnncError(f"{_KIND[type(network)]} cannot be looked into.", "the graph file (.snn) of the same network")
+        raise SnncError(f"{emitted_kind(network)} cannot be looked into.", "the graph file (.snn) of the same network")
     shape = network.info.get("input_shape")
     graph = capture(ann, tuple(shape) if shape else None).to(next(network.graph.buffers()).dtype)
     sums = _Sums(network, graph, matched(network, graph))

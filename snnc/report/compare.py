@@ -40,7 +40,7 @@ class Row:
         recipe: what it was compiled with.
         evaluation: as `snnc.evaluate` gives it; `accuracy` is agreement with the ANN where there are no labels.
         interval: 95 % interval of the last accuracy.
-        rate: spikes per neuron and step, in %; like `energy` None for an exported program.
+        rate: spikes per neuron and step, in %; like `energy` None for an emitted file.
         energy: of one sample over that of the ANN, 45 nm convention, everything counted and no memory.
     """
 

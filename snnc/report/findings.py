@@ -16,7 +16,7 @@ from snnc.explain import Explanation, explain
 from snnc.graph import Stage
 from snnc.network import Network
 from snnc.pipeline import no_progress
-from snnc.portable import Portable
+from snnc.portable import Portable, emitted_kind
 from snnc.report.drawing import Picture, picture
 from snnc.report.energy import Energy, account, left_out
 from snnc.report.limit import QuantisedLimit
@@ -115,7 +115,7 @@ def measure(
                 missing.append(f"No error split and no scatter plots: {problem}")
     else:
         missing.append(
-            "An exported program runs, but cannot be looked into: no quantised limit, layers, spikes, thresholds,"
+            f"{emitted_kind(network)} runs, but cannot be looked into: no quantised limit, layers, spikes, thresholds,"
             " energy or graph. The graph file (.snn) of the same network has them."
         )
     hashed = fingerprint(x, chosen.labels)

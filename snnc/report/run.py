@@ -34,7 +34,7 @@ def report(
     """Measures a network, and writes what was found as one HTML page.
 
     Args:
-        network: a compiled network. Of an exported program the page holds what can be had without its graph.
+        network: a compiled network. Of an emitted file the page holds what can be had without its graph.
         data: samples as in training; without labels the ANN's classes count.
         ann: the network that it was compiled from. Without it there is nothing to compare with.
         path: file to write, whole or not at all; None writes nothing.

@@ -22,7 +22,7 @@ from snnc.errors import DataError, RecipeError
 from snnc.graph import Stage
 from snnc.network import Network, checked
 from snnc.pipeline import Context, Pipeline, no_progress
-from snnc.portable import Portable
+from snnc.portable import Portable, emitted_kind
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
 from snnc.runtime.ort import OnnxNetwork
@@ -132,8 +132,7 @@ def tune(
 def _original(model: Any, teacher: Any, shape: tuple[int, ...]) -> fx.GraphModule | None:
     """The network to distil from, as a graph."""
     if isinstance(model, Portable | OnnxNetwork):
-        kind = "An exported program" if isinstance(model, Portable) else "An ONNX file"
-        raise RecipeError(f"{kind} cannot be trained: its graph is not there.", "the .snn file of it")
+        raise RecipeError(f"{emitted_kind(model)} cannot be trained: its graph is not there.", "the .snn file of it")
     source = teacher if teacher is not None else model
     if isinstance(source, Network):
         return None
