@@ -101,12 +101,13 @@ def test_a_changed_file_is_told():
     assert "data.npz" not in run("compile", "--config", "run.toml", "--quiet").stderr
 
 
-@pytest.mark.parametrize("command", ["eval", "explain", "report", "compare", "tune"])
+@pytest.mark.parametrize("command", ["eval", "explain", "report", "compare", "tune", "verify"])
 def test_other_commands_are_saved_too(command):
     run("compile", "model.pt", "--calib", "data.npz", "--recipe", "opi", "--T", 2, "-o", "a.snn")
-    words = {"compare": ("a.snn", "a.snn"), "tune": ("model.pt", "--epochs", 1)}.get(command, ("a.snn",))
+    words = {"compare": ("a.snn", "a.snn"), "verify": ("a.snn", "a.snn"), "tune": ("model.pt", "--epochs", 1)}
+    words = words.get(command, ("a.snn",))
     words += () if command == "tune" else ("--ann", "model.pt")
-    words += () if command in ("eval", "explain") else ("-o", "out.file")
+    words += () if command in ("eval", "explain", "verify") else ("-o", "out.file")
     first = run(command, *words, "--data", "data.npz", "--json", "--save-config", "run.toml")
     assert first.exit_code == 0, first.output
     again = run(command, "--config", "run.toml", "--json")
@@ -217,6 +218,66 @@ def test_the_library_logs_and_is_silent_by_itself(caplog):
     assert any("insert-neurons" in record.getMessage() for record in caplog.records)
 
 
+# The same options everywhere
+
+
+def options(command):
+    return {option.opts[0] for option in main.commands[command].params}
+
+
+def test_commands_that_run_networks_run_them_alike():
+    scoring = ("eval", "explain", "report", "compare", "verify")
+    shared = {"--data", "--split", "--mean", "--std", "--raw", "--limit", "--seed", "--ann", "--factory", "--allow"}
+    shared |= {"--chunk", "--device", "--threads", "--runtime", "--config", "--save-config"}
+    for command in scoring:
+        assert shared <= options(command), command
+    assert not any("--samples" in options(command) for command in main.commands)
+    assert "--threads" in options("compile") & options("tune")
+
+
+def test_a_former_name_still_works_and_is_not_shown():
+    run("compile", "model.pt", "-o", "a.snn")
+    words = ("explain", "a.snn", "--ann", "model.pt", "--data", "data.npz", "--json")
+    assert run(*words, "--samples", 7).stdout == run(*words, "--limit", 7).stdout
+    assert json.loads(run(*words, "--limit", 7).stdout)["samples"] == 7
+    assert "--samples" not in run("explain", "-h").stdout
+    Path("old.toml").write_text("command = 'explain'\n[options]\nsnn = 'a.snn'\nann = 'model.pt'\nsamples = 7\n")
+    assert (
+        run("explain", "--config", "old.toml", "--data", "data.npz", "--json").stdout
+        == run(*words, "--limit", 7).stdout
+    )
+
+
+def test_a_limit_takes_the_first_samples_or_draws_them():
+    run("compile", "model.pt", "-o", "a.snn")
+    labels = np.arange(40) % 3
+    np.savez("sorted.npz", x=np.zeros((40, 1, 8, 8), dtype="uint8"), y=np.sort(labels))
+
+    def accuracy(*words):
+        return json.loads(run("eval", "a.snn", "--data", "sorted.npz", "--json", *words).stdout)["accuracy"][-1]
+
+    assert accuracy("--limit", 10) in (0, 100)  # one class alone
+    assert 0 < accuracy("--limit", 30, "--seed", 0) < 100
+
+
+def test_threads_are_set():
+    before = torch.get_num_threads()
+    try:
+        run("compile", "model.pt", "-o", "a.snn", "--threads", 3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_one_network_run_in_two_ways():
+    run("compile", "model.pt", "-o", "a.snn")
+    found = run("verify", "a.snn", "--data", "data.npz", "--runtime", "reference", "--strict")
+    assert found.exit_code == 0, found.output
+    assert "B: a.snn, by the runtime 'reference'" in found.stdout
+    assert run("verify", "a.snn", "--data", "data.npz").exit_code == 2
+    assert run("verify", "a.snn", "--data", "data.npz", "--stream", "--runtime", "fast").exit_code == 2
+
+
 # Devices
 
 
@@ -240,6 +301,14 @@ def test_eval_on_a_gpu():
     cpu, gpu = (json.loads(run(*words, device).stdout) for device in ("cpu", "cuda"))
     assert cpu["macs"] == gpu["macs"]
     assert abs(cpu["spikes"] - gpu["spikes"]) <= 1  # rounding may move one
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("command", ["explain", "report", "compare", "verify"])
+def test_others_on_a_gpu(command):
+    run("compile", "model.pt", "--calib", "data.npz", "--recipe", "opi", "-o", "a.snn")
+    result = run(command, "a.snn", "--ann", "model.pt", "--data", "data.npz", "--device", "cuda")
+    assert result.exit_code == 0, result.output
 
 
 # Completion

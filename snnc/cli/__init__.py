@@ -7,13 +7,14 @@ that makes no sense; 130 interrupted.
 
 from snnc.cli.commands import main
 from snnc.cli.compare import compare_
+from snnc.cli.compile import compile_
+from snnc.cli.evaluate import eval_
 from snnc.cli.explain import explain_
 from snnc.cli.report import report_
+from snnc.cli.tune import tune
 from snnc.cli.verify import verify_
 
-main.add_command(compare_)
-main.add_command(explain_)
-main.add_command(report_)
-main.add_command(verify_)
+for command in (compare_, compile_, eval_, explain_, report_, tune, verify_):
+    main.add_command(command)
 
 __all__ = ["main"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import click
 
 from snnc import api
 from snnc.cli import show
+from snnc.cli.blocks import Original, Running, Scored, original_options, running_options, scored_options
 from snnc.cli.config import configurable
-from snnc.cli.options import COUNT, PATH, SPLIT, command_line, data_options, model_options, verb
+from snnc.cli.options import COUNT, PATH, command_line, verb
 from snnc.cli.search import Names
-from snnc.cli.sources import captured, target, uncompiled
-from snnc.data import read
-from snnc.network import CHUNK
+from snnc.cli.sources import captured, target
 from snnc.recipes import recipe as find_recipe
 from snnc.report import Comparison, compare
 from snnc.report.provenance import files
@@ -27,16 +25,9 @@ from snnc.report.provenance import files
 @click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps of --recipes.")
 @click.option("--calib", type=PATH, metavar="DATA", help="Calibration data of --recipes; its training split.")
 @click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples drawn from it.")
-@click.option("--ann", type=PATH, help="The original network; '-' where --factory gives all of it.")
-@click.option("--data", type=PATH, required=True, help="Data (.npz, idx, CIFAR, images); labels are used if there.")
-@click.option(
-    "--split", type=SPLIT, default="test", show_default=True, help="Split that is scored, if DATA has several."
-)
-@data_options
-@model_options
-@click.option("--samples", type=COUNT, default=512, show_default=True, help="Samples drawn from DATA.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of what is drawn.")
-@click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@original_options()
+@scored_options("test", "Split that is scored, if DATA has several.", draw=True)
+@running_options()
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line for each network and step, and nothing else.")
 @click.option("-o", "--out", type=PATH, help="Page to write (.html): one picture and one table.")
 @verb
@@ -47,17 +38,9 @@ def compare_(
     T: int,
     calib: Path | None,
     calib_samples: int,
-    ann: Path | None,
-    data: Path,
-    split: str,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    raw: bool,
-    factory: str | None,
-    allow: tuple[str, ...],
-    samples: int,
-    seed: int,
-    chunk: int,
+    original: Original,
+    scored: Scored,
+    running: Running,
     as_csv: bool,
     out: Path | None,
     as_json: bool,
@@ -66,39 +49,33 @@ def compare_(
 
     Each SNN is a file that 'snnc compile' wrote. With --recipes, --ann is compiled with each of them, for --T steps.
     """
-    original = bool(ann or factory)
     if not snns and not recipes:
         raise click.UsageError("Give SNNs, or --recipes to compile --ann with.")
-    if recipes and not original:
+    if recipes and not original.given:
         raise click.UsageError("--recipes compiles the original network: give --ann, or --factory for all of it.")
     if as_csv and as_json:
         raise click.UsageError("Give --csv or --json.")
     if out:
-        target(out, *snns, ann, data, calib, *(recipes or ()))
-    normal = partial(read, mean=mean, std=std, raw=raw)
+        target(out, *snns, original.ann, scored.data, calib, *(recipes or ()))
     candidates = [find_recipe(name) for name in recipes or ()]
-    network = uncompiled(ann, factory, allow) if original else None
-    chosen = normal(data, split=split).sample(samples, seed)
-    networks: dict[str, Any] = {}
-    for path in snns:
-        with show.busy(f"loading {path}"):
-            networks[str(path)] = api.load(path, chunk)
+    network = original.network()
+    chosen, seed = scored.samples(), scored.seed or 0
+    networks: dict[str, Any] = {str(path): running.load(path) for path in snns}
     if candidates:
-        given = normal(calib, split="train").sample(calib_samples, seed) if calib else None
+        given = scored.read(calib, "train").sample(calib_samples, seed) if calib else None
         graph = captured(network, given or chosen, None)
         for one in candidates:
-            networks[_free(one.name, networks)] = api.compile(
-                graph, T, one, given, samples=calib_samples, seed=seed, chunk=chunk, track=show.track
-            )
+            net = api.compile(graph, T, one, given, samples=calib_samples, seed=seed, track=show.track)
+            networks[_free(one.name, networks)] = running.place(net)
     found = compare(
         networks,
         chosen,
         network,
         out,
-        samples=samples,
+        samples=len(chosen),
         seed=seed,
         command=command_line(),
-        files=files((*snns, ann, data, calib)),
+        files=files((*snns, original.ann, scored.data, calib)),
         track=show.track,
     )
     if as_json:

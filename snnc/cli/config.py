@@ -82,7 +82,7 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
             raise SnncError(f"'{path}' is no saved run: options and sha256 are tables.")
         if content.get("command") != context.command.name:
             raise SnncError(f"'{path}' is a run of 'snnc {content.get('command')}', not of '{context.command_path}'.")
-        names = _spellings(context.command)
+        names = _spellings(context.command) | _spellings(context.command, former=True)
         known = {names[choose(key, names, f"option in '{path}'")]: value for key, value in options.items()}
     except SnncError as problem:
         raise click.UsageError(str(problem)) from problem
@@ -93,13 +93,13 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
     context.meta[CHANGED] = [name for name, value in hashes.items() if now.get(name) != value]
 
 
-def _spellings(command: click.Command) -> dict[str, str]:
-    """Every option and argument of a command as a file spells it, and its name in Python."""
-    found = {}
+def _spellings(command: click.Command, former: bool = False) -> dict[str, str]:
+    """Every option and argument of a command as a file spells it, and its name in Python; or what else it may say."""
+    found: dict[str, str] = {}
     for one in command.params:
-        long = next((name for name in one.opts if name.startswith("--")), one.opts[0])
+        long = [name.removeprefix("--") for name in one.opts if name.startswith("--")] or one.opts
         if one.name and one.name not in MANNER:
-            found[long.removeprefix("--")] = one.name
+            found |= dict.fromkeys(long[1:] if former else long[:1], one.name)
     return found
 
 

@@ -9,50 +9,32 @@ from typing import Any
 
 import click
 
-from snnc import api
 from snnc.cli import show
+from snnc.cli.blocks import Original, Running, Scored, original_options, running_options, scored_options
 from snnc.cli.config import configurable
-from snnc.cli.options import COUNT, PATH, SPLIT, data_options, model_options, verb
-from snnc.cli.sources import uncompiled
-from snnc.data import read
+from snnc.cli.options import PATH, verb
 from snnc.explain import explain
 from snnc.explain.terms import OWN, TERMS
-from snnc.network import CHUNK
 
 BATCH = 64
 
 
 @click.command("explain")
 @click.argument("snn", type=PATH)
-@click.option("--ann", type=PATH, help="The original network; '-' where --factory gives all of it.")
-@click.option("--data", type=PATH, required=True, help="Data (.npz, idx, CIFAR, images); labels are used if there.")
-@click.option(
-    "--split",
-    type=SPLIT,
-    default="train",
-    show_default=True,
-    help="Split that is looked at, if DATA has several. What is found guides choices, so leave the test split alone.",
+@original_options()
+@scored_options(
+    "train",
+    "Split that is looked at, if DATA has several. What is found guides choices, so leave the test split alone.",
+    draw=True,
 )
-@data_options
-@model_options
-@click.option("--samples", type=COUNT, default=512, show_default=True, help="Samples drawn from it.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of that draw.")
-@click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
+@running_options()
 @verb
 @configurable
 def explain_(
     snn: Path,
-    ann: Path | None,
-    data: Path,
-    split: str,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    raw: bool,
-    factory: str | None,
-    allow: tuple[str, ...],
-    samples: int,
-    seed: int,
-    chunk: int,
+    original: Original,
+    scored: Scored,
+    running: Running,
     as_json: bool,
 ) -> None:
     """Say where the error of SNN comes from, layer by layer.
@@ -60,13 +42,12 @@ def explain_(
     SNN is a file that 'snnc compile' wrote, and --ann the network that it was made from. The error of each neuron layer
     is split into what it inherits and its own clipping, quantisation and unevenness.
     """
-    if ann is None and factory is None:
+    if not original.given:
         raise click.UsageError("Give --ann, the original network, or --factory for one that builds all of it.")
-    with show.busy(f"loading {snn}"):
-        net = api.load(snn, chunk)
-    original = uncompiled(ann, factory, allow)
-    chosen = read(data, mean=mean, std=std, raw=raw, split=split).sample(samples, seed)
-    found = explain(net, original, chosen.batches(BATCH), partial(show.track, total=-(-len(chosen) // BATCH)))
+    net = running.load(snn)
+    ann = original.network()
+    chosen = scored.samples()
+    found = explain(net, ann, chosen.batches(BATCH), partial(show.track, total=-(-len(chosen) // BATCH)))
     content = {"snn": str(snn), "data": chosen.source, **found.to_dict()}
     if as_json:
         return show.as_json(content)

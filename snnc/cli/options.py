@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 import shlex
@@ -11,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,6 +83,8 @@ def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 SHAPE, CHANNELS = Numbers(int, "C,H,W"), Numbers(float, "a,b,c")
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
+SEED = click.IntRange(0, 2**32 - 1)
+SPLIT = click.Choice(["train", "test"])
 
 
 @contextmanager
@@ -135,21 +139,24 @@ def options(*several: Callable[[Command], Command]) -> Callable[[Command], Comma
     return lambda command: functools.reduce(lambda c, option: option(c), reversed(several), command)
 
 
-model_options = options(
-    click.option(
-        "--factory",
-        metavar="MOD:FUNCTION",
-        help="Function that builds the network; MODEL then holds its weights, or is '-' for none. Arguments may "
-        "follow: pkg.mod:resnet(20).",
-    ),
-    click.option("--allow", multiple=True, metavar="MOD:CLASS", help="Class of yours that MODEL may hold. Repeatable."),
-)
-shape_option = click.option(
-    "--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one sample, where nothing else tells it."
-)
-data_options = options(
-    click.option("--mean", type=CHANNELS, metavar="A,B,C", help="Mean that training subtracted, one or one a channel."),
-    click.option("--std", type=CHANNELS, metavar="A,B,C", help="Standard deviation that training divided by."),
-    click.option("--raw", is_flag=True, help="Leave 8-bit values at 0..255 instead of dividing them by 255."),
-)
-SPLIT = click.Choice(["train", "test"])
+def block(name: str, kind: type, *several: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Options that a command gets as one value, under `name`: `kind` is a dataclass whose fields are theirs."""
+
+    def decorate(command: Any) -> Any:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            command(**{name: kind(**{one.name: given.pop(one.name) for one in fields(kind)})}, **given)
+
+        whole: Any = run
+        return options(*several)(whole)
+
+    return decorate
+
+
+class Renamed(click.Option):
+    """An option whose first name is the one to use; the others are former ones, which work and are not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        shown = copy.copy(self)
+        shown.opts = self.opts[:1]
+        return click.Option.get_help_record(shown, ctx)

@@ -13,10 +13,10 @@ from torch import nn
 from snnc import api
 from snnc.capture import capture
 from snnc.cli import show
+from snnc.cli.blocks import Original, Reading, original_options, reading_options, threads_option
 from snnc.cli.config import configurable
-from snnc.cli.options import COUNT, PATH, SPLIT, data_options, model_options, verb
-from snnc.cli.sources import compiled, destination, uncompiled
-from snnc.data import read
+from snnc.cli.options import COUNT, PATH, verb
+from snnc.cli.sources import compiled, destination
 from snnc.errors import LoadError
 from snnc.network import Network
 from snnc.tune import TuneOptions
@@ -80,12 +80,11 @@ def tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--recipe", metavar="NAME|FILE.toml", help="Recipe that it is converted with before; 'snnc list recipes'."
 )
-@click.option("--split", type=SPLIT, default="train", show_default=True, help="Split to train on, if DATA has several.")
-@data_options
-@click.option("--ann", type=PATH, help="Network to distil from, where MODEL is a spiking network.")
-@model_options
+@reading_options("train", "Split to train on, if DATA has several.")
+@original_options("Network to distil from, where MODEL is a spiking network.")
 @click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples that calibrate it.")
 @tune_options
+@threads_option
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the suffix .snn, here]")
 @verb
@@ -95,13 +94,8 @@ def tune(
     data: Path,
     T: int,
     recipe: str | None,
-    split: str,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    raw: bool,
-    ann: Path | None,
-    factory: str | None,
-    allow: tuple[str, ...],
+    reading: Reading,
+    original: Original,
     calib_samples: int,
     resume: bool,
     out: Path | None,
@@ -113,17 +107,17 @@ def tune(
     MODEL is a network as 'snnc compile' takes it, or a spiking network that it wrote. The result is a spiking network,
     or with --kind quantised one to compile. An interrupted run leaves OUT.checkpoint; --resume goes on from there.
     """
-    out, _ = destination(out, "torch", model, factory, data, ann, recipe)
+    out, _ = destination(out, "torch", model, original.factory, data, original.ann, recipe)
     saved = out.with_name(f"{out.name}.checkpoint")
     if saved.exists() and not resume:
         raise LoadError(f"'{saved}' is of a run that did not end.", f"--resume to go on with it, or rm {saved}")
     TuneOptions(**options)  # before anything is loaded
     start = compiled(model)
     if start is None:
-        network, teacher = uncompiled(model, factory, allow), None
+        network, teacher = original.load(model), None
     else:
-        network, teacher = start, uncompiled(ann, factory, allow) if ann or factory else None
-    samples = read(data, mean=mean, std=std, raw=raw, split=split)
+        network, teacher = start, original.network()
+    samples = reading.read(data)
     if teacher is not None and not isinstance(teacher, nn.Module):
         teacher = capture(teacher, samples.input_shape)
     result = train(

@@ -3,77 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from torch import nn
 
-from snnc import api
-from snnc.capture import capture
 from snnc.cli import show
-from snnc.cli.options import COUNT, PATH, SPLIT, data_options, model_options, verb
-from snnc.cli.sources import uncompiled
-from snnc.data import read
+from snnc.cli.blocks import Original, Running, Scored, batch_option, original_options, running_options, scored_options
+from snnc.cli.config import configurable
+from snnc.cli.options import PATH, verb
 from snnc.differences import differences
-from snnc.network import CHUNK
+from snnc.network import Network
 
 
 @click.command("verify")
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH, required=False)
-@click.option("--data", type=PATH, required=True, help="Data (.npz, idx, CIFAR, images); labels are used if there.")
-@click.option("--split", type=SPLIT, default="test", show_default=True, help="Split that is run, if DATA has several.")
-@data_options
+@scored_options("test", "Split that is run, if DATA has several.", draw=False)
 @click.option("--stream", is_flag=True, help="Run B step by step; B is A where it is not given.")
 @click.option("--strict", is_flag=True, help="Fail on any difference, of float networks too.")
-@click.option("--ann", type=PATH, help="The original network beside them; '-' where --factory gives all of it.")
-@model_options
-@click.option("--limit", type=COUNT, help="Run the first so many samples alone.")
-@click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
-@click.option("--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once.")
-@click.option("--device", default="cpu", show_default=True, help="Where B runs: cpu, cuda, cuda:1; A is on the CPU.")
+@original_options("The original network beside them; '-' where --factory gives all of it.")
+@batch_option
+@running_options("Where B runs: cpu, cuda, cuda:1; A is on the CPU.")
 @verb
+@configurable
 def verify_(
     a: Path,
     b: Path | None,
-    data: Path,
-    split: str,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    raw: bool,
+    scored: Scored,
     stream: bool,
     strict: bool,
-    ann: Path | None,
-    factory: str | None,
-    allow: tuple[str, ...],
-    limit: int | None,
+    original: Original,
     batch: int,
-    chunk: int,
-    device: str,
+    running: Running,
     as_json: bool,
 ) -> None:
     """Count the spikes that differ between A and B.
 
-    A and B are files that 'snnc compile' wrote: two forms of one network, or one network run in two ways. Fixed-point
-    networks spike the same everywhere: where a spike differs between two forms of one, the exit code is 1. Float
-    networks may differ by rounding, and 'verify' says where they part.
+    A and B are files that 'snnc compile' wrote: two forms of one network, or one network run in two ways. A is run on
+    the CPU, a graph file by the reference. Fixed-point networks spike the same everywhere: where a spike differs
+    between two forms of one, the exit code is 1. Float networks may differ by rounding, and 'verify' says where they
+    part.
     """
-    if b is None and not stream:
-        raise click.UsageError("Give B, the network to compare A with, or --stream to run A step by step beside it.")
-    with show.busy(f"loading {a}"):
-        one = api.load(a, chunk)
-        two = one if b is None and device == "cpu" else api.load(b or a, chunk, device=device)
-    original = uncompiled(ann, factory, allow) if ann or factory else None
-    samples = read(data, mean=mean, std=std, raw=raw, split=split)
-    if original is not None and not isinstance(original, nn.Module):
-        original = capture(original, samples.input_shape)
-    samples = samples.limit(limit) if limit else samples
+    if b is None and not stream and running.device == "cpu" and running.runtime == "auto":
+        raise click.UsageError(
+            "Give B, the network to compare A with, or another way to run A: --stream, --device or --runtime."
+        )
+    if stream and running.runtime == "fast":
+        raise click.UsageError("Step by step the reference runs: leave out --stream, or --runtime.")
+    one, two = replace(running, device="cpu", runtime="auto").load(a), running.load(b or a)
+    if isinstance(one, Network):
+        one.runtime = "reference"
+    samples = scored.samples()
+    ann = original.module(samples.input_shape)
     total = -(-len(samples) // batch)
-    found = differences(one, two, samples.batches(batch), original, stream, partial(show.track, total=total))
+    found = differences(one, two, samples.batches(batch), ann, stream, partial(show.track, total=total))
     failed = (found.exact and not found.same) or (strict and not (found.same and not any(found.outputs)))
-    names = {"a": str(a), "b": str(b or a) + (", step by step" if stream else "")}
+    ways = (", step by step" if stream else "") + ("" if running.device == "cpu" else f", on {running.device}")
+    ways += "" if running.runtime == "auto" else f", by the runtime '{running.runtime}'"
+    names = {"a": str(a), "b": f"{b or a}{ways}"}
     content = {**names, "data": samples.source, "T": one.T, **found.to_dict(), "failed": failed}
     if as_json:
         show.as_json(content)

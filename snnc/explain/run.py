@@ -51,11 +51,12 @@ def explain(
     if not isinstance(network, Network):
         raise SnncError(f"{emitted_kind(network)} cannot be looked into.", "the graph file (.snn) of the same network")
     shape = network.info.get("input_shape")
-    graph = capture(ann, tuple(shape) if shape else None).to(next(network.graph.buffers()).dtype)
+    like = next(network.graph.buffers())
+    graph = capture(ann, tuple(shape) if shape else None).to(like)
     sums = _Sums(network, graph, matched(network, graph))
     for x, y in track(maybe_labelled_batches(data), "explaining"):
-        parts_of_x = x.split(sums.rows)
-        labels = [None] * len(parts_of_x) if y is None else y.split(sums.rows)
+        parts_of_x = x.to(like.device).split(sums.rows)
+        labels = [None] * len(parts_of_x) if y is None else y.to(like.device).split(sums.rows)
         for part, label in zip(parts_of_x, labels, strict=True):
             sums.add(part, label)
     return sums.report()

@@ -159,7 +159,7 @@ def compare(
         found = evaluate(network, batches, chosen.ann, lambda items, what, name=name: track(items, f"{what} {name}"))
         rate = energy = None
         if isinstance(network, Network) and found.operations is not None and found.spikes is not None:
-            _, shapes = rasters(network, chosen.x[:1])
+            _, shapes = rasters(network, chosen.x[:1].to(next(network.buffers()).device))
             cost = account(network.graph, shapes, found.operations, found.spikes, network.T)
             rate, energy = 100 * cost.rate, cost.prices[0].each / cost.prices[0].ann
         recipe = str(network.info.get("recipe", "-"))

@@ -86,6 +86,8 @@ def measure(
 ) -> Findings:
     """Measures everything that a report says. Arguments and errors are those of `snnc.report`."""
     chosen = gather(data, [network], ann, samples)
+    hashed = fingerprint(chosen.x, chosen.labels)
+    chosen = chosen.to(next(network.buffers(), torch.zeros(0)).device)
     x, graph, batches = chosen.x, chosen.graph, chosen.batches()
     missing: list[str] = []
     if ann is None:
@@ -118,7 +120,6 @@ def measure(
             f"{emitted_kind(network)} runs, but cannot be looked into: no quantised limit, layers, spikes, thresholds,"
             " energy or graph. The graph file (.snn) of the same network has them."
         )
-    hashed = fingerprint(x, chosen.labels)
     made = Provenance(command, chosen.source, len(x), hashed, seed, dict(files or {}), versions())
     remarks = left_out(network.graph) if isinstance(network, Network) else []
     return Findings(
@@ -145,5 +146,5 @@ def _limit(
     right = dict.fromkeys(limit_steps(network.T), 0)
     for x, y in track(batches, "measuring the quantised limit"):
         for t in right:
-            right[t] += int((classes(QuantisedLimit(network.graph, t).run(x)) == y).sum())
+            right[t] += int((classes(QuantisedLimit(network.graph, t).run(x)).cpu() == y).sum())
     return {t: 100 * count / found.samples for t, count in right.items()}

@@ -105,7 +105,7 @@ def rasters(network: Network, x: Tensor) -> tuple[list[Raster], dict[fx.Node, tu
 
 def _raster(name: str, neuron: Neuron, value: Tensor) -> Raster:
     """Neurons spread evenly over those that fire, or over all where none does."""
-    units = (value / neuron.theta).round().long().flatten(1)
+    units = (value / neuron.theta).round().long().flatten(1).cpu()
     alive = units.ne(0).any(0).nonzero().flatten()
     among = alive if len(alive) else torch.arange(units.shape[1])
     chosen = among[torch.linspace(0, len(among) - 1, min(NEURONS, len(among))).round().long()]
@@ -131,8 +131,8 @@ def scatters(network: Network, ann: fx.GraphModule, x: Tensor, seed: int) -> lis
         for name, site in sites.items():
             top = neurons[name].binary()[0]
             output: Any = seen[name].output
-            a[name].append((plain.env[site] / top).flatten())
-            phi[name].append((output / network.T / top).flatten())
+            a[name].append((plain.env[site] / top).flatten().cpu())
+            phi[name].append((output / network.T / top).flatten().cpu())
     generator = torch.Generator().manual_seed(seed)
     found = []
     for name in sites:

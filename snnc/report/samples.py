@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -44,6 +44,10 @@ class Samples:
     def labels(self) -> Tensor | None:
         """The labels, where the data has any."""
         return self.y if self.measure == ACCURACY else None
+
+    def to(self, device: torch.device) -> Samples:
+        """The samples, and the graph, on a device; classes stay on the CPU."""
+        return replace(self, x=self.x.to(device), graph=self.graph and self.graph.to(device))
 
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """Batches of samples and classes."""

@@ -1,0 +1,225 @@
+"""The options that several commands share, each group as one value that knows what to do with them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+from snnc import api
+from snnc.capture import capture
+from snnc.cli import show
+from snnc.cli.options import CHANNELS, COUNT, PATH, SEED, SHAPE, SPLIT, Renamed, block
+from snnc.cli.sources import uncompiled
+from snnc.data import Dataset, read
+from snnc.files import sniff
+from snnc.network import CHUNK, Network
+from snnc.portable import Portable
+from snnc.runtime.choice import RUNTIMES
+from snnc.runtime.ort import OnnxNetwork
+
+Option = Callable[[Any], Any]
+shape_option = click.option(
+    "--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one sample, where nothing else tells it."
+)
+batch_option = click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
+
+
+def threads_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--threads`, which takes effect before the command begins."""
+
+    @functools.wraps(command)
+    def run(*, threads: int | None, **given: Any) -> None:
+        if threads:
+            torch.set_num_threads(threads)  # onnxruntime takes as many
+        command(**given)
+
+    return click.option("--threads", type=COUNT, help="Threads. [default: torch's]")(run)
+
+
+# The user's network
+
+
+@dataclass(frozen=True)
+class Model:
+    """How a file becomes the user's network."""
+
+    factory: str | None
+    allow: tuple[str, ...]
+
+    def load(self, path: Path | None) -> Any:
+        """The network in a file, or the one that the factory builds."""
+        return uncompiled(path, self.factory, self.allow)
+
+
+@dataclass(frozen=True)
+class Original(Model):
+    """The network that a spiking one was made from."""
+
+    ann: Path | None
+
+    @property
+    def given(self) -> bool:
+        """Whether there is one."""
+        return bool(self.ann or self.factory)
+
+    def network(self) -> Any:
+        """That network as it was loaded, or None."""
+        return self.load(self.ann) if self.given else None
+
+    def module(self, shape: tuple[int, ...]) -> nn.Module | None:
+        """That network as a module that takes samples of `shape`, or None."""
+        found = self.network()
+        return found if found is None or isinstance(found, nn.Module) else capture(found, shape)
+
+
+_LOADING = (
+    click.option(
+        "--factory",
+        metavar="MOD:FUNCTION",
+        help="Function that builds the network; MODEL then holds its weights, or is '-' for none. Arguments may "
+        "follow: pkg.mod:resnet(20).",
+    ),
+    click.option("--allow", multiple=True, metavar="MOD:CLASS", help="Class of yours that MODEL may hold. Repeatable."),
+)
+model_options = block("how", Model, *_LOADING)
+
+
+def original_options(what: str = "The original network; '-' where --factory gives all of it.") -> Option:
+    """`--ann` with what it takes to load it, as `original`."""
+    return block("original", Original, click.option("--ann", type=PATH, help=what), *_LOADING)
+
+
+# Data
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How data is read."""
+
+    split: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    raw: bool
+
+    def read(self, path: Path, split: str | None = None) -> Dataset:
+        """All of a file or folder; of its split, if it has several."""
+        return read(path, mean=self.mean, std=self.std, raw=self.raw, split=split or self.split)
+
+
+@dataclass(frozen=True)
+class Scored(Reading):
+    """Data that a network is run on."""
+
+    data: Path
+    limit: int | None
+    seed: int | None
+
+    def samples(self) -> Dataset:
+        """The samples: drawn where there is a seed, otherwise the first."""
+        found = self.read(self.data)
+        if self.limit is None:
+            return found
+        return found.limit(self.limit) if self.seed is None else found.sample(self.limit, self.seed)
+
+
+def _reading(split: str, what: str) -> tuple[Option, ...]:
+    return (
+        click.option("--split", type=SPLIT, default=split, show_default=True, help=what),
+        click.option(
+            "--mean", type=CHANNELS, metavar="A,B,C", help="Mean that training subtracted, one or one a channel."
+        ),
+        click.option("--std", type=CHANNELS, metavar="A,B,C", help="Standard deviation that training divided by."),
+        click.option("--raw", is_flag=True, help="Leave 8-bit values at 0..255 instead of dividing them by 255."),
+    )
+
+
+def reading_options(split: str, what: str) -> Option:
+    """How data is read, as `reading`; `what` tells what `--split` chooses."""
+    return block("reading", Reading, *_reading(split, what))
+
+
+def scored_options(split: str, what: str, draw: bool, labelled: bool = False) -> Option:
+    """Data that a network is run on, as `scored`.
+
+    Args:
+        split: the default of `--split`.
+        what: what `--split` chooses.
+        draw: whether 512 samples are drawn by default, or all are taken.
+        labelled: whether labels are needed.
+    """
+    kind = (
+        "Labelled data (.npz, idx, CIFAR, images)."
+        if labelled
+        else "Data (.npz, idx, CIFAR, images); labels are used if there."
+    )
+    if draw:
+        several = (
+            click.option(
+                "--limit", "--samples", "limit", cls=Renamed, type=COUNT, default=512, show_default=True,
+                help="Samples drawn from DATA, at most.",
+            ),
+            click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of whatever is drawn."),
+        )  # fmt: skip
+    else:
+        several = (
+            click.option("--limit", type=COUNT, help="Samples of DATA, at most: the first, or with --seed drawn."),
+            click.option("--seed", type=SEED, help="Draw the samples of --limit with this seed."),
+        )
+    data = click.option("--data", type=PATH, required=True, help=kind)
+    return block("scored", Scored, data, *_reading(split, what), *several)
+
+
+# Running
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where spiking networks run, and how."""
+
+    chunk: int
+    device: str
+    runtime: str
+
+    def load(self, path: Path) -> Network | Portable | OnnxNetwork:
+        """The spiking network in a file, ready to run."""
+        if self.runtime != "auto" and sniff(path) in ("pt2", "onnx"):  # before a load that takes seconds
+            raise click.UsageError(
+                f"An emitted file runs as it was written: --runtime {self.runtime} is for graph files (.snn)."
+            )
+        with show.busy(f"loading {path}"):
+            net = api.load(path, self.chunk, device=self.device)
+        if isinstance(net, Network):
+            net.runtime = self.runtime
+        return net
+
+    def place(self, network: Network) -> Network:
+        """A network that was just compiled, ready to run."""
+        network.chunk, network.runtime = self.chunk, self.runtime
+        return api.placed(network, self.device)
+
+
+def running_options(where: str = "Where to run: cpu, cuda, cuda:1.") -> Option:
+    """Where spiking networks run, and how, as `running`."""
+    return block(
+        "running",
+        Running,
+        click.option(
+            "--chunk", type=COUNT, default=CHUNK, show_default=True, help="Samples x steps in memory at once."
+        ),
+        click.option("--device", default="cpu", show_default=True, help=where),
+        threads_option,
+        click.option(
+            "--runtime",
+            type=click.Choice(RUNTIMES),
+            default="auto",
+            show_default=True,
+            help="What runs graph files; the spikes agree.",
+        ),
+    )
