@@ -87,4 +87,4 @@ def neurons() -> list[dict[str, Any]]:
 
 
 def _first_sentence(cls: type) -> str:
-    return re.split(r"(?<=[.:])\s", " ".join((inspect.getdoc(cls) or "").split()))[0].rstrip(":")
+    return re.split(r"(?<=[^.][.:])\s", " ".join((inspect.getdoc(cls) or "").split()))[0].rstrip(":")

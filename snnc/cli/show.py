@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,18 +16,16 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from snnc.cli.tables import cell, clean, grids
 from snnc.errors import PassFailed, SnncError, Unsupported
 from snnc.network import Latency
 from snnc.neurons import TWO_PASS
 
 Item = TypeVar("Item")
-_NUMBER = re.compile(r"[-+]?[\d.,]*(e[-+]\d+)?")
 
 PATIENCE = 1.0  # seconds before progress is told where there is no terminal to draw on
 REMINDER = 10.0  # seconds between two such lines
@@ -65,7 +63,7 @@ class _Log(logging.Handler):
 
 def say(text: str, style: str = "", console: Console = out) -> None:
     """One line, however long."""
-    console.print(Text(_clean(text), style), soft_wrap=True)
+    console.print(Text(clean(text), style), soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -127,34 +125,20 @@ def busy(what: str) -> AbstractContextManager[Any]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], console: Console = out) -> None:
-    """A table; columns of numbers are set to the right. Prints nothing where there are no rows."""
+    """A table, in as many parts as the terminal's width asks for. Prints nothing where there are no rows.
+
+    Where there is no terminal, and COLUMNS says nothing, it is as wide as it needs to be.
+    """
     rows = [tuple(row) for row in rows]
     if not rows:
         return
     say(title, "bold", console)
-    tall = any(isinstance(value, list | tuple) for row in rows for value in row)
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, leading=int(tall))
-    for index, column in enumerate(columns):
-        numeric = all(_NUMBER.fullmatch(_cell(row[index])) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=not index)
-    for row in rows:
-        grid.add_row(*map(_cell, row))
-    console.print(grid)
-    console.print()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return "\n".join(map(_cell, value))
-    return _clean(str(value))
-
-
-def _clean(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    bounded = console.is_terminal or "COLUMNS" in os.environ
+    parts, width = grids(columns, rows, console.width if bounded else None)
+    wide = console if bounded else Console(file=console.file, width=width, markup=False, highlight=False, emoji=False)
+    for part in parts:
+        wide.print(part)
+        console.print()
 
 
 def blockers(found: Sequence[Mapping[str, Any]], console: Console = out) -> None:
@@ -192,7 +176,7 @@ def neurons(layers: Sequence[Mapping[str, Any]]) -> None:
 
 def _range(ends: Sequence[float]) -> str:
     low, high = ends
-    return _cell(float(low)) if low == high else f"{low:.4g} .. {high:.4g}"
+    return cell(float(low)) if low == high else f"{low:.4g} .. {high:.4g}"
 
 
 def graph(rows: Sequence[Mapping[str, Any]]) -> None:
