@@ -29,6 +29,7 @@ from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
 from snnc.runtime.ort import OnnxNetwork, load_emitted, named
 from snnc.staged import Staged
+from snnc.trace import Trace
 from snnc.version import __version__
 
 if TYPE_CHECKING:
@@ -102,11 +103,12 @@ def compile(
         getattr(chosen, "name", "custom"), T, sum(map(len, batches or [])), seed,
     )  # fmt: skip
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
-    result = pipeline.run(graph, context, callbacks=callbacks)
+    trace = Trace()
+    result = pipeline.run(graph, context, callbacks=(trace, *callbacks))
     if result.stage not in TIMED:
         raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
     label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
-    made = {**history(label, result, context, batches), "input_rank": rank}
+    made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows}
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
     return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk, result.stage)

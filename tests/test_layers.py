@@ -23,7 +23,7 @@ LAYERS = [
     {"graph", "algebra", "statistics", "regression", "fixed"},
     {"capture", "files", "observe", "data", "artifact", "calibration", "staged"},
     {"integers"},
-    {"pipeline"},
+    {"pipeline", "trace"},
     {"passes"},
     {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate", "explain", "differences"},
     {"api"},

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -38,6 +39,7 @@ from snnc.report.page import count as thousands
 from snnc.report.page import html, joule, short
 from snnc.report.samples import AGREEMENT
 from snnc.report.schedule import timetable
+from snnc.trace import snapshots
 
 from .nets import NETS, sample, spiking
 
@@ -233,6 +235,60 @@ def test_no_edge_crosses_a_box(name):
             assert not any(row == float(y) and left <= float(x) <= left + BOX for left, row in places)
     layers = list(nx.topological_generations(view(graph)))
     assert drawn.height == len(layers) * (HIGH + GAP) - GAP
+
+
+# What each pass did
+
+
+def test_a_trace_tells_what_each_pass_changed():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)).eval()
+    made = snnc.compile(net, T=2, recipe="data-free", input_shape=(1, 8, 8))
+    first, fold, quantise, *_ = found = snapshots(made.info)
+    assert [one.name for one in found] == ["", *(record["name"] for record in made.info["records"])]
+    kinds = [what for what, _ in first.nodes.values()]
+    assert kinds == ["input", "Conv2d", "BatchNorm2d", "ReLU", "Flatten", "Linear", "output"]
+    x, conv, norm, relu, *_ = first.nodes
+    assert (fold.new, fold.changed, fold.gone) == (frozenset(), {conv}, (norm,))
+    assert fold.nodes[relu] == ("ReLU", (conv,))
+    assert (quantise.changed, quantise.nodes[relu][0]) == ({relu}, "ClipQuant")
+    modules = {node.name: type(module).__name__ for node, module in calls(made.graph)}
+    assert {name: what for name, (what, _) in found[-1].nodes.items()} == modules | {x: "input", "output": "output"}
+
+
+def damaged(change):
+    first = {"set": {"x": ["input"], "a": ["ReLU", "x"]}, "touched": [], "gone": []}
+    rows = [first, {"set": {}, "touched": [], "gone": []}]
+    change(rows)
+    return {"trace": rows, "records": [{"name": "p"}]}
+
+
+def test_a_trace_of_a_file_is_not_trusted():
+    assert [one.name for one in snapshots(damaged(lambda rows: None))] == ["", "p"]
+    for change in (
+        lambda rows: rows.pop(),
+        lambda rows: rows[0].pop("gone"),
+        lambda rows: rows[0]["set"].update(x=["input", "a"]),  # a circle
+        lambda rows: rows[0]["set"].update(b=["ReLU", "nobody"]),
+        lambda rows: rows[0]["set"].update(b=["ReLU", 3]),
+        lambda rows: rows[0]["set"].update(b=[]),
+        lambda rows: rows[1].update(gone=["x"]),
+        lambda rows: rows[1].update(touched=["nobody"]),
+        lambda rows: rows[1].update(set=3),
+        lambda rows: rows[0]["set"].update({str(i): ["ReLU", "x"] for i in range(20_000)}),
+    ):
+        assert snapshots(damaged(change)) == []
+    assert snapshots({}) == snapshots({"trace": 3, "records": None}) == []
+
+
+def test_the_page_shows_the_graph_after_each_pass(found):
+    page = html(found)
+    assert page.count("<details>") == sum(one.picture is not None for one in found.steps) > 2
+    assert [one.name for one in found.steps] == [record["name"] for record in found.info["records"]]
+    filled = page.count('class="box neuron hit"')
+    assert filled >= 2
+    old = replace(found, steps=[], pictures=found.pictures[:1])
+    assert "does not say what the graph was between" in html(old)
+    assert "<details>" not in html(old)
 
 
 # The page

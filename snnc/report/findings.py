@@ -17,7 +17,7 @@ from snnc.graph import Stage
 from snnc.network import Network
 from snnc.pipeline import no_progress
 from snnc.portable import Portable, emitted_kind
-from snnc.report.drawing import Picture, picture
+from snnc.report.drawing import Picture, picture, snapshot
 from snnc.report.energy import Energy, account, left_out
 from snnc.report.limit import QuantisedLimit
 from snnc.report.look import Raster, Scatter, Threshold, rasters, scatters, thresholds
@@ -25,8 +25,28 @@ from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import BATCH, classes, gather
 from snnc.report.schedule import Turn, timetable
 from snnc.runtime.ort import OnnxNetwork
+from snnc.trace import Snapshot, snapshots
 
 MANY_STEPS = 16  # for longer runs the quantised limit is measured at powers of two
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass did to the graph.
+
+    Attributes:
+        name: the pass.
+        new, changed, gone: how many nodes it made, changed and removed.
+        removed: the names of those.
+        picture: the graph after it; None where it changed nothing.
+    """
+
+    name: str
+    new: int
+    changed: int
+    gone: int
+    removed: tuple[str, ...]
+    picture: Picture | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,7 @@ class Findings:
         thresholds, rasters, scatters, turns: layer by layer.
         energy: operations and what they cost.
         pictures: the graph before and after conversion.
+        steps: the graph after each pass, where the file says what it was.
         provenance: what it takes to get this again.
         missing: a sentence for each section that is not there.
         remarks: what the account of energy leaves out for this network.
@@ -60,14 +81,15 @@ class Findings:
     turns: list[Turn]
     energy: Energy | None
     pictures: list[Picture]
+    steps: list[Step]
     provenance: Provenance
     missing: list[str]
     remarks: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON; pictures are left out."""
-        found = asdict(replace(self, pictures=[]))
-        del found["pictures"]
+        found = asdict(replace(self, pictures=[], steps=[]))
+        del found["pictures"], found["steps"]
         return found
 
 
@@ -99,7 +121,10 @@ def measure(
     found = evaluate(network, batches, chosen.ann, track)
     parts: dict[str, Any] = {"limit": {}, "explanation": None, "thresholds": [], "rasters": [], "scatters": []}
     parts |= {"turns": [], "energy": None}
-    pictures = [] if graph is None else [picture("Before conversion", graph, Stage.ANN)]
+    history = snapshots(network.info)
+    pictures = [snapshot("Before conversion", one) for one in history[:1]]
+    if graph is not None:
+        pictures = [picture("Before conversion", graph, Stage.ANN)]
     if isinstance(network, Network):
         parts["limit"] = _limit(network, batches, found, track)
         parts["thresholds"], parts["turns"] = thresholds(network), timetable(network)
@@ -129,10 +154,16 @@ def measure(
         chosen.measure,
         **parts,
         pictures=pictures,
+        steps=[_step(one) for one in history[1:]],
         provenance=made,
         missing=missing,
         remarks=remarks,
     )
+
+
+def _step(one: Snapshot) -> Step:
+    counts = len(one.new), len(one.changed), len(one.gone)
+    return Step(one.name, *counts, one.gone, snapshot(f"After {one.name}", one) if any(counts) else None)
 
 
 def limit_steps(T: int) -> list[int]:
