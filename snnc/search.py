@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def search(
     max_drop: float = 1.0,
     *,
     recipes: Sequence[str | Path | Recipe] | None = None,
+    without: Collection[str] = (),
     steps: Iterable[int] = STEPS,
     samples: int = 512,
     holdout: int = 1000,
@@ -105,6 +106,7 @@ def search(
         max_drop: the bound, in points of accuracy.
         recipes: candidates; None: those that ship with snnc and whose spikes are binary, where they apply, except
             "baseline" and "data-free".
+        without: names of recipes that are not tried where none are named.
         steps: values of T to try.
         samples: calibration samples used at most.
         holdout: held-out samples at most.
@@ -125,8 +127,10 @@ def search(
     given, (x, y) = _split(calibration, samples, holdout, seed)
     graph = capture(model, input_shape or tuple(x.shape[1:])).float()
     held = _HeldOut(_classes(graph, x, track), x, y, max_drop)
-    candidates = [find_recipe(one) for one in (searchable() if recipes is None else recipes)]
+    tried = [one for one in searchable() if one not in without] if recipes is None else recipes
+    candidates = [find_recipe(one) for one in tried]
     frontier: list[Candidate] = []
+    failed: list[dict[str, Any]] = []
     notes: list[str] = []
     for T in wanted:
         compiled: list[tuple[int, str, Network]] = []
@@ -139,7 +143,8 @@ def search(
                 if recipes is not None:
                     raise
                 candidates.remove(one)  # it asks for something that this network does not have
-                notes.append(f"Recipe '{one.name}' does not apply: {problem.message}")
+                failed.append({"recipe": one.name, "T": T, "why": problem.message})
+                notes.append(f"Recipe '{one.name}' failed at T = {T} and was not tried again: {problem.message}")
                 continue
             compiled.append((network.latency.steps, one.name, network))
         found: list[tuple[Candidate, Network]] = []
@@ -154,7 +159,7 @@ def search(
         if found:
             chosen, network = min(found, key=lambda pair: pair[0].drop)
             notes += held.doubts(chosen)
-            network.info["search"] = held.history(frontier, notes)
+            network.info["search"] = held.history(frontier, failed, notes)
             return Search(network, chosen, frontier, max_drop, y is not None, held.ann_accuracy, notes)
     if not frontier:
         raise RecipeError("No recipe applies to this network.", "a recipe by name, to see why it does not")
@@ -163,7 +168,7 @@ def search(
         f"No recipe stays within {max_drop:g} points up to T = {wanted[-1]}. The best is '{best.recipe}' at "
         f"T = {best.T}: it loses {best.drop:.2f} +- {best.error:.2f} on {best.samples} held-out samples.",
         "a larger bound, more steps, or other recipes ('snnc explain' says where the error comes from)",
-        held.history(frontier, notes),
+        held.history(frontier, failed, notes),
     )
 
 
@@ -264,7 +269,7 @@ class _HeldOut:
             "decides it."
         ]
 
-    def history(self, frontier: list[Candidate], notes: list[str]) -> dict[str, Any]:
+    def history(self, frontier: list[Candidate], failed: list[dict[str, Any]], notes: list[str]) -> dict[str, Any]:
         """The search as plain data."""
         return {
             "max_drop": float(self.max_drop),
@@ -272,5 +277,6 @@ class _HeldOut:
             "held_out": len(self.x),
             "ann_accuracy": self.ann_accuracy,
             "frontier": [asdict(one) for one in frontier],
+            "failed": failed,
             "notes": list(notes),
         }

@@ -28,6 +28,7 @@ from snnc.passes import (
     UseSignedNeurons,
     WaitForInput,
 )
+from snnc.pipeline import Pipeline
 from snnc.temporal import Decode, Encode
 
 from . import zoo
@@ -329,6 +330,59 @@ def test_the_command_line_does_not_offer_to_measure_it(tmp_path, monkeypatch):
     ]
     assert ["Wrote net" in one for one in said] == [True, True]
     assert ["snnc eval" in one for one in said] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "why", "hint"),
+    [
+        ((), "'even-currents' gives it currents that change", "--set even-currents.gain=0"),
+        (("--recipe", "cos"), "'calibrate-offset' makes neurons that NIR has not", "'opi'"),
+        (("--recipe", "graded"), "'use-graded-neurons' makes neurons", "'opi'"),
+        (("--max-drop", 1, "--recipes", "best,opi"), "'even-currents' gives it", "--set even-currents.gain=0"),
+        (
+            ("--recipe", "opi", "--factory", "tests.test_nir:pooled"),
+            "maxpool2d_2 (MaxPool2d): NIR has no maximum",
+            "average",
+        ),
+    ],
+)
+def test_what_nir_cannot_say_is_refused_before_any_pass(words, why, hint, tmp_path, monkeypatch):
+    monkeypatch.setattr(Pipeline, "run", lambda *given, **more: pytest.fail("a pass ran"))
+    torch.save(pooled()[:2].append(nn.Flatten()).append(nn.Linear(18, 3)), tmp_path / "net.pt")
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 1, 5, 5), "float32"))
+    model = "-" if "--factory" in words else tmp_path / "net.pt"
+    command = ["compile", model, "--calib", tmp_path / "data.npz", "-o", tmp_path / "net.nir", *words]
+    for more in ((), ("--dry-run",)):
+        result = CliRunner().invoke(main, [str(word) for word in (*command, *more)])
+        assert result.exit_code == 1
+        said = " ".join(result.stderr.split())
+        assert why in said
+        assert hint in said
+    assert not (tmp_path / "net.nir").exists()
+
+
+def pooled():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 3))
+
+
+def test_a_search_leaves_out_what_nir_cannot_say(tmp_path):
+    torch.save(pooled()[:2].append(nn.Flatten()).append(nn.Linear(18, 3)), tmp_path / "net.pt")
+    x = np.random.default_rng(0).standard_normal((8, 1, 5, 5)).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x)
+    words = ["compile", tmp_path / "net.pt", "--calib", tmp_path / "data.npz", "--max-drop", 100, "--T", 1]
+    result = CliRunner().invoke(main, [str(word) for word in (*words, "-o", tmp_path / "net.nir")])
+    assert result.exit_code == 0, result.output
+    assert "Not tried, since the backend 'nir' cannot write their networks: asg, cos" in result.stderr
+
+
+def test_a_shape_is_asked_for_before_any_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pipeline, "run", lambda *given, **more: pytest.fail("a pass ran"))
+    torch.save(pooled(), tmp_path / "net.pt")
+    for name in ("net.nir", "net.pt2"):
+        result = CliRunner().invoke(main, ["compile", str(tmp_path / "net.pt"), "-o", str(tmp_path / name)])
+        assert "needs the shape of the input" in result.stderr
+        assert not (tmp_path / name).exists()
 
 
 def test_a_nir_file_is_not_read_back(tmp_path):

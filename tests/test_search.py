@@ -154,7 +154,10 @@ def test_recipes_that_do_not_apply_are_left_out_once():
     assert {one.recipe for one in found.frontier} >= {"opi", "best"}
     left = {"qcfs", "baseline", "data-free", "graded", "best-graded", "signed"}
     assert not {one.recipe for one in found.frontier} & left
-    assert sum("'qcfs' does not apply" in note for note in found.notes) == 1
+    assert sum("'qcfs' failed at T = 1 and was not tried again" in note for note in found.notes) == 1
+    failed = found.network.info["search"]["failed"]
+    assert [(one["recipe"], one["T"]) for one in failed].count(("qcfs", 1)) == 1
+    assert not {one["recipe"] for one in failed} & {row.recipe for row in found.frontier}
     with pytest.raises(snnc.SnncError, match="no trained clip bound"):
         find(2.0, recipes=["qcfs"])
 
@@ -234,6 +237,14 @@ def test_the_command_finds_and_shows(files):
     assert content["search"] == net.info["search"]
     assert content["T"] == net.T
     assert (files / "ann.snn").exists()
+
+
+@pytest.mark.usefixtures("files")
+def test_the_table_names_what_failed():
+    shown = run(*COMMAND, "--calib", "data.npz", "--max-drop", 100).stdout
+    row = next(line for line in shown.splitlines() if line.startswith("qcfs"))
+    assert row.endswith("failed: see below")
+    assert "Recipe 'qcfs' failed at T = 1 and was not tried again: " in shown
 
 
 @pytest.mark.usefixtures("files")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from torch import fx
+
+from snnc.errors import SnncError
 from snnc.network import Network
+from snnc.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,19 @@ class Backend:
     summary: ClassVar[str]
     loads: ClassVar[bool] = True
 
+    def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
+        """Refuses, before any pass runs, what `emit` could not write afterwards.
+
+        Args:
+            pipeline: the passes that are to run.
+            T: time steps.
+            graph: the network before them.
+            shape: of one sample, where it is known.
+
+        Raises:
+            SnncError: what cannot be written, and what to try. Not all can be told so early.
+        """
+
     def emit(self, network: Network, path: Path) -> None:
         """Writes `path`, whole or not at all.
 
@@ -32,3 +49,17 @@ class Backend:
             WriteError: the file cannot be written; what was there before is untouched.
         """
         raise NotImplementedError(f"{type(self).__name__}.emit")
+
+
+def told(shape: Any, backend: str) -> tuple[int, ...]:
+    """The shape of one sample, for a backend that needs it.
+
+    Raises:
+        SnncError: nothing told it.
+    """
+    if not shape:
+        raise SnncError(
+            f"The backend '{backend}' needs the shape of the input, and nothing told it.",
+            "--input-shape, such as --input-shape 3,32,32, or calibration data",
+        )
+    return tuple(shape)

@@ -19,17 +19,23 @@ from typing import Any
 import torch
 from torch import fx
 
-from snnc.backends.base import Backend
-from snnc.errors import SnncError, Unsupported
+from snnc.backends.base import Backend, told
+from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.files import atomic_write
 from snnc.graph import calls, remove, tidy
 from snnc.network import Network
 from snnc.neurons import IF, Neuron
 from snnc.passes.normalize_thresholds import divide_before, multiply_behind
+from snnc.pipeline import Pipeline
 from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 from snnc.version import __version__
 
 Shape = tuple[int, ...]
+# Passes that choose neurons: the last one decides.
+PLAIN = ("insert-neurons", "train-thresholds")
+OTHER = (
+    "calibrate-offset", "use-signed-neurons", "use-graded-neurons", "wait-for-input", "average-input", "mask-residual",
+)  # fmt: skip
 
 
 class _Shapes(fx.Interpreter):
@@ -62,31 +68,62 @@ class NirFile(Backend):
     summary = "NIR file for other simulators and chips: binary IF neurons, no max pooling"
     loads = False
 
-    def emit(self, network: Network, path: Path) -> None:
-        try:
-            import nir
+    def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
+        _, rules = _library()
+        told(shape, self.name)
+        neurons = None
+        for one in pipeline:
+            if one.name == "even-currents" and T > 1 and one.options["gain"]:
+                raise Unsupported(
+                    "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
+                    "the same recipe with --set even-currents.gain=0",
+                )
+            if one.name in PLAIN or one.options.get("wait") == 0:
+                neurons = None
+            elif one.name in OTHER:
+                neurons = one.name
+        if neurons:
+            raise Unsupported(
+                f"NIR cannot carry this network: '{neurons}' makes neurons that NIR has not.", rules.PLAIN_NEURONS
+            )
+        if blockers := rules.never(graph):
+            raise _refused(blockers)
 
-            from snnc.backends.nir_graph import Lowering
-            from snnc.backends.nir_rules import rule
-        except ImportError as missing:
-            raise SnncError(
-                f"The backend 'nir' needs the package {missing.name}, which is not installed.",
-                "pip install 'snnc[nir]'",
-            ) from missing
+    def emit(self, network: Network, path: Path) -> None:
+        nir, rules = _library()
+        from snnc.backends.nir_graph import Lowering
+
         if step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None):
             raise Unsupported(
                 f"NIR cannot carry this network: '{step}' is a current that changes from step to step.",
                 "the same recipe with --set even-currents.gain=0",
             )
         graph = one_step(network)
-        lowering = Lowering(graph, shapes(graph, network), rule)
+        lowering = Lowering(graph, shapes(graph, network), rules.rule)
         lowering.run()
-        if blockers := lowering.blockers:
-            more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
-            raise Unsupported(f"NIR cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
+        if lowering.blockers:
+            raise _refused(lowering.blockers)
         found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network) | lowering.grid)
         with atomic_write(path) as temporary:
             nir.write(temporary, found)
+
+
+def _library() -> tuple[Any, Any]:
+    """NIR's own library, and the rules, which need it."""
+    try:
+        import nir
+
+        from snnc.backends import nir_rules
+    except ImportError as missing:
+        raise SnncError(
+            f"The backend 'nir' needs the package {missing.name}, which is not installed.", "pip install 'snnc[nir]'"
+        ) from missing
+    return nir, nir_rules
+
+
+def _refused(blockers: list[Blocker]) -> Unsupported:
+    more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
+    return Unsupported(f"NIR cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
 
 
 def one_step(network: Network) -> fx.GraphModule:
@@ -110,12 +147,7 @@ def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
     Raises:
         SnncError: nothing told the shape of the input.
     """
-    shape = network.info.get("input_shape")
-    if not shape:
-        raise SnncError(
-            "The backend 'nir' needs the shape of the input, and nothing told it.",
-            "--input-shape, such as --input-shape 3,32,32, or calibration data",
-        )
+    shape = told(network.info.get("input_shape"), NirFile.name)
     interpreter = _Shapes(graph)
     with torch.no_grad():
         interpreter.run(torch.zeros(1, *shape))

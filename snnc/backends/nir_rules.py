@@ -13,8 +13,12 @@ from torch import fx, nn
 from snnc import dialect
 from snnc.backends.kernels import Axis, dense
 from snnc.backends.nir_graph import Lowering, Refused, Rule, Shape, Value, array
+from snnc.errors import Blocker
+from snnc.graph import calls
 from snnc.neurons import IF, Neuron
 from snnc.temporal import Restart, TemporalMax
+
+PLAIN_NEURONS = "a recipe with plain neurons: 'opi', 'qcfs', or 'best' with --set even-currents.gain=0"
 
 
 def _input(at: Lowering, node: fx.Node) -> Value:
@@ -25,7 +29,7 @@ def _neuron(at: Lowering, node: fx.Node, module: Neuron) -> Value:
     if type(module) is not IF:
         raise Refused(
             "NIR has no neuron like it; its own fires spikes of one height, at the step whose input arrived",
-            "a recipe with plain neurons, such as 'best', 'opi' or 'qcfs'",
+            PLAIN_NEURONS,
         )
     value = _input(at, node)
     theta, v0 = (array(part.expand(value.shape)) for part in (module.theta, module.v0))
@@ -241,3 +245,18 @@ RULES: tuple[tuple[Any, Rule], ...] = (
 def rule(module: nn.Module) -> Rule:
     """How a module is lowered."""
     return next((rule for kinds, rule in RULES if isinstance(module, kinds)), _unknown)
+
+
+def never(graph: fx.GraphModule) -> list[Blocker]:
+    """What NIR cannot say of a network before its passes, whatever they are."""
+    found = []
+    for node, module in calls(graph):
+        if isinstance(module, (*dialect.BATCHNORMS, *dialect.ACTIVATIONS, dialect.ClipQuant)):
+            continue
+        refuse: Any = rule(module)
+        if refuse in (_max, _head, _unknown):
+            try:
+                refuse(None, node, module)
+            except Refused as refusal:
+                found.append(Blocker(node.name, type(module).__name__, *refusal.args))
+    return found

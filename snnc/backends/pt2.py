@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.backends.base import Backend
-from snnc.errors import SnncError
+from snnc.backends.base import Backend, told
 from snnc.files import atomic_write
 from snnc.graph import calls, insert, phases, replace, tidy
 from snnc.network import Network
+from snnc.pipeline import Pipeline
 from snnc.portable import INFO_FILE
 from snnc.temporal import Decode, Encode
 
@@ -72,13 +72,11 @@ class ExportedProgram(Backend):
     suffix = ".pt2"
     summary = "exported program: runs with torch alone, where snnc is not installed"
 
+    def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
+        told(shape, self.name)
+
     def emit(self, network: Network, path: Path) -> None:
-        shape = network.info.get("input_shape")
-        if not shape:
-            raise SnncError(
-                "The backend 'pt2' needs the shape of the input, and nothing told it.",
-                "--input-shape, such as --input-shape 3,32,32, or calibration data",
-            )
+        shape = told(network.info.get("input_shape"), self.name)
         example = torch.zeros(2, *shape)
         batch = torch.export.Dim("batch", min=1)
         with torch.no_grad():

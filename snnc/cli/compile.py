@@ -16,7 +16,7 @@ from snnc.cli.blocks import Model, Reading, model_options, reading_options, shap
 from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, SEED, Setting, recipe_names, verb
 from snnc.cli.plan import plan
-from snnc.cli.search import check_search, search_options, searched
+from snnc.cli.search import check_search, search_options, searched, unwritable
 from snnc.cli.sources import captured, destination
 from snnc.passes import PASSES, FixedPoint
 from snnc.pipeline import choose
@@ -114,10 +114,13 @@ def compile_(
         candidates: Any = (_changed(chosen, changes, fixed_point),) if chosen else recipes
         if fixed_point and recipes:
             candidates = tuple(_changed(find_recipe(one), (), fixed_point) for one in recipes)
+        most = T or STEPS[-1]
+        without = unwritable(BACKENDS[backend], candidates, most, graph, data.input_shape)
         if dry_run:
-            tried = list(map(find_recipe, searchable() if candidates is None else candidates))
-            return plan(graph, tried, "to be tried", data, calib_samples, T or STEPS[-1], out, backend, as_json)
-        net = searched(graph, data, max_drop, candidates, T, calib_samples, holdout, seed, as_json)
+            names = [one for one in searchable() if one not in without] if candidates is None else candidates
+            tried = list(map(find_recipe, names))
+            return plan(graph, tried, "to be tried", data, calib_samples, most, out, backend, as_json)
+        net = searched(graph, data, max_drop, candidates, without, T, calib_samples, holdout, seed, as_json)
         chosen, why = (
             parse(net.info["recipe_text"], "the file"),
             f"the fewest steps that lose {max_drop:g} points at most",
@@ -135,6 +138,8 @@ def compile_(
         if data and not chosen.needs_data:
             show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
         chosen = _changed(chosen, changes, fixed_point)
+        if not chosen.needs_data or data:  # otherwise that is what is wrong
+            BACKENDS[backend].accept(chosen.pipeline, T or 8, graph, shape or (data.input_shape if data else None))
         if dry_run:
             return plan(graph, [chosen], why, data, calib_samples, T or 8, out, backend, as_json)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file

@@ -9,13 +9,15 @@ from typing import Any
 import click
 from torch import fx
 
+from snnc.backends import Backend
 from snnc.cli import show
 from snnc.cli.options import COUNT, options
 from snnc.data import Dataset
-from snnc.errors import OutOfReach
+from snnc.errors import OutOfReach, SnncError
 from snnc.network import Network
 from snnc.recipes import Recipe
-from snnc.search import STEPS, search
+from snnc.recipes import recipe as find_recipe
+from snnc.search import STEPS, search, searchable
 
 
 class Names(click.ParamType):
@@ -71,11 +73,34 @@ def check_search(
         raise click.UsageError("With --max-drop, --set changes one recipe: give it with --recipe.")
 
 
+def unwritable(
+    backend: Backend, named: Sequence[str | Recipe] | None, T: int, graph: fx.GraphModule, shape: tuple[int, ...]
+) -> list[str]:
+    """The recipes that a search may leave out, since the backend cannot write their networks.
+
+    Raises:
+        SnncError: it cannot write one that was named, or none at all.
+    """
+    left: dict[str, SnncError] = {}
+    tried = searchable() if named is None else named
+    for one in map(find_recipe, tried):
+        try:
+            backend.accept(one.pipeline, T, graph, shape)
+        except SnncError as problem:
+            left[one.name] = problem
+            if named is not None or len(left) == len(tried):
+                raise
+    if left:
+        show.note(f"Not tried, since the backend '{backend.name}' cannot write their networks: {', '.join(left)}.")
+    return list(left)
+
+
 def searched(
     graph: fx.GraphModule,
     data: Dataset,
     max_drop: float,
     candidates: Sequence[str | Recipe] | None,
+    without: Sequence[str],
     most: int | None,
     samples: int,
     holdout: int,
@@ -90,6 +115,7 @@ def searched(
             data,
             max_drop,
             recipes=candidates,
+            without=without,
             steps=steps,
             samples=samples,
             holdout=holdout,
@@ -123,6 +149,8 @@ def frontier(found: Mapping[str, Any], chosen: tuple[str, int] | None = None) ->
         )
         for row in found["frontier"]
     ]
+    at = {(one["recipe"], one["T"]) for one in found.get("failed", ())}
+    rows += [(name, T, *["-"] * 6, "failed: see below") for name, T in sorted(at, key=lambda one: one[1])]
     ann = "" if found["ann_accuracy"] is None else f", where the ANN has {found['ann_accuracy']:.2f} %"
     what = f"{found['measure']} on {found['held_out']} held-out samples{ann}"
     show.table(
