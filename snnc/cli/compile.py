@@ -139,7 +139,8 @@ def compile_(
             show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
         chosen = _changed(chosen, changes, fixed_point)
         if not chosen.needs_data or data:  # otherwise that is what is wrong
-            BACKENDS[backend].accept(chosen.pipeline, T or 8, graph, shape or (data.input_shape if data else None))
+            known = data.input_shape if data else network.input_shape if isinstance(network, Staged) else None
+            BACKENDS[backend].accept(chosen.pipeline, T or 8, graph, shape or known)
         if dry_run:
             return plan(graph, [chosen], why, data, calib_samples, T or 8, out, backend, as_json)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
