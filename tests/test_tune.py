@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -290,8 +291,8 @@ def test_held_out_samples_are_not_trained_on():
 # Whole runs.
 
 
-def tiny():
-    torch.manual_seed(0)
+def tiny(seed=0):
+    torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1),
         nn.ReLU(), nn.Flatten(), nn.Linear(64, 3),
@@ -367,7 +368,10 @@ def interrupted(file, **more):
     [
         ({"lr": 0.5}, r"lr = 0\.001, not 0\.5"),
         ({"T": 1}, "another network"),
-        ({"data": tiny_data(40)}, "another network|54 training samples, not 36"),
+        ({"data": tiny_data(40)}, "54 training samples, not 36"),
+        ({"data": replace(tiny_data(), x=1 - tiny_data().x)}, "other training data"),
+        ({"data": replace(tiny_data(), mean=(0.5,))}, "other training data"),
+        ({"teacher": tiny(seed=7)}, "another network to distil from"),
     ],
 )
 def test_another_run_is_not_resumed(tmp_path, more, message):

@@ -5,7 +5,7 @@ loader. All give float32 tensors `[B, ...]`, and refuse data that would spoil a 
 """
 
 from snnc.data.dataset import Dataset, require_labels
-from snnc.data.fingerprint import fingerprint
+from snnc.data.fingerprint import fingerprint, stored
 from snnc.data.loaders import as_batches, labelled_batches, maybe_labelled_batches
 from snnc.data.reading import ACCEPTED, read
 
@@ -18,4 +18,5 @@ __all__ = [
     "maybe_labelled_batches",
     "read",
     "require_labels",
+    "stored",
 ]

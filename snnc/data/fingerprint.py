@@ -1,4 +1,4 @@
-"""Telling data apart."""
+"""Telling data apart: by samples as a network saw them, or by arrays as they are stored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import hashlib
 import numpy as np
 from torch import Tensor
 
+from snnc.data.dataset import Dataset
+
 
 def fingerprint(x: Tensor, y: Tensor | None) -> str:
     """SHA-256 of samples `[N, ...]` in float32 and labels `[N]` in int64, both little-endian, after their shape."""
@@ -14,4 +16,13 @@ def fingerprint(x: Tensor, y: Tensor | None) -> str:
     found.update(np.ascontiguousarray(x.numpy(), "<f4").tobytes())
     if y is not None:
         found.update(np.ascontiguousarray(y.numpy(), "<i8").tobytes())
+    return found.hexdigest()
+
+
+def stored(data: Dataset) -> str:
+    """SHA-256 of a data set as it is stored, and of what turns it into input; images stay bytes, so it is quick."""
+    found = hashlib.sha256(repr((data.x.shape, data.x.dtype.str, data.mean, data.std, data.scale)).encode())
+    found.update(np.ascontiguousarray(data.x).data)
+    if data.y is not None:
+        found.update(np.ascontiguousarray(data.y).data)
     return found.hexdigest()

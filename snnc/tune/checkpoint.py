@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
+from snnc.data import Dataset, stored
 from snnc.errors import LoadError
 from snnc.files import atomic_write, load_torch
 from snnc.tune.options import TuneOptions
 
-FORMAT, VERSION = "snnc-tune", 1
+FORMAT, VERSION = "snnc-tune", 2
 FREE = ("save_seconds",)  # options that may differ between a run and its continuation
 
 
@@ -41,13 +42,20 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def fingerprint(graph: fx.GraphModule, options: TuneOptions, samples: int) -> dict[str, Any]:
-    """What a checkpoint must agree with: the network before training, the options, and the number of samples."""
-    digest = hashlib.sha256()
-    for name, value in sorted(graph.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+def fingerprint(
+    graph: fx.GraphModule, options: TuneOptions, data: Dataset, teacher: nn.Module | None
+) -> dict[str, Any]:
+    """What a checkpoint must agree with: the network before training, teacher, training data and options."""
     kept = {name: value for name, value in asdict(options).items() if name not in FREE}
-    return {"network": digest.hexdigest(), "options": kept, "samples": samples}
+    taught = None if teacher is None else _digest(teacher)
+    return {"network": _digest(graph), "teacher": taught, "samples": len(data), "data": stored(data), "options": kept}
+
+
+def _digest(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write(
@@ -93,9 +101,13 @@ def restore(path: Path, told: dict[str, Any], graph: fx.GraphModule, optimiser: 
 
 def _differing(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """What two fingerprints disagree in, in words; "" where they agree."""
-    if theirs["network"] != ours["network"]:
-        return "another network, or one compiled otherwise"
     if theirs["samples"] != ours["samples"]:
         return f"{theirs['samples']} training samples, not {ours['samples']}"
+    if theirs["data"] != ours["data"]:  # before the network, which is calibrated on them
+        return "other training data"
+    if theirs["teacher"] != ours["teacher"]:
+        return "another network to distil from"
+    if theirs["network"] != ours["network"]:
+        return "another network, or one compiled otherwise"
     names = [n for n, value in ours["options"].items() if theirs["options"].get(n, value) != value]
     return ", ".join(f"{n} = {theirs['options'][n]!r}, not {ours['options'][n]!r}" for n in names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from snnc.errors import DataError, LoadError
@@ -40,7 +40,7 @@ class Training:
         self,
         graph: fx.GraphModule,
         forward: Callable[[Tensor], Tensor],
-        teacher: Callable[[Tensor], Tensor] | None,
+        teacher: nn.Module | None,
         batches: Batches,
         options: TuneOptions,
     ) -> None:
@@ -54,7 +54,7 @@ class Training:
         self.optimiser = kinds[options.optimiser]()
         self.floor = Floor(graph)
         self.progress = Progress()
-        self.told = files.fingerprint(graph, options, len(batches.data))
+        self.told = files.fingerprint(graph, options, batches.data, teacher)
 
     def resume(self, path: Path) -> None:
         """Goes on where a checkpoint stopped.
