@@ -306,7 +306,7 @@ def test_other_models_are_not_spiking_networks(file, tmp_path):
 
 
 def test_large_files_are_not_read(file, monkeypatch):
-    monkeypatch.setattr("snnc.files.emitted._FILE_LIMIT", 1000)
+    monkeypatch.setattr("snnc.files.onnxfile.LIMIT", 1000)
     with pytest.raises(LoadError, match="exceeds the 2 GB"):
         load_emitted(file)
 

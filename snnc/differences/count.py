@@ -112,9 +112,10 @@ class Count:
             return None
         if a is None or b is None:
             self.layers = None
+            which = " and ".join(name for name, trains in (("A", a), ("B", b)) if trains is None)
             self._note(
-                "An exported program cannot be looked into, so no spikes were counted; outputs were compared to the "
-                "bit, after every step."
+                f"{which} cannot be looked into (an exported program, .pt2), so no spikes were counted; outputs were "
+                "compared to the bit, after every step."
             )
             return None
         if set(a) != set(b) or any(a[name].shape != b[name].shape for name in a):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnc.errors import LoadError
+from snnc.files.onnxfile import parse_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +31,7 @@ OPERATORS = frozenset({
     "Shape", "Sign", "Slice", "Softmax", "Sub", "Transpose", "Unsqueeze", "Where",
 })
 # fmt: on
-_FILE_LIMIT, _HISTORY_LIMIT = 2**31, 2**22  # bytes: protobuf's own limit, and far more than any history needs
+_HISTORY_LIMIT = 2**22  # bytes: far more than any history needs
 _NODE_LIMIT = 200_000  # with all functions written out
 _MOST = 2**31  # of any number in a history
 _HINT = "'snnc compile' on the original network"
@@ -44,7 +45,7 @@ def is_emitted(model: onnx.ModelProto) -> bool:
 def is_emitted_file(path: Path) -> bool:
     """The same for a file, which may be no ONNX file at all."""
     try:
-        return is_emitted(_parsed(path))
+        return is_emitted(parse_onnx(path))
     except LoadError:
         return False
 
@@ -55,7 +56,7 @@ def read_emitted(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
     Raises:
         LoadError: not a spiking network that snnc wrote, damaged, or one that holds something else.
     """
-    model = _parsed(path)
+    model = parse_onnx(path)
     if not is_emitted(model):
         raise LoadError(
             f"'{path}' is an ONNX model, but not a spiking network that snnc wrote.", "'snnc compile' on it"
@@ -70,21 +71,6 @@ def read_emitted(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
 
 class _Fault(Exception):
     """What is wrong with a file, as the end of "... is refused: "."""
-
-
-def _parsed(path: Path) -> onnx.ModelProto:
-    import onnx  # slow to import, and few files get here
-
-    try:
-        if path.stat().st_size >= _FILE_LIMIT:
-            raise LoadError(f"'{path}' exceeds the 2 GB that an ONNX file can have.", _HINT)
-        return onnx.ModelProto.FromString(path.read_bytes())
-    except OSError as error:
-        raise LoadError(f"'{path}' cannot be read: {error.strerror or error}.", "check the file") from error
-    except LoadError:
-        raise
-    except Exception as error:  # protobuf's errors share no base with others
-        raise LoadError(f"'{path}' is no ONNX file, or is cut short or damaged.", "save or copy it again") from error
 
 
 def _history(text: str) -> dict[str, Any]:

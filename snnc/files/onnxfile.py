@@ -28,20 +28,29 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         LoadError: the file is too large or damaged, or its external data is missing, too short or not beside it.
     """
+    model = parse_onnx(path)
+    _take_in(model, path)
+    return model
+
+
+def parse_onnx(path: Path) -> onnx.ModelProto:
+    """The model in a file, without what lies outside of it.
+
+    Raises:
+        LoadError: the file cannot be read, is too large or damaged.
+    """
     import onnx  # slow to import, and few files get here
 
     try:
         if path.stat().st_size >= LIMIT:
             raise LoadError(f"{path} exceeds the 2 GB that an ONNX file can have.", "its weights as external data")
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        return onnx.ModelProto.FromString(path.read_bytes())
     except OSError as exc:
         raise LoadError(f"{path} cannot be read: {exc.strerror or exc}.", "check the file") from exc
     except LoadError:
         raise
     except Exception as exc:  # protobuf's errors share no base
         raise LoadError(f"{path} is no ONNX file, or is cut short or damaged.", AGAIN) from exc
-    _take_in(model, path)
-    return model
 
 
 def _take_in(model: onnx.ModelProto, path: Path) -> None:
