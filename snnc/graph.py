@@ -23,6 +23,7 @@ from snnc import dialect
 from snnc.dialect import counts
 from snnc.errors import VerifyError
 from snnc.fixed import prove
+from snnc.markup import table
 from snnc.neurons import NEURONS, Neuron
 from snnc.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
 
@@ -103,6 +104,12 @@ def flat(name: str) -> str:
     return f"{name}_" if name in _TAKEN or keyword.iskeyword(name) else name
 
 
+def _html(graph: fx.GraphModule) -> str:
+    """A graph as a table, for notebooks."""
+    rows = [(node.name, str(module), tuple(n.name for n in node.all_input_nodes)) for node, module in calls(graph)]
+    return table(f"Graph of {len(rows)} nodes", ("name", "module", "inputs"), rows)
+
+
 def tidy(graph: fx.GraphModule) -> fx.GraphModule:
     """Drops nodes and modules that nothing uses, and recompiles. In place; returns its argument."""
     graph.graph.eliminate_dead_code()
@@ -111,6 +118,8 @@ def tidy(graph: fx.GraphModule) -> fx.GraphModule:
         delattr(graph, name)
     graph.graph.lint()
     graph.recompile()
+    # torch makes a class for every graph, so this is for ours alone.
+    setattr(type(graph), "_repr_html_", _html)  # noqa: B010
     return graph
 
 

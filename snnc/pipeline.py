@@ -123,6 +123,9 @@ class Record:
     error: float | None = None
     notes: tuple[str, ...] = ()
 
+    def _repr_html_(self) -> str:
+        return records_table(f"Pass {self.name}", [asdict(self)])
+
 
 @dataclass(frozen=True)
 class Pass:

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from snnc.artifact import unpack_graph
 from snnc.errors import LoadError
 from snnc.graph import TIMED, Stage, verify
+from snnc.markup import records_table
 
 
 class Staged(nn.Module):
@@ -32,6 +33,10 @@ class Staged(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, ...]` to `[B, classes]`."""
         return self.graph(x)
+
+    def _repr_html_(self) -> str:
+        title = f"Network of stage {self.stage}: recipe {self.info.get('recipe', 'unknown')}"
+        return records_table(title, self.info.get("records", []))
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import nn
+from torch import fx, nn
 
 import snnc
 from snnc import api
@@ -349,6 +349,23 @@ def test_notebooks_show_tables():
     assert "maxpool=running-max" in pipeline._repr_html_()
     result = snnc.Pipeline(pipeline.passes[:1]).run(snnc.capture(network()), snnc.Context(T=2))
     assert "Graph of stage FOLDED" in result._repr_html_()
-    x = torch.randn(4, 1, 8, 8)
-    found = snnc.compare({"a": net}, (x, torch.tensor([0, 1, 2, 0])), network())
+    assert "<td>fold-batchnorm</td>" in result.records[0]._repr_html_()
+    data = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    found = snnc.compare({"a": net}, data, network())
     assert "<td>a</td>" in found._repr_html_()
+    page = snnc.report(net, data, network(), title="<b>")
+    assert page._repr_html_().startswith("<p><b>&lt;b&gt;: 4 samples</b></p>")
+
+
+def test_notebooks_show_graphs(tmp_path):
+    graph = snnc.capture(network())
+    assert graph._repr_html_().count("<tr>") == 8
+    assert "<td>Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))</td>" in graph._repr_html_()
+    net = snnc.compile(network(), T=2, recipe="data-free", input_shape=(1, 8, 8))
+    loaded = snnc.load(snnc.save(net, tmp_path / "a.snn"))
+    assert loaded.graph._repr_html_() == net.graph._repr_html_()
+    assert "IF(T=2" in net.graph._repr_html_()
+    assert not hasattr(fx.GraphModule(nn.Module(), fx.Graph()), "_repr_html_")  # other people's stay as they are
+    staged = snnc.Staged(graph, Stage.ANN, {"recipe": "<script>"})
+    assert "&lt;script&gt;" in staged._repr_html_()
+    assert "<script>" not in staged._repr_html_()

@@ -14,6 +14,7 @@ from snnc.errors import SnncError
 from snnc.evaluate import Evaluation, evaluate
 from snnc.explain import Explanation, explain
 from snnc.graph import Stage
+from snnc.markup import table
 from snnc.network import Network
 from snnc.pipeline import no_progress
 from snnc.portable import Portable, emitted_kind
@@ -85,6 +86,21 @@ class Findings:
     provenance: Provenance
     missing: list[str]
     remarks: list[str]
+
+    def _repr_html_(self) -> str:
+        scored = self.evaluation
+        rows = [
+            (f"spiking network: {self.measure}, %", f"{scored.accuracy[-1]:.2f}"),
+            ("ANN, %", None if scored.ann_accuracy is None else f"{scored.ann_accuracy:.2f}"),
+            ("latency", str(scored.latency)),
+            (
+                "energy over the ANN's, without memory",
+                self.energy and self.energy.prices[0].each / self.energy.prices[0].ann,
+            ),
+            ("error", self.explanation and self.explanation.summary),
+            ("missing", self.missing),
+        ]
+        return table(f"{self.title}: {scored.samples} samples", ("what", "found"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON; pictures are left out."""
