@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.dialect import pack, unpack
 from snnc.errors import LoadError, SnncError
 from snnc.graph import GraphBuilder, Stage, calls, verify
+from snnc.packing import pack, unpack
 
 FORMAT, VERSION = "snnc-graph", 1
 

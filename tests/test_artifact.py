@@ -27,13 +27,12 @@ from snnc.dialect import (
     Reshape,
     Slice,
     Sub,
-    pack,
-    unpack,
 )
 from snnc.errors import LoadError
 from snnc.graph import Stage, calls
 from snnc.network import Network
 from snnc.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.packing import pack, unpack
 from snnc.passes import CalibrateOffset
 from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from snnc import dialect
 from snnc.capture import blockers, capture, told_shape
 from snnc.errors import Unsupported
 from snnc.graph import Stage, calls, verify
 from snnc.neurons import IF
+from snnc.packing import pack
 from tests.zoo import ZOO, dyadic, sample
 
 
@@ -29,7 +29,7 @@ def signature(graph: fx.GraphModule, names: bool = True):
     rows = []
     for node in order:
         if node.op == "call_module":
-            packed = dialect.pack(graph.get_submodule(node.target))
+            packed = pack(graph.get_submodule(node.target))
             config = {k: v for k, v in packed["config"].items() if not isinstance(v, torch.Tensor)}
             inputs = [order[n] for n in node.all_input_nodes]
             rows.append((node.name if names else "", packed["type"], config, inputs))

@@ -13,7 +13,7 @@ from torch import nn
 import snnc
 from snnc.artifact import pack_graph, unpack_graph
 from snnc.cli import main
-from snnc.dialect import Grid, pack, unpack
+from snnc.dialect import Grid
 from snnc.errors import LoadError, PassFailed, RecipeError, SnncError, VerifyError
 from snnc.fixed import LIMIT
 from snnc.graph import GraphBuilder, Stage, calls, verify
@@ -21,6 +21,7 @@ from snnc.integers.populations import UNITS
 from snnc.integers.rounding import nearest
 from snnc.network import Network
 from snnc.neurons import IF, NEURONS, GradedIF, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.packing import pack, unpack
 from snnc.passes import FixedPoint, UseSignedNeurons
 from snnc.pipeline import Context, Pipeline
 from snnc.recipes import recipe

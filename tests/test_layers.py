@@ -19,7 +19,7 @@ UNSAFE = re.compile(r"weights_only\W+False")
 # whole subpackage; a new one has to be given its place here.
 LAYERS = [
     {"errors", "version", "markup"},
-    {"dialect", "temporal", "neurons"},
+    {"dialect", "packing", "temporal", "neurons"},
     {"graph", "algebra", "statistics", "regression", "fixed"},
     {"capture", "files", "observe", "data", "artifact", "calibration", "staged"},
     {"integers"},

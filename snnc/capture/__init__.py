@@ -11,7 +11,7 @@
 
     onnx_door   node by node through an ONNX model              onnx_model  its structure, checked
     onnx_input  its input's shape and order                     onnx_fold   its constants, and sizes of the batch
-    onnx_operations, onnx_layers, onnx_routes                   its operations by torch's names
+    onnx_operations, onnx_layers, onnx_scaling, onnx_routes     its operations by torch's names
 """
 
 from snnc.capture.canonical import finish

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture import layers, onnx_layers, onnx_routes, pools, spellings
+from snnc.capture import layers, onnx_layers, onnx_routes, onnx_scaling, pools, spellings
 from snnc.capture.onnx_model import kind_name
 from snnc.capture.onnx_site import OnnxSite
 from snnc.capture.refusals import CONTROL, Reason, reason
@@ -104,8 +104,8 @@ OPERATIONS: dict[str, Spelling] = {
     "GlobalMaxPool": onnx_layers.global_pool(pools.ADAPTIVE_MAXIMUM),
     "ReduceMean": onnx_layers.reduced(pools.mean),
     "ReduceMax": onnx_layers.reduced(pools.amax),
-    "Upsample": onnx_layers.upsample,
-    "Resize": onnx_layers.resize,
+    "Upsample": onnx_scaling.upsample,
+    "Resize": onnx_scaling.resize,
     "DepthToSpace": onnx_routes.depth_to_space,
     "SpaceToDepth": onnx_routes.space_to_depth,
     # routes
