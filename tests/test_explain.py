@@ -24,6 +24,7 @@ from snnc.passes import (
     PASSES,
     AverageInput,
     CalibrateOffset,
+    DelayReadout,
     MaskResidual,
     UseGradedNeurons,
     UseSignedNeurons,
@@ -264,6 +265,23 @@ def test_a_first_pass_is_left_out():
     z = next(value for node, value in plain.env.items() if node.name == "fc1")
     assert torch.equal(seen["relu1"].current, 4 * z.double())
     assert seen["relu1"].spikes.max() == 4
+
+
+def test_a_delayed_readout_is_remarked_upon():
+    """It changes the output alone: layers spike as before, and are told over all steps."""
+    net, ann, shape = network("mlp", T=4)
+    late, _, _ = network("mlp", T=4, then=DelayReadout(share=0.5))
+    x = sample(shape, 16)
+    plain, delayed = (snnc.explain(one, ann, x) for one in (net, late))
+    assert [layer.total for layer in delayed.layers] == [layer.total for layer in plain.layers]
+    assert [layer.terms for layer in delayed.layers] == [layer.terms for layer in plain.layers]
+    reference = ann(x)
+    wrong = late.readout(x)[-1] - reference
+    by_hand, scale = (v - v.mean(1, keepdim=True) for v in (wrong.double(), reference.double()))
+    assert delayed.logit_error == pytest.approx(100 * float(by_hand.norm() / scale.norm()), rel=1e-6)
+    assert delayed.logit_error != plain.logit_error
+    assert "leaves out the first 2 steps" in delayed.notes[0]
+    assert "leaves out" not in " ".join(plain.notes)
 
 
 @pytest.mark.parametrize("cause", [*OWN, "none"])
