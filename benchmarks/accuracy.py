@@ -10,7 +10,7 @@ so that an interrupted run goes on where it stopped.
 
 `baseline` and `opi-max` do not depend on T: one run at the largest T gives every column, as the any-time readout. The
 other recipes are compiled for each T. Rows that are recipes with options stand in `CHANGES`. Rows of `best` are
-calibrated on twice as many samples as the others.
+calibrated on twice as many samples as the others, and those of `best-graded` on eight times as many.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def measure(args: argparse.Namespace, name: str, task: Task, recipes: list[str],
     """Runs the missing cells of one network."""
     model = folder_module(args.data, "zoo")
     net = task.model(model)
-    calibration, x, y = load(args.data, task.data, 2 * args.calibration)
+    calibration, x, y = load(args.data, task.data, max(args.calibration * share(which) for which in recipes))
     if args.limit:
         x, y = x[: args.limit], y[: args.limit]
     ann = score(lambda batch: net(batch)[None], x, y)[0]
@@ -144,7 +144,7 @@ def measure(args: argparse.Namespace, name: str, task: Task, recipes: list[str],
             if all(known.get((name, which, T), 0) >= len(y) for T in group):
                 continue
             start = time.time()
-            samples = 2 * args.calibration if which.startswith("best") else args.calibration
+            samples = args.calibration * share(which)
             snn = snnc.compile(net, group[-1], chosen(which), calibration, samples=samples)
             accuracy = score(snn.readout, x, y)
             seconds = time.time() - start
@@ -166,6 +166,11 @@ def measure(args: argparse.Namespace, name: str, task: Task, recipes: list[str],
                     f"{name} {which} T={T}: {accuracy[T - 1]:.2f} (ANN {ann:.2f}, {len(y)} samples, {seconds:.0f} s)",
                     flush=True,
                 )
+
+
+def share(which: str) -> int:
+    """How many times as many samples as others calibrate a row: those that fit weights need more."""
+    return {"best-graded": 8}.get(which, 2 if which.startswith("best") else 1)
 
 
 def chosen(which: str) -> Recipe:

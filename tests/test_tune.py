@@ -16,17 +16,21 @@ from torch import nn
 from torch.nn import functional
 
 import snnc
+from snnc.capture import capture
 from snnc.cli import main
 from snnc.data import Dataset
 from snnc.dialect import ClipQuant
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, WriteError
 from snnc.graph import Stage, calls
 from snnc.neurons import IF
-from snnc.temporal import Decode
+from snnc.passes import EvenCurrents, FoldBatchNorm, InsertNeurons, QuantizeActivations, ScaleThresholds
+from snnc.pipeline import Pipeline
+from snnc.temporal import Decode, StepCurrent
 from snnc.tune import TuneOptions
 from snnc.tune.augment import augment
-from snnc.tune.forward import ByRate, InTime, Quantised
-from snnc.tune.norms import Normed, added, moments, removed, sites
+from snnc.tune.forward import ByRate, Forward, InTime, Quantised
+from snnc.tune.loop import matched, mismatch, seen
+from snnc.tune.norms import Evened, Normed, added, evened, moments, removed, sites
 from snnc.tune.parameters import Floor, closed, groups, opened
 from snnc.tune.samples import Batches, gathered, split
 from snnc.tune.surrogate import Levels, Rate, Spike
@@ -241,6 +245,66 @@ def test_running_statistics_are_what_folding_uses():
 # Augmentation and data.
 
 
+def stepped(T=4):
+    """An opened spiking network with currents of single steps, and a batch."""
+    x = torch.tensor(tiny_data().x)
+    pipeline = Pipeline(
+        (FoldBatchNorm(), QuantizeActivations(bound="data"), ScaleThresholds(), InsertNeurons(), EvenCurrents())
+    )
+    return snnc.compile(tiny(), T, pipeline, [x]), x
+
+
+def test_currents_of_single_steps_are_measured_anew_and_still_add_up_to_nothing():
+    net, x = stepped()
+    graph = opened(net.graph)
+    evened(graph)
+    for _, module in calls(graph, Evened):
+        module.step.shift.zero_()
+        module.forget()
+    before = {node.target: module.step.shift.clone() for node, module in calls(graph, Evened)}
+    assert before
+    with torch.no_grad():
+        for _ in range(2):  # the second sees what the currents of the first have changed
+            ByRate(graph).run(x)
+    removed(graph)
+    found = dict(graph.named_modules())
+    for name in before:
+        assert type(found[name]) is StepCurrent
+        shift = found[name].shift
+        assert shift.abs().max() > 0
+        torch.testing.assert_close(shift.sum(0), torch.zeros_like(shift[0]), atol=1e-5, rtol=0)
+
+
+def test_one_batch_of_evening_is_the_pass():
+    net, x = stepped()
+    wanted = {node.name: module.shift.clone() for node, module in calls(net.graph, StepCurrent)}
+    graph = opened(net.graph)
+    first = next(node.name for node, _ in calls(graph, StepCurrent))  # behind it the pass had evened what came before
+    for _, module in calls(graph, StepCurrent):
+        module.shift.zero_()
+    evened(graph)
+    for _, module in calls(graph, Evened):
+        module.forget()
+    with torch.no_grad():
+        ByRate(graph).run(x)
+    found = {node.name: module.step.shift for node, module in calls(graph, Evened)}
+    torch.testing.assert_close(found[first], wanted[first], atol=1e-6, rtol=1e-5)
+
+
+def test_neurons_are_matched_to_the_activations_of_the_same_name():
+    net, x = stepped()
+    teacher = capture(tiny(), tuple(x.shape[1:]))
+    names = matched(net.graph, teacher)
+    assert names == {node.name for node, _ in calls(net.graph, IF)}
+    out, activations = seen(Forward(teacher), x, names)
+    assert torch.equal(out, teacher(x))
+    assert set(activations) == names
+    assert mismatch(activations, activations) == 0
+    doubled = {name: 2 * value for name, value in activations.items()}
+    wanted = torch.stack([value.square().mean() / value.var() for value in activations.values()]).mean()
+    torch.testing.assert_close(mismatch(doubled, activations), wanted)
+
+
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -312,7 +376,8 @@ def weights(network):
 
 
 def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(other).values(), strict=True))
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 class Stop(Exception):

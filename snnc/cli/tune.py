@@ -31,6 +31,7 @@ HELP = {
     "loss": "Distil from the original network, learn from labels, or both.",
     "temperature": "Of the distillation.",
     "alpha": "Share of distillation in --loss both.",
+    "match": "Weight of the error of every neuron's rate against the original network's activation.",
     "optimiser": "AdamW, or SGD with momentum 0.9.",
     "lr": "Highest learning rate; a cosine leads from it to 0.",
     "bound_lr": "Factor of the learning rate of bounds, thresholds and potentials.",

@@ -28,8 +28,8 @@ from snnc.recipes import recipe as find_recipe
 from snnc.runtime.ort import OnnxNetwork
 from snnc.staged import Staged
 from snnc.tune.forward import require_trainable
-from snnc.tune.loop import Training
-from snnc.tune.norms import removed
+from snnc.tune.loop import Training, matched
+from snnc.tune.norms import evened, removed
 from snnc.tune.options import TuneOptions, tune_options
 from snnc.tune.parameters import closed, opened
 from snnc.tune.samples import Batches, gathered, split
@@ -92,10 +92,13 @@ def tune(
     _require_fit(first, training)
     batches = [x for x, _ in training.sample(samples, o.seed).batches(o.batch)]
     graph = opened(first.graph)
-    normalise(graph, _like(first, original), batches, o)
+    evened(graph)
+    like = _like(first, original)
+    normalise(graph, like, batches, o)
     graph.to(o.device)
     master = copy.deepcopy(original).to(o.device) if original is not None else None
-    work = Training(graph, forward_of(graph, o).run, master, Batches(training, o), o)
+    same = matched(graph, like) if like is not None else frozenset()
+    work = Training(graph, forward_of(graph, o), master, Batches(training, o), o, same)
     path = None if checkpoint is None else Path(checkpoint)
     if resume:
         if path is None:

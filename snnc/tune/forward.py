@@ -28,7 +28,7 @@ from snnc.errors import RecipeError
 from snnc.graph import calls, steps
 from snnc.neurons import IF, STREAMING, Neuron, fires
 from snnc.temporal import Decode, Encode, RunningMax, StepCurrent, Temporal
-from snnc.tune.norms import Normed
+from snnc.tune.norms import Evened, Normed
 from snnc.tune.surrogate import Levels, Rate, Spike, Straight
 
 
@@ -114,8 +114,8 @@ class ByRate(Forward):
             if self.T > 1:
                 with torch.no_grad():
                     return Carried(module.steps(args[0].steps, scale, shift), mean)
-        elif isinstance(module, StepCurrent):
-            mean = means[0] + module.shift.mean(0)
+        elif isinstance(module, Evened):
+            mean = means[0]  # the shifts add up to zero
         else:
             mean = (module.pool if isinstance(module, RunningMax) else module)(*means)
         if self.T == 1:

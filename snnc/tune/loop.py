@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional
 
+from snnc.dialect import ACTIVATIONS, ClipQuant
 from snnc.errors import DataError, LoadError
+from snnc.graph import calls
+from snnc.neurons import IF
 from snnc.tune import checkpoint as files
 from snnc.tune.checkpoint import Progress
-from snnc.tune.norms import Normed
+from snnc.tune.forward import Forward
+from snnc.tune.norms import Running
 from snnc.tune.options import TuneOptions
 from snnc.tune.parameters import Floor, groups
 from snnc.tune.samples import Batches
@@ -33,18 +37,20 @@ class Training:
         teacher: the original network on the same device, or None.
         batches: training data.
         options: all of it.
+        same: names of the neurons that are matched to an activation of the teacher; see `matched`.
         progress: how far it has come.
     """
 
     def __init__(
         self,
         graph: fx.GraphModule,
-        forward: Callable[[Tensor], Tensor],
-        teacher: nn.Module | None,
+        forward: Forward,
+        teacher: fx.GraphModule | None,
         batches: Batches,
         options: TuneOptions,
+        same: frozenset[str] = frozenset(),
     ) -> None:
-        self.graph, self.forward, self.teacher = graph, forward, teacher
+        self.graph, self.forward, self.teacher = graph, forward, Forward(teacher) if teacher else None
         self.batches, self.options = batches, options
         found = groups(graph, options.weight_decay, options.decay_bounds, options.bound_lr)
         kinds: dict[str, Callable[[], torch.optim.Optimizer]] = {
@@ -53,6 +59,7 @@ class Training:
         }
         self.optimiser = kinds[options.optimiser]()
         self.floor = Floor(graph)
+        self.same = same if options.match and options.loss != "labels" else frozenset()
         self.progress = Progress()
         self.told = files.fingerprint(graph, options, batches.data, teacher)
 
@@ -123,10 +130,13 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = o.lr * group["factor"] * 0.5 * (1 + math.cos(math.pi * self.done))
         with torch.autocast(torch.device(o.device).type, torch.bfloat16, enabled=o.amp):
-            out = self.forward(x)
+            out, rates = seen(self.forward, x, self.same)
             with torch.no_grad():
-                wanted = self.teacher(x) if self.teacher and o.loss != "labels" else None
+                teacher = self.teacher if o.loss != "labels" else None
+                wanted, activations = seen(teacher, x, self.same) if teacher else (None, {})
         loss = loss_of(out.float(), wanted, None if y is None else y.to(o.device), o)
+        if activations:
+            loss = loss + o.match * mismatch(rates, activations)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._diverged(f"The loss is {value}")
@@ -150,11 +160,44 @@ class Training:
     @torch.no_grad()
     def settle(self) -> None:
         """Takes the statistics of normalisations anew, from training samples as they are."""
-        normed = [module for module in self.graph.modules() if isinstance(module, Normed)]
+        normed = [module for module in self.graph.modules() if isinstance(module, Running)]
         for module in normed:
             module.forget()
         for x, _ in self.batches.plain(SETTLE if normed else 0):
-            self.forward(x.to(self.options.device))
+            self.forward.run(x.to(self.options.device))
+
+
+def matched(graph: fx.GraphModule, teacher: fx.GraphModule) -> frozenset[str]:
+    """Names of the neurons that stand where the original network has an activation: conversion keeps them."""
+    activations = {node.name for node, _ in calls(teacher, *ACTIVATIONS, ClipQuant)}
+    return frozenset(node.name for node, _ in calls(graph, IF, ClipQuant) if node.name in activations)
+
+
+def seen(forward: Forward, x: Tensor, names: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output for `x`, and the values `[B, ...]` of the nodes of these names: rates inside time."""
+    found: dict[str, Tensor] = {}
+
+    def see(node: fx.Node, value: Tensor) -> None:
+        if node.name in names:  # `InTime` shows every step
+            found[node.name] = value.unflatten(0, (-1, len(x))).mean(0) if len(value) > len(x) else value
+
+    forward.see = see
+    try:
+        return forward.run(x), found
+    finally:
+        forward.see = None
+
+
+def mismatch(rates: dict[str, Tensor], activations: dict[str, Tensor]) -> Tensor:
+    """Mean over layers of the square error of rates, over the variance of the activation (Romero et al. 2015).
+
+    The outputs alone tell a layer little through many coarse ones; this tells each what it was meant to say.
+    """
+    errors = [
+        functional.mse_loss(rates[name].float(), wanted.float()) / wanted.float().var().clamp_min(1e-12)
+        for name, wanted in activations.items()
+    ]
+    return torch.stack(errors).mean()
 
 
 def loss_of(out: Tensor, wanted: Tensor | None, y: Tensor | None, options: TuneOptions) -> Tensor:

@@ -3,6 +3,9 @@
 A converted network has none: it was folded into the weights. Between coarse quantisers that makes training slow, since
 whatever one layer learns shifts the currents of every layer behind it. `added` puts a normalisation behind each layer
 that feeds neurons; `folded` moves it into the weights again.
+
+Currents of single steps (`StepCurrent`) hold for the weights that they were measured with, so they are measured anew
+as training goes: `Evened`.
 """
 
 from __future__ import annotations
@@ -19,18 +22,61 @@ from snnc.algebra import scale_outputs
 from snnc.dialect import CONVOLUTIONS, ClipQuant
 from snnc.graph import calls, replace, view
 from snnc.neurons import Neuron
+from snnc.temporal import StepCurrent
 
 MOMENTUM = 0.1
 
 
-class Normed(nn.Module):
+class Running(nn.Module):
+    """Base: a module with running statistics.
+
+    Attributes:
+        momentum: of the running statistics; None averages over all batches since `forget`.
+        seen: batches since then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.momentum: float | None = MOMENTUM
+        self.seen = 0
+
+    def pull(self) -> float:
+        """How far this batch pulls the statistics towards its own."""
+        self.seen += 1
+        return 1 / self.seen if self.momentum is None else self.momentum
+
+    def forget(self) -> None:
+        """Starts the running statistics anew, as an average over what comes."""
+        self.momentum, self.seen = None, 0
+
+
+class Evened(Running):
+    """Currents of single steps, by running statistics of what they are to even; see `snnc.passes.EvenCurrents`.
+
+    Attributes:
+        step: the `StepCurrent`, whose shifts of a channel add up to zero over time.
+    """
+
+    def __init__(self, step: StepCurrent) -> None:
+        super().__init__()
+        self.step = step
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """The currents `[T * B, C, ...]`, evened."""
+        shift = self.step.shift
+        own = x.detach().reshape(self.step.T, -1, *x.shape[1:]).transpose(1, 2).flatten(2).float().mean(2)
+        shift.lerp_((own.mean(0) - own).reshape(shift.shape), self.pull())
+        return self.step(x)
+
+
+class Normed(Running):
     """A layer with batch normalisation behind it, by the statistics of the batch.
 
     Attributes:
         layer: the convolution or linear layer. Its bias is frozen: the normalisation takes any bias out again.
         weight, bias: `[C]`, the standard deviation and the mean that the output is given.
         mean, var: `[C]`, running statistics of what the layer gives.
-        momentum: of the running statistics; None averages over all batches since `forget`.
         eps: added to the variance.
     """
 
@@ -40,8 +86,6 @@ class Normed(nn.Module):
     def __init__(self, layer: Any, mean: Tensor, var: Tensor, eps: float = 1e-5) -> None:
         super().__init__()
         self.layer, self.eps = layer, eps
-        self.momentum: float | None = MOMENTUM
-        self.seen = 0
         if layer.bias is None:
             layer.bias = nn.Parameter(torch.zeros_like(mean))
         layer.bias.requires_grad_(False)
@@ -59,10 +103,9 @@ class Normed(nn.Module):
         out = functional.batch_norm(value, mean, var, self.weight, self.bias, True, 1.0, self.eps)
         count = value.numel() // value.shape[1]
         var = var * ((count - 1) / count)  # the running variance of torch is unbiased, what it divides by is not
-        self.seen += 1
-        momentum = 1 / self.seen if self.momentum is None else self.momentum
-        self.mean.lerp_(mean, momentum)
-        self.var.lerp_(var, momentum)
+        pull = self.pull()
+        self.mean.lerp_(mean, pull)
+        self.var.lerp_(var, pull)
         return out, *self._affine(mean, var)
 
     def steps(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -70,10 +113,6 @@ class Normed(nn.Module):
         weight = self.layer.weight * scale.reshape(-1, *[1] * (self.layer.weight.dim() - 1))
         changed = {"weight": weight, "bias": self.layer.bias * scale + shift}
         return functional_call(self.layer, changed, (x,))
-
-    def forget(self) -> None:
-        """Starts the running statistics anew, as an average over what comes."""
-        self.momentum, self.seen = None, 0
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
@@ -111,10 +150,18 @@ def added(graph: fx.GraphModule, moments: dict[str, tuple[Tensor, Tensor]]) -> N
             replace(graph, node, Normed(module, mean, var))
 
 
+def evened(graph: fx.GraphModule) -> None:
+    """Has currents of single steps follow the training. In place."""
+    for node, module in calls(graph, StepCurrent):
+        replace(graph, node, Evened(module))
+
+
 def removed(graph: fx.GraphModule) -> None:
-    """Folds every normalisation. In place."""
+    """Folds every normalisation, and leaves the currents of single steps as they are. In place."""
     for node, module in calls(graph, Normed):
         replace(graph, node, module.folded())
+    for node, module in calls(graph, Evened):
+        replace(graph, node, module.step)
 
 
 def aim(graph: fx.GraphModule, wanted: dict[str, tuple[Tensor, Tensor]]) -> None:

@@ -29,6 +29,8 @@ class TuneOptions:
         loss: "distil": the original network's outputs, no labels; "labels": cross-entropy; "both".
         temperature: of the distillation.
         alpha: share of distillation in loss "both".
+        match: weight of the error of every neuron's rate against the original network's activation, see
+            `snnc.tune.loop.mismatch`; not with loss "labels".
         optimiser: "adam" (AdamW) or "sgd" (with momentum 0.9, Nesterov).
         lr: highest learning rate; a cosine leads from it to 0.
         bound_lr: factor of the learning rate of bounds, thresholds and potentials.
@@ -58,6 +60,7 @@ class TuneOptions:
     loss: Literal["distil", "labels", "both"] = "distil"
     temperature: float = 2.0
     alpha: float = 0.5
+    match: float = 1.0
     optimiser: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
     bound_lr: float = 1.0
@@ -82,7 +85,7 @@ class TuneOptions:
         for name in ("temperature", "lr", "bound_lr"):
             self._require(name, 0 < getattr(self, name) < math.inf, "a number above 0")
         self._require("minutes", self.minutes is None or 0 < self.minutes < math.inf, "a number above 0")
-        for name in ("weight_decay", "save_seconds"):
+        for name in ("match", "weight_decay", "save_seconds"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("batch", "epochs"):
             self._require(name, getattr(self, name) >= 1, "1 or more")

@@ -27,13 +27,13 @@ def default(graph: fx.GraphModule) -> Recipe:
     """The recipe that training starts from where none is named.
 
     A delayed readout is left out of it: training teaches the first steps to count, and fewer steps that are read are
-    fewer levels. So are currents of their own for each step, which hold for the weights that they were measured with.
+    fewer levels.
     """
     if not any(calls(graph, *ACTIVATIONS)):
         return recipe("qcfs")
     best = recipe("best")
-    pipeline = best.pipeline.remove("even-currents").remove("delay-readout")
-    return replace(best, name="best, all steps alike", pipeline=pipeline)
+    pipeline = best.pipeline.remove("delay-readout")
+    return replace(best, name="best, all steps read", pipeline=pipeline)
 
 
 def folded(graph: fx.GraphModule, batches: list[Tensor]) -> fx.GraphModule:
