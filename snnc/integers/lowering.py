@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.calibration import channel_mean
+from snnc.calibration import SAMPLES, channel_mean
 from snnc.dialect import AVERAGE_POOLS, HEADS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Grid, Pad, Sub
 from snnc.errors import SnncError
 from snnc.graph import calls, insert, module_of, phases, replace
@@ -27,7 +27,8 @@ from snnc.integers.prepare import Shapes, origins, readers
 from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
 from snnc.neurons import Neuron
-from snnc.regression import equations
+from snnc.processes import Shards
+from snnc.regression import covariance, equations
 from snnc.temporal import Decode, Restart, StepCurrent, TemporalMax
 
 ROOM = 2**10  # magnitude up to which a factor may widen a value
@@ -90,6 +91,7 @@ class Lowering:
             node: 2 ** (self.bits - self.less.get(node.name, 0) - 1) - 1 for node, _ in calls(self.graph, *WEIGHTED)
         }
         self.weighted = {n for n, _ in calls(self.graph, Neuron) if self._weighted(n.all_input_nodes[0])}
+        self.shards = Shards.of(len(self.x), SAMPLES)
         self.generator = torch.Generator().manual_seed(self.seed)
 
     @torch.no_grad()
@@ -198,11 +200,11 @@ class Lowering:
         if not self.data:
             return None
         (source,) = node.all_input_nodes
-        drawn = equations(module, self.mean(source, whole), self.mean(node, real), self.positions, self.generator)
-        if drawn is None or drawn[0].shape[2] > WIDEST:
+        fed, given = self.shards.deal(self.mean(source, whole)), self.shards.deal(self.mean(node, real))
+        drawn = equations(module, fed, given, self.shards, self.positions, self.generator)
+        if drawn is None or any(X.shape[2] > WIDEST for X, _ in drawn.values()):
             return None
-        centred = drawn[0] - drawn[0].mean(0)
-        gram = torch.einsum("rgi,rgj->gij", centred, centred).double() / len(centred)
+        gram = covariance(drawn, self.shards)
         return gram if gram.any() else None
 
     def _inputs(self, node: fx.Node, module: Any) -> tuple[Value, Tensor]:
