@@ -110,6 +110,7 @@ def evaluate(
     correct, same, ann_correct, samples, *counts = (_sum(parts) for parts in zip(*exchange(own), strict=True))
     if meter:
         meter.spikes, meter.sites, meter.operations = counts
+        meter.macs = exchange(meter.macs)[0]  # of one sample, which the first process has seen if there is any
     if not samples:
         raise DataError("The data holds no sample.", "a data set with at least one sample")
     return Evaluation(

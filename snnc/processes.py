@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -110,9 +111,8 @@ def distributed() -> Iterator[None]:
         _group = _ALONE  # the others may hang in a collective of the group: taking it down would wait for them
         raise
     _group = _ALONE
-    for group in (plain, cuda, None) if made else (plain, cuda):
-        if group is not None or made:
-            dist.destroy_process_group(group)
+    for group in (None,) if made else filter(None, (plain, cuda)):  # None: all of them
+        dist.destroy_process_group(group)
 
 
 def _join(patience: timedelta) -> None:
@@ -206,7 +206,7 @@ def agree(what: str, *parts: Any, hint: str = "the same command with the same fi
 
     Args:
         what: what is wrong with a process that has something else, such as "was given other data".
-        parts: tensors and plain data.
+        parts: tensors, arrays and plain data.
         hint: what to try.
 
     Raises:
@@ -221,12 +221,15 @@ def agree(what: str, *parts: Any, hint: str = "the same command with the same fi
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 of tensors, to the bit, and of plain data."""
+    """SHA-256 of tensors and arrays, to the bit, and of plain data."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
             found.update(repr((part.dtype, tuple(part.shape))).encode())
             found.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(part, np.ndarray):
+            found.update(repr((part.dtype, part.shape)).encode())
+            found.update(np.ascontiguousarray(part).data)
         else:
             found.update(repr(part).encode())
     return found.hexdigest()
@@ -266,8 +269,12 @@ class Shards:
         return {i: parts[i] for i in self.mine}
 
     def total(self, compute: Callable[[int], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """Sums over all shards, of tensors that `compute` gives for the number of one."""
-        sums: tuple[Tensor, ...] = ()
-        for parts in spread(len(self.sizes), compute):
-            sums = tuple(a + b for a, b in zip(sums, parts, strict=True)) if sums else parts
+        """Sums over all shards, of tensors that `compute` gives for the number of one, in shapes that all have."""
+        count, sums, parts = len(self.sizes), tuple[Tensor, ...](), tuple[Tensor, ...]()
+        for start in range(0, count, _group.world):
+            i = start + _group.rank
+            if i < count or not parts:
+                parts = compute(i if i < count else self.mine[0])
+            for found in list(zip(*map(gather, parts), strict=True))[: count - start]:
+                sums = tuple(a + b for a, b in zip(sums, found, strict=True)) if sums else found
         return sums

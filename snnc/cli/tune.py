@@ -37,6 +37,7 @@ HELP = {
     "weight_decay": "Weight decay of weights.",
     "decay_bounds": "Decay bounds, thresholds and potentials too.",
     "batch": "Samples a step.",
+    "shards": "Parts that a batch is cut into, for several processes to share.",
     "epochs": "Passes over the training data.",
     "minutes": "Time budget in place of --epochs.",
     "crop": "Pixels that images are shifted by at most.",
@@ -138,7 +139,7 @@ def tune(
     show.say(f"Data: {samples.source}; {found['samples']} samples trained, {found['held_out']} held out")
     show.say(f"Trained: {found['steps']} steps in {found['seconds']:.0f} s")
     _table(found["table"], isinstance(result, Network))
-    show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
+    show.wrote(out)
     next_step = f"snnc eval {out} --data DATA" if isinstance(result, Network) else f"snnc compile {out} --T {T}"
     return show.say(f"What next: {next_step}", "dim")
 

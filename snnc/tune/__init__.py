@@ -23,6 +23,7 @@ from snnc.graph import Stage
 from snnc.network import Network, checked
 from snnc.pipeline import Context, Pipeline, no_progress
 from snnc.portable import Portable, emitted_kind
+from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
 from snnc.runtime.ort import OnnxNetwork
@@ -124,7 +125,7 @@ def tune(
         "epochs": work.progress.rows,
         "table": table,
     }
-    if path:
+    if path and rank() == 0:
         path.unlink(missing_ok=True)
     return result
 

@@ -19,6 +19,7 @@ from snnc.algebra import scale_outputs
 from snnc.dialect import CONVOLUTIONS, ClipQuant
 from snnc.graph import calls, replace, view
 from snnc.neurons import Neuron
+from snnc.processes import spread
 
 MOMENTUM = 0.1
 
@@ -31,6 +32,7 @@ class Normed(nn.Module):
         weight, bias: `[C]`, the standard deviation and the mean that the output is given.
         mean, var: `[C]`, running statistics of what the layer gives.
         momentum: of the running statistics; None averages over all batches since `forget`.
+        fresh: `[2, C]`, mean and variance of the last batch, which nothing has noted yet.
         eps: added to the variance.
     """
 
@@ -42,6 +44,7 @@ class Normed(nn.Module):
         self.layer, self.eps = layer, eps
         self.momentum: float | None = MOMENTUM
         self.seen = 0
+        self.fresh = torch.stack([mean, var])
         if layer.bias is None:
             layer.bias = nn.Parameter(torch.zeros_like(mean))
         layer.bias.requires_grad_(False)
@@ -59,11 +62,15 @@ class Normed(nn.Module):
         out = functional.batch_norm(value, mean, var, self.weight, self.bias, True, 1.0, self.eps)
         count = value.numel() // value.shape[1]
         var = var * ((count - 1) / count)  # the running variance of torch is unbiased, what it divides by is not
+        self.fresh = torch.stack([mean, var])
+        return out, *self._affine(mean, var)
+
+    def note(self, fresh: Tensor) -> None:
+        """Lets the statistics `[2, C]` of a batch, or of all its shards, into the running ones."""
         self.seen += 1
         momentum = 1 / self.seen if self.momentum is None else self.momentum
-        self.mean.lerp_(mean, momentum)
-        self.var.lerp_(var, momentum)
-        return out, *self._affine(mean, var)
+        self.mean.lerp_(fresh[0], momentum)
+        self.var.lerp_(fresh[1], momentum)
 
     def steps(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """The output for single steps `[T * B, ...]`, normalised by what was measured on their mean."""
@@ -134,20 +141,26 @@ def moments(forward: Any, batches: list[Tensor]) -> tuple[dict[str, tuple[Tensor
         forward: a `snnc.tune.forward.Forward` over the graph.
         batches: input.
     """
+
+    def seen(i: int) -> dict[str, tuple[Any, ...]]:
+        found: dict[str, tuple[Any, ...]] = {}
+
+        def see(node: fx.Node, value: Any) -> None:
+            if isinstance(value, Tensor) and value.dim() > 1:
+                by_channel = value.double().transpose(0, 1).flatten(1)
+                sums = by_channel.sum(1), by_channel.square().sum(1)
+                found[node.name] = value.dim(), by_channel.shape[1], *sums
+
+        forward.see = see
+        forward.run(batches[i])
+        forward.see = None
+        return found
+
     sums: dict[str, list[Any]] = {}
     dims: dict[str, int] = {}
-
-    def see(node: fx.Node, value: Any) -> None:
-        if isinstance(value, Tensor) and value.dim() > 1:
-            dims[node.name] = value.dim()
-            total = sums.setdefault(node.name, [0, 0.0, 0.0])
-            value = value.double().transpose(0, 1).flatten(1)
-            for i, more in enumerate((value.shape[1], value.sum(1), value.square().sum(1))):
-                total[i] = total[i] + more
-
-    forward.see = see
-    for x in batches:
-        forward.run(x)
-    forward.see = None
-    found = {name: ((s / n).float(), (q / n - (s / n) ** 2).clamp_min(0).float()) for name, (n, s, q) in sums.items()}
-    return found, dims
+    for found in spread(len(batches), seen):
+        for name, (dim, *parts) in found.items():
+            dims[name] = dim
+            sums[name] = [a + b for a, b in zip(sums[name], parts, strict=True)] if name in sums else parts
+    means = {name: ((s / n).float(), (q / n - (s / n) ** 2).clamp_min(0).float()) for name, (n, s, q) in sums.items()}
+    return means, dims
