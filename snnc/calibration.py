@@ -109,12 +109,12 @@ class Sweep:
             inputs = [self.values[source] for source in node.args]
             if twin is not None:
                 sources = [known[source] for source in twin.args]
-                self.wanted[node.name] = known[twin] = _each(module_of(self.reference, twin), sources)
+                self.wanted[node.name] = known[twin] = each(module_of(self.reference, twin), *sources)
             module = module_of(self.graph, node)
             value = None
             if twin is not None:
                 value = visit(Site(node, module, inputs, known[twin], self))
-            self.values[node] = _each(module, inputs) if value is None else value
+            self.values[node] = each(module, *inputs) if value is None else value
             for source in node.all_input_nodes:
                 if last[source] is node:
                     del self.values[source]
@@ -123,7 +123,7 @@ class Sweep:
                     del known[source], self.wanted[source.name]
 
 
-def _each(module: Any, inputs: list[Pieces]) -> Pieces:
+def each(module: Callable[..., Tensor], *inputs: Pieces) -> Pieces:
     """A module's value, shard by shard."""
     return {i: module(*(value[i] for value in inputs)) for i in inputs[0]}
 
@@ -198,11 +198,6 @@ def channel_sums(value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sum over samples and positions of `[N, C, ...]`, `[C, 1, ...]` in float64; how many they are; a 0 of the type."""
     sums = value.double().sum([0, *range(2, value.dim())]).reshape(-1, *[1] * (value.dim() - 2))
     return sums, torch.tensor(value.numel() // len(sums)), torch.zeros((), dtype=value.dtype)
-
-
-def channel_mean(value: Tensor) -> Tensor:
-    """Mean over samples and positions of `[N, C, ...]`, shape `[C, 1, ...]` as a threshold has it."""
-    return value.double().mean([0, *range(2, value.dim())]).to(value).reshape(-1, *[1] * (value.dim() - 2))
 
 
 def add_current(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:

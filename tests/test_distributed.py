@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snnc
-from snnc import processes
+from snnc import api, processes
 from snnc.cli import main
-from snnc.errors import ProcessError, RecipeError
+from snnc.errors import ProcessError, RecipeError, WriteError
 from snnc.processes import Shards, agree, digest, distributed, exchange, spread
 from snnc.statistics import Histogram
 
@@ -141,6 +141,24 @@ def test_a_killed_worker_ends_the_run_and_loses_nothing(folder, tmp_path):
 
 
 # In one process
+
+
+def test_training_is_not_lost_where_its_result_cannot_be_written(tmp_path, monkeypatch):
+    """The checkpoint goes when the file is there, and not before; what it gives is what would have been written."""
+    net, data, saved, out = network(), dataset(), tmp_path / "a.checkpoint", tmp_path / "net.snn"
+    options = {"recipe": "opi", "epochs": 1, "held_out": 0, "checkpoint": saved, "out": out}
+
+    def full(*_):
+        raise WriteError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "save", full)
+        with pytest.raises(WriteError):
+            snnc.tune(net, data, 2, **options)
+    assert not out.exists()
+    result = snnc.tune(net, data, 2, resume=True, **options)
+    assert not saved.exists()
+    assert bits(snnc.load(out)) == bits(result) == bits(snnc.tune(net, data, 2, **options))
 
 
 def test_the_number_of_processes_is_one_where_nothing_is_shared():

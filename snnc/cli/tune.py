@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 from torch import nn
 
-from snnc import api
 from snnc.capture import capture
 from snnc.cli import show
 from snnc.cli.config import configurable
@@ -128,11 +127,9 @@ def tune(
     if teacher is not None and not isinstance(teacher, nn.Module):
         teacher = capture(teacher, samples.input_shape)
     result = train(
-        network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume,
+        network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume, out=out,
         track=show.track, report=None if as_json else _told, **options,
     )  # fmt: skip
-    with show.busy(f"writing {out}"):
-        api.save(result, out)
     found = result.info["tune"]
     if as_json:
         return show.as_json({"out": str(out), "data": samples.source, **found})

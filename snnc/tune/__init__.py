@@ -51,6 +51,7 @@ def tune(
     input_shape: tuple[int, ...] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    out: str | Path | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
     report: Callable[[dict[str, Any]], None] | None = None,
     **options: Any,
@@ -70,6 +71,7 @@ def tune(
         input_shape: shape of one sample, where nothing else tells it.
         checkpoint: file that an interrupted run can go on from, or None. It is removed at the end.
         resume: go on from `checkpoint`.
+        out: file to write the result to, as `snnc.save` does, before the checkpoint is removed; None: no file.
         track: wraps iterables to show progress.
         report: called with what was found after each epoch.
         **options: those of `TuneOptions`.
@@ -125,6 +127,8 @@ def tune(
         "epochs": work.progress.rows,
         "table": table,
     }
+    if out is not None:
+        api.save(result, out)
     if path and rank() == 0:
         path.unlink(missing_ok=True)
     return result
