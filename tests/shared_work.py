@@ -44,6 +44,13 @@ def network() -> nn.Module:
     return net.eval()
 
 
+def lame() -> nn.Module:
+    """A network that the second process cannot build."""
+    if os.environ.get("RANK") == "1":
+        raise OSError("no disk")
+    return network()
+
+
 def dataset(seed: int = 0) -> Dataset:
     rng = np.random.default_rng(seed)
     return Dataset(rng.standard_normal((SAMPLES, 2, 6, 6)).astype("f4"), rng.integers(0, 3, SAMPLES))
