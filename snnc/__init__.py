@@ -19,6 +19,7 @@ from snnc.graph import Stage, verify
 from snnc.network import Network
 from snnc.passes import PASSES
 from snnc.pipeline import Context, Pass, Pipeline, Record
+from snnc.processes import distributed
 from snnc.recipes import recipe
 from snnc.report import compare, report
 from snnc.search import search
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "compile",
     "differences",
+    "distributed",
     "evaluate",
     "explain",
     "load",

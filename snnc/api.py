@@ -25,6 +25,7 @@ from snnc.graph import TIMED, Stage, calls, guess_input
 from snnc.network import CHUNK, Network
 from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
 from snnc.portable import Portable, load_portable
+from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
 from snnc.runtime.ort import OnnxNetwork, load_emitted, named
@@ -193,7 +194,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
 
 
 def save(network: Network | Staged, path: str | Path, backend: str | Backend | None = None) -> Path:
-    """Writes a network, whole or not at all.
+    """Writes a network, whole or not at all. Of processes that share the work the first alone writes.
 
     Args:
         network: what `snnc.compile` or `snnc.tune` gave.
@@ -210,6 +211,8 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
         WriteError: the file cannot be written.
     """
     path = Path(path)
+    if rank() > 0:
+        return path
     if isinstance(network, Staged):
         with atomic_write(path) as temporary:
             torch.save(pack_graph(network.graph, network.stage, network.info), temporary)

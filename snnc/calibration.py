@@ -3,6 +3,9 @@
 The spiking graph and its reference (`Context.reference`: the same nodes, with the activations that the network was
 trained with) run side by side over the calibration data, one node at a time. What a layer receives already has the
 errors of the layers before it, corrected as far as they could be; so each layer can make up for the rest.
+
+Samples are walked through in shards of `SAMPLES`, which several processes may share (`snnc.processes`). What a layer
+learns is learnt from sums over all shards.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ from snnc.dialect import CONVOLUTIONS, Add, Affine, Sub
 from snnc.errors import SnncError
 from snnc.graph import calls, insert, module_of, phases
 from snnc.observe import watch
+from snnc.processes import Pieces, Shards
 from snnc.temporal import Decode, Encode, StepCurrent
 
 LARGEST = 2**30  # bytes of the largest value in a sweep; a few of its size are alive at once
-SAMPLES = 64  # that a layer of neurons simulates at a time, beside what it was given and what it gives
+SAMPLES = 64  # of a shard, which a layer computes at a time
 
 
 class Rectify(torch.nn.Module):
@@ -42,15 +46,15 @@ class Site:
     Attributes:
         node: the node.
         module: what it calls.
-        inputs: values of its inputs, `[T * N, ...]` within time, `[N, ...]` outside.
-        wanted: what the reference has at this node, `[N, ...]`.
+        inputs: values of its inputs, in the shards of this process: `[T * N, ...]` within time, `[N, ...]` outside.
+        wanted: what the reference has at this node, `[N, ...]` in each shard.
         sweep: the sweep, for values of other nodes that are known already.
     """
 
     node: fx.Node
     module: Any
-    inputs: list[Tensor]
-    wanted: Tensor
+    inputs: list[Pieces]
+    wanted: Pieces
     sweep: Sweep
 
 
@@ -64,25 +68,35 @@ class Sweep:
     """
 
     def __init__(self, graph: fx.GraphModule, reference: fx.GraphModule, x: Tensor) -> None:
-        self.graph, self.reference, self.x = graph, reference, x
+        self.graph, self.reference = graph, reference
+        self.shards = Shards.of(len(x), SAMPLES)
+        self.x = self.shards.deal(x)
         self.phase = phases(graph)
         self.decode = next(module for _, module in calls(graph, Decode))
-        self.values: dict[fx.Node, Tensor] = {}
-        self.wanted: dict[str, Tensor] = {}
+        self.values: dict[fx.Node, Pieces] = {}
+        self.wanted: dict[str, Pieces] = {}
 
-    def rate(self, node: fx.Node) -> Tensor | None:
+    def rate(self, node: fx.Node) -> Pieces | None:
         """Mean over time `[N, ...]` of a node's value, if it is known by now."""
-        return self.mean(node, self.values[node]) if node in self.values else None
+        return self.means(node, self.values[node]) if node in self.values else None
 
     def mean(self, node: fx.Node, value: Tensor) -> Tensor:
         """Mean over the steps that are read out, of a value within time; any other value as it is."""
         return self.decode(value) if self.phase[node] == "in" else value
 
+    def means(self, node: fx.Node, value: Pieces) -> Pieces:
+        """`mean` of every shard."""
+        return {i: self.mean(node, one) for i, one in value.items()}
+
+    def average(self, of: Callable[[int], Tensor]) -> Tensor:
+        """Mean over all samples and positions of `of(i)` `[N, C, ...]`, i a shard: `[C, 1, ...]`, as a threshold."""
+        return average(self.shards, of)
+
     @torch.no_grad()
-    def run(self, visit: Callable[[Site], Tensor | None], track: Callable[..., Iterator[Any]]) -> None:
+    def run(self, visit: Callable[[Site], Pieces | None], track: Callable[..., Iterator[Any]]) -> None:
         """Shows every node to `visit`, in topological order. What `visit` gives is the node's value, if not None."""
         twins = {node.name: node for node in self.reference.graph.nodes}
-        known: dict[fx.Node, Tensor] = {}
+        known: dict[fx.Node, Pieces] = {}
         nodes = [node for node in self.graph.graph.nodes if node.op != "output"]
         last = {source: node for node in self.graph.graph.nodes for source in node.all_input_nodes}
         last_known = {source: node for node in self.reference.graph.nodes for source in node.all_input_nodes}
@@ -95,18 +109,23 @@ class Sweep:
             inputs = [self.values[source] for source in node.args]
             if twin is not None:
                 sources = [known[source] for source in twin.args]
-                self.wanted[node.name] = known[twin] = module_of(self.reference, twin)(*sources)
+                self.wanted[node.name] = known[twin] = each(module_of(self.reference, twin), *sources)
             module = module_of(self.graph, node)
             value = None
             if twin is not None:
                 value = visit(Site(node, module, inputs, known[twin], self))
-            self.values[node] = module(*inputs) if value is None else value
+            self.values[node] = each(module, *inputs) if value is None else value
             for source in node.all_input_nodes:
                 if last[source] is node:
                     del self.values[source]
             for source in twin.all_input_nodes if twin is not None else ():
                 if last_known[source] is twin:
                     del known[source], self.wanted[source.name]
+
+
+def each(module: Callable[..., Tensor], *inputs: Pieces) -> Pieces:
+    """A module's value, shard by shard."""
+    return {i: module(*(value[i] for value in inputs)) for i in inputs[0]}
 
 
 def calibration_input(who: str, samples: int, context: Any) -> Tensor:
@@ -154,29 +173,31 @@ def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, round
     return best
 
 
-def shift_for(site: Site, rounds: int) -> tuple[Tensor, Tensor]:
+def shift_for(site: Site, rounds: int) -> tuple[Tensor, Pieces]:
     """The constant current `[C, 1, ...]` that gives a neuron layer the mean activation wanted, and its output then."""
-    T, samples = site.module.T, len(site.wanted)
-    current = site.inputs[0].reshape(T, samples, *site.inputs[0].shape[1:])
-    parts = [slice(start, start + SAMPLES) for start in range(0, samples, SAMPLES)]
+    T, (current,) = site.module.T, site.inputs
 
-    def emitted(part: slice, shift: Tensor) -> Tensor:
-        return site.module((current[:, part] + shift).flatten(0, 1))
+    def emitted(i: int, shift: Tensor) -> Tensor:
+        return site.module((current[i].reshape(T, -1, *current[i].shape[1:]) + shift).flatten(0, 1))
 
     def error(shift: Tensor) -> Tensor:
-        off = [site.sweep.mean(site.node, emitted(part, shift)) - site.wanted[part] for part in parts]
-        return channel_mean(torch.cat(off))
+        return site.sweep.average(lambda i: site.sweep.mean(site.node, emitted(i, shift)) - site.wanted[i])
 
-    shift = settled(error, torch.zeros_like(channel_mean(site.wanted)), 1.0, rounds)
-    value = torch.empty_like(current)
-    for part in parts:
-        value[:, part] = emitted(part, shift).reshape(T, -1, *current.shape[2:])
-    return shift, value.flatten(0, 1)
+    start = torch.zeros_like(site.sweep.average(lambda i: site.wanted[i]))
+    shift = settled(error, start, 1.0, rounds)
+    return shift, {i: emitted(i, shift) for i in current}
 
 
-def channel_mean(value: Tensor) -> Tensor:
-    """Mean over samples and positions of `[N, C, ...]`, shape `[C, 1, ...]` as a threshold has it."""
-    return value.double().mean([0, *range(2, value.dim())]).to(value).reshape(-1, *[1] * (value.dim() - 2))
+def average(shards: Shards, of: Callable[[int], Tensor]) -> Tensor:
+    """Mean over all samples and positions of `of(i)` `[N, C, ...]`, i a shard: `[C, 1, ...]`, as a threshold has it."""
+    total, count, like = shards.total(lambda i: channel_sums(of(i)))
+    return (total / count).to(like)
+
+
+def channel_sums(value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum over samples and positions of `[N, C, ...]`, `[C, 1, ...]` in float64; how many they are; a 0 of the type."""
+    sums = value.double().sum([0, *range(2, value.dim())]).reshape(-1, *[1] * (value.dim() - 2))
+    return sums, torch.tensor(value.numel() // len(sums)), torch.zeros((), dtype=value.dtype)
 
 
 def add_current(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:

@@ -8,6 +8,7 @@
     ├── VerifyError      a graph that breaks a rule of its stage
     ├── RecipeError      a recipe, a pass or an option that does not exist or does not fit
     ├── PassFailed       a pass broke; carries its name and the records of the passes before it
+    ├── ProcessError     processes that share the work have lost each other, or were given different work
     └── OutOfReach       no network of a search stays within the bound; carries what was searched
 
 A message is one sentence that says what was wrong and where; `hint` says what to try.
@@ -49,6 +50,10 @@ class VerifyError(SnncError):
 
 class RecipeError(SnncError):
     """A recipe, pass or option that does not exist or does not fit."""
+
+
+class ProcessError(SnncError):
+    """Processes that share the work have lost each other, or were given different work."""
 
 
 @dataclass(frozen=True)

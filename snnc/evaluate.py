@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from snnc.meter import Meter
 from snnc.network import Latency, Network
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
+from snnc.processes import agree, digest, exchange, rank, world
 from snnc.runtime.ort import OnnxNetwork
 
 
@@ -60,6 +62,8 @@ def evaluate(
 ) -> Evaluation:
     """Scores a network after every step, beside the ANN where one is given, on the device where the network is.
 
+    Processes that share the work (`snnc.distributed`) take turns in scoring batches; all get the same result.
+
     The accuracy after step t < T is that of this network read early; a network compiled for that t may do better, since
     thresholds and calibration depend on T.
 
@@ -79,7 +83,12 @@ def evaluate(
     correct = torch.zeros(network.T, dtype=torch.long)
     same = torch.zeros(network.T, dtype=torch.long)
     ann_correct = samples = 0
-    for x, y in track(labelled_batches(data), "evaluating"):
+    seen = hashlib.sha256()
+    for number, (x, y) in enumerate(track(labelled_batches(data), "evaluating")):
+        if world() > 1:
+            seen.update(digest(x, y).encode())
+        if number % world() != rank():
+            continue
         x = x.to(device)
         guess = network.readout(x, observe=meter) if isinstance(network, Network) else network.readout(x)
         if guess.dim() != 3:
@@ -96,6 +105,12 @@ def evaluate(
             wanted = ann_classes(ann, x).cpu()
             ann_correct += int((wanted == y).sum())
             same += (classes == wanted).sum(1)
+    agree("was given other data or another network", seen.hexdigest(), *network.state_dict().values())
+    own = (correct, same, ann_correct, samples, *((meter.spikes, meter.sites, meter.operations) if meter else ()))
+    correct, same, ann_correct, samples, *counts = (_sum(parts) for parts in zip(*exchange(own), strict=True))
+    if meter:
+        meter.spikes, meter.sites, meter.operations = counts
+        meter.macs = exchange(meter.macs)[0]  # of one sample, which the first process has seen if there is any
     if not samples:
         raise DataError("The data holds no sample.", "a data set with at least one sample")
     return Evaluation(
@@ -109,6 +124,13 @@ def evaluate(
         macs=sum(meter.macs.values()) if meter else None,
         latency=network.latency,
     )
+
+
+def _sum(parts: tuple[Any, ...]) -> Any:
+    """The sum of counts, of tensors of counts, or of counts by name. All are whole numbers, and so exact."""
+    if not isinstance(parts[0], dict):
+        return sum(parts[1:], parts[0])
+    return {name: sum(part.get(name, 0) for part in parts) for part in parts for name in part}
 
 
 def _ready(ann: nn.Module, device: torch.device) -> bool:

@@ -23,6 +23,7 @@ from snnc.dialect import (
 )
 from snnc.errors import DataError, SnncError
 from snnc.graph import module_of
+from snnc.processes import exchange, rank, world
 from snnc.statistics import Gaussian, Histogram
 
 
@@ -53,7 +54,7 @@ def ranks(graph: fx.GraphModule, x: Tensor) -> dict[fx.Node, int]:
 
 
 def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Tensor]) -> dict[str, Histogram]:
-    """One sweep over the data: a histogram of the input of each site, by the site's name.
+    """One sweep over the data, shared by all processes: a histogram of the input of each site, by the site's name.
 
     Raises:
         DataError: a batch that does not fit the network, or a NaN or infinity on the way.
@@ -74,7 +75,9 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
             histogram.update(value)
             found.update(dict.fromkeys(names, histogram))
 
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        if number % world() != rank():
+            continue
         try:
             watch(graph, batch, see)
         except (RuntimeError, ValueError, IndexError) as error:
@@ -83,9 +86,27 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
                 f"A calibration sample of shape {shape} does not go through the network: {_first_line(error)}",
                 "data of the shape that the network was trained on",
             ) from error
-    if not found:
-        raise DataError("The calibration data holds no batch.", "a data set with at least one sample")
+    for names in sources.values():
+        if (histogram := _merged(found.get(names[0]))) is None:
+            raise DataError("The calibration data holds no batch.", "a data set with at least one sample")
+        found.update(dict.fromkeys(names, histogram))
     return found
+
+
+def _merged(own: Histogram | None) -> Histogram | None:
+    """The histogram of all that the processes have seen of one site; None where they have seen nothing."""
+    if world() == 1:
+        return own
+    merged: Histogram | None = None
+    for part in exchange(None if own is None else (own.rank, own.counts, own.top, own.peak, own.total)):
+        if part is not None:
+            one = Histogram(len(part[2]), part[0])
+            one.counts, one.top, one.peak, one.total = part[1:]
+            if merged is None:
+                merged = one
+            else:
+                merged.add(one)
+    return merged
 
 
 def _first_line(error: BaseException) -> str:

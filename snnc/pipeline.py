@@ -24,6 +24,7 @@ from snnc.dialect import ClipQuant
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.graph import Stage, guess_input, tidy, verify
 from snnc.markup import records_table, table
+from snnc.processes import APART, agree
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -312,6 +313,9 @@ class Pipeline:
         """
         graph = copy.deepcopy(graph)
         verify(graph, stage)
+        given = [(one.name, one.options) for one in self.passes]
+        numbers = (*graph.state_dict().values(), *(context.calibration or ()))
+        agree("was given other data, another network or other options", given, context.T, context.seed, *numbers)
         if stage is Stage.ANN:  # a new run: what an earlier one found out belongs to another graph
             for found in (context.statistics, context.moments, context.units, context.ceilings):
                 found.clear()
@@ -330,6 +334,7 @@ class Pipeline:
             log.info("%s: %d sites, stage %s, %.2f s", one.name, record.sites, stage, record.seconds)
             for callback in callbacks:
                 callback(one, graph, stage, record)
+        agree("came to another network", *graph.state_dict().values(), hint=APART)
         return Result(graph, stage, tuple(records))
 
 

@@ -8,8 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnc.processes import Pieces, Shards, spread
 
-def refit(layer: Any, x: Tensor, wanted: Tensor, ridge: float, positions: int, generator: torch.Generator) -> bool:
+Rows = dict[int, tuple[Tensor, Tensor]]  # of a regression: [R, groups, inputs] and [R, groups, outputs], by shard
+
+
+def refit(
+    layer: Any, x: Pieces, wanted: Pieces, shards: Shards, ridge: float, positions: int, generator: torch.Generator
+) -> bool:
     """Moves weights and bias of a layer to those of least squares, `layer(x)` to `wanted`. In place.
 
     Minimises `mean |W x + b - wanted|^2 + strength |W - W0|^2`, with W0 the weights that it had and `strength` the
@@ -19,6 +25,7 @@ def refit(layer: Any, x: Tensor, wanted: Tensor, ridge: float, positions: int, g
         layer: convolution (1d, 2d; grouped too) or linear layer.
         x: its input `[N, C, ...]`.
         wanted: `[N, outputs, ...]`.
+        shards: how both are cut.
         ridge: strength of the pull to the old weights, relative to the variance of an input.
         positions: rows of the regression that are drawn, over all samples.
         generator: of the draw.
@@ -26,24 +33,49 @@ def refit(layer: Any, x: Tensor, wanted: Tensor, ridge: float, positions: int, g
     Returns:
         False where the kind of layer is not covered, and nothing was done.
     """
-    drawn = equations(layer, x, wanted, positions, generator)
+    drawn = equations(layer, x, wanted, shards, positions, generator)
     if drawn is None:
         return False
-    X, Y = drawn  # [R, groups, inputs], [R, groups, outputs]
+    rows, mean_x, mean_y = centred(drawn, shards)
+    X, Y = next(iter(drawn.values()))
     weight = layer.weight.double().reshape(X.shape[1], Y.shape[2], X.shape[2])
-    mean_x, mean_y = X.mean(0), Y.mean(0)
-    X, Y = X - mean_x, Y - mean_y
-    if X.shape[2] > len(X):  # more unknowns than equations: the same solution from a system of the rows
+    if X.shape[2] > rows:  # more unknowns than equations: the same solution from a system of the rows
+        every = list(spread(len(shards.sizes), lambda i: drawn[i]))
+        X, Y = (torch.cat(part) for part in zip(*every, strict=True))
         return _dual(layer, X, Y, weight, mean_x, mean_y, ridge)
-    gram = torch.einsum("rgi,rgj->gij", X, X).double() / len(X)
-    cross = torch.einsum("rgi,rgo->gio", X, Y).double() / len(X)
+    gram, cross = shards.total(lambda i: (_product(drawn[i][0], drawn[i][0]), _product(*drawn[i])))
+    gram, cross = gram / rows, cross / rows
     variance = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
-    strength = variance * (ridge + X.shape[2] / len(X))
+    strength = variance * (ridge + X.shape[2] / rows)
     missing = cross - gram @ weight.transpose(1, 2)
     # A group that never varies tells nothing: an identity instead of zeros leaves its weights alone.
     pull = torch.where(strength > 0, strength, torch.ones_like(strength))
     change = torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
     return _store(layer, weight + change.transpose(1, 2), mean_x, mean_y)
+
+
+def centred(drawn: Rows, shards: Shards) -> tuple[int, Tensor, Tensor]:
+    """Takes the mean over all rows out of rows, in place; gives their number and both means, in float64."""
+
+    def sums(i: int) -> tuple[Tensor, ...]:
+        return torch.tensor(len(drawn[i][0])), drawn[i][0].double().sum(0), drawn[i][1].double().sum(0)
+
+    rows, mean_x, mean_y = shards.total(sums)
+    mean_x, mean_y = mean_x / rows, mean_y / rows
+    for i, (X, Y) in drawn.items():
+        drawn[i] = X - mean_x.to(X), Y - mean_y.to(Y)
+    return int(rows), mean_x, mean_y
+
+
+def _product(X: Tensor, Y: Tensor) -> Tensor:
+    return torch.einsum("rgi,rgj->gij", X, Y).double()
+
+
+def covariance(drawn: Rows, shards: Shards) -> Tensor:
+    """Covariance `[groups, inputs, inputs]` of the inputs of rows, which are centred. In place."""
+    rows, _, _ = centred(drawn, shards)
+    (gram,) = shards.total(lambda i: (_product(drawn[i][0], drawn[i][0]),))
+    return gram / rows
 
 
 def _dual(layer: Any, X: Tensor, Y: Tensor, weight: Tensor, mean_x: Tensor, mean_y: Tensor, ridge: float) -> bool:
@@ -69,13 +101,14 @@ def _store(layer: Any, weight: Tensor, mean_x: Tensor, mean_y: Tensor) -> bool:
 
 
 def equations(
-    layer: Any, x: Tensor, wanted: Tensor, positions: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor] | None:
-    """Rows of a regression, `[R, groups, inputs]` and `[R, groups, outputs]`; None for a layer that is not covered."""
+    layer: Any, x: Pieces, wanted: Pieces, shards: Shards, positions: int, generator: torch.Generator
+) -> Rows | None:
+    """Rows of a regression, from the shards of this process; None for a layer that is not covered.
+
+    What is drawn does not depend on which shards these are: the generator moves on for all.
+    """
     if isinstance(layer, torch.nn.Linear):
-        x, wanted = x.reshape(-1, 1, x.shape[-1]), wanted.reshape(-1, 1, wanted.shape[-1])
-        at = torch.randperm(len(x), generator=generator)[:positions].to(x.device) if len(x) > positions else slice(None)
-        return x[at], wanted[at]
+        return _vectors(x, wanted, shards, positions, generator)
     if not isinstance(layer, torch.nn.Conv1d | torch.nn.Conv2d) or layer.padding_mode != "zeros":
         return None
     if layer.padding == "same":
@@ -84,17 +117,32 @@ def equations(
     if layer.padding == "valid":
         two[2] = (0,) * len(two[0])
     if isinstance(layer, torch.nn.Conv1d):
-        x, wanted = x[:, :, None], wanted[:, :, None]
+        x, wanted = ({i: value[:, :, None] for i, value in pieces.items()} for pieces in (x, wanted))
         two = [(rest, *pair) for rest, pair in zip((1, 1, 0, 1), two, strict=True)]
-    sites = math.prod(wanted.shape[2:])
-    each = max(1, min(sites, positions // len(x)))
-    rows, targets = [], []
-    for part, goal in zip(x.split(64), wanted.split(64), strict=True):
-        at = torch.rand(len(part), sites, generator=generator).argsort(1)[:, None, :each].to(part.device)
-        patches = torch.nn.functional.unfold(part, *two)
-        rows.append(patches.gather(2, at.expand(-1, patches.shape[1], -1)).transpose(1, 2).flatten(0, 1))
-        flat = goal.flatten(2)
-        targets.append(flat.gather(2, at.expand(-1, flat.shape[1], -1)).transpose(1, 2).flatten(0, 1))
-    groups = layer.groups
-    X, Y = torch.cat(rows), torch.cat(targets)
-    return X.reshape(len(X), groups, -1), Y.reshape(len(Y), groups, -1)
+    sites = math.prod(next(iter(wanted.values())).shape[2:])
+    each = max(1, min(sites, positions // shards.samples))
+    rows: Rows = {}
+    for i, size in enumerate(shards.sizes):
+        draws = torch.rand(size, sites, generator=generator)
+        if i not in x:
+            continue
+        at = draws.argsort(1)[:, None, :each].to(x[i].device)
+        patches, flat = torch.nn.functional.unfold(x[i], *two), wanted[i].flatten(2)
+        X, Y = (v.gather(2, at.expand(-1, v.shape[1], -1)).transpose(1, 2).flatten(0, 1) for v in (patches, flat))
+        rows[i] = X.reshape(len(X), layer.groups, -1), Y.reshape(len(Y), layer.groups, -1)
+    return rows
+
+
+def _vectors(x: Pieces, wanted: Pieces, shards: Shards, positions: int, generator: torch.Generator) -> Rows:
+    """Rows for a linear layer: every vector, or as many as were asked for, drawn over all shards."""
+    first = next(iter(x))
+    each = x[first][..., 0].numel() // shards.sizes[first]  # vectors of one sample
+    total = each * shards.samples
+    drawn = torch.randperm(total, generator=generator)[:positions] if total > positions else torch.arange(total)
+    rows: Rows = {}
+    for i, value in x.items():
+        start, size = each * sum(shards.sizes[:i]), each * shards.sizes[i]
+        at = drawn[(drawn >= start) & (drawn < start + size)] - start
+        X, Y = (v.reshape(-1, 1, v.shape[-1])[at.to(v.device)] for v in (value, wanted[i]))
+        rows[i] = X, Y
+    return rows

@@ -89,6 +89,17 @@ class Histogram:
             self.counts[small] = torch.cat([merged, torch.zeros_like(merged)], 1)
             self.top[small] *= 2
 
+    def add(self, other: Histogram) -> None:
+        """Adds what another histogram has seen. The result is that of one which has seen both, whatever their order."""
+        moved = Histogram(len(other.top))
+        moved.counts, moved.top = other.counts.clone(), other.top.clone()
+        top = torch.maximum(self.top, other.top)
+        self._grow(top)
+        moved._grow(top)
+        self.counts += moved.counts
+        self.peak = torch.maximum(self.peak, other.peak)
+        self.total += other.total
+
     def merged(self) -> Histogram:
         """All channels as one."""
         one = Histogram(1)

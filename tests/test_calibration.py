@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from snnc import calibration
-from snnc.calibration import Sweep, add_current, calibration_input, channel_mean
+from snnc.calibration import Sweep, add_current, average, calibration_input
 from snnc.dialect import Add, Affine, ClipQuant
 from snnc.errors import PassFailed
 from snnc.graph import GraphBuilder, Stage, calls, insert, verify
@@ -26,6 +26,7 @@ from snnc.passes import (
     ScaleThresholds,
 )
 from snnc.pipeline import Context, Pipeline, no_progress
+from snnc.processes import Shards
 from snnc.regression import refit
 
 from .nets import NETS, folded, quantized, sample
@@ -39,6 +40,10 @@ def values(graph, x):
     found = {}
     watch(graph, x, lambda node, value: found.update({node.name: value}))
     return found
+
+
+def channel_mean(value):
+    return average(Shards((len(value),)), lambda _: value)
 
 
 def context(shape, T=4, samples=24):
@@ -79,9 +84,9 @@ def test_a_sweep_is_the_graph_and_its_reference(net):
 
     def visit(site):
         seen.append(site.node.name)
-        assert torch.equal(site.wanted, wanted[site.node.name])
+        assert torch.equal(site.wanted[0], wanted[site.node.name])
         for source, value in zip(site.node.args, site.inputs, strict=True):
-            assert torch.equal(value, spiking[source.name])
+            assert torch.equal(value[0], spiking[source.name])
 
     sweep = Sweep(snn, one.reference, x)
     sweep.run(visit, no_progress)
@@ -108,6 +113,11 @@ def test_no_more_samples_than_fit(monkeypatch):
 # Least squares
 
 
+def refitted(layer, x, wanted, *rest):
+    shards = Shards.of(len(x), 64)
+    return refit(layer, shards.deal(x), shards.deal(wanted), shards, *rest)
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
@@ -129,7 +139,7 @@ def test_least_squares_find_the_weights(layer, shape):
         value.copy_(torch.randn_like(value))
     # The pull of few rows is 1 / 1000 at most here; it vanishes where the weights are right.
     for _ in range(12):
-        assert refit(layer, x, other(x) + 0.5, 0.0, 10**6, torch.Generator().manual_seed(0))
+        assert refitted(layer, x, other(x) + 0.5, 0.0, 10**6, torch.Generator().manual_seed(0))
     torch.testing.assert_close(layer.weight, other.weight, rtol=0, atol=1e-9)
     torch.testing.assert_close(layer(x), other(x) + 0.5, rtol=0, atol=1e-8)
 
@@ -140,7 +150,7 @@ def test_the_solution_with_few_equations_and_with_many(rows):
     torch.manual_seed(0)
     layer, x = nn.Linear(6, 2).double().requires_grad_(False), torch.randn(rows, 6, dtype=torch.float64)
     wanted, before = torch.randn(rows, 2, dtype=torch.float64), layer.weight.clone()
-    assert refit(layer, x, wanted, 0.25, 100, torch.Generator())
+    assert refitted(layer, x, wanted, 0.25, 100, torch.Generator())
     centred = x - x.mean(0)
     strength = centred.square().mean() * (0.25 + 6 / rows)
     slope = centred.T @ (layer(x) - wanted) / rows + strength * (layer.weight - before).T
@@ -152,14 +162,14 @@ def test_a_strong_pull_leaves_the_weights():
     torch.manual_seed(0)
     layer, x = nn.Linear(4, 2).requires_grad_(False), torch.randn(50, 4)
     before = layer.weight.clone()
-    refit(layer, x, torch.randn(50, 2), 1e9, 100, torch.Generator())
+    refitted(layer, x, torch.randn(50, 2), 1e9, 100, torch.Generator())
     torch.testing.assert_close(layer.weight, before, rtol=0, atol=1e-6)
 
 
 def test_inputs_that_never_vary_tell_nothing():
     layer = nn.Linear(3, 2).requires_grad_(False)
     before = layer.weight.clone()
-    assert refit(layer, torch.ones(8, 3), torch.full((8, 2), 5.0), 0.1, 100, torch.Generator())
+    assert refitted(layer, torch.ones(8, 3), torch.full((8, 2), 5.0), 0.1, 100, torch.Generator())
     assert torch.equal(layer.weight, before)
     torch.testing.assert_close(layer(torch.ones(1, 3)), torch.full((1, 2), 5.0))
 
@@ -170,7 +180,7 @@ def test_inputs_that_never_vary_tell_nothing():
 def test_layers_that_least_squares_do_not_cover(layer):
     before = copy.deepcopy(layer.state_dict())
     x = torch.randn(3, 2, *[4] * (layer.weight.dim() - 2))
-    assert not refit(layer, x, layer(x), 0.1, 100, torch.Generator())
+    assert not refitted(layer, x, layer(x), 0.1, 100, torch.Generator())
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
 
 

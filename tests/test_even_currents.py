@@ -23,9 +23,10 @@ from snnc.passes import (
     ScaleThresholds,
     WaitForInput,
 )
-from snnc.passes.even_currents import departure
+from snnc.passes.even_currents import departure as departure_of
 from snnc.passes.wait_for_input import steady
 from snnc.pipeline import Context, Pipeline
+from snnc.processes import Shards
 from snnc.temporal import StepCurrent
 
 from .nets import NETS, folded, quantized, sample
@@ -40,6 +41,11 @@ def run(net, *passes, samples=16):
     x = sample(shape, samples, seed=5)
     context = Context(T=T, calibration=[x], input_shape=shape)
     return Pipeline((*START, *passes)).run(graph, context, Stage.FOLDED), x
+
+
+def departure(current, T):
+    shards = Shards((current.shape[0] // T,))
+    return departure_of({0: current}, T, shards)
 
 
 def currents(graph, x):

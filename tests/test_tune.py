@@ -29,7 +29,7 @@ from snnc.temporal import Decode, StepCurrent
 from snnc.tune import TuneOptions
 from snnc.tune.augment import augment
 from snnc.tune.forward import ByRate, Forward, InTime, Quantised
-from snnc.tune.loop import matched, mismatch, seen
+from snnc.tune.match import matched, mismatch, seen
 from snnc.tune.norms import Evened, Normed, added, evened, moments, removed, sites
 from snnc.tune.parameters import Floor, closed, groups, opened
 from snnc.tune.samples import Batches, gathered, split
@@ -238,7 +238,8 @@ def test_running_statistics_are_what_folding_uses():
     _, normed = next(iter(calls(live, Normed)))
     x = torch.randn(16, 3, 4, 4)
     normed.forget()
-    out = normed(x).detach()  # the first batch after forgetting is all there is
+    out = normed(x).detach()
+    normed.note(normed.fresh)  # the first batch after forgetting is all there is
     torch.testing.assert_close(normed.folded()(x), out, rtol=1e-4, atol=1e-5)
 
 
@@ -266,6 +267,8 @@ def test_currents_of_single_steps_are_measured_anew_and_still_add_up_to_nothing(
     with torch.no_grad():
         for _ in range(2):  # the second sees what the currents of the first have changed
             ByRate(graph).run(x)
+            for _, module in calls(graph, Evened):
+                module.note(module.fresh)
     removed(graph)
     found = dict(graph.named_modules())
     for name in before:
@@ -287,6 +290,8 @@ def test_one_batch_of_evening_is_the_pass():
         module.forget()
     with torch.no_grad():
         ByRate(graph).run(x)
+    for _, module in calls(graph, Evened):
+        module.note(module.fresh)
     found = {node.name: module.step.shift for node, module in calls(graph, Evened)}
     torch.testing.assert_close(found[first], wanted[first], atol=1e-6, rtol=1e-5)
 

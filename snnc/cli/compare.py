@@ -119,4 +119,4 @@ def _say(found: Comparison, out: Path | None) -> None:
     columns = ("network", "T", "latency", "schedule", "score %", "between", "same class %", "firing %", "energy")
     show.table(f"{found.measure.capitalize()}, latency in steps, energy over the ANN's without memory", columns, rows)
     if out:
-        show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
+        show.wrote(out)

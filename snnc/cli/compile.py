@@ -159,7 +159,7 @@ def compile_(
     show.records(net.info["records"])
     show.proof(net.info.get("proof", []))
     show.say(f"Latency: {latency}")
-    show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
+    show.wrote(out)
     if BACKENDS[backend].loads:
         show.say(f"To measure it: snnc eval {out} --data DATA", "dim")
     return None

@@ -29,6 +29,7 @@ from snnc.cli.sources import target
 from snnc.errors import SnncError
 from snnc.files import atomic_write
 from snnc.pipeline import choose
+from snnc.processes import rank
 from snnc.recipes import toml
 from snnc.report.provenance import files, versions
 
@@ -49,7 +50,7 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
             given = [path for path in _paths(context) if path != context.params.get("out")]
             target(save_config, *given)
         command(**options)
-        if save_config and not context.params.get("dry_run"):
+        if save_config and rank() == 0 and not context.params.get("dry_run"):
             with atomic_write(save_config) as temporary:
                 temporary.write_text(_text(context, save_config), encoding="utf-8")
 

@@ -20,6 +20,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from snnc.cli import show
+from snnc.cli.together import hushed, last_words, together
 from snnc.errors import SnncError
 from snnc.recipes import names, recipe
 
@@ -65,6 +66,10 @@ class Commands(click.Group):
         ctx.meta[_WORDS] = list(args)
         return super().parse_args(ctx, args)
 
+    def main(self, *args: Any, **more: Any) -> Any:
+        with hushed():
+            return super().main(*args, **more)
+
 
 _WORDS = "snnc.words"
 
@@ -95,23 +100,29 @@ def guarded(debug: bool) -> Iterator[None]:
             warnings.simplefilter("ignore")
         try:
             yield
-        except KeyboardInterrupt:
-            show.fail("Interrupted. No file was left half-written.")
-            sys.exit(130)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
-        except Exception as problem:
-            if debug:
-                traceback.print_exc()
-            if isinstance(problem, SnncError):
-                show.error(problem)
-            else:
-                text = " ".join(str(problem).split())
-                show.fail(
-                    f"Unexpected {type(problem).__name__}: {text[:300]}",
-                    "" if debug else "run again with --debug, and report what it prints",
-                )
-            sys.exit(1)
+        except (Exception, KeyboardInterrupt) as problem:
+            with last_words() as mine:
+                if mine:
+                    _tell(problem, debug)
+            sys.exit(130 if isinstance(problem, KeyboardInterrupt) else 1)
+
+
+def _tell(problem: BaseException, debug: bool) -> None:
+    if isinstance(problem, KeyboardInterrupt):
+        show.fail("Interrupted. No file was left half-written.")
+        return
+    if debug:
+        traceback.print_exception(problem)
+    if isinstance(problem, SnncError):
+        show.error(problem)
+    else:
+        text = " ".join(str(problem).split())
+        show.fail(
+            f"Unexpected {type(problem).__name__}: {text[:300]}",
+            "" if debug else "run again with --debug, and report what it prints",
+        )
 
 
 def verb(command: Callable[..., None]) -> Callable[..., None]:
@@ -121,7 +132,8 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
     def run(*, debug: bool, quiet: bool, verbose: bool, **options: Any) -> None:
         if quiet and verbose:
             raise click.UsageError("Give --quiet or --verbose.")
-        with show.manner(quiet, verbose), guarded(debug):
+        name = click.get_current_context().command.name
+        with show.manner(quiet, verbose), guarded(debug), together(name):
             command(**options)
 
     for flag in (

@@ -64,4 +64,4 @@ def report_(
     show.say(f"SNN: {result.accuracy[-1]:.2f} % {found.measure}; latency: {show.timing(result.latency)}")
     for line in found.missing:
         show.note(line)
-    return show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
+    return show.wrote(out)

@@ -24,6 +24,7 @@ from snnc.cli.tables import cell, clean, grids
 from snnc.errors import PassFailed, SnncError, Unsupported
 from snnc.network import Latency
 from snnc.neurons import TWO_PASS
+from snnc.processes import rank
 
 Item = TypeVar("Item")
 
@@ -89,6 +90,12 @@ def error(problem: SnncError) -> None:
     fail(problem.message, problem.hint)
     if isinstance(problem, PassFailed) and problem.records:
         say(f"Passes before it: {', '.join(r.name for r in problem.records)}.", "dim", err)
+
+
+def wrote(path: Path) -> None:
+    """Says what was written, in the process that wrote it."""
+    if rank() == 0:
+        say(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB)", "green")
 
 
 def as_json(content: Any) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 from torch import nn
 
-from snnc import api
 from snnc.capture import capture
 from snnc.cli import show
 from snnc.cli.blocks import Original, Reading, original_options, reading_options, threads_option
@@ -38,6 +37,7 @@ HELP = {
     "weight_decay": "Weight decay of weights.",
     "decay_bounds": "Decay bounds, thresholds and potentials too.",
     "batch": "Samples a step.",
+    "shards": "Parts that a batch is cut into, for several processes to share.",
     "epochs": "Passes over the training data.",
     "minutes": "Time budget in place of --epochs.",
     "crop": "Pixels that images are shifted by at most.",
@@ -122,18 +122,16 @@ def tune(
     if teacher is not None and not isinstance(teacher, nn.Module):
         teacher = capture(teacher, samples.input_shape)
     result = train(
-        network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume,
+        network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume, out=out,
         track=show.track, report=None if as_json else _told, **options,
     )  # fmt: skip
-    with show.busy(f"writing {out}"):
-        api.save(result, out)
     found = result.info["tune"]
     if as_json:
         return show.as_json({"out": str(out), "data": samples.source, **found})
     show.say(f"Data: {samples.source}; {found['samples']} samples trained, {found['held_out']} held out")
     show.say(f"Trained: {found['steps']} steps in {found['seconds']:.0f} s")
     _table(found["table"], isinstance(result, Network))
-    show.say(f"Wrote {out} ({out.stat().st_size / 1000:,.0f} kB)", "green")
+    show.wrote(out)
     next_step = f"snnc eval {out} --data DATA" if isinstance(result, Network) else f"snnc compile {out} --T {T}"
     return show.say(f"What next: {next_step}", "dim")
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.calibration import channel_mean
+from snnc.calibration import SAMPLES, average, each
 from snnc.dialect import AVERAGE_POOLS, HEADS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Grid, Pad, Sub
 from snnc.errors import SnncError
 from snnc.graph import calls, insert, module_of, phases, replace
@@ -27,7 +27,8 @@ from snnc.integers.prepare import Shapes, origins, readers
 from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
 from snnc.neurons import Neuron
-from snnc.regression import equations
+from snnc.processes import Pieces, Shards
+from snnc.regression import covariance, equations
 from snnc.temporal import Decode, Restart, StepCurrent, TemporalMax
 
 ROOM = 2**10  # magnitude up to which a factor may widen a value
@@ -39,16 +40,21 @@ class Value:
     """A node's value.
 
     Attributes:
-        real: in the network of real numbers.
-        whole: integers.
+        real: in the network of real numbers, in the shards of this process.
+        whole: integers, in the same shards.
         grid: what one unit is, `[1, ...]` in float64; 0 where the value is always 0.
         size: largest magnitude of the integers, `[1, ...]` in float64.
     """
 
-    real: Tensor
-    whole: Tensor
+    real: Pieces
+    whole: Pieces
     grid: Tensor
     size: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(next(iter(self.whole.values())).shape[1:])
 
 
 @dataclass
@@ -90,6 +96,7 @@ class Lowering:
             node: 2 ** (self.bits - self.less.get(node.name, 0) - 1) - 1 for node, _ in calls(self.graph, *WEIGHTED)
         }
         self.weighted = {n for n, _ in calls(self.graph, Neuron) if self._weighted(n.all_input_nodes[0])}
+        self.shards = Shards.of(len(self.x), SAMPLES)
         self.generator = torch.Generator().manual_seed(self.seed)
 
     @torch.no_grad()
@@ -100,7 +107,8 @@ class Lowering:
         for node in track(nodes, "rounding"):
             if node.op == "placeholder":
                 nothing = torch.ones_like(self.x[:1], dtype=torch.float64)
-                self.values[node] = Value(self.x, self.x, nothing, nothing)
+                given = self.shards.deal(self.x)
+                self.values[node] = Value(given, given, nothing, nothing)
             elif node.op == "output":
                 self._leave(node)
             else:
@@ -109,19 +117,18 @@ class Lowering:
                 if last.get(source) is node:
                     self.values.pop(source, None)
 
-    def mean(self, node: fx.Node, value: Tensor) -> Tensor:
+    def mean(self, node: fx.Node, value: Pieces) -> Pieces:
         """Mean over the steps that are read, of what stands within time at a node."""
-        found: Tensor = self.decode(value) if self.phase[node] == "in" else value
-        return found
+        return each(self.decode, value) if self.phase[node] == "in" else value
 
     def _visit(self, node: fx.Node, module: Any) -> Value:
         sources = [self.values[source] for source in node.args if isinstance(source, fx.Node)]
         one = sources[0]
         if isinstance(module, Affine) and node.all_input_nodes[0].op == "placeholder":
             replace(self.graph, node, self.grid)
-            step = (1 / self.grid.scale.double()).expand(1, *one.whole.shape[1:])
+            step = (1 / self.grid.scale.double()).expand(1, *one.shape)
             ends = torch.full_like(step, float(max(-self.grid.low, self.grid.high)))
-            return Value(one.real, self.grid(one.whole), step, ends)
+            return Value(one.real, each(self.grid, one.whole), step, ends)
         if isinstance(module, WEIGHTED):
             return self._layer(node, module)
         if isinstance(module, Affine):
@@ -132,13 +139,13 @@ class Lowering:
             return self._stepped(node, module, one)
         if isinstance(module, HEADS):
             return self._leave(node)
-        real, whole = module(*(v.real for v in sources)), module(*(v.whole for v in sources))
-        shape = tuple(whole.shape[1:])
+        real, whole = each(module, *(v.real for v in sources)), each(module, *(v.whole for v in sources))
+        shape = tuple(next(iter(whole.values())).shape[1:])
         if isinstance(module, AVERAGE_POOLS):
-            layer, share = sums(node.name, module, one.whole)
+            layer, share = sums(node.name, module, next(iter(one.whole.values())))
             replace(self.graph, node, layer)
             grid = spread(self._by_channel(node, one.grid), shape) * share
-            return Value(real, layer(one.whole), grid, layer(one.size.to(whole)).double())
+            return Value(real, each(layer, one.whole), grid, layer(one.size.to(self.x)).double())
         if isinstance(module, Add | Sub):
             grid = self._joined(node, sources, shape)
             return Value(real, whole, grid, (sources[0].size + sources[1].size).expand(1, *shape))
@@ -178,7 +185,7 @@ class Lowering:
     def _layer(self, node: fx.Node, module: Any) -> Value:
         value, inputs = self._inputs(node, module)
         weights = scaled(module, inputs)
-        real = module(value.real)
+        real = each(module, value.real)
         rows, most = weights.flatten(2), self.most[node]
         gram = self._covariance(node, module, value.whole, real)
         better = partial(nearest, rows, most=most, gram=gram) if gram is not None else None
@@ -189,20 +196,23 @@ class Lowering:
         bias = torch.zeros_like(grid) if module.bias is None else (module.bias.double() / grid).round()
         module.weight = nn.Parameter(back(module, whole.reshape(weights.shape)).to(self.x), requires_grad=False)
         module.bias = nn.Parameter(bias.to(self.x), requires_grad=False)
-        found = module(value.whole)
-        at = (1, *[1] * (real.dim() - 2), -1) if isinstance(module, nn.Linear) else (1, -1, *[1] * (real.dim() - 2))
-        return Value(real, found, grid.reshape(at).expand(1, *real.shape[1:]), _reach(module, value.size))
+        done = Value(real, each(module, value.whole), grid, _reach(module, value.size))
+        flat = [1] * (len(done.shape) - 1)
+        done.grid = grid.reshape((1, *flat, -1) if isinstance(module, nn.Linear) else (1, -1, *flat)).expand(
+            1, *done.shape
+        )
+        return done
 
-    def _covariance(self, node: fx.Node, module: Any, whole: Tensor, real: Tensor) -> Tensor | None:
+    def _covariance(self, node: fx.Node, module: Any, whole: Pieces, real: Pieces) -> Tensor | None:
         """Covariance `[groups, n, n]` of a layer's inputs, of their means over time."""
         if not self.data:
             return None
         (source,) = node.all_input_nodes
-        drawn = equations(module, self.mean(source, whole), self.mean(node, real), self.positions, self.generator)
-        if drawn is None or drawn[0].shape[2] > WIDEST:
+        fed, given = self.mean(source, whole), self.mean(node, real)
+        drawn = equations(module, fed, given, self.shards, self.positions, self.generator)
+        if drawn is None or any(X.shape[2] > WIDEST for X, _ in drawn.values()):
             return None
-        centred = drawn[0] - drawn[0].mean(0)
-        gram = torch.einsum("rgi,rgj->gij", centred, centred).double() / len(centred)
+        gram = covariance(drawn, self.shards)
         return gram if gram.any() else None
 
     def _inputs(self, node: fx.Node, module: Any) -> tuple[Value, Tensor]:
@@ -228,7 +238,7 @@ class Lowering:
         added = insert(self.graph, f"{source.name}_level", affine, source)
         node.replace_input_with(source, added)
         self.phase[added] = self.phase[source]
-        self.values[added] = Value(value.real, affine(value.whole), grid, value.size * factor)
+        self.values[added] = Value(value.real, each(affine, value.whole), grid, value.size * factor)
         return self.values[added], top
 
     def _joined(self, node: fx.Node, sources: list[Value], shape: tuple[int, ...]) -> Tensor:
@@ -240,8 +250,8 @@ class Lowering:
 
     def _affine(self, node: fx.Node, module: Affine, value: Value) -> Value:
         """Folds the factor into the grid where it may choose one; multiplies by an integer where a join shares one."""
-        real = module(value.real)
-        shape = tuple(real.shape[1:])
+        real = each(module, value.real)
+        shape = tuple(next(iter(real.values())).shape[1:])
         scale, shift = (v.double().expand(1, *shape) for v in (module.scale, module.shift))
         step = value.grid.expand(1, *shape) * scale.abs()
         size = value.size.expand(1, *shape)
@@ -261,7 +271,7 @@ class Lowering:
         added = (shift / grid).round()
         factor, added = (_compact(v[0]).to(self.x) for v in (factor, added))
         replace(self.graph, node, Affine(factor, added))
-        whole = module_of(self.graph, node)(value.whole)
+        whole = each(module_of(self.graph, node), value.whole)
         return Value(real, whole, grid, size * factor.double().abs() + added.double().abs())
 
     def _fineness(self, node: fx.Node, module: Affine, step: Tensor, size: Tensor, shift: Tensor) -> Tensor:
@@ -284,12 +294,12 @@ class Lowering:
         return torch.ones((1, *shape), dtype=torch.float64)
 
     def _stepped(self, node: fx.Node, module: StepCurrent, value: Value) -> Value:
-        real = module(value.real)
+        real = each(module, value.real)
         grid = self._by_channel(node, value.grid)
         unit = torch.where(grid > 0, grid, 1.0).reshape(-1, *[1] * (module.shift.dim() - 2))
         module.shift = (module.shift.double() / unit).round().to(self.x)
         size = value.size + module.shift.double().abs().amax(0)
-        return Value(real, module(value.whole), value.grid, size)
+        return Value(real, each(module, value.whole), value.grid, size)
 
     # Neurons
 
@@ -304,16 +314,19 @@ class Lowering:
     def _neuron(self, node: fx.Node, module: Neuron) -> Value:
         (source,) = node.all_input_nodes
         value = self.values[source]
-        shape = tuple(value.whole.shape[1:])
+        shape = value.shape
         grid = self._by_channel(node, value.grid)
         grid = torch.where(grid > 0, grid, module.theta.double().max() / FINE).reshape(-1, *[1] * (len(shape) - 1))
-        real = module(value.real)
+        real = each(module, value.real)
         v0, whole = module.v0.double(), value.whole
         if self.data and node in self.weighted:
-            error = channel_mean(self.mean(source, whole)).double() * grid - channel_mean(self.mean(source, value.real))
+            fed, wanted = (self.mean(source, part) for part in (whole, value.real))
+            error = average(self.shards, fed.__getitem__).double() * grid - average(self.shards, wanted.__getitem__)
             units = (error / grid).round()
-            whole = take_away(self.graph, node, whole, units)
-            left = error - units * grid if whole is not value.whole else error
+            left = error
+            if take_away(self.graph, node, units):
+                whole = {i: one - units.to(one) for i, one in whole.items()}
+                left = error - units * grid
             room = module.theta.double() / 2
             v0 = v0 - (module.T * left).clamp(-room, room)
         theta = (module.theta.double() / grid).round().clamp_min(1)
@@ -322,7 +335,7 @@ class Lowering:
         self.thetas[node.name] = int(theta.min())
         low, high = module.reach()
         spikes = torch.full((1, *shape), float(max(-low, high)), dtype=torch.float64)
-        return Value(real, module(whole), (theta * grid).expand(1, *shape), spikes)
+        return Value(real, each(module, whole), (theta * grid).expand(1, *shape), spikes)
 
 
 def _reach(module: Any, size: Tensor) -> Tensor:

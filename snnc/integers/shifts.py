@@ -10,10 +10,10 @@ from snnc.graph import module_of
 from snnc.temporal import StepCurrent
 
 
-def take_away(graph: fx.GraphModule, node: fx.Node, current: Tensor, units: Tensor) -> Tensor:
-    """The current of a neuron layer less `units` `[C, 1, ...]`, integers that go into a bias or shift before it.
+def take_away(graph: fx.GraphModule, node: fx.Node, units: Tensor) -> bool:
+    """Takes `units` `[C, 1, ...]` out of the current of a neuron layer: integers, by a bias or shift before it.
 
-    Where there is none that this layer alone reads, nothing changes, and the same `current` comes back.
+    Where there is none that this layer alone reads, nothing changes, and it gives False.
     """
     (source,) = node.all_input_nodes
     module = module_of(graph, source)
@@ -22,5 +22,5 @@ def take_away(graph: fx.GraphModule, node: fx.Node, current: Tensor, units: Tens
     elif isinstance(module, Affine | StepCurrent) and len(source.users) == 1:
         module.shift = module.shift - units.to(module.shift)
     else:
-        return current
-    return current - units.to(current)
+        return False
+    return True

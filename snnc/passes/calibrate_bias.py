@@ -10,6 +10,7 @@ from snnc.calibration import Site, Sweep, add_current, calibration_input, refere
 from snnc.graph import Stage
 from snnc.neurons import Neuron
 from snnc.pipeline import Context, Pass
+from snnc.processes import Pieces
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class CalibrateBias(Pass):
         x = calibration_input(f"Pass '{self.name}'", self.samples, context)
         shifts: dict[fx.Node, Tensor] = {}
 
-        def visit(site: Site) -> Tensor | None:
+        def visit(site: Site) -> Pieces | None:
             if not isinstance(site.module, Neuron):
                 return None
             shifts[site.node], value = shift_for(site, self.rounds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibration import Site, Sweep, calibration_input, channel_mean, reference_of, settled
+from snnc.calibration import Site, Sweep, calibration_input, reference_of, settled
 from snnc.graph import Stage
 from snnc.neurons import Neuron
 from snnc.pipeline import Context, Pass
@@ -45,19 +45,18 @@ class CalibratePotential(Pass):
         x = calibration_input(f"Pass '{self.name}'", self.samples, context)
         sites: list[fx.Node] = []
 
-        def visit(site: Site) -> Tensor | None:
-            neuron, current = site.module, site.inputs[0]
+        def visit(site: Site) -> None:
+            neuron, sweep = site.module, site.sweep
             if not isinstance(neuron, Neuron):
-                return None
+                return
 
             def error(v0: Tensor) -> Tensor:
                 neuron.v0 = v0
-                return channel_mean(site.sweep.mean(site.node, neuron(current)) - site.wanted)
+                return sweep.average(lambda i: sweep.mean(site.node, neuron(site.inputs[0][i])) - site.wanted[i])
 
-            start = neuron.v0 + torch.zeros_like(channel_mean(site.wanted))
+            start = neuron.v0 + torch.zeros_like(sweep.average(lambda i: site.wanted[i]))
             neuron.v0 = settled(error, start, context.T, self.rounds)
             sites.append(site.node)
-            return None
 
         Sweep(graph, reference_of(context, f"Pass '{self.name}'"), x).run(visit, context.track)
         context.notes.append(f"on {len(x)} samples")

@@ -13,6 +13,7 @@ from snnc.dialect import WEIGHTED, Add
 from snnc.graph import Stage, module_of
 from snnc.neurons import Neuron
 from snnc.pipeline import Context, Pass
+from snnc.processes import Pieces
 from snnc.regression import refit
 
 
@@ -62,14 +63,14 @@ class CalibrateWeights(Pass):
         left: list[str] = []
         moved = 0
 
-        def visit(site: Site) -> Tensor | None:
+        def visit(site: Site) -> Pieces | None:
             nonlocal moved
             if isinstance(site.module, Neuron):
                 shifts[site.node], value = shift_for(site, self.rounds)
                 return value
             if isinstance(site.module, WEIGHTED) and site.sweep.phase[site.node] != "before":
-                seen = site.sweep.mean(site.node, site.inputs[0])
-                done = refit(site.module, seen, goal(graph, site), self.ridge, self.positions, generator)
+                seen, shards = site.sweep.means(site.node, site.inputs[0]), site.sweep.shards
+                done = refit(site.module, seen, goal(graph, site), shards, self.ridge, self.positions, generator)
                 moved += done
                 left.extend([] if done else [site.node.name])
             return None
@@ -83,13 +84,17 @@ class CalibrateWeights(Pass):
         return moved
 
 
-def goal(graph: fx.GraphModule, site: Site) -> Tensor:
+def goal(graph: fx.GraphModule, site: Site) -> Pieces:
     """What a layer should give: its value before conversion, and the error of the other branches of its sum."""
     users = list(site.node.users)
     if len(users) == 1 and users[0].op == "call_module" and isinstance(module_of(graph, users[0]), Add):
         for other in users[0].all_input_nodes:
             rate = None if other is site.node else site.sweep.rate(other)
             wanted = site.sweep.wanted.get(other.name)
-            if rate is not None and wanted is not None and rate.shape == site.wanted.shape:
-                return site.wanted + wanted - rate
+            if rate is not None and wanted is not None and _alike(rate, site.wanted):
+                return {i: site.wanted[i] + wanted[i] - rate[i] for i in rate}
     return site.wanted
+
+
+def _alike(a: Pieces, b: Pieces) -> bool:
+    return all(a[i].shape == b[i].shape for i in b)

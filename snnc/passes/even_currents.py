@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibration import SAMPLES, Site, Sweep, calibration_input, reference_of
+from snnc.calibration import Site, Sweep, calibration_input, reference_of
 from snnc.graph import Stage, calls, insert
 from snnc.neurons import PIPELINED, STREAMING, Neuron
 from snnc.passes.wait_for_input import steady
 from snnc.pipeline import Context, Pass
+from snnc.processes import Pieces, Shards
 from snnc.temporal import StepCurrent
 
 
@@ -57,19 +58,17 @@ class EvenCurrents(Pass):
         x = calibration_input(who, self.samples, context)
         shifts: dict[fx.Node, Tensor] = {}
 
-        def visit(site: Site) -> Tensor | None:
+        def visit(site: Site) -> Pieces | None:
             if not isinstance(site.module, Neuron) or site.node in even:
                 return None
             if site.module.schedule not in (STREAMING, PIPELINED):  # it sees all steps before its first spike, or twice
                 return None
-            shift = shifts[site.node] = self.gain * departure(site.inputs[0], context.T)
-            current = site.inputs[0].reshape(context.T, -1, *site.inputs[0].shape[1:])
-            value = torch.empty_like(current)
-            for start in range(0, current.shape[1], SAMPLES):
-                part = slice(start, start + SAMPLES)
-                fed = (current[:, part] + shift[:, None]).flatten(0, 1)
-                value[:, part] = site.module(fed).reshape(context.T, -1, *current.shape[2:])
-            return value.flatten(0, 1)
+            (current,), T = site.inputs, context.T
+            shift = shifts[site.node] = self.gain * departure(current, T, site.sweep.shards)
+            return {
+                i: site.module((one.reshape(T, -1, *one.shape[1:]) + shift[:, None]).flatten(0, 1))
+                for i, one in current.items()
+            }
 
         Sweep(graph, reference_of(context, who), x).run(visit, context.track)
         for node, shift in shifts.items():
@@ -83,10 +82,14 @@ class EvenCurrents(Pass):
         return len(shifts)
 
 
-def departure(current: Tensor, T: int) -> Tensor:
-    """Mean over all steps minus the mean of each step, `[T, C, 1, ...]`, of a folded current `[T * B, C, ...]`."""
-    by_step = current.reshape(T, -1, *current.shape[1:])
-    dims = [1, *range(3, by_step.dim())]
-    total = sum(part.double().sum(dims) for part in by_step.split(SAMPLES, 1))
-    mean = total / (by_step[0].numel() / by_step.shape[2])
-    return (mean.mean(0) - mean).to(current).reshape(T, -1, *[1] * (by_step.dim() - 3))
+def departure(current: Pieces, T: int, shards: Shards) -> Tensor:
+    """Mean over all steps minus the mean of each step, `[T, C, 1, ...]`, of folded currents `[T * B, C, ...]`."""
+
+    def sums(i: int) -> tuple[Tensor, ...]:
+        by_step = current[i].reshape(T, -1, *current[i].shape[1:])
+        found = by_step.double().sum([1, *range(3, by_step.dim())]).reshape(T, -1, *[1] * (by_step.dim() - 3))
+        return found, torch.tensor(by_step.numel() // found.numel()), torch.zeros((), dtype=by_step.dtype)
+
+    total, count, like = shards.total(sums)
+    mean = total / count
+    return (mean.mean(0) - mean).to(like)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from snnc.dialect import ClipQuant
 from snnc.errors import RecipeError
 from snnc.graph import Stage, calls
 from snnc.pipeline import Context, Pass
+from snnc.processes import spread
 from snnc.statistics import shaped
 
 
@@ -52,15 +53,19 @@ class ScaleThresholds(Pass):
                 "scale-thresholds first, then normalize-thresholds",
             )
         sites = [(node, module) for node, module in calls(graph, ClipQuant) if node.name in context.statistics]
-        for node, module in context.track(sites, "choosing thresholds"):
+
+        def bound(i: int) -> Tensor:
+            node, module = sites[i]
             statistics = context.statistics[node.name]
             if self.rule == "max":
-                bound = statistics.maximum(self.per)
-            elif self.rule == "percentile":
-                bound = statistics.percentile(self.percent, self.per)
-            else:
-                bound = statistics.mse(module.L, module.shift, self.per)
-            lam = shaped(bound * self.factor, statistics.rank)
+                return statistics.maximum(self.per)
+            if self.rule == "percentile":
+                return statistics.percentile(self.percent, self.per)
+            return statistics.mse(module.L, module.shift, self.per)
+
+        bounds = context.track(spread(len(sites), bound), "choosing thresholds", len(sites))
+        for (node, module), found in zip(sites, bounds, strict=True):
+            lam = shaped(found * self.factor, context.statistics[node.name].rank)
             module.lam = torch.minimum(lam, context.ceilings[node.name])
         kept = sum(1 for _ in calls(graph, ClipQuant)) - len(sites)
         if kept:

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.calibration import channel_mean
+from snnc.calibration import channel_sums
 from snnc.graph import Stage, calls
 from snnc.neurons import IF, AverageIF, Neuron
 from snnc.passes.exchange import exchange, set_time
 from snnc.passes.normalize_thresholds import multiply_behind
 from snnc.pipeline import Context, Pass
+from snnc.processes import Shards
 
 LEAST = 0.05  # of the height of a spike; a threshold at zero would fire for ever
+PART = 16  # samples of a batch that a process takes at a time
 
 
 @dataclass(frozen=True)
@@ -93,17 +95,26 @@ class _Outputs(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule, height: dict[str, Tensor]) -> None:
         super().__init__(graph)
         self.height = height
-        self.found: dict[str, Tensor] = {}
+        self.sums: list[Tensor] = []
 
     def of(self, x: Tensor) -> dict[str, Tensor]:
-        """Mean output of every channel `[C, 1, ...]`, by neuron layer."""
-        self.found = {}
-        self.run(x)
-        return self.found
+        """Mean output of every channel `[C, 1, ...]`, by neuron layer; processes share the batch."""
+        shards = Shards.of(len(x), PART)
+        parts = shards.deal(x)
+
+        def sums(i: int) -> tuple[Tensor, ...]:
+            self.sums = []
+            self.run(parts[i])
+            return tuple(self.sums)
+
+        found = shards.total(sums)
+        totals, counts, likes = found[::3], found[1::3], found[2::3]
+        named = zip(self.height, totals, counts, likes, strict=True)
+        return {name: (total / count).to(like) for name, total, count, like in named}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.height:
             value = value * (self.height[n.name] / self.fetch_attr(str(n.target)).theta)
-            self.found[n.name] = channel_mean(value)
+            self.sums.extend(channel_sums(value))
         return value

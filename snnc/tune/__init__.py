@@ -23,12 +23,14 @@ from snnc.graph import Stage
 from snnc.network import Network, checked
 from snnc.pipeline import Context, Pipeline, no_progress
 from snnc.portable import Portable, emitted_kind
+from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
 from snnc.runtime.ort import OnnxNetwork
 from snnc.staged import Staged
 from snnc.tune.forward import require_trainable
-from snnc.tune.loop import Training, matched
+from snnc.tune.loop import Training
+from snnc.tune.match import matched
 from snnc.tune.norms import evened, removed
 from snnc.tune.options import TuneOptions, tune_options
 from snnc.tune.parameters import closed, opened
@@ -50,6 +52,7 @@ def tune(
     input_shape: tuple[int, ...] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    out: str | Path | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
     report: Callable[[dict[str, Any]], None] | None = None,
     **options: Any,
@@ -69,6 +72,7 @@ def tune(
         input_shape: shape of one sample, where nothing else tells it.
         checkpoint: file that an interrupted run can go on from, or None. It is removed at the end.
         resume: go on from `checkpoint`.
+        out: file to write the result to, as `snnc.save` does, before the checkpoint is removed; None: no file.
         track: wraps iterables to show progress.
         report: called with what was found after each epoch.
         **options: those of `TuneOptions`.
@@ -127,7 +131,9 @@ def tune(
         "epochs": work.progress.rows,
         "table": table,
     }
-    if path:
+    if out is not None:
+        api.save(result, out)
+    if path and rank() == 0:
         path.unlink(missing_ok=True)
     return result
 

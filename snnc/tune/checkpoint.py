@@ -17,6 +17,7 @@ from torch import fx, nn
 from snnc.data import Dataset, stored
 from snnc.errors import LoadError
 from snnc.files import atomic_write, load_torch
+from snnc.processes import exchange, rank
 from snnc.tune.options import TuneOptions
 
 FORMAT, VERSION = "snnc-tune", 2
@@ -84,7 +85,7 @@ def restore(path: Path, told: dict[str, Any], graph: fx.GraphModule, optimiser: 
     Raises:
         LoadError: no checkpoint, or one of another network, other data or other options; names what differs.
     """
-    content = load_torch(path)
+    content = exchange(load_torch(path) if rank() == 0 else None)[0]  # only the first needs to have the file
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
         raise LoadError(f"'{path}' is not a checkpoint of this snnc's tune.", "the file that 'snnc tune' wrote")
     try:

@@ -1,4 +1,8 @@
-"""The training loop: steps, schedule, checkpoints."""
+"""The training loop: steps, schedule, checkpoints.
+
+Processes that share the work take turns with the shards of a batch. Gradients, losses and batch statistics of all
+shards are added up in the order of the shards, in every process, and every process takes the same step.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,12 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from snnc.dialect import ACTIVATIONS, ClipQuant
-from snnc.errors import DataError, LoadError
-from snnc.graph import calls
-from snnc.neurons import IF
+from snnc.errors import DataError, LoadError, RecipeError
+from snnc.processes import APART, Shards, agree, exchange, rank, spread
 from snnc.tune import checkpoint as files
 from snnc.tune.checkpoint import Progress
 from snnc.tune.forward import Forward
+from snnc.tune.match import mismatch, seen
 from snnc.tune.norms import Running
 from snnc.tune.options import TuneOptions
 from snnc.tune.parameters import Floor, groups
@@ -37,7 +40,7 @@ class Training:
         teacher: the original network on the same device, or None.
         batches: training data.
         options: all of it.
-        same: names of the neurons that are matched to an activation of the teacher; see `matched`.
+        same: names of the neurons that are matched to an activation of the teacher; see `snnc.tune.match`.
         progress: how far it has come.
     """
 
@@ -59,9 +62,18 @@ class Training:
         }
         self.optimiser = kinds[options.optimiser]()
         self.floor = Floor(graph)
+        self.trained = [value for group in found for value in group["params"]]
         self.same = same if options.match and options.loss != "labels" else frozenset()
+        self.running = [module for module in graph.modules() if isinstance(module, Running)]
+        if options.shards > batches.size:
+            raise RecipeError(
+                f"Option 'shards' of 'tune' is {options.shards}, and a batch has {batches.size} samples.",
+                "fewer shards",
+            )
+        self.shards = Shards(tuple(len(part) for part in torch.arange(batches.size).tensor_split(options.shards)))
         self.progress = Progress()
         self.told = files.fingerprint(graph, options, batches.data, teacher)
+        agree("was given other data, another network or other options", self.told, batches.data.x, batches.data.y)
 
     def resume(self, path: Path) -> None:
         """Goes on where a checkpoint stopped.
@@ -69,7 +81,7 @@ class Training:
         Raises:
             LoadError: no such file, or a checkpoint of something else.
         """
-        if not path.is_file():
+        if rank() == 0 and not path.is_file():
             raise LoadError(f"There is no checkpoint '{path}' to resume from.", "a run without --resume")
         self.progress = files.restore(path, self.told, self.graph, self.optimiser)
 
@@ -97,17 +109,22 @@ class Training:
         for x, y in track(steps, "tuning", todo) if track else steps:
             self._step(x, y)
             p.step += 1
-            p.seconds = before + time.monotonic() - began
+            p.seconds = self._clock(before + time.monotonic() - began)
             if p.step == self.batches.steps:
                 self._require_finite()
+                agree("came to another network", *self.graph.state_dict().values(), hint=APART)
                 p.rows.append({"epoch": p.epoch + 1, "seconds": round(p.seconds, 1), "loss": p.loss, **check()})
                 p.epoch, p.step = p.epoch + 1, 0
-                p.seconds = before + time.monotonic() - began
-            if path and (not p.step or time.monotonic() - saved > o.save_seconds):
+                p.seconds = self._clock(before + time.monotonic() - began)
+            if path and rank() == 0 and (not p.step or time.monotonic() - saved > o.save_seconds):
                 files.write(path, self.told, self.graph, self.optimiser, p)
                 saved = time.monotonic()
         self._require_finite()
         self.settle()
+
+    def _clock(self, seconds: float) -> float:
+        """The time of the first process, where the learning rate follows the clock."""
+        return exchange(seconds)[0] if self.options.minutes else seconds
 
     @property
     def done(self) -> float:
@@ -125,10 +142,30 @@ class Training:
                     return
 
     def _step(self, x: Tensor, y: Tensor | None) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.options.lr * group["factor"] * 0.5 * (1 + math.cos(math.pi * self.done))
+        parts = self.shards.deal(x)
+        labels = {} if y is None else self.shards.deal(y)
+        (found,) = self.shards.total(lambda i: (self._learnt(parts[i], labels.get(i), len(parts[i]) / len(x)),))
+        value = float(found[0])
+        if not math.isfinite(value):
+            raise self._diverged(f"The loss is {value}")
+        sizes = [one.numel() for one in self.trained] + [one.fresh.numel() for one in self.running]
+        pieces = iter(found[1:].split(sizes))
+        for one in self.trained:
+            grad = next(pieces).reshape(one.shape)
+            one.grad = None if one.grad is None else grad  # what the loss does not depend on stays as it is
+        for module in self.running:
+            module.note(next(pieces).reshape(module.fresh.shape))
+        self.optimiser.step()
+        self.floor()
+        known = self.progress.loss
+        self.progress.loss = value if known is None else SMOOTH * known + (1 - SMOOTH) * value
+
+    def _learnt(self, x: Tensor, y: Tensor | None, share: float) -> Tensor:
+        """Loss, gradients and batch statistics of one shard as one vector, times its share of the batch."""
         o = self.options
         x = x.to(o.device)
-        for group in self.optimiser.param_groups:
-            group["lr"] = o.lr * group["factor"] * 0.5 * (1 + math.cos(math.pi * self.done))
         with torch.autocast(torch.device(o.device).type, torch.bfloat16, enabled=o.amp):
             out, rates = seen(self.forward, x, self.same)
             with torch.no_grad():
@@ -137,15 +174,11 @@ class Training:
         loss = loss_of(out.float(), wanted, None if y is None else y.to(o.device), o)
         if activations:
             loss = loss + o.match * mismatch(rates, activations)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(f"The loss is {value}")
         self.optimiser.zero_grad()
         loss.backward()
-        self.optimiser.step()
-        self.floor()
-        known = self.progress.loss
-        self.progress.loss = value if known is None else SMOOTH * known + (1 - SMOOTH) * value
+        grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in self.trained]
+        parts = [loss.detach(), *grads, *(module.fresh for module in self.running)]
+        return torch.cat([part.flatten() for part in parts]) * share
 
     def _require_finite(self) -> None:
         if not all(torch.isfinite(value).all() for value in self.graph.state_dict().values()):
@@ -160,44 +193,19 @@ class Training:
     @torch.no_grad()
     def settle(self) -> None:
         """Takes the statistics of normalisations anew, from training samples as they are."""
-        normed = [module for module in self.graph.modules() if isinstance(module, Running)]
-        for module in normed:
+        for module in self.running:
             module.forget()
-        for x, _ in self.batches.plain(SETTLE if normed else 0):
+        batches = self.batches.plain(SETTLE if self.running else 0)
+
+        def measured(i: int) -> list[Tensor]:
+            x, _ = next(batches[i].batches(self.batches.size))
             self.forward.run(x.to(self.options.device))
+            return [module.fresh.cpu() for module in self.running]
 
-
-def matched(graph: fx.GraphModule, teacher: fx.GraphModule) -> frozenset[str]:
-    """Names of the neurons that stand where the original network has an activation: conversion keeps them."""
-    activations = {node.name for node, _ in calls(teacher, *ACTIVATIONS, ClipQuant)}
-    return frozenset(node.name for node, _ in calls(graph, IF, ClipQuant) if node.name in activations)
-
-
-def seen(forward: Forward, x: Tensor, names: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The output for `x`, and the values `[B, ...]` of the nodes of these names: rates inside time."""
-    found: dict[str, Tensor] = {}
-
-    def see(node: fx.Node, value: Tensor) -> None:
-        if node.name in names:  # `InTime` shows every step
-            found[node.name] = value.unflatten(0, (-1, len(x))).mean(0) if len(value) > len(x) else value
-
-    forward.see = see
-    try:
-        return forward.run(x), found
-    finally:
-        forward.see = None
-
-
-def mismatch(rates: dict[str, Tensor], activations: dict[str, Tensor]) -> Tensor:
-    """Mean over layers of the square error of rates, over the variance of the activation (Romero et al. 2015).
-
-    The outputs alone tell a layer little through many coarse ones; this tells each what it was meant to say.
-    """
-    errors = [
-        functional.mse_loss(rates[name].float(), wanted.float()) / wanted.float().var().clamp_min(1e-12)
-        for name, wanted in activations.items()
-    ]
-    return torch.stack(errors).mean()
+        # All are measured before one is noted: currents of single steps act on the layers behind them.
+        for found in list(spread(len(batches), measured)):
+            for module, fresh in zip(self.running, found, strict=True):
+                module.note(fresh.to(module.fresh))
 
 
 def loss_of(out: Tensor, wanted: Tensor | None, y: Tensor | None, options: TuneOptions) -> Tensor:

@@ -22,6 +22,7 @@ from snnc.algebra import scale_outputs
 from snnc.dialect import CONVOLUTIONS, ClipQuant
 from snnc.graph import calls, replace, view
 from snnc.neurons import Neuron
+from snnc.processes import spread
 from snnc.temporal import StepCurrent
 
 MOMENTUM = 0.1
@@ -32,18 +33,26 @@ class Running(nn.Module):
 
     Attributes:
         momentum: of the running statistics; None averages over all batches since `forget`.
-        seen: batches since then.
+        seen: batches noted since then.
+        fresh: statistics of the last batch, which nothing has noted yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fresh: Tensor) -> None:
         super().__init__()
         self.momentum: float | None = MOMENTUM
         self.seen = 0
+        self.fresh = fresh
 
-    def pull(self) -> float:
-        """How far this batch pulls the statistics towards its own."""
+    def running(self) -> tuple[Tensor, ...]:
+        """The running statistics, in the order of `fresh`."""
+        raise NotImplementedError
+
+    def note(self, fresh: Tensor) -> None:
+        """Lets the statistics of a batch, or of all its shards, into the running ones."""
         self.seen += 1
-        return 1 / self.seen if self.momentum is None else self.momentum
+        momentum = 1 / self.seen if self.momentum is None else self.momentum
+        for own, new in zip(self.running(), fresh, strict=True):
+            own.lerp_(new.reshape(own.shape), momentum)
 
     def forget(self) -> None:
         """Starts the running statistics anew, as an average over what comes."""
@@ -51,23 +60,25 @@ class Running(nn.Module):
 
 
 class Evened(Running):
-    """Currents of single steps, by running statistics of what they are to even; see `snnc.passes.EvenCurrents`.
+    """Currents of single steps as running statistics of what evens a batch; see `snnc.passes.EvenCurrents`.
 
     Attributes:
         step: the `StepCurrent`, whose shifts of a channel add up to zero over time.
     """
 
     def __init__(self, step: StepCurrent) -> None:
-        super().__init__()
+        super().__init__(step.shift.clone())
         self.step = step
 
-    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """The currents `[T * B, C, ...]`, evened."""
-        shift = self.step.shift
-        own = x.detach().reshape(self.step.T, -1, *x.shape[1:]).transpose(1, 2).flatten(2).float().mean(2)
-        shift.lerp_((own.mean(0) - own).reshape(shift.shape), self.pull())
+        """The currents `[T * B, C, ...]`, evened by what was noted before."""
+        with torch.no_grad():
+            own = x.detach().reshape(self.step.T, -1, *x.shape[1:]).transpose(1, 2).flatten(2).float().mean(2)
+            self.fresh = (own.mean(0) - own).reshape(self.step.shift.shape)
         return self.step(x)
+
+    def running(self) -> tuple[Tensor, ...]:
+        return self.step.shift.unbind(0)
 
 
 class Normed(Running):
@@ -77,6 +88,7 @@ class Normed(Running):
         layer: the convolution or linear layer. Its bias is frozen: the normalisation takes any bias out again.
         weight, bias: `[C]`, the standard deviation and the mean that the output is given.
         mean, var: `[C]`, running statistics of what the layer gives.
+        fresh: `[2, C]`, mean and variance of the last batch.
         eps: added to the variance.
     """
 
@@ -84,7 +96,7 @@ class Normed(Running):
     var: Tensor
 
     def __init__(self, layer: Any, mean: Tensor, var: Tensor, eps: float = 1e-5) -> None:
-        super().__init__()
+        super().__init__(torch.stack([mean, var]))
         self.layer, self.eps = layer, eps
         if layer.bias is None:
             layer.bias = nn.Parameter(torch.zeros_like(mean))
@@ -103,10 +115,11 @@ class Normed(Running):
         out = functional.batch_norm(value, mean, var, self.weight, self.bias, True, 1.0, self.eps)
         count = value.numel() // value.shape[1]
         var = var * ((count - 1) / count)  # the running variance of torch is unbiased, what it divides by is not
-        pull = self.pull()
-        self.mean.lerp_(mean, pull)
-        self.var.lerp_(var, pull)
+        self.fresh = torch.stack([mean, var])
         return out, *self._affine(mean, var)
+
+    def running(self) -> tuple[Tensor, ...]:
+        return self.mean, self.var
 
     def steps(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """The output for single steps `[T * B, ...]`, normalised by what was measured on their mean."""
@@ -181,20 +194,26 @@ def moments(forward: Any, batches: list[Tensor]) -> tuple[dict[str, tuple[Tensor
         forward: a `snnc.tune.forward.Forward` over the graph.
         batches: input.
     """
+
+    def seen(i: int) -> dict[str, tuple[Any, ...]]:
+        found: dict[str, tuple[Any, ...]] = {}
+
+        def see(node: fx.Node, value: Any) -> None:
+            if isinstance(value, Tensor) and value.dim() > 1:
+                by_channel = value.double().transpose(0, 1).flatten(1)
+                sums = by_channel.sum(1), by_channel.square().sum(1)
+                found[node.name] = value.dim(), by_channel.shape[1], *sums
+
+        forward.see = see
+        forward.run(batches[i])
+        forward.see = None
+        return found
+
     sums: dict[str, list[Any]] = {}
     dims: dict[str, int] = {}
-
-    def see(node: fx.Node, value: Any) -> None:
-        if isinstance(value, Tensor) and value.dim() > 1:
-            dims[node.name] = value.dim()
-            total = sums.setdefault(node.name, [0, 0.0, 0.0])
-            value = value.double().transpose(0, 1).flatten(1)
-            for i, more in enumerate((value.shape[1], value.sum(1), value.square().sum(1))):
-                total[i] = total[i] + more
-
-    forward.see = see
-    for x in batches:
-        forward.run(x)
-    forward.see = None
-    found = {name: ((s / n).float(), (q / n - (s / n) ** 2).clamp_min(0).float()) for name, (n, s, q) in sums.items()}
-    return found, dims
+    for found in spread(len(batches), seen):
+        for name, (dim, *parts) in found.items():
+            dims[name] = dim
+            sums[name] = [a + b for a, b in zip(sums[name], parts, strict=True)] if name in sums else parts
+    means = {name: ((s / n).float(), (q / n - (s / n) ** 2).clamp_min(0).float()) for name, (n, s, q) in sums.items()}
+    return means, dims

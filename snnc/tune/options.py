@@ -30,13 +30,16 @@ class TuneOptions:
         temperature: of the distillation.
         alpha: share of distillation in loss "both".
         match: weight of the error of every neuron's rate against the original network's activation, see
-            `snnc.tune.loop.mismatch`; not with loss "labels".
+            `snnc.tune.match.mismatch`; not with loss "labels".
         optimiser: "adam" (AdamW) or "sgd" (with momentum 0.9, Nesterov).
         lr: highest learning rate; a cosine leads from it to 0.
         bound_lr: factor of the learning rate of bounds, thresholds and potentials.
         weight_decay: of weights; never of biases and normalisations.
         decay_bounds: of bounds, thresholds and potentials too.
         batch: samples a step.
+        shards: parts that a batch is cut into, which processes share: each has the loss of its samples and the batch
+            statistics of its own ("ghost batch normalisation"), so that results depend on it, and not on the number of
+            processes.
         epochs: passes over the training data, where `minutes` is not given.
         minutes: time budget instead; the cosine follows the clock. Counts training and its checks on held-out
             samples, and neither the compilation before it nor the final table.
@@ -67,6 +70,7 @@ class TuneOptions:
     weight_decay: float = 0.0
     decay_bounds: bool = False
     batch: int = 64
+    shards: int = 1
     epochs: int = 3
     minutes: float | None = None
     crop: int = 4
@@ -87,10 +91,11 @@ class TuneOptions:
         self._require("minutes", self.minutes is None or 0 < self.minutes < math.inf, "a number above 0")
         for name in ("match", "weight_decay", "save_seconds"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        for name in ("batch", "epochs"):
+        for name in ("batch", "epochs", "shards"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("crop", "cutout", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("shards", self.shards <= self.batch, f"as many as a batch has samples ({self.batch}) at most")
         self._require("alpha", 0 <= self.alpha <= 1, "a share from 0 to 1")
         self._require("held_out", 0 <= self.held_out < 1, "a share from 0, and below 1")
         self._require("device", _there(self.device), "cpu, or cuda where torch finds a GPU")

@@ -63,10 +63,10 @@ class Batches:
             draws = np.random.SeedSequence([o.seed, 3, epoch, step]).generate_state(1)
             yield augment(x, torch.Generator().manual_seed(int(draws[0])), o.crop, o.flip, o.cutout), y
 
-    def plain(self, count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def plain(self, count: int) -> list[Dataset]:
         """At most `count` batches without augmentation, the same for each call."""
         count = min(
             count, self.steps
         )  # whole batches: statistics of a rest would weigh as much, and of one sample fail
-        part = self.data.sample(count * self.size, self.options.seed) if count else None
-        yield from part.batches(self.size) if part else ()
+        part = self.data.sample(count * self.size, self.options.seed) if count else self.data
+        return [part.take(slice(i * self.size, (i + 1) * self.size)) for i in range(count)]
