@@ -33,7 +33,7 @@ import torch
 from click.testing import CliRunner
 
 from examples import small
-from snnc.cli import main
+from snnc.cli import main, show
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,6 +43,7 @@ FENCE = re.compile(
     re.MULTILINE,
 )
 RUN = ("python", "sh")
+WIDTH = 100  # columns of the terminal
 SHELL = re.compile(r"[|&;<>$`]")  # what only a shell understands
 
 
@@ -102,7 +103,7 @@ def call(line: str) -> str:
         code, printed, trouble = found.exit_code, found.stdout, found.stderr
     else:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": str(WIDTH)}
         done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True)
         code, printed, trouble = done.returncode, done.stdout, done.stderr
     assert code == int(promised[1] if promised else 0), f"{line}\nexits with {code}:\n{printed}{trouble}"
@@ -131,7 +132,7 @@ def run(page: Path, check: bool = True) -> list[tuple[Block, str]]:
         AssertionError: a block shows what it did not print. Whatever a block raises comes through.
     """
     torch.set_num_threads(1)
-    os.environ["COLUMNS"] = "100"
+    show.out.width = WIDTH
     module = types.ModuleType("page")  # dataclasses and pickle look classes up where they were made
     sys.modules["page"] = module
     sys.path.insert(0, "")
