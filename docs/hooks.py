@@ -1,9 +1,10 @@
-"""What mkdocs cannot say in mkdocs.yml: pages that stand outside of docs/, and folders in the navigation."""
+"""What mkdocs.yml cannot say: pages outside of docs/, folders in the navigation, options in docstrings."""
 
 import posixpath
 import re
 from pathlib import Path
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -18,6 +19,14 @@ MOVED = {
     "docs/decisions": "decisions/0001-closed-dialect.md",
 }
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)#\s=]+)(?=[)#])")  # the file in [text](file#place)
+
+
+class Options(griffe.Extension):
+    """Shows the options of a pass, which are its fields, as griffe shows attributes."""
+
+    def on_class(self, *, cls: griffe.Class, **kwargs: object) -> None:
+        if cls.docstring:
+            cls.docstring.value = cls.docstring.value.replace("\nOptions:\n", "\nAttributes:\n")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
