@@ -61,7 +61,10 @@ def _filled(nav: list) -> list:
     for item in nav:
         if isinstance(item, dict):
             ((title, value),) = item.items()
-            item = {title: _pages(value) if isinstance(value, str) else _filled(value)}
+            if isinstance(value, list):
+                item = {title: _filled(value)}
+            elif value.endswith("/"):
+                item = {title: _pages(value)}
         filled.append(item)
     return filled
 
