@@ -158,16 +158,16 @@ def run(page: Path, check: bool = True) -> list[tuple[Block, str]]:
 def rewritten(page: Path) -> str:
     """The page with what its blocks print now."""
     found = text(page)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        supply(Path(folder))
-        for block, printed in run(page, check=False):
-            if "..." not in block.code:
-                tidy = "\n".join(line.rstrip() for line in printed.strip("\n").splitlines())
-                found = found.replace(f"```output\n{block.code}", f"```output\n{tidy}\n", 1)
+    for block, printed in run(page, check=False):
+        if "..." not in block.code:
+            tidy = "\n".join(line.rstrip() for line in printed.strip("\n").splitlines())
+            found = found.replace(f"```output\n{block.code}", f"```output\n{tidy}\n", 1)
     return found
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        path = Path(name).resolve()
-        path.write_text(rewritten(path), encoding="utf-8")
+    pages = [Path(name).resolve() for name in sys.argv[1:]]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        supply(Path(folder))
+        for page in pages:
+            page.write_text(rewritten(page), encoding="utf-8")
