@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check format reference clean
+.PHONY: demo test check docs format reference clean
 
 demo: $(READY)
 	$(BIN)/python examples/digits.py
@@ -17,6 +17,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(MAKE) test
 
+# The variable silences mkdocs-material's advertisement of its successor: decision 21.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 format: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -25,12 +29,12 @@ reference: $(READY)
 	$(BIN)/python -m tests.reference
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch comes first and at its exact pin: an index that offers a CPU build of that version serves it,
 # where a looser request would fetch gigabytes of CUDA libraries.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,images,demo]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs,images,demo]'
 	touch $@

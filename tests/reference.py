@@ -1,4 +1,7 @@
-"""Writes what every command says of itself into docs/commands.md: `make reference`."""
+"""Writes what the program says of itself into the documents: `make reference`.
+
+The help of every command goes into docs/commands.md, and the table of all recipes into docs/recipes.md.
+"""
 
 import re
 from pathlib import Path
@@ -6,9 +9,13 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from snnc.cli import main
+from snnc.recipes import names, recipe
 
-PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "commands.md"
+RECIPES = DOCS / "recipes.md"
 HEADING = "## The commands in full\n"
+INDEX = re.compile(r"(?<=<!-- recipes: begin -->\n).*(?=<!-- recipes: end -->)", re.DOTALL)
 
 
 def help_of(name: str) -> str:
@@ -24,5 +31,16 @@ def written(page: str) -> str:
     return prose + HEADING + "\n" + re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
 
 
+def indexed(page: str) -> str:
+    """The page with a row for every recipe as it is now."""
+    rows = ["| recipe | what it does | needs data | source |", "|---|---|---|---|"]
+    for name in names():
+        found = recipe(name)
+        data = "yes" if found.needs_data else "no"
+        rows.append(f"| [{name}](recipes/{name}.md) | {found.summary} | {data} | {found.source} |")
+    return INDEX.sub(lambda _: "\n" + "\n".join(rows) + "\n\n", page)
+
+
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, current in ((PAGE, written), (RECIPES, indexed)):
+        path.write_text(current(path.read_text(encoding="utf-8")), encoding="utf-8")
