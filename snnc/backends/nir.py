@@ -21,7 +21,7 @@ from torch import fx
 
 from snnc.backends.base import Backend
 from snnc.errors import SnncError, Unsupported
-from snnc.files import atomic_write
+from snnc.files import atomic_buffer
 from snnc.graph import calls, remove, tidy
 from snnc.network import Network
 from snnc.neurons import IF, Neuron
@@ -85,8 +85,8 @@ class NirFile(Backend):
             more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
             raise Unsupported(f"NIR cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
         found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network) | lowering.grid)
-        with atomic_write(path) as temporary:
-            nir.write(temporary, found)
+        with atomic_buffer(path) as buffer:
+            nir.write(buffer, found)
 
 
 def one_step(network: Network) -> fx.GraphModule:

@@ -35,6 +35,8 @@ def npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError(f"{path} {why}.", "plain numeric arrays, saved with np.savez") from exc
     if x is None:
         raise DataError(f"{path} has no array `x`, only {names}.", "np.savez(path, x=inputs, y=labels)")
+    if not all(isinstance(array, np.ndarray) for array in (x, y) if array is not None):  # numpy gives their bytes
+        raise DataError(f"{path} has members that are no arrays.", "plain numeric arrays, saved with np.savez")
     return x, y
 
 

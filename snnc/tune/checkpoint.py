@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from snnc.errors import LoadError
-from snnc.files import atomic_write, load_torch
+from snnc.files import atomic_buffer, load_torch
 from snnc.tune.options import TuneOptions
 
 FORMAT, VERSION = "snnc-tune", 1
@@ -66,8 +66,8 @@ def write(
         "optimiser": optimiser.state_dict()["state"],
         "progress": asdict(progress),
     }
-    with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_buffer(path) as buffer:
+        torch.save(content, buffer)
 
 
 def restore(path: Path, told: dict[str, Any], graph: fx.GraphModule, optimiser: torch.optim.Optimizer) -> Progress:
