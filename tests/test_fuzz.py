@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from snnc.errors import LoadError
+from snnc.errors import DataError, LoadError
 
 from .fuzz_mutations import mutate
 from .fuzz_seeds import Seed, seeds
@@ -45,6 +45,16 @@ def test_changed_files_are_refused_or_read(sound):
         assert not tally.bad, tally.bad[0]
         assert set(tally.counts) <= set(GOOD)
         assert tally.counts.total() == 24 // seed.cost**2
+
+
+@pytest.mark.parametrize(("name", "number"), [("CIFAR python", 560), ("image folder, png", 357)])
+def test_what_took_up_memory(sound, tmp_path, name, number):
+    """Lengths that the file does not bear out, in a pickle and for another of pillow's decoders."""
+    seed = next(one for one in sound if one.name == name)
+    (tmp_path / seed.file).write_bytes(mutate(seed.content, seed.form, f"{name}/{number}"))
+    with pytest.raises(DataError) as error:
+        seed.read(tmp_path / seed.file)
+    assert not isinstance(error.value.__cause__, MemoryError)
 
 
 def _wrong(path):
