@@ -19,7 +19,7 @@ from snnc.capture import capture, told_shape
 from snnc.data import as_batches, fingerprint
 from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError, SnncError
-from snnc.files import atomic_write, load_torch, sniff
+from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.fixed import prove
 from snnc.graph import TIMED, Stage, calls, guess_input
 from snnc.network import CHUNK, Network
@@ -214,8 +214,8 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
     if rank() > 0:
         return path
     if isinstance(network, Staged):
-        with atomic_write(path) as temporary:
-            torch.save(pack_graph(network.graph, network.stage, network.info), temporary)
+        with atomic_buffer(path) as buffer:
+            torch.save(pack_graph(network.graph, network.stage, network.info), buffer)
         return path
     if backend is None:
         backend = next((b.name for b in BACKENDS.values() if b.suffix == path.suffix), "torch")

@@ -271,7 +271,7 @@ class Pipeline:
         place = self._index(name)
         return replace(self, passes=self.passes[:place] + self.passes[place + 1 :])
 
-    def set(self, name: str, **options: Any) -> Self:
+    def set(self, name: str, /, **options: Any) -> Self:
         """With options of the named pass changed."""
         place = self._index(name)
         old = self.passes[place]

@@ -452,13 +452,14 @@ def test_what_nobody_expected_is_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, OSError("no space left"), ValueError("torch broke")])
 def test_a_file_is_written_whole_or_not_at_all(monkeypatch, problem):
-    def half(content, path):
-        Path(path).write_bytes(b"half a file")
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(b"half a file")
         raise problem
 
     Path("out.snn").write_text("what was there")
     before = sorted(Path().iterdir())
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     result = run("compile", "ann.pt", *SHAPED, "-o", "out.snn", code=130 if problem is KeyboardInterrupt else 1)
     assert "Error: " in result.stderr
     assert Path("out.snn").read_text() == "what was there"

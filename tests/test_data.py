@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -127,6 +128,10 @@ def test_npz_that_cannot_be_used(tmp_path):
         read(path)
     np.savez(path, x=np.array([{}, {}]))
     with pytest.raises(DataError, match="Python objects"):
+        read(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"no array")
+    with pytest.raises(DataError, match="no arrays"):
         read(path)
     np.save(tmp_path / "d.npy", np.ones((2, 2)))
     (tmp_path / "d.npy").rename(path)

@@ -101,6 +101,18 @@ def test_a_changed_file_is_told():
     assert "data.npz" not in run("compile", "--config", "run.toml", "--quiet").stderr
 
 
+def test_a_run_is_saved_over_what_it_saved_before():
+    words = ("compile", "model.pt", "--recipe", "data-free", "--input-shape", "1,8,8", "-o", "a.snn")
+    for _ in range(2):
+        assert run(*words, "--save-config", "run.toml").exit_code == 0
+    for taken in ("a.snn", "model.pt"):
+        before = Path(taken).read_bytes()
+        refused = run(*words, "--save-config", taken)
+        assert refused.exit_code == 1
+        assert "a file of its own" in refused.stderr
+        assert Path(taken).read_bytes() == before
+
+
 @pytest.mark.parametrize("command", ["eval", "explain", "report", "compare", "tune", "verify"])
 def test_other_commands_are_saved_too(command):
     run("compile", "model.pt", "--calib", "data.npz", "--recipe", "opi", "--T", 2, "-o", "a.snn")

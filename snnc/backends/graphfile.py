@@ -9,7 +9,7 @@ import torch
 
 from snnc.artifact import pack_graph
 from snnc.backends.base import Backend
-from snnc.files import atomic_write
+from snnc.files import atomic_buffer
 from snnc.network import Network
 
 
@@ -23,5 +23,5 @@ class GraphFile(Backend):
 
     def emit(self, network: Network, path: Path) -> None:
         content = pack_graph(network.graph, network.stage, network.info)
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        with atomic_buffer(path) as buffer:
+            torch.save(content, buffer)

@@ -21,7 +21,7 @@ from torch import fx
 
 from snnc.backends.base import Backend, told
 from snnc.errors import Blocker, SnncError, Unsupported
-from snnc.files import atomic_write
+from snnc.files import atomic_buffer
 from snnc.graph import calls, remove, tidy
 from snnc.network import Network
 from snnc.neurons import IF, Neuron
@@ -104,8 +104,8 @@ class NirFile(Backend):
         if lowering.blockers:
             raise _refused(lowering.blockers)
         found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network) | lowering.grid)
-        with atomic_write(path) as temporary:
-            nir.write(temporary, found)
+        with atomic_buffer(path) as buffer:
+            nir.write(buffer, found)
 
 
 def _library() -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends.base import Backend, told
-from snnc.files import atomic_write
+from snnc.files import atomic_buffer
 from snnc.graph import calls, insert, phases, replace, tidy
 from snnc.network import Network
 from snnc.pipeline import Pipeline
@@ -82,5 +82,5 @@ class ExportedProgram(Backend):
         with torch.no_grad():
             program = torch.export.export(unrolled(network), (example,), dynamic_shapes=({0: batch},))
         info = {**network.info, "latency": asdict(network.latency)}
-        with atomic_write(path) as temporary:
-            torch.export.save(program, temporary, extra_files={INFO_FILE: json.dumps(info)})
+        with atomic_buffer(path) as buffer:
+            torch.export.save(program, buffer, extra_files={INFO_FILE: json.dumps(info)})

@@ -92,7 +92,8 @@ def _canonical(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
         _slice(graph, node, module, facts)
     elif isinstance(module, dialect.Pad):
         pads = list(module.pads)
-        while pads and not any(pads[-2:]):
+        # Only zeros can be padded in the last dimensions alone: torch's other modes name all that they could reach.
+        while pads and not any(pads[-2:] if module.mode == "constant" else pads):
             del pads[-2:]
         _either(graph, node, dialect.Pad(tuple(pads), module.mode, float(module.value)), not pads)
     elif isinstance(module, dialect.Permute):

@@ -26,7 +26,7 @@ import click
 from snnc.cli import show
 from snnc.cli.options import PATH
 from snnc.cli.sources import target
-from snnc.errors import SnncError
+from snnc.errors import SnncError, WriteError
 from snnc.files import atomic_write
 from snnc.pipeline import choose
 from snnc.processes import rank
@@ -47,7 +47,10 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
         for name in context.meta.get(CHANGED, ()):
             show.note(f"'{name}' is not the file that the saved run had: its SHA-256 differs.")
         if save_config:
-            given = [path for path in _paths(context) if path != context.params.get("out")]
+            given = _paths(context)
+            given.remove(save_config)  # once: a file that is read or written as well is still there
+            if save_config in given:  # whether it exists by now or not
+                raise WriteError(f"'{save_config}' is given twice.", "a file of its own for --save-config")
             target(save_config, *given)
         command(**options)
         if save_config and rank() == 0 and not context.params.get("dry_run"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import io
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
@@ -20,6 +22,7 @@ from snnc.errors import DataError
 AGAIN = "download it again"
 _IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _CIFAR_PIXELS = 3 * 32 * 32
+_IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "PPM")  # pillow would try all that it knows
 
 
 def npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -35,6 +38,8 @@ def npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError(f"{path} {why}.", "plain numeric arrays, saved with np.savez") from exc
     if x is None:
         raise DataError(f"{path} has no array `x`, only {names}.", "np.savez(path, x=inputs, y=labels)")
+    if not all(isinstance(array, np.ndarray) for array in (x, y) if array is not None):  # numpy gives their bytes
+        raise DataError(f"{path} has members that are no arrays.", "plain numeric arrays, saved with np.savez")
     return x, y
 
 
@@ -85,8 +90,12 @@ def cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def cifar_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A pickled batch: a dict with `data` `[N, 3072]` and a list of `labels` or `fine_labels`."""
     try:
-        with path.open("rb") as f:
-            batch = _ArrayUnpickler(f, encoding="latin1").load()
+        content = path.read_bytes()
+        for _ in pickletools.genops(
+            content
+        ):  # refuses a length that the file does not bear out, before memory is taken
+            pass
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except DataError as exc:
         raise DataError(f"{path} {exc.message}", exc.hint) from exc
     except Exception as exc:  # a damaged pickle can raise anything
@@ -134,7 +143,7 @@ def decode_images(files: list[Path]) -> np.ndarray:
     images: list[np.ndarray] = []
     for file in files:
         try:
-            with pil.open(file) as image:
+            with pil.open(file, formats=_IMAGE_FORMATS) as image:
                 mode = image.mode
                 pixels = np.asarray(image.convert("L" if mode in ("1", "L") else "RGB"))
         except Exception as exc:  # pillow's decoders raise many kinds on damaged files

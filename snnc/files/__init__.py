@@ -7,6 +7,6 @@ No path here unpickles freely. Torch files go through torch's restricted unpickl
 from snnc.files.loading import load_model
 from snnc.files.sniffing import sniff
 from snnc.files.torchfile import load_torch
-from snnc.files.writing import atomic_write
+from snnc.files.writing import atomic_buffer, atomic_write
 
-__all__ = ["atomic_write", "load_model", "load_torch", "sniff"]
+__all__ = ["atomic_buffer", "atomic_write", "load_model", "load_torch", "sniff"]

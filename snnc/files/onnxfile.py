@@ -94,8 +94,12 @@ def _beside(path: Path, location: str, name: str) -> Path:
             f"{path}: the data of '{name}' lie at '{location}', outside the model's folder.",
             "the model and its data in one folder, without links out of it",
         )
-    if not file.is_file():
-        raise LoadError(f"{path}: the data of '{name}' are missing: there is no file '{location}'.", "copy it too")
+    try:
+        there = file.is_file()
+    except OSError:  # a name that is longer than names can be
+        there = False
+    if not there:
+        raise LoadError(f"{path}: the data of '{name}' are missing: there is no file '{location[:99]}'.", "copy it too")
     return file
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib
+import io
 import pickletools
 import sys
 from collections.abc import Iterable, Iterator
@@ -97,7 +98,7 @@ def load_torch(path: str | Path, classes: Iterable[type] = ()) -> Any:
         with torch.serialization.safe_globals(safe):
             unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if kind == "torch-zip" else []
             if not unsafe:
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(_source(path, kind), map_location="cpu", weights_only=True)
     except LoadError:
         raise
     except Exception as exc:  # torch's readers and a damaged pickle can raise anything
@@ -116,9 +117,14 @@ def _globals(path: Path, kind: str) -> Iterator[str]:
         opcodes = pickletools.genops(pickles)
         yield from (str(arg).replace(" ", ".") for op, arg, _ in opcodes if op.name == "GLOBAL")
         return
-    with path.open("rb") as f:
-        for _ in range(4):  # magic number, protocol, system, then the object
-            yield from (str(arg).replace(" ", ".") for op, arg, _ in pickletools.genops(f) if op.name == "GLOBAL")
+    f = io.BytesIO(path.read_bytes())
+    for _ in range(4):  # magic number, protocol, system, then the object
+        yield from (str(arg).replace(" ", ".") for op, arg, _ in pickletools.genops(f) if op.name == "GLOBAL")
+
+
+def _source(path: Path, kind: str) -> Path | io.BytesIO:
+    """What torch reads: a file of the old format from memory, where a length that it claims takes up none."""
+    return io.BytesIO(path.read_bytes()) if kind == "legacy-pickle" else path
 
 
 def _refusal(path: Path, names: list[str]) -> LoadError:

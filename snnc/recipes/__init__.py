@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -154,5 +154,5 @@ def make(name: str, options: dict[str, Any]) -> Pass:
     """
     cls = PASSES[choose(name, PASSES, "pass")]
     for option in options:
-        choose(option, cls.__dataclass_fields__, f"option of '{name}'")
+        choose(option, [field.name for field in fields(cls)], f"option of '{name}'")
     return cls(**options)

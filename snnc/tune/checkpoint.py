@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from snnc.data import Dataset, stored
 from snnc.errors import LoadError
-from snnc.files import atomic_write, load_torch
+from snnc.files import atomic_buffer, load_torch
 from snnc.processes import exchange, rank
 from snnc.tune.options import TuneOptions
 
@@ -75,8 +75,8 @@ def write(
         "optimiser": optimiser.state_dict()["state"],
         "progress": asdict(progress),
     }
-    with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_buffer(path) as buffer:
+        torch.save(content, buffer)
 
 
 def restore(path: Path, told: dict[str, Any], graph: fx.GraphModule, optimiser: torch.optim.Optimizer) -> Progress:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from snnc.algebra import scale_outputs
 from snnc.dialect import CONVOLUTIONS, ClipQuant
+from snnc.errors import DataError
 from snnc.graph import calls, replace, view
 from snnc.neurons import Neuron
 from snnc.processes import spread
@@ -112,6 +113,10 @@ class Normed(Running):
         """The normalised output, and the scale and shift `[C]` (off the tape) that made it."""
         mean, var = torch.zeros_like(self.mean), torch.zeros_like(self.var)
         value = self.layer(x)
+        if value.numel() == value.shape[1]:
+            raise DataError(
+                "A batch of one sample has no variance to normalise by.", "a larger batch, more data, or norms 'none'"
+            )
         out = functional.batch_norm(value, mean, var, self.weight, self.bias, True, 1.0, self.eps)
         count = value.numel() // value.shape[1]
         var = var * ((count - 1) / count)  # the running variance of torch is unbiased, what it divides by is not
