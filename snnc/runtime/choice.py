@@ -21,9 +21,8 @@ from snnc.runtime.runner import Observer, Runner
 from snnc.runtime.scan import available, memory
 
 RUNTIMES = ("auto", "reference", "fast")
-TILE = (
-    8 << 20
-)  # bytes of the largest value in a round: measured; smaller ones pay for calls, larger ones leave the cache
+# Of a round, all measured: few rows pay for calls and for reading weights anew, many leave the cache.
+TILE, MOST, ROWS = 4 << 20, 16 << 20, 64  # bytes of the largest value, or as many rows as fit into `MOST`
 STEPS = 8  # of a round, where there are more: potentials are read and written once a round
 SURPRISE = "The fast runtime is off, and the reference runs in its place: %s."
 log = logging.getLogger("snnc")
@@ -116,7 +115,7 @@ def _fast(graph: fx.GraphModule, fixed: bool, reference: Runner, probe: Tensor, 
     final, steps, seen = FastRunner(made, once=True), FastRunner(made), FastRunner(made, whole=True)
     sizes = [1]
     seen.run(probe, window, observe=lambda node, value, width: sizes.append(value[0].numel() * 4))
-    rows = max(STEPS, TILE // max(sizes)) if made.fixed else 0
+    rows = max(STEPS, TILE // max(sizes), min(ROWS, MOST // max(sizes))) if made.fixed else 0
     return Choice(reference, final, steps, seen, rows, str(made))
 
 

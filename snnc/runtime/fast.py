@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.dialect import Grid
+from snnc.dialect import Grid, Pad
 from snnc.graph import module_of, phases
 from snnc.neurons import OffsetIF
 from snnc.runtime import scan
-from snnc.runtime.plan import Plan, constants
+from snnc.runtime.plan import MOVES, Plan, constants
 from snnc.runtime.runner import Observer, Runner, Window
-from snnc.temporal import Decode, Temporal
+from snnc.temporal import Decode
 
 
 class FastRunner(Runner):
@@ -27,7 +27,7 @@ class FastRunner(Runner):
 
     def __init__(self, made: Plan, whole: bool = False, once: bool = False) -> None:
         super().__init__(made.graph)
-        self.made, self.once = made, once and made.fixed
+        self.made, self.whole, self.once = made, whole, once and made.fixed
         joins = {} if whole else made.joins
         absorbed = {node for join in joins.values() for node in join.absorbed}
         self.reads = {node: node.all_input_nodes for node in made.graph.graph.nodes if node not in absorbed}
@@ -65,7 +65,8 @@ class FastRunner(Runner):
             return layer(values[node.all_input_nodes[0]])
         if node in made.joins:
             return self._scanned(node, values, now)
-        if not made.fixed or (node in made.bound and not isinstance(module_of(self.graph, node), Temporal)):
+        moves = isinstance(module_of(self.graph, node), (*MOVES, Pad))
+        if not made.fixed or (node in made.bound and moves):
             return super()._value(node, values, now)
         result = super()._value(node, {source: values[source].float() for source in self.reads[node]}, now)
         return result.to(torch.uint8) if node in made.bound else result
@@ -83,7 +84,8 @@ class FastRunner(Runner):
             state = join.scan.state(neuron.calibrated(current.unflatten(0, (now.width, -1))[: neuron.rho]), current)
             return join.scan(state, current, now.width)[1]
         state = now.states.get(node)
-        now.states[node], spikes = join.scan(state, current, now.width, joined, constant)
+        begin = None if self.whole else now.start
+        now.states[node], spikes = join.scan(state, current, now.width, joined, constant, begin)
         return spikes
 
     def _summed(self, node: fx.Node, value: Tensor, now: Window) -> Tensor:
