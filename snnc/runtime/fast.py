@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.dialect import Grid, Pad
-from snnc.graph import module_of, phases
+from snnc.graph import phases
 from snnc.neurons import OffsetIF
 from snnc.runtime import scan
 from snnc.runtime.plan import MOVES, Plan, constants
@@ -28,12 +28,13 @@ class FastRunner(Runner):
     def __init__(self, made: Plan, whole: bool = False, once: bool = False) -> None:
         super().__init__(made.graph)
         self.made, self.whole, self.once = made, whole, once and made.fixed
+        self.zero: tuple[dict[fx.Node, torch.Size], dict[fx.Node, Tensor]] = {}, {}
         joins = {} if whole else made.joins
         absorbed = {node for join in joins.values() for node in join.absorbed}
         self.reads = {node: node.all_input_nodes for node in made.graph.graph.nodes if node not in absorbed}
         self.reads |= {node: join.reads for node, join in joins.items()}
         self.constant = set() if whole else constants(made)
-        decodes = {node for node in self.walked if isinstance(module_of(self.graph, node), Decode)}
+        decodes = {node for node in self.walked if isinstance(self.modules[node], Decode)}
         late = {*made.tail, *decodes} if self.once else set()
         self.walked = [node for node in self.walked if node in self.reads and node not in late]
         self.last = self._last_uses({n: r for n, r in self.reads.items() if n not in late}, phases(made.graph))
@@ -65,7 +66,7 @@ class FastRunner(Runner):
             return layer(values[node.all_input_nodes[0]])
         if node in made.joins:
             return self._scanned(node, values, now)
-        moves = isinstance(module_of(self.graph, node), (*MOVES, Pad))
+        moves = isinstance(self.modules[node], (*MOVES, Pad))
         if not made.fixed or (node in made.bound and moves):
             return super()._value(node, values, now)
         result = super()._value(node, {source: values[source].float() for source in self.reads[node]}, now)
@@ -104,18 +105,22 @@ class FastRunner(Runner):
             return super()._means(totals)
         steps = self.read - self.late
         full = self._tail(totals)
-        rest = self._tail({node: torch.zeros_like(total[:1]) for node, total in totals.items()})
+        rest = self._silent({node: total.shape[1:] for node, total in totals.items()})
         return {node: _near((value + (steps - 1) * rest[node]).float()) / steps for node, value in full.items()}
+
+    def _silent(self, shapes: dict[fx.Node, torch.Size]) -> dict[fx.Node, Tensor]:
+        """F(0), for sums of these shapes: the same in every call."""
+        if self.zero[0] != shapes:
+            self.zero = shapes, self._tail({n: torch.zeros(1, *s, dtype=torch.float64) for n, s in shapes.items()})
+        return self.zero[1]
 
     def _tail(self, values: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """The value in front of each readout, for one value of everything that the tail reads."""
         values = dict(values)
         for node, module in self.made.tail.items():
             values[node] = module(*(values[source] for source in node.args if isinstance(source, fx.Node)))
-        decodes = (node for node in self.graph.graph.nodes if node.op == "call_module")
-        return {
-            node: values[node.all_input_nodes[0]] for node in decodes if isinstance(module_of(self.graph, node), Decode)
-        }
+        decodes = (node for node, module in self.modules.items() if isinstance(module, Decode))
+        return {node: values[node.all_input_nodes[0]] for node in decodes}
 
 
 def _near(x: Tensor) -> Tensor:
