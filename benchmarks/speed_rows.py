@@ -29,6 +29,7 @@ from snnc.recipes import recipe
 
 Run = Callable[[Tensor], Any]
 ROUND = 64  # rows of a round in `steps`
+STEPS = 2048  # steps x samples that are timed there
 ROWS = (
     "ANN",
     "ANN, folded",
@@ -113,7 +114,7 @@ def count(model: nn.Module, net: str) -> dict[str, float]:
 
 @torch.no_grad()
 def main() -> None:
-    """Peak memory before and after one run, in MB, and for `steps` the seconds of a second run."""
+    """Peak memory before and after one run, in MB, and for `steps` the seconds of later ones."""
     kind, number, name, net, T, batch, folder = sys.argv[1:]
     clock, x = threads(int(number)), images(net, int(batch))
     run: Any = row(name, net, int(T), Path(folder))
@@ -123,9 +124,11 @@ def main() -> None:
     run(x)
     found = [before, peak()]
     if kind == "steps":
+        times = max(1, STEPS // (int(T) * len(x)))
         start = clock()
-        run(x)
-        found = [*found, clock() - start]
+        for _ in range(times):
+            run(x)
+        found = [*found, (clock() - start) / times]
     print(json.dumps(found))
 
 
