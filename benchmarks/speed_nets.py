@@ -5,6 +5,8 @@ Their weights are random: what dense kernels cost does not depend on them.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -50,12 +52,33 @@ def vgg16() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10))
 
 
+def resnet18() -> nn.Module:
+    """ResNet-18 for 224 x 224 images, with an average pool behind its first layer, which every simulator has."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.AvgPool2d(3, 2, 1))
+    inputs = 64
+    for outputs in (64, 128, 256, 512):
+        for block in range(2):
+            layers.append(Block(inputs, outputs, 2 if block == 0 and outputs > 64 else 1))
+            inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
+
+
+SIZE = {"resnet20": 32, "vgg16": 32, "resnet18": 224}
+
+
 def build(name: str) -> nn.Module:
     """A network by name, the same one in every process."""
     torch.manual_seed(0)
-    return {"resnet20": resnet20, "vgg16": vgg16}[name]().eval()
+    return {"resnet20": resnet20, "vgg16": vgg16, "resnet18": resnet18}[name]().eval()
 
 
-def images(batch: int) -> Tensor:
-    """Random images."""
-    return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
+def images(name: str, batch: int) -> Tensor:
+    """Random images of the size that a network takes."""
+    return torch.randn(batch, 3, SIZE[name], SIZE[name], generator=torch.Generator().manual_seed(batch))
+
+
+def peak() -> float:
+    """Most memory that this process has held, in MB. (`getrusage` would give its parent's, where that was larger.)"""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import logging
 
 import pytest
@@ -27,9 +28,10 @@ from snnc.passes import (
 from snnc.pipeline import Context, Pipeline
 from snnc.runtime import choice, loops, scan
 from snnc.runtime.fast import FastRunner
-from snnc.runtime.integer import packed
+from snnc.runtime.integer import packed, reach
 from snnc.runtime.plan import plan
 from snnc.runtime.runner import Runner
+from snnc.temporal import StepCurrent
 
 from .nets import NETS, sample, spiking
 
@@ -85,6 +87,21 @@ def fixed(name):
     graph, shape = spiking(name, T)
     context = Context(T=T, calibration=[sample(shape, 8)], input_shape=shape)
     return Pipeline((FixedPoint(),)).run(graph, context, Stage.SPIKING).graph, shape
+
+
+def shifted(graph, seed=0, most=0, every=1):
+    """The graph with a current of its own for every step in front of neurons: of all, or of each second one."""
+    generator = torch.Generator().manual_seed(seed)
+    for place, (node, neuron) in enumerate(list(calls(graph, Neuron))):
+        if place % every:
+            continue
+        shape = (neuron.T, *neuron.theta.shape)
+        drawn = torch.randint(-most, most + 1, shape, generator=generator).float() if most else None
+        own = StepCurrent(neuron.T, torch.randn(shape, generator=generator) if drawn is None else drawn)
+        source = node.all_input_nodes[0]
+        node.replace_input_with(source, insert(graph, f"{node.name}_current", own, source))
+    graph.recompile()
+    return graph
 
 
 def values(runner, x, window):
@@ -148,6 +165,26 @@ def test_any_integers_any_time_any_batch(name, seed, T, batch, window, most):
     assert_same(integers(graph, seed, most), True, sample(shape, batch, seed), (window,))
 
 
+@needs_numba
+@settings(max_examples=25)
+@given(
+    name=st.sampled_from([*NETS]),
+    seed=st.integers(0, 2**16),
+    T=st.integers(1, 12),
+    batch=st.integers(1, 4),
+    window=st.integers(1, 12),
+    every=st.integers(1, 2),
+    integer=st.booleans(),
+)
+def test_currents_of_steps_are_part_of_the_pass(name, seed, T, batch, window, every, integer):
+    """Alone and behind a join, in numbers that round and in integers."""
+    graph, shape = spiking(name, T)
+    graph = shifted(integers(graph, seed) if integer else graph, seed, 5 * integer, every)
+    made = assert_same(graph, integer, sample(shape, batch, seed), (window,))
+    absorbed = {node for join in made.joins.values() for node in join.absorbed}
+    assert absorbed >= {node for node, _ in calls(graph, StepCurrent) if node not in made.sums}
+
+
 @pytest.mark.parametrize("name", ["conv", "residual", "dense", "maxpool", "inverted", "conv1d", "mlp", "early"])
 def test_a_compiled_network_of_integers(name):
     graph, shape = fixed(name)
@@ -198,6 +235,37 @@ def exact(layer, x):
     assert torch.equal(fast(x), layer(x.float()))
 
 
+@pytest.mark.parametrize("pool", [(2, 2, 0), (3, 2, 1)])
+@pytest.mark.parametrize("most", [1, 15])
+def test_a_pool_that_sums_gives_bytes(pool, most):
+    """What follows it then multiplies bytes as well; 9 x 15 no longer fits."""
+    layer = nn.Conv2d(4, 4, *pool, groups=4, bias=False).requires_grad_(False)
+    layer.weight.fill_(1)
+    x = torch.randint(0, most + 1, (3, 4, 7, 7), dtype=torch.uint8)
+    assert reach(layer, most) == most * pool[0] ** 2
+    fast = packed(layer, counts=True)
+    assert fast is not None
+    assert fast(x).dtype == torch.uint8
+    assert torch.equal(fast(x).float(), layer(x.float()))
+    layer.weight[0] = -1
+    assert reach(layer, most) is None
+
+
+def test_layers_behind_a_pool_take_bytes():
+    graph, shape = spiking("conv", T)
+    graph = integers(graph)
+    node = next(iter(plan(graph, True).layers))
+    channels = module_of(graph, node).in_channels
+    pool = nn.Conv2d(channels, channels, 1, groups=channels, bias=False).requires_grad_(False)
+    pool.weight.fill_(3)
+    source = node.all_input_nodes[0]
+    node.replace_input_with(source, insert(graph, "summed", pool, source))
+    graph.recompile()
+    made = assert_same(graph, True, sample(shape, 3))
+    assert node in made.layers
+    assert [n.name for n in made.bound if made.bound[n] == 3] == ["summed"]
+
+
 @pytest.mark.parametrize(("layer", "shape"), [(nn.Conv2d(3, 4, 3), (3, 6, 6)), (nn.Linear(20, 4), (20,))])
 def test_powers_of_two_of_an_output_are_taken_out(layer, shape):
     """As fixed point with few bits has them: wide numbers, and yet of few bits."""
@@ -236,15 +304,20 @@ def test_neurons_in_one_pass(shape, channels, threads, monkeypatch):
     current, other = torch.randn(2, steps * batch, *shape)
     if len(shape) == 3:
         current, other = (v.contiguous(memory_format=torch.channels_last) for v in (current, other))
-    for joined in (None, other):
-        want = neuron(current if joined is None else current + joined)
+    for joined, own in itertools.product((None, other), (None, torch.randn(steps, *per.shape))):
+        fed = current if joined is None else current + joined
+        want = neuron(fed if own is None else StepCurrent(steps, own)(fed))
         for width in (1, 3, 4, steps):
             state, parts = None, []
-            one = scan.Scan(neuron, False)
+            one = scan.Scan(neuron, False, shift=own)
             for start in range(0, steps, width):
                 cut = slice(start * batch, min(start + width, steps) * batch)
                 state, spikes = one(
-                    state, current[cut], min(width, steps - start), None if joined is None else joined[cut]
+                    state,
+                    current[cut],
+                    min(width, steps - start),
+                    None if joined is None else joined[cut],
+                    begin=start,
                 )
                 parts.append(spikes)
             assert torch.equal(torch.cat(parts), want)
@@ -327,7 +400,7 @@ def test_numbers_that_are_no_integers_are_summed_in_order():
 
 
 def test_a_runtime_that_differs_is_off_with_one_warning(monkeypatch, caplog):
-    monkeypatch.setattr("snnc.runtime.plan.packed", lambda module: lambda x: module(x.float()) + 1)
+    monkeypatch.setattr("snnc.runtime.plan.packed", lambda module, counts: lambda x: module(x.float()) + 1)
     net, shape = network()
     x = sample(shape, 2)
     with caplog.at_level(logging.WARNING, "snnc"):
@@ -345,7 +418,7 @@ def test_a_runtime_that_differs_is_off_with_one_warning(monkeypatch, caplog):
 
 
 def test_a_runtime_that_fails_is_off_with_one_warning(monkeypatch, caplog):
-    def fails(module):
+    def fails(module, counts):
         raise RuntimeError("no such instruction")
 
     monkeypatch.setattr("snnc.runtime.plan.packed", fails)

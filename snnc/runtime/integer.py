@@ -1,7 +1,7 @@
 """Layers with 8-bit weights on spikes in bytes, by the matrix units that torch reaches through oneDNN.
 
 Sums are 32-bit integers, and leave as float32. Below 2^24 both hold every integer, so they are what the layer computes
-in float32, in any order.
+in float32, in any order. Sums that stay within bytes, of a pool above all, leave as bytes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MOST = 127  # of a value: processors without VNNI add two products in 16 bits, a
 Layer = Callable[[Tensor], Tensor]
 
 
-def packed(module: nn.Module) -> Layer | None:
-    """A layer that takes bytes `0 .. MOST` and gives float32, or None where this machine or this layer has none.
+def packed(module: nn.Module, counts: bool = False) -> Layer | None:
+    """A layer that takes bytes `0 .. MOST`, or None where this machine or this layer has none.
 
-    Convolutions take and give channels-last memory.
+    Convolutions take and give channels-last memory. The output is float32, or bytes where all of it `counts`.
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
         return None
@@ -32,7 +32,21 @@ def packed(module: nn.Module) -> Layer | None:
     if not bool(((narrow == narrow.round()) & (narrow.abs() <= 127)).all()):
         return None
     narrow = narrow.to(torch.int8)
-    return _convolution(module, narrow, unit) if isinstance(module, nn.Conv2d) else _linear(module, narrow, unit)
+    result = torch.uint8 if counts else torch.float32
+    if isinstance(module, nn.Conv2d):
+        return _convolution(module, narrow, unit, result)
+    return _linear(module, narrow, unit, result)
+
+
+def reach(module: nn.Module, most: int) -> int | None:
+    """The largest value of a layer of whole numbers from 0 on, such as a pool that sums, for input `0 .. most`."""
+    if not isinstance(module, nn.Conv2d | nn.Linear) or getattr(module, "padding_mode", "zeros") != "zeros":
+        return None
+    numbers = [value.detach() for value in (module.weight, module.bias) if value is not None]
+    if any(bool(((value < 0) | (value != value.round())).any()) for value in numbers):
+        return None
+    sums = numbers[0].flatten(1).double().sum(1) * most
+    return int((sums + numbers[1] if len(numbers) > 1 else sums).max())
 
 
 def units(weight: Tensor) -> Tensor:
@@ -52,7 +66,7 @@ def units(weight: Tensor) -> Tensor:
     return found
 
 
-def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor) -> Layer | None:
+def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.dtype) -> Layer | None:
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         return None
     zeros = torch.zeros(module.out_channels, dtype=torch.int32)
@@ -62,17 +76,17 @@ def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor) -> Layer | Non
 
     def layer(x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        return run(x, 1.0, 0, weight, unit, zeros, bias, *geometry, 1.0, 0, torch.float32, "none", [], "")
+        return run(x, 1.0, 0, weight, unit, zeros, bias, *geometry, 1.0, 0, result, "none", [], "")
 
     return layer
 
 
-def _linear(module: nn.Linear, narrow: Tensor, unit: Tensor) -> Layer:
+def _linear(module: nn.Linear, narrow: Tensor, unit: Tensor, result: torch.dtype) -> Layer:
     zeros = torch.zeros(module.out_features, dtype=torch.int32)
     weight = torch.ops.onednn.qlinear_prepack(narrow, None)
     bias, run = module.bias, torch.ops.onednn.qlinear_pointwise.default
 
     def layer(x: Tensor) -> Tensor:
-        return run(x, 1.0, 0, weight, unit, zeros, bias, 1.0, 0, torch.float32, "none", [], "")
+        return run(x, 1.0, 0, weight, unit, zeros, bias, 1.0, 0, result, "none", [], "")
 
     return layer

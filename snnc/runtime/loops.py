@@ -41,11 +41,12 @@ def jit() -> Callable[..., Any] | None:
 
 
 @functools.cache
-def scan(mode: int, counts: bool) -> Callable[..., None]:
+def scan(mode: int, shifted: bool, counts: bool) -> Callable[..., None]:
     """The loop of integrate-and-fire neurons, for one way to form their current.
 
     Args:
         mode: `ALONE`, `SUM` or `SCALED`.
+        shifted: each step has a current of its own, which is added last.
         counts: spikes are bytes, 0 or 1; otherwise floats, 0 or theta.
     """
     compiler = jit()
@@ -53,74 +54,85 @@ def scan(mode: int, counts: bool) -> Callable[..., None]:
         raise ImportError("numba")
     zero = np.float32(0)
 
-    def loop(x, stride, y, factor, theta, v0, state, first, spikes, start, stop):  # type: ignore[no-untyped-def]
+    def loop(x, y, shift, factor, theta, v0, state, first, spikes, start, stop):  # type: ignore[no-untyped-def]
         """Writes `spikes` [steps, n] and `state` [n] for neurons start..stop.
 
-        x, y: currents [steps, n], or [1, n] with stride 0. factor, theta, v0: patterns. first: state is unset.
+        x, y: currents [steps, n]. shift, factor, theta, v0: patterns, of which shift has one a step. Of x, y and shift
+        one row stands for all steps. first: state is unset.
         """
         steps, period = spikes.shape[0], theta.shape[0]
+        dx, dy, dc = min(1, x.shape[0] - 1), min(1, y.shape[0] - 1), min(1, shift.shape[0] - 1)
         v = np.empty(BLOCK, np.float32)
         a = start
         while a < stop:
             k = a % period
             m = min(BLOCK, stop - a, period - k)
-            b = a + m
-            h, f = theta[k : k + m], factor[k : k + m]
+            b, e = a + m, k + m
+            h, f = theta[k:e], factor[k:e]
             if first:
-                v[:m] = v0[k : k + m]
+                v[:m] = v0[k:e]
             else:
                 v[:m] = state[a:b]
             t = 0
             while t < steps:
                 if t + 4 <= steps:  # four steps in registers: a quarter of the passes over v
-                    i, d = t * stride, stride
-                    x0, x1, x2, x3 = x[i, a:b], x[i + d, a:b], x[i + 2 * d, a:b], x[i + 3 * d, a:b]
-                    y0, y1, y2, y3 = y[t, a:b], y[t + 1, a:b], y[t + 2, a:b], y[t + 3, a:b]
-                    s0, s1, s2, s3 = spikes[t, a:b], spikes[t + 1, a:b], spikes[t + 2, a:b], spikes[t + 3, a:b]
+                    p, q, r = t + 1, t + 2, t + 3
+                    x0, x1, x2, x3 = x[t * dx, a:b], x[p * dx, a:b], x[q * dx, a:b], x[r * dx, a:b]
+                    y0, y1, y2, y3 = y[t * dy, a:b], y[p * dy, a:b], y[q * dy, a:b], y[r * dy, a:b]
+                    c0, c1, c2, c3 = shift[t * dc, k:e], shift[p * dc, k:e], shift[q * dc, k:e], shift[r * dc, k:e]
+                    s0, s1, s2, s3 = spikes[t, a:b], spikes[p, a:b], spikes[q, a:b], spikes[r, a:b]
                     for j in range(m):
-                        hj, fj, u = h[j], f[j], v[j]
-                        if mode == SCALED:
-                            u += x0[j] + fj * np.float32(y0[j])
-                        elif mode == SUM:
-                            u += x0[j] + y0[j]
-                        else:
-                            u += x0[j]
+                        hj, u = h[j], v[j]
+                        z = x0[j]
+                        if mode == SUM:
+                            z += y0[j]
+                        elif mode == SCALED:
+                            z += f[j] * np.float32(y0[j])
+                        if shifted:
+                            z += c0[j]
+                        u += z
                         fired = u - hj >= zero
                         u -= hj if fired else zero
                         if counts:
                             s0[j] = fired
                         else:
                             s0[j] = hj if fired else zero
-                        if mode == SCALED:
-                            u += x1[j] + fj * np.float32(y1[j])
-                        elif mode == SUM:
-                            u += x1[j] + y1[j]
-                        else:
-                            u += x1[j]
+                        z = x1[j]
+                        if mode == SUM:
+                            z += y1[j]
+                        elif mode == SCALED:
+                            z += f[j] * np.float32(y1[j])
+                        if shifted:
+                            z += c1[j]
+                        u += z
                         fired = u - hj >= zero
                         u -= hj if fired else zero
                         if counts:
                             s1[j] = fired
                         else:
                             s1[j] = hj if fired else zero
-                        if mode == SCALED:
-                            u += x2[j] + fj * np.float32(y2[j])
-                        elif mode == SUM:
-                            u += x2[j] + y2[j]
-                        else:
-                            u += x2[j]
+                        z = x2[j]
+                        if mode == SUM:
+                            z += y2[j]
+                        elif mode == SCALED:
+                            z += f[j] * np.float32(y2[j])
+                        if shifted:
+                            z += c2[j]
+                        u += z
                         fired = u - hj >= zero
                         u -= hj if fired else zero
                         if counts:
                             s2[j] = fired
                         else:
                             s2[j] = hj if fired else zero
-                        if mode == SCALED:
-                            u += x3[j] + fj * np.float32(y3[j])
-                        elif mode == SUM:
-                            u += x3[j] + y3[j]
-                        else:
-                            u += x3[j]
+                        z = x3[j]
+                        if mode == SUM:
+                            z += y3[j]
+                        elif mode == SCALED:
+                            z += f[j] * np.float32(y3[j])
+                        if shifted:
+                            z += c3[j]
+                        u += z
                         fired = u - hj >= zero
                         u -= hj if fired else zero
                         if counts:
@@ -130,15 +142,17 @@ def scan(mode: int, counts: bool) -> Callable[..., None]:
                         v[j] = u
                     t += 4
                 else:
-                    x0, y0, s0 = x[t * stride, a:b], y[t, a:b], spikes[t, a:b]
+                    x0, y0, c0, s0 = x[t * dx, a:b], y[t * dy, a:b], shift[t * dc, k:e], spikes[t, a:b]
                     for j in range(m):
-                        hj, fj, u = h[j], f[j], v[j]
-                        if mode == SCALED:
-                            u += x0[j] + fj * np.float32(y0[j])
-                        elif mode == SUM:
-                            u += x0[j] + y0[j]
-                        else:
-                            u += x0[j]
+                        hj, u = h[j], v[j]
+                        z = x0[j]
+                        if mode == SUM:
+                            z += y0[j]
+                        elif mode == SCALED:
+                            z += f[j] * np.float32(y0[j])
+                        if shifted:
+                            z += c0[j]
+                        u += z
                         fired = u - hj >= zero
                         u -= hj if fired else zero
                         if counts:

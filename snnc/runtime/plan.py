@@ -20,8 +20,8 @@ from snnc.fixed import prove
 from snnc.graph import calls, module_of, phases
 from snnc.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.runtime import scan
-from snnc.runtime.integer import MOST, Layer, packed
-from snnc.temporal import Decode, Encode, Restart, TemporalMax
+from snnc.runtime.integer import MOST, Layer, packed, reach
+from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 BINARY = (IF, WaitingIF, AverageIF, OffsetIF, ResidualMaskIF)
 MOVES = (dialect.Concat, dialect.Slice, dialect.Reshape, dialect.Permute, nn.Flatten)  # whatever the type of a value
@@ -30,7 +30,10 @@ TAIL = (*dialect.CONVOLUTIONS, nn.Linear, *MOVES, dialect.Add, dialect.Sub, dial
 
 @dataclass(frozen=True)
 class Join:
-    """What a layer of neurons reads: a current, and perhaps a second value that is added to it."""
+    """What a layer of neurons reads: a current, and perhaps a second value that is added to it.
+
+    Nodes that are `absorbed` do not run; the pass does what they do.
+    """
 
     scan: scan.Scan
     current: fx.Node
@@ -85,7 +88,7 @@ def plan(graph: fx.GraphModule, fixed: bool) -> Plan:
             _count(made, node)
         for node in inside:
             source = node.all_input_nodes[0]
-            if source in made.bound and (layer := packed(module_of(graph, node))):
+            if source in made.bound and (layer := packed(module_of(graph, node), node in made.bound)):
                 made.layers[node] = layer
         _gather_tail(made, inside)
     for node in inside:
@@ -114,6 +117,8 @@ def _count(made: Plan, node: fx.Node) -> None:
         most = max(bound for bound in sources if bound is not None)
     elif isinstance(module, dialect.Pad) and sources[0] is not None and module.mode == "constant":
         most = max(sources[0], int(module.value)) if module.value >= 0 and module.value == int(module.value) else None
+    elif sources[0] is not None:
+        most = reach(module, sources[0])
     if most is not None and most <= MOST:
         made.bound[node] = most
 
@@ -131,13 +136,16 @@ def _gather_tail(made: Plan, inside: list[fx.Node]) -> None:
 
 
 def _join(made: Plan, node: fx.Node) -> Join:
-    """How a layer of neurons forms its current: a sum in front of it that nobody else reads is formed on the way."""
+    """How a layer of neurons forms its current: what only it reads is formed on the way, a sum and steps' currents."""
     neuron, source = module_of(made.graph, node), node.all_input_nodes[0]
-    plain = Join(scan.Scan(neuron, made.fixed), source)
-    add = module_of(made.graph, source) if source.op == "call_module" else None
-    if type(neuron) is not IF or type(add) is not dialect.Add or len(source.users) > 1 or source in made.sums:
-        return plain
-    if len(source.all_input_nodes) < 2:
+    if type(neuron) is not IF:
+        return Join(scan.Scan(neuron, made.fixed), source)
+    shift: Tensor | None = None
+    taken: tuple[fx.Node, ...] = ()
+    if isinstance(module := _alone(made, source), StepCurrent):
+        shift, taken, source = module.shift, (source,), source.all_input_nodes[0]
+    plain = Join(scan.Scan(neuron, made.fixed, shift=shift), source, absorbed=taken)
+    if not isinstance(_alone(made, source), dialect.Add) or len(source.all_input_nodes) < 2:
         return plain
     sides = [_factored(made, side) for side in source.all_input_nodes]
     floats = [side for side, (_, factor, _) in zip(source.all_input_nodes, sides, strict=True) if factor is None]
@@ -145,7 +153,13 @@ def _join(made: Plan, node: fx.Node) -> Join:
         return plain
     current = floats[0]
     joined, factor, absorbed = sides[1 - source.all_input_nodes.index(current)]
-    return Join(scan.Scan(neuron, made.fixed, factor), current, joined, (source, *absorbed))
+    return Join(scan.Scan(neuron, made.fixed, factor, shift), current, joined, (*taken, source, *absorbed))
+
+
+def _alone(made: Plan, node: fx.Node) -> nn.Module | None:
+    """The module of a node that has one reader, and no part in the tail."""
+    alone = node.op == "call_module" and len(node.users) == 1 and node not in made.sums
+    return module_of(made.graph, node) if alone else None
 
 
 def _factored(made: Plan, node: fx.Node) -> tuple[fx.Node, Tensor | None, tuple[fx.Node, ...]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.errors import DataError, SnncError
-from snnc.graph import calls, module_of, phases, steps
+from snnc.graph import calls, phases, steps
 from snnc.neurons import SCHEDULES, Neuron
 from snnc.temporal import Decode, Encode, Temporal, running_mean
 
@@ -57,6 +57,7 @@ class Runner:
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self.graph = graph
+        self.modules = dict(calls(graph))
         phase = phases(graph)
         self.order = {p: [n for n in graph.graph.nodes if phase[n] == p] for p in ("before", "in", "after")}
         # In graph order, so that a readout in the middle of the network is fed before its source dies.
@@ -131,7 +132,7 @@ class Runner:
                 result = x
             elif node.op == "output":
                 result = self._repeated(values, node.all_input_nodes[0], repeat, x)
-            elif not isinstance(module := module_of(self.graph, node), Decode):
+            elif not isinstance(module := self.modules[node], Decode):
                 result = self._outside(module, *(self._repeated(values, n, repeat, x) for n in node.args))
             else:
                 continue  # the walk through time has put its value there
@@ -152,7 +153,7 @@ class Runner:
         """One window: updates states and totals, and with `anytime` leaves running means in `now.outer`."""
         values: dict[fx.Node, Tensor] = {}
         for node in self.walked:
-            module = module_of(self.graph, node)
+            module = self.modules[node]
             if isinstance(module, Encode):
                 source = now.outer[node.all_input_nodes[0]]
                 if now.start == 0 and not torch.isfinite(source).all():
@@ -176,7 +177,7 @@ class Runner:
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Tensor], now: Window) -> Tensor:
         """The value of a node inside time; leaves its state in `now.states`."""
-        module = module_of(self.graph, node)
+        module = self.modules[node]
         result: Tensor
         if isinstance(module, Temporal) and module.streaming:
             state, fed = now.states.get(node), node.all_input_nodes[0]

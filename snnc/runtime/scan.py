@@ -57,15 +57,23 @@ class Scan:
         neuron: the layer.
         counts: spikes leave as bytes, 0 or 1; otherwise as floats, 0 or the height of a spike.
         factor: of the bytes that a join adds, shape `[]` or `[C, 1, ...]`; None where it adds another current.
+        shift: a current of its own for each step, `[T, C, 1, ...]`, added last; None where there is none.
     """
 
     neuron: IF
     counts: bool
     factor: Tensor | None = None
+    shift: Tensor | None = None
     patterns: dict[Any, tuple[np.ndarray[Any, Any], ...]] = field(default_factory=dict)
 
     def __call__(
-        self, state: Any, current: Tensor, steps: int, joined: Tensor | None = None, constant: bool = False
+        self,
+        state: Any,
+        current: Tensor,
+        steps: int,
+        joined: Tensor | None = None,
+        constant: bool = False,
+        begin: int | None = 0,
     ) -> tuple[Any, Tensor]:
         """Runs `steps` steps.
 
@@ -75,6 +83,7 @@ class Scan:
             steps: how many.
             joined: what is added to the current, `[steps * B, ...]`, laid out in memory like it.
             constant: the current is the same at each step.
+            begin: the first of the steps, which tells the currents of `shift`; None leaves them out.
 
         Returns:
             The state, and spikes `[steps * B, ...]`, laid out like the current.
@@ -86,18 +95,18 @@ class Scan:
         x = ordered(current).reshape(1 if constant else steps, -1).numpy()
         spikes = ordered(out).reshape(steps, -1).numpy()
         n = spikes.shape[1]
-        mode = ALONE
-        y = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (steps, n), (0, 0))  # read by nobody
+        mode, y = ALONE, spikes[:1]  # which nobody reads
         if joined is not None:
-            y = ordered(joined).reshape(steps, -1).numpy()
-            mode = SUM if self.factor is None else SCALED
-        factor, theta, v0 = self._patterns(current)
+            mode, y = SUM if self.factor is None else SCALED, ordered(joined).reshape(steps, -1).numpy()
+        shift, factor, theta, v0 = self._patterns(current)
+        shifted = self.shift is not None and begin is not None
+        shift = shift[begin or 0 :][: steps if shifted else 1]
         first = state is None
         state = np.empty(n, np.float32) if first else state
-        loop, stride = scan(mode, self.counts), 0 if constant else 1
+        loop = scan(mode, shifted, self.counts)
 
         def part(start: int, stop: int) -> None:
-            loop(x, stride, y, factor, theta, v0, state, first, spikes, start, stop)
+            loop(x, y, shift, factor, theta, v0, state, first, spikes, start, stop)
 
         threads = torch.get_num_threads()
         if threads == 1 or spikes.size < SMALL:
@@ -112,11 +121,14 @@ class Scan:
         return ordered(potentials.contiguous(memory_format=memory(current))).reshape(-1).numpy().copy()
 
     def _patterns(self, current: Tensor) -> tuple[np.ndarray[Any, Any], ...]:
-        """Factor, theta and v0 in the order of one sample, repeated to about the length of a block."""
+        """Shift `[steps, period]`, factor, theta and v0 in the order of one sample, repeated to a block's length."""
         key = (current.shape[1:], last(current))
         if key not in self.patterns:
-            factor = torch.zeros(()) if self.factor is None else self.factor
-            self.patterns[key] = tuple(_pattern(p, current) for p in (factor, self.neuron.theta, self.neuron.v0))
+            zero = torch.zeros(())
+            factor, shift = (zero if p is None else p for p in (self.factor, self.shift))
+            shifts = np.stack([_pattern(one, current) for one in shift.reshape(-1, *shift.shape[1:])])
+            one = (_pattern(p, current) for p in (factor, self.neuron.theta, self.neuron.v0))
+            self.patterns[key] = (shifts, *one)
         return self.patterns[key]
 
 
