@@ -10,6 +10,8 @@ hypothesis.settings.register_profile("snnc", deadline=None, derandomize=True, ma
 hypothesis.settings.load_profile("snnc")
 # The nets are tiny. A second thread gains nothing, and costs a hundredfold where cores are shared: the threads spin.
 torch.set_num_threads(1)
+# pytest-xdist tells its workers the width of its terminal, which tables would then keep to.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(autouse=True)

@@ -103,7 +103,7 @@ def zipped(chance: random.Random, data: Bytes) -> Bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", chance.choice((0, 0, 0, 0, 8))) as archive:
         for name, content in dict(members).items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, archive.compression)  # at no time of day
     return out.getvalue()
 
 

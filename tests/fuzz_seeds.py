@@ -113,7 +113,7 @@ def as_config(path: Path) -> None:
 
 def training() -> tuple[dict[str, Any], Any, torch.optim.Optimizer]:
     graph = capture(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), (3,))
-    told = {"network": "0" * 64, "options": {"lr": 0.1}, "samples": 4}
+    told = {"network": "0" * 64, "teacher": None, "samples": 4, "data": "0" * 64, "options": {"lr": 0.1}}
     optimiser = torch.optim.SGD(graph.parameters(), 0.1, momentum=0.9)
     graph(torch.ones(1, 3)).sum().backward()
     optimiser.step()

@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -474,11 +475,10 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     interrupted(file)
     before = file.read_bytes()
 
-    def half(content, path):
-        path.write_bytes(b"half")
+    def full(descriptor):
         raise OSError("no space left")
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(WriteError):
         snnc.tune(tiny(), tiny_data(), checkpoint=file, resume=True, save_seconds=0.0, **QUICK)
     assert file.read_bytes() == before
