@@ -15,7 +15,7 @@ def test_every_way_gives_the_same_spikes(name, tmp_path):
     net, shape = ZOO[name]()
     calibration, x = sample(shape, 8), 1.5 * sample(shape, 5).flip(0)
     pipeline = snnc.Pipeline((*snnc.recipe("opi").pipeline, snnc.PASSES["fixed-point"]()))
-    for T in (1, 4, 8):
+    for T in (1, 4, 8, 32):
         snn = snnc.compile(net, T, pipeline, calibration)
         assert snn.stage is snnc.Stage.FIXED
         others = [(snn, True), (snnc.load(snnc.save(snn, tmp_path / "net.onnx")), False)]
