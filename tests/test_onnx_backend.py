@@ -49,12 +49,17 @@ def emitted(net):
 
 
 def layers(net, x):
-    """Every neuron layer's output in torch."""
-    seen = {}
-    names = {name for name, _ in net.neurons()}
+    """Every neuron layer's output in torch, `[T * B, ...]`; a runner may take the samples, or the steps, in rounds."""
+    seen = {name: [] for name, _ in net.neurons()}
+
+    def observe(node, value, steps):
+        if node.name in seen:
+            seen[node.name].append(value.unflatten(0, (steps, -1)))
+
     net.chunk = 10**6
-    net.readout(x, observe=lambda node, value, steps: seen.update({node.name: value} if node.name in names else {}))
-    return seen
+    net.readout(x, observe=observe)
+    whole = {name: all(len(v) == net.T for v in values) for name, values in seen.items()}
+    return {name: torch.cat(values, 1 if whole[name] else 0).flatten(0, 1) for name, values in seen.items()}
 
 
 def assert_same(net, x, steps=(0, 1, 3)):
