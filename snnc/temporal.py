@@ -129,6 +129,13 @@ class StepCurrent(Temporal):
     def step(self, state: int, current: Tensor) -> tuple[int, Tensor]:
         return state + 1, current + self.shift[state]
 
+    def walk(self, state: Any, current: Tensor, steps: int) -> tuple[Any, Tensor]:
+        if torch.compiler.is_compiling():  # torch.export cannot follow this for any batch
+            return super().walk(state, current, steps)
+        first, shift = state or 0, self.shift
+        part = shift[first : first + steps].reshape(steps, *[1] * (current.dim() - shift.dim() + 1), *shift.shape[1:])
+        return first + steps, (current.reshape(steps, -1, *current.shape[1:]) + part).flatten(0, 1)
+
     def fault(self) -> str:
         fits = self.shift.dim() > 0 and len(self.shift) == self.T
         return super().fault() or (

@@ -133,6 +133,7 @@ def run(page: Path, check: bool = True) -> list[tuple[Block, str]]:
     """
     torch.set_num_threads(1)
     show.out.width = WIDTH
+    os.environ["COLUMNS"] = str(WIDTH)  # without a terminal, tables keep to a width only where this tells one
     module = types.ModuleType("page")  # dataclasses and pickle look classes up where they were made
     sys.modules["page"] = module
     sys.path.insert(0, "")
