@@ -561,6 +561,28 @@ def test_a_spiking_network_is_trained_from_where_it_is():
     assert snnc.tune(first, training, loss="labels", **LEARN).info["tune"]["table"]["ann"] is None
 
 
+@pytest.mark.parametrize("kind", ["spiking", "quantised"])
+def test_another_network_teaches_by_its_outputs_alone(kind):
+    """One whose layers have the same names and other shapes."""
+    torch.manual_seed(1)
+    wide = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 3)).eval()
+    tuned = snnc.tune(tiny(), tiny_data(), teacher=wide, kind=kind, **QUICK)
+    alone = snnc.tune(tiny(), tiny_data(), teacher=wide, kind=kind, match=0.0, norms="own", **QUICK)
+    assert same(tuned, alone)
+
+
+def test_another_network_teaches_a_spiking_one_by_its_outputs_alone():
+    torch.manual_seed(1)
+    wide = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 3)).eval()
+    first = snnc.compile(tiny(), 2, "opi", tiny_data())
+    tuned, alone, own = (
+        snnc.tune(first, tiny_data(), teacher=teacher, **more, **QUICK)
+        for teacher, more in ((wide, {}), (wide, {"match": 0.0, "norms": "own"}), (tiny(), {}))
+    )
+    assert same(tuned, alone)
+    assert not same(tuned, own)
+
+
 def test_a_network_with_trained_bounds_is_trained_further():
     graph, shape = quantized("trained", 4)
     x = sample(shape, 32)

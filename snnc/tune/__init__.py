@@ -36,7 +36,7 @@ from snnc.tune.options import TuneOptions, tune_options
 from snnc.tune.parameters import closed, opened
 from snnc.tune.samples import Batches, gathered, split
 from snnc.tune.score import Scorer
-from snnc.tune.start import default, forward_of, normalise, until_quantised
+from snnc.tune.start import akin, default, forward_of, normalise, until_quantised
 
 __all__ = ["TuneOptions", "tune"]
 
@@ -67,7 +67,9 @@ def tune(
         T: time steps; the levels L of kind "quantised". A spiking `Network` brings its own.
         recipe: what the network is converted with before. None: "qcfs" where it brings its own bounds, else "best" with
             all steps read out. Kind "quantised" takes the passes before insert-neurons.
-        teacher: the network to distil from; None: `model`, unless it is spiking.
+        teacher: the network to distil from; None: `model`, unless it is spiking. For a spiking `model` it is taken for
+            the network that this came from, where layers of the same name have the same shapes; else its outputs alone
+            count, and norms "original" are "own".
         samples: training samples that calibrate the conversion, at most.
         input_shape: shape of one sample, where nothing else tells it.
         checkpoint: file that an interrupted run can go on from, or None. It is removed at the end.
@@ -98,6 +100,12 @@ def tune(
     graph = opened(first.graph)
     evened(graph)
     like = _like(first, original)
+    if (
+        like is not None
+        and teacher is not None
+        and not (isinstance(model, Network) and akin(graph, like, batches[0], o))
+    ):
+        like = None  # a teacher of another making has outputs to learn from, and no layers to compare with
     normalise(graph, like, batches, o)
     graph.to(o.device)
     master = copy.deepcopy(original).to(o.device) if original is not None else None

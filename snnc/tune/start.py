@@ -53,6 +53,26 @@ def forward_of(graph: fx.GraphModule, options: TuneOptions) -> Forward:
 
 
 @torch.no_grad()
+def akin(graph: fx.GraphModule, original: fx.GraphModule, x: Tensor, options: TuneOptions) -> bool:
+    """Whether the values of two networks have the same shapes wherever they have the same name.
+
+    Args:
+        graph: an opened graph.
+        original: the network that it may have come from.
+        x: a batch.
+        options: those that training has.
+    """
+    found: list[dict[str, torch.Size]] = []
+    for forward in (forward_of(graph, options), Forward(original)):
+        shapes: dict[str, torch.Size] = {}
+        forward.see = lambda node, value, shapes=shapes: shapes.update({node.name: value.shape[1:]})
+        forward.run(x)
+        found.append(shapes)
+    one, other = found
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
+
+
+@torch.no_grad()
 def normalise(
     graph: fx.GraphModule, original: fx.GraphModule | None, batches: list[Tensor], options: TuneOptions
 ) -> None:
