@@ -54,6 +54,8 @@ def scan(mode: int, shifted: bool, counts: bool) -> Callable[..., None]:
         raise ImportError("numba")
     zero = np.float32(0)
 
+    # One step stands here five times. As a function of its own it would be as fast, but compiled, and in the closure of
+    # the loop; and such loops numba never finds in its cache again, which costs seconds in each process.
     def loop(x, y, shift, factor, theta, v0, state, first, spikes, start, stop):  # type: ignore[no-untyped-def]
         """Writes `spikes` [steps, n] and `state` [n] for neurons start..stop.
 
