@@ -85,7 +85,9 @@ def load_torch(path: str | Path, classes: Iterable[type] = ()) -> Any:
     if kind == "torchscript":
         raise LoadError(f"{path} is a TorchScript file: {_RUNS_SOURCE[0]}.", _RUNS_SOURCE[1])
     if kind not in ("torch-zip", "legacy-pickle"):
-        raise LoadError(f"{path} is not a file that torch.save wrote.", "a file of torch.save")
+        raise LoadError(
+            f"{path} is not a file that torch.save wrote.", "a file of torch.save, as the .snn files of snnc are"
+        )
     if kind == "torch-zip":
         with open_zip(path) as archive:
             check_zip(archive, path)
