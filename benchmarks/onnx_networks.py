@@ -27,6 +27,7 @@ from torch import Tensor
 import snnc
 from snnc.capture import told_shape
 from snnc.files import atomic_write, load_model
+from snnc.runtime.ort import quiet_options
 
 BATCH = 50
 BEGIN, END = "<!-- onnx: begin -->\n", "<!-- onnx: end -->\n"
@@ -158,9 +159,7 @@ def load(folder: Path, network: Network, samples: int) -> tuple[Tensor, Tensor, 
 
 def by_onnxruntime(path: Path, x: Tensor, shape: tuple[int, ...] | None) -> Tensor:
     """Predictions of onnxruntime, whose input has to be in the network's own order; one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), quiet_options(1), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     size = entry.shape[0] if isinstance(entry.shape[0], int) else BATCH
     if shape == (*x.shape[2:], x.shape[1]):

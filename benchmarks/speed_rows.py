@@ -26,6 +26,7 @@ import snnc
 from snnc.passes import FixedPoint
 from snnc.pipeline import Pipeline
 from snnc.recipes import recipe
+from snnc.runtime.ort import quiet_options
 
 Run = Callable[[Tensor], Any]
 ROUND = 64  # rows of a round in `steps`
@@ -83,9 +84,7 @@ def _exported(net: str, folder: Path) -> Path:
 
 
 def _session(path: Path) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, quiet_options(), providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"x": x.numpy()})
 
 

@@ -20,6 +20,13 @@ from snnc.portable import Portable
 from snnc.processes import agree, digest, exchange, rank, world
 from snnc.runtime.ort import OnnxNetwork
 
+MANY_STEPS = 16
+
+
+def shown_steps(T: int) -> list[int]:
+    """The steps of a run of T that tables show: all of a short one; of a longer one powers of two, and the last."""
+    return list(range(1, T + 1)) if T <= MANY_STEPS else sorted({*(2**k for k in range(T.bit_length())), T})
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -132,13 +132,14 @@ def _read(seed: Seed, path: Path) -> tuple[str, str]:
     try:
         seed.read(path)
     except SnncError as error:
+        told = error.message.replace(f"{path.parent}/", "")  # the folder is another one each time
         cause: BaseException | None = error
         while cause is not None:
             if _full(cause):
-                return "memory", str(error)[:200]
+                return "memory", told[:200]
             cause = cause.__cause__
         fine = "\n" not in error.message and "Traceback" not in error.message
-        return ("refused", "") if fine else ("leaked", repr(error.message)[:300])
+        return ("refused", "") if fine else ("leaked", repr(told)[:300])
     except BaseException as error:
         return "memory" if _full(error) else "leaked", f"{type(error).__name__}: {error}"[:300]
     return "loaded", ""

@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from snnc.capture import capture
+from snnc.runtime.ort import quiet_options
 
 
 def model(body, x="N,4,6,6", opset=17, kind="float", **weights):
@@ -27,9 +28,8 @@ def dyadic(*shape, seed=0):
 
 def reference(proto, x):
     """What onnxruntime makes of an input."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, quiet_options(1), providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 

@@ -16,6 +16,7 @@ from torch import nn
 import snnc
 from snnc import api
 from snnc.cli import main, show
+from snnc.evaluate import shown_steps
 
 SHAPE = (2, 6, 6)
 SHAPED = ("--input-shape", "2,6,6")
@@ -319,9 +320,9 @@ def test_chunks_do_not_change_what_eval_finds():
 
 
 def test_long_runs_are_tabled_at_powers_of_two():
-    assert show.shown_steps(16) == list(range(1, 17))
-    assert show.shown_steps(40) == [1, 2, 4, 8, 16, 32, 40]
-    assert show.shown_steps(64) == [1, 2, 4, 8, 16, 32, 64]
+    assert shown_steps(16) == list(range(1, 17))
+    assert shown_steps(40) == [1, 2, 4, 8, 16, 32, 40]
+    assert shown_steps(64) == [1, 2, 4, 8, 16, 32, 64]
 
 
 @pytest.mark.parametrize("kind", ["passes", "recipes", "backends", "neurons"])

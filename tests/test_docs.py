@@ -205,7 +205,7 @@ def test_make_targets_exist(path):
 @documents
 def test_files_in_the_text_exist(path):
     for span in spans(path):
-        if re.fullmatch(r"(snnc|tests|docs|examples)/[\w./-]+", span):
+        if re.fullmatch(r"(snnc|tests|docs|examples|benchmarks)/[\w./-]+", span):
             assert (ROOT / span).exists(), span
 
 

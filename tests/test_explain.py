@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from snnc import recipes
 from snnc.cli import main
 from snnc.dialect import ClipQuant
 from snnc.errors import DataError, SnncError
-from snnc.explain.report import CURES, advice
+from snnc.explain.report import CURES, Cause, advice, summary
 from snnc.explain.sides import Perturbed, matched, observed
 from snnc.explain.terms import OWN, TERMS, split
 from snnc.graph import calls
@@ -238,6 +239,18 @@ def test_inherited_error_names_where_to_look():
     layer = snnc.explain(net, ann, sample(shape, 30)).layers[1]
     assert layer.terms["inherited"].rms > layer.own.rms
     assert layer.source == "relu1"
+
+
+def test_no_error_is_blamed_where_each_makes_up_for_another():
+    """Sums of layers whose errors a calibration has set off against each other: no share says anything."""
+    layer = types.SimpleNamespace(name="fc", logit_share=-3.0, agreement=99.0, cause="unevenness")
+    causes = {name: Cause(share, 99.0) for name, share in (("clipping", -5.0), ("unevenness", -1.0))}
+    assert "by itself" in summary([layer], causes, 1.0)
+    assert "-1 %" not in summary([layer], causes, 1.0)
+    causes["unevenness"] = Cause(40.0, 99.0)
+    assert "by itself" in summary([layer], causes, 1.0)
+    layer.logit_share = 30.0
+    assert "unevenness does most" in summary([layer], causes, 1.0)
 
 
 def test_steps_that_are_only_simulated_are_left_out():

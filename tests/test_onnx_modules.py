@@ -17,6 +17,7 @@ from snnc.files.emitted import DOMAIN, OPERATORS
 from snnc.graph import SPEC, GraphBuilder, Stage
 from snnc.network import Network
 from snnc.neurons import IF, NEURONS, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.runtime.ort import quiet_options
 from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Temporal
 
 from .nets import fill
@@ -128,9 +129,8 @@ def network(*modules, shape, known=True, T=2):
 
 
 def runner(made):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = made.SerializeToString()
+    session = onnxruntime.InferenceSession(content, quiet_options(1), providers=["CPUExecutionProvider"])
     return lambda x: [torch.from_numpy(value) for value in session.run(None, {"x": x.numpy()})]
 
 

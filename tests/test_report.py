@@ -32,11 +32,11 @@ from snnc.report.chart import linear, logarithmic, number, rows
 from snnc.report.charts import interval
 from snnc.report.drawing import BOX, GAP, HIGH, picture
 from snnc.report.energy import account
-from snnc.report.findings import limit_steps, measure
+from snnc.report.findings import measure
 from snnc.report.limit import QuantisedLimit
 from snnc.report.look import rasters, scatters
 from snnc.report.page import count as thousands
-from snnc.report.page import html, joule, short
+from snnc.report.page import html, joule, short, three
 from snnc.report.samples import AGREEMENT
 from snnc.report.schedule import timetable
 from snnc.trace import snapshots
@@ -99,8 +99,6 @@ def test_an_average_network_is_at_its_limit(made):
     net = snnc.compile(ann, T=4, recipe="asg", calibration=x)
     found = measure(net, (x, y), ann)
     assert found.limit[4] == found.evaluation.accuracy[-1]
-    assert limit_steps(4) == [1, 2, 3, 4]
-    assert limit_steps(100) == [1, 2, 4, 8, 16, 32, 64, 100]
 
 
 # Energy
@@ -131,6 +129,8 @@ def test_what_is_simulated_and_not_read_counts():
     assert updates(cos=CalibrateOffset(rho=4)).updates == 16 * (4 + 4)
     assert updates(then=MaskResidual(tau=2)).updates == 16 * 6
     assert updates(then=MaskResidual(tau=2)).simulated == 6
+    price = updates(then=MaskResidual(tau=2)).prices[0]
+    assert price.usual == pytest.approx(4.6e-12 * 48 * 6 + 0.9e-12)  # the analog layer runs at each of six steps
     assert updates(then=AverageInput()).updates == 16 * 8
     assert updates(then=WaitForInput(wait=1)).updates == 8 * 4 + 8 * 5  # the first layer knows its input
     graded = updates(then=UseGradedNeurons(bits=2))
@@ -411,6 +411,23 @@ def test_every_kind_of_network_has_a_page(made, name):
     page = html(measure(snnc.compile(ann, T=1 if name == "baseline" else 3, recipe=name, calibration=x), (x, y), ann))
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower().split()
     Seen(page)
+
+
+def test_what_compiling_alone_does_not_repeat_is_told(made):
+    ann, net, x, y = made
+    assert "That is the conversion" not in html(measure(net, (x, y), ann))
+    tuned = snnc.tune(ann, (x, y), T=2, recipe="opi", epochs=1, held_out=0.0, crop=0)
+    page = html(measure(tuned, (x, y), ann))
+    assert f"snnc tune then trained it in {tuned.info['tune']['steps']} steps" in page
+    assert "lr = 0.001" in page
+    found = snnc.compile(ann, T=2, recipe="opi", calibration=x)
+    found.info["search"] = {}
+    assert "found by --max-drop" in html(measure(found, (x, y), ann))
+
+
+def test_ranges_are_told_once_where_their_ends_look_the_same():
+    assert three((0.35, 0.35000002, 0.35000004)) == "0.35"
+    assert three((0.25, 0.5, 1.0)) == "0.25 · 0.5 · 1"
 
 
 def test_a_network_with_other_units_says_why_parts_are_missing(made):

@@ -731,6 +731,7 @@ def test_the_command_writes_a_network_that_runs():
     assert "Held-out samples, read out after each step" in result.stdout
     assert "Epoch 1" in result.stderr
     net = snnc.load("out.snn")
+    assert f"Trained: {net.info['tune']['steps']} steps of snnc tune" in run("inspect", "out.snn").stdout
     assert same(net, snnc.tune(tiny(), tiny_data(), T=2, epochs=1, batch=8, held_out=0.2))
     assert net.info["tune"]["held_out"] == 12
     run("eval", "out.snn", "--data", "data.npz", "--ann", "net.pt")

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from snnc.cli.tables import cell, clean, grids
 from snnc.errors import PassFailed, SnncError, Unsupported
+from snnc.evaluate import shown_steps
 from snnc.network import Latency
 from snnc.neurons import TWO_PASS
 from snnc.processes import rank
@@ -30,8 +31,6 @@ Item = TypeVar("Item")
 
 PATIENCE = 1.0  # seconds before progress is told where there is no terminal to draw on
 REMINDER = 10.0  # seconds between two such lines
-MANY_STEPS = 16  # longer runs are tabled at powers of two
-
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(markup=False, highlight=False, emoji=False, stderr=True)
 
@@ -234,6 +233,8 @@ def made(info: Mapping[str, Any], latency: str) -> None:
     given = info.get("input_shape")
     versions = info.get("versions")
     say(f"Recipe: {info.get('recipe')}, " + (f"{data} calibration samples" if data else "no calibration data"))
+    if isinstance(tune := info.get("tune"), Mapping):
+        say(f"Trained: {tune.get('steps')} steps of snnc tune, after conversion")
     if given:
         say(f"Input: {shape(given)}")
     say(f"Latency: {latency}")
@@ -263,10 +264,3 @@ def evaluation(found: Mapping[str, Any]) -> None:
         say(f"Per sample: {found['spikes']:,.0f} spikes, {operations:,.0f} synaptic operations;")
         say(f"the same layers of the ANN take {macs:,.0f} multiply-accumulates{ratio}.")
     say(f"Latency: {found['latency_text']}")
-
-
-def shown_steps(T: int) -> list[int]:
-    """The steps that a table of T steps shows."""
-    if T <= MANY_STEPS:
-        return list(range(1, T + 1))
-    return sorted({*(2**k for k in range(T.bit_length())), T})

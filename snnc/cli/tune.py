@@ -17,6 +17,7 @@ from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, verb
 from snnc.cli.sources import compiled, destination
 from snnc.errors import LoadError
+from snnc.evaluate import shown_steps
 from snnc.network import Network
 from snnc.tune import TuneOptions
 from snnc.tune import tune as train
@@ -151,7 +152,7 @@ def _table(table: dict[str, Any], spiking: bool) -> None:
     if ann:
         show.say(f"Original network: {ann[0]:.2f} % accuracy on the held-out samples")
     columns = [f"{kind} % {when}" for kind in kinds for when in ("before", "after")]
-    shown = show.shown_steps(len(after[kinds[0]]))
+    shown = shown_steps(len(after[kinds[0]]))
     rows = [[t if spiking else "-", *(f"{w[k][t - 1]:.2f}" for k in kinds for w in (before, after))] for t in shown]
     show.table(
         "Held-out samples, read out after each step" if spiking else "Held-out samples", ("step", *columns), rows

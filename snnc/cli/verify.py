@@ -15,6 +15,7 @@ from snnc.cli.blocks import Original, Running, Scored, batch_option, original_op
 from snnc.cli.config import configurable
 from snnc.cli.options import PATH, verb
 from snnc.differences import differences
+from snnc.evaluate import shown_steps
 from snnc.network import Network
 
 
@@ -95,7 +96,7 @@ def _say(found: Mapping[str, Any]) -> None:
     if predictions is not None:
         show.say(f"Predictions that differ: {predictions[-1]} of {samples} after the last step")
         if any(predictions[:-1]):
-            by_step = [(t, predictions[t - 1]) for t in show.shown_steps(len(predictions))]
+            by_step = [(t, predictions[t - 1]) for t in shown_steps(len(predictions))]
             show.table("Predictions that differ after each step", ("step", "samples"), by_step)
     show.say(f"Samples that differ: {found['touched']} of {samples}")
     if found["accuracy"]:

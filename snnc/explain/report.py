@@ -188,6 +188,8 @@ def summary(layers: list[LayerError], causes: dict[str, Cause], error: float) ->
         return "The output is that of the ANN: there is no error to explain."
     cause = max(causes, key=lambda name: causes[name].logit_share)
     worst = max(layers, key=lambda layer: layer.logit_share)
+    if min(causes[cause].logit_share, worst.logit_share) <= 0:
+        return "No kind of error explains the output's by itself: a calibration has set them off against each other."
     return (
         f"Of the three kinds of error {cause} does most: that of all layers explains {_effect(causes[cause])}. Try "
         f"{CURES[cause]}. Most error enters at '{worst.name}', mainly by {worst.cause}: alone it explains "

@@ -39,5 +39,6 @@ class DelayReadout(Pass):
         for _, module in calls(graph, Decode):
             module.late = math.floor(self.share * module.read)
             sites += 1
-        context.notes.append(f"the readout leaves out the first {math.floor(self.share * context.T)} steps")
+        if late := math.floor(self.share * context.T):
+            context.notes.append(f"the readout leaves out the first {late} {'steps' if late > 1 else 'step'}")
         return sites

@@ -25,6 +25,7 @@ class Row(Protocol):
         """Step, latency, score and agreement."""
 
 
+ROOM = 1.05  # of the longest bar, so that it does not look cut
 ROW = 15  # pixels of one layer
 NAMES = 104  # pixels of its name
 
@@ -84,7 +85,7 @@ def errors(found: Explanation) -> Chart:
     chart = _by_layer(
         "Error of each layer",
         names,
-        linear("rms error in % of the rms activation", 0, max([1e-6, *totals, *(v for parts in sizes for v in parts)])),
+        linear("rms error in % of the rms activation", 0, ROOM * max([1e-6, *totals, *(v for p in sizes for v in p)])),
     )
     for i, (parts, total) in enumerate(zip(sizes, totals, strict=True)):
         chart.bar("faint", i, 0, total, f"{names[i]}: total {total:.1f} %")
@@ -97,7 +98,7 @@ def errors(found: Explanation) -> Chart:
 def effects(found: Explanation) -> Chart:
     """What each layer's own error does to the output."""
     shares = [layer.logit_share for layer in found.layers]
-    x = linear("explained of the output's square error in %", min(0.0, *shares), max(1.0, *shares))
+    x = linear("explained of the output's square error in %", ROOM * min(0.0, *shares), ROOM * max(1.0, *shares))
     chart = _by_layer("What each layer does to the output", [layer.name for layer in found.layers], x)
     for i, layer in enumerate(found.layers):
         chart.bar("c2", i, 0, layer.logit_share, f"{layer.name}: {layer.logit_share:.1f} %")
@@ -107,7 +108,7 @@ def effects(found: Explanation) -> Chart:
 def rates(found: Mapping[str, float]) -> Chart:
     """Spikes per neuron and step, layer by layer."""
     percent = {name: 100 * rate for name, rate in found.items()}
-    x = linear("spikes per neuron and step in %", 0, max([1e-6, *percent.values()]))
+    x = linear("spikes per neuron and step in %", 0, ROOM * max([1e-6, *percent.values()]))
     chart = _by_layer("Firing rate of each layer", list(percent), x)
     for i, (name, value) in enumerate(percent.items()):
         chart.bar("c1", i, 0, value, f"{name}: {value:.2f} %")
@@ -118,7 +119,7 @@ def thresholds(found: Sequence[Threshold]) -> Chart:
     """Least, median and largest threshold of each layer."""
     low, high = min(t.theta[0] for t in found), max(t.theta[2] for t in found)
     label = "threshold theta, in the unit of the activation"
-    x = logarithmic(label, low, high) if high > 20 * low else linear(label, 0, high)
+    x = logarithmic(label, low, high) if high > 20 * low else linear(label, 0, ROOM * high)
     chart = _by_layer("Range of each layer", [t.name for t in found], x)
     for i, one in enumerate(found):
         chart.bar("faint", i, one.theta[0], one.theta[2], f"{one.name}: {one.theta[0]:.4g} to {one.theta[2]:.4g}")

@@ -122,7 +122,7 @@ def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: fl
                 c.name,
                 c.source,
                 ann=c.mac * (analog + macs),
-                usual=c.mac * analog * T + c.add * operations,
+                usual=c.mac * analog * simulated + c.add * operations,
                 once=c.mac * analog + c.add * added,
                 each=c.mac * analog * simulated + c.add * added,
             )

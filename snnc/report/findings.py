@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snnc.data import fingerprint
 from snnc.errors import SnncError
-from snnc.evaluate import Evaluation, evaluate
+from snnc.evaluate import Evaluation, evaluate, shown_steps
 from snnc.explain import Explanation, explain
 from snnc.graph import Stage
 from snnc.markup import table
@@ -27,8 +27,6 @@ from snnc.report.samples import BATCH, classes, gather
 from snnc.report.schedule import Turn, timetable
 from snnc.runtime.ort import OnnxNetwork
 from snnc.trace import Snapshot, snapshots
-
-MANY_STEPS = 16  # for longer runs the quantised limit is measured at powers of two
 
 
 @dataclass(frozen=True)
@@ -182,15 +180,10 @@ def _step(one: Snapshot) -> Step:
     return Step(one.name, *counts, one.gone, snapshot(f"After {one.name}", one) if any(counts) else None)
 
 
-def limit_steps(T: int) -> list[int]:
-    """The numbers of steps at which the quantised limit is measured."""
-    return list(range(1, T + 1)) if T <= MANY_STEPS else sorted({*(2**k for k in range(T.bit_length())), T})
-
-
 def _limit(
     network: Network, batches: list[tuple[Tensor, Tensor]], found: Evaluation, track: Callable[..., Iterator[Any]]
 ) -> dict[int, float]:
-    right = dict.fromkeys(limit_steps(network.T), 0)
+    right = dict.fromkeys(shown_steps(network.T), 0)
     for x, y in track(batches, "measuring the quantised limit"):
         for t in right:
             right[t] += int((classes(QuantisedLimit(network.graph, t).run(x)).cpu() == y).sum())

@@ -9,13 +9,24 @@ from typing import Any
 
 import jinja2
 
+from snnc.evaluate import shown_steps
 from snnc.explain.terms import TERMS
 from snnc.report import charts
 from snnc.report.chart import Chart
 from snnc.report.drawing import BOX, HIGH, SLICE
-from snnc.report.findings import Findings, limit_steps
+from snnc.report.findings import Findings
 
-HISTORY = ("recipe", "recipe_text", "T", "seed", "calibration_samples", "calibration_sha256", "input_shape")
+HISTORY = (
+    "recipe",
+    "recipe_text",
+    "T",
+    "seed",
+    "calibration_samples",
+    "calibration_sha256",
+    "input_shape",
+    "tune",
+    "search",
+)
 _SWATCH = {
     "circle": "M11 6m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0 -6.4 0Z",
     "square": "M8 3h6v6h-6Z",
@@ -34,8 +45,9 @@ def html(found: Findings) -> str:
             info=_plain(found.info),
             charts=_charts(found),
             latency=found.evaluation.latency,
-            steps=limit_steps(found.evaluation.latency.T),
+            steps=shown_steps(found.evaluation.latency.T),
             remarks=found.remarks,
+            afterwards=afterwards(_plain(found.info)),
         )
     )
 
@@ -82,6 +94,24 @@ def _plain(info: dict[str, Any]) -> dict[str, Any]:
     return {**known, "records": [], "versions": {}, **{k: v for k, v in info.items() if v is not None}}
 
 
+def afterwards(info: dict[str, Any]) -> str:
+    """What else than the recipe made a network, which compiling alone does not repeat; "" for nothing."""
+    tune, search = info["tune"], info["search"]
+    if isinstance(tune, dict):
+        options = tune.get("options")
+        told = ", ".join(f"{k} = {v}" for k, v in options.items()) if isinstance(options, dict) else "unknown options"
+        return (
+            "That is the conversion that training started from, or one like it. snnc tune then trained it in "
+            f"{tune.get('steps')} steps, with {told}."
+        )
+    if search is not None:
+        return (
+            "The network was found by --max-drop, which calibrates on what it does not hold out: the same samples come "
+            "from the same search alone."
+        )
+    return ""
+
+
 def swatch(kind: str) -> str:
     """A series of the legend as a path, 22 by 12 pixels."""
     shape = kind.split()[-1]
@@ -115,8 +145,7 @@ def joule(value: float) -> str:
 
 def three(values: tuple[float, float, float]) -> str:
     """A range, with its median."""
-    low, middle, high = values
-    return f"{low:.4g}" if low == high else f"{low:.4g} · {middle:.4g} · {high:.4g}"
+    return " · ".join(dict.fromkeys(f"{value:.4g}" for value in values))
 
 
 def percent(value: float | None) -> str:
