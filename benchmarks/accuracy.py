@@ -237,7 +237,8 @@ PREPARE = {
 def provenance() -> dict[str, str]:
     """Where and when a cell was measured."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    cores = f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    cores = f"{platform.machine()} CPU, {threads} thread{'s'[: threads > 1]}, torch {torch.__version__}"
     return {"commit": commit.stdout.strip(), "machine": cores, "date": time.strftime("%Y-%m-%d")}
 
 
