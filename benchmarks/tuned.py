@@ -8,7 +8,9 @@ through the spiking network, on training images, distilling from the original ne
 a budget by the clock: then run nothing else. Without it `epochs` says how long, and the cell tells the seconds of CPU
 that compilation and training took, in all threads: a quarter of an hour on two cores is 1,800 of them.
 
-Cells go into one JSON file, in the form of those of `accuracy.py`, with the row "tuned"; what is there is skipped.
+Cells go into one JSON file, in the form of those of `accuracy.py`, with the row "tuned"; what is there is skipped. With
+`--set kind=quantised` the row is "quantised": the clip-quantised network of T levels, trained alike and scored as it
+is, which is what binary spikes would come to if they were even in time.
 """
 
 from __future__ import annotations
@@ -47,9 +49,14 @@ def main() -> None:
     options = dict(parsed(text) for text in args.set)
     for name in args.networks.split(","):
         for T in map(int, args.T.split(",")):
-            key = (name, "tuned", T)
+            key = (name, row(options), T)
             if key not in {(c["network"], c["recipe"], c["T"]) for c in read_cells(args.out)}:
                 measure(args, name, T, options)
+
+
+def row(options: dict[str, Any]) -> str:
+    """The row that a cell stands in."""
+    return "quantised" if options.get("kind") == "quantised" else "tuned"
 
 
 def parsed(text: str) -> tuple[str, Any]:
@@ -75,14 +82,15 @@ def measure(args: argparse.Namespace, name: str, T: int, options: dict[str, Any]
         snnc.save(net, args.keep / f"{name}-T{T}.snn")
     _, x, y = load(args.data, task.data, 1)
     tune = net.info["tune"]
+    readout = net.readout if isinstance(net, snnc.Network) else lambda batch: net(batch)[None]
     cell = {
         "network": name,
-        "recipe": "tuned",
+        "recipe": row(options),
         "T": T,
         "samples": len(y),
-        "accuracy": score(net.readout, x, y)[-1],
+        "accuracy": score(readout, x, y)[-1],
         "ann": score(lambda batch: ann(batch)[None], x, y)[0],
-        "latency": str(net.latency),
+        "latency": str(net.latency) if isinstance(net, snnc.Network) else "",
         "seconds": round(seconds, 1),
         "cpu_seconds": round(busy, 1),
         "from": net.info["recipe"],
