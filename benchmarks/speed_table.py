@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from speed_peers import PEERS
+
 from snnc.files import atomic_write
 
 START, END = "<!-- speed: made by benchmarks/speed.py -->", "<!-- speed: end -->"
@@ -23,7 +25,10 @@ def insert(path: Path, report: dict[str, Any]) -> None:
 
 def tables(report: dict[str, Any]) -> str:
     """Every table of a report."""
-    parts = [_setting(row) for row in report["rows"]]
+    order = list(NETS)
+    rows = sorted(report["rows"], key=lambda row: (order.index(row["net"]), row["T"], row["batch"]))
+    parts = [_overview(rows)] if rows else []
+    parts += [_setting(row) for row in rows]
     if report["peak"]:
         parts.append("Peak memory of a process, and how much of it one run added, MB:\n\n" + _peaks(report["peak"]))
     if report["steps"]:
@@ -33,11 +38,30 @@ def tables(report: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def _overview(rows: list[dict[str, Any]]) -> str:
+    """What the fast rows take beside the ANN, and how many times as fast as the fastest peer they are."""
+    lines = [
+        "Every setting below in short; the peer is the fastest of the four in that setting:",
+        "",
+        "| network | T | batch | fixed point, x ANN | faster than the peer | float, x T ANN | faster than the peer |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        seconds, T = row["seconds"], row["T"]
+        peer = min((seconds[name] for name in PEERS if name in seconds), default=float("nan"))
+        fixed, floating, ann = (seconds.get(name, float("nan")) for name in ("fast, fixed point", "fast, float", "ANN"))
+        shares = (fixed / ann, peer / fixed, floating / ann / T, peer / floating)
+        cells = [NETS[row["net"]], str(T), str(row["batch"]), *(f"{share:.2f}" for share in shares)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _setting(row: dict[str, Any]) -> str:
     seconds, T = row["seconds"], row["T"]
     ann = seconds["ANN"]
+    rounds = f"medians of {row['rounds']} rounds" if row["rounds"] > 1 else "one round"
     lines = [
-        f"{NETS[row['net']]}, T = {T}, batch {row['batch']}; medians of {row['rounds']} rounds:",
+        f"{NETS[row['net']]}, T = {T}, batch {row['batch']}; {rounds}:",
         "",
         "| row | ms | x ANN | x T ANN | of the roofline |",
         "|---|--:|--:|--:|--:|",
