@@ -1,4 +1,4 @@
-"""What users expect of any command line and any library: runs as files, dry runs, quiet and loud, completion, logs."""
+"""What users expect of any command line and any library: runs as files, quiet and loud, completion, logs."""
 
 import json
 import logging
@@ -162,44 +162,6 @@ def test_a_run_that_fails_is_not_saved():
 def test_values_as_toml():
     for value in (1, 0.25, True, 'a "quoted" \\ text\n', ["a", "b"], [1.5, 2.0], []):
         assert tomllib.loads(f"v = {toml(value)}")["v"] == value
-
-
-# Dry runs
-
-
-def test_a_dry_run_writes_nothing():
-    before = sorted(Path().iterdir())
-    result = run("compile", "model.pt", "--calib", "data.npz", "--T", 4, "--dry-run", "--save-config", "run.toml")
-    assert result.exit_code == 0, result.output
-    assert "It would write model.snn (torch)." in result.stdout
-    assert sorted(Path().iterdir()) == before
-    result = run("compile", "model.pt", "--calib", "data.npz", "--recipe", "opi", "--dry-run", "--json")
-    content = json.loads(result.stdout)
-    pipeline = snnc.recipe("opi").pipeline
-    assert content["recipes"][0]["passes"] == [{"name": p.name, "options": p.options} for p in pipeline]
-    assert content["calibration_samples"] == 40
-    result = run("compile", "model.pt", "--calib", "data.npz", "--max-drop", 1, "--dry-run", "--json")
-    tried = [one["name"] for one in json.loads(result.stdout)["recipes"]]
-    assert "opi" in tried
-    assert not {"baseline", "data-free", "graded"} & set(tried)
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (("--recipe", "opi"), "needs calibration data"),
-        (("--recipe", "nonsense"), "There is no recipe"),
-        (("-o", "nowhere/a.snn"), "no folder"),
-        (("-o", "model.pt"), "would overwrite"),
-        (("--recipe", "wrong.toml"), "takes a graph of stage"),
-        (("--calib", "nothing.npz"), "does not exist"),
-    ],
-)
-def test_a_dry_run_finds_what_would_fail(words, why):
-    Path("wrong.toml").write_text('needs_data = false\n[[pass]]\nname = "insert-neurons"\n')
-    result = run("compile", "model.pt", "--dry-run", *words)
-    assert result.exit_code == 1
-    assert why in result.stderr
 
 
 # Quiet, loud, and logs

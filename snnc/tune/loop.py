@@ -75,15 +75,20 @@ class Training:
         self.told = files.fingerprint(graph, options, batches.data, teacher)
         agree("was given other data, another network or other options", self.told, batches.data.x, batches.data.y)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, trial: bool = False) -> None:
         """Goes on where a checkpoint stopped.
+
+        Args:
+            path: the checkpoint.
+            trial: whether the conversion was calibrated with fewer samples than in the run, so that its numbers differ.
 
         Raises:
             LoadError: no such file, or a checkpoint of something else.
         """
         if rank() == 0 and not path.is_file():
             raise LoadError(f"There is no checkpoint '{path}' to resume from.", "a run without --resume")
-        self.progress = files.restore(path, self.told, self.graph, self.optimiser)
+        told = self.told | ({"network": None} if trial else {})
+        self.progress = files.restore(path, told, self.graph, self.optimiser)
 
     def run(
         self,
