@@ -111,7 +111,7 @@ def test_tune_takes_a_checkpoint(monkeypatch):
         patched.setattr(torch.optim.AdamW, "step", failing)
         assert run(*TUNE, "--save-seconds", 0).exit_code == 130
     assert "did not end" in dry(*TUNE, code=1).stderr
-    assert "It would go on behind step 1 of epoch 2." in dry(*TUNE, "--resume").stdout
+    assert "It would go on with step 2 of epoch 2." in dry(*TUNE, "--resume").stdout
     assert "lr = 0.001, not 0.01" in dry(*TUNE, "--resume", "--lr", 0.01, code=1).stderr
     assert run(*TUNE, "--resume").exit_code == 0
     assert "no checkpoint" in dry(*TUNE, "--resume", code=1).stderr

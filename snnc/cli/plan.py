@@ -106,7 +106,7 @@ def training(
         "calibration_samples": min(samples, len(work.batches.data)),
         "steps_per_epoch": size,
         "steps": None if options["minutes"] else options["epochs"] * size,
-        "resumes_at": {"epoch": progress.epoch + 1, "step": progress.step} if resume else None,
+        "resumes_at": {"epoch": progress.epoch + 1, "step": progress.step + 1} if resume else None,
         "options": options,
     }
     if as_json:
@@ -125,7 +125,7 @@ def training(
     else:
         show.say(f"It would train for {options['epochs']} epochs of {each}.")
     if resume:
-        show.say(f"It would go on behind step {progress.step} of epoch {progress.epoch + 1}.")
+        show.say(f"It would go on with step {progress.step + 1} of epoch {progress.epoch + 1}.")
     return show.say(f"It would write {out}, and until then {checkpoint}.")
 
 
