@@ -303,7 +303,9 @@ def test_completion_offers_commands_options_and_recipes():
 
     assert "plain,compile" in offered("snnc comp")
     assert "plain,--max-drop" in offered("snnc compile --max")
-    assert "plain,best-graded" in offered("snnc compile --recipe best")
+    for words in ("compile --recipe best", "tune --recipe best", "compile --recipes best", "compare --recipes best"):
+        assert "plain,best-graded" in offered(f"snnc {words}"), words
+    assert "plain,cos,best-graded" in offered("snnc compare --recipes cos,best")
     assert [item.value for item in recipe_names(None, None, "")] == names()
     assert recipe_names(None, None, "mine.t")[0].type == "file"
 

@@ -529,7 +529,8 @@ frame.onload = () => {{
   const colour = frame.contentWindow.getComputedStyle(page.body).backgroundColor;
   const parts = frame.contentWindow.getComputedStyle(page.querySelector('.slices')).rowGap;
   const wide = root.scrollWidth > root.clientWidth;
-  document.title = JSON.stringify({{cut, wide, flat, parts, colour, charts: page.querySelectorAll('figure.chart').length}});
+  const charts = page.querySelectorAll('figure.chart').length;
+  document.title = JSON.stringify({{cut, wide, flat, parts, colour, charts}});
 }};
 </script>"""
 

@@ -14,7 +14,7 @@ from snnc.capture import capture
 from snnc.cli import show
 from snnc.cli.blocks import Original, Reading, original_options, reading_options, threads_option
 from snnc.cli.config import configurable
-from snnc.cli.options import COUNT, PATH, dry_run_option, verb
+from snnc.cli.options import COUNT, PATH, dry_run_option, recipe_names, verb
 from snnc.cli.plan import TRIAL, training
 from snnc.cli.sources import compiled, destination
 from snnc.errors import LoadError
@@ -81,7 +81,10 @@ def tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data", type=PATH, required=True, help="Training data (.npz, idx, CIFAR, images).")
 @click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps, or levels.")
 @click.option(
-    "--recipe", metavar="NAME|FILE.toml", help="Recipe that it is converted with before; 'snnc list recipes'."
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    shell_complete=recipe_names,
+    help="Recipe that it is converted with before; 'snnc list recipes'.",
 )
 @reading_options("train", "Split to train on, if DATA has several.")
 @original_options("Network to distil from, where MODEL is a spiking network.")
