@@ -21,6 +21,7 @@ def here(tmp_path, monkeypatch):
     x = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8)).astype("uint8")
     np.savez("data.npz", x=x, y=np.arange(40) % 3)
     np.savez("unlabelled.npz", x=x)
+    np.savez("one.npz", x=x[:1], y=np.arange(1))
     np.savez("many.npz", x=x, y=np.arange(40))
     np.savez("wide.npz", x=x.reshape(40, 4, 4, 4), y=np.arange(40) % 3)
 
@@ -124,6 +125,7 @@ def test_tune_takes_a_checkpoint(monkeypatch):
         (("--data", "unlabelled.npz", "--loss", "labels"), "has no labels"),
         (("--data", "many.npz"), "the network has 3 classes"),
         (("--data", "wide.npz"), "does not take samples of shape"),
+        (("--data", "one.npz"), "no variance to normalise by"),
         (("--recipe", "cos"), "layer-synchronous"),
         (("--recipe", "nonsense"), "There is no recipe"),
         (("--lr", "0"), "'lr'"),

@@ -136,6 +136,7 @@ def tune(
         )
         if resume:
             ready.work.resume(saved, trial=True)
+        ready.work.rehearse()
         return training(ready, samples, calib_samples if ready.first is not network else 0, resume, out, saved, as_json)
     result = train(
         network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume, out=out,
