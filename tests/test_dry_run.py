@@ -132,6 +132,7 @@ def test_tune_takes_a_checkpoint(monkeypatch):
         (("--shards", "9"), "'shards'"),
         (("--device", "abacus"), "'device'"),
         (("-o", "nowhere/a.snn"), "no folder"),
+        (("-o", "/dev/null"), "not a regular file"),
         (("-o", "data.npz"), "would overwrite"),
     ],
 )
