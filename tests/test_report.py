@@ -529,8 +529,10 @@ frame.onload = () => {{
   const colour = frame.contentWindow.getComputedStyle(page.body).backgroundColor;
   const parts = frame.contentWindow.getComputedStyle(page.querySelector('.slices')).rowGap;
   const wide = root.scrollWidth > root.clientWidth;
+  const facts = [...page.querySelectorAll('.facts td')];
+  const beyond = facts.length ? facts.filter(td => box(td).right > root.clientWidth).length : 'all';
   const charts = page.querySelectorAll('figure.chart').length;
-  document.title = JSON.stringify({{cut, wide, flat, parts, colour, charts}});
+  document.title = JSON.stringify({{cut, wide, flat, parts, beyond, colour, charts}});
 }};
 </script>"""
 
@@ -553,6 +555,7 @@ def test_in_a_browser_nothing_is_cut_off(found, tmp_path, width):
     assert light["cut"] == []
     assert not light["wide"]
     assert light["flat"] == 0
+    assert light["beyond"] == 0  # of what it takes to get the same again, nothing needs scrolling
     assert light["parts"] == ("0px" if width == 360 else "24px")  # of a graph: rows of them are told apart
     assert light["charts"] == 10  # six, and a raster and a scatter plot for each of two layers
     dark = browse(html(found), tmp_path, width, "--blink-settings=preferredColorScheme=0")
