@@ -207,7 +207,8 @@ def test_axes():
     assert (log.low, log.high) == (0.05, 20)
     assert log.at(1) == pytest.approx(0.5)
     assert rows(["a", "b"]).at(0) == 0.75  # the first is on top
-    assert [number(v) for v in (0, 0.5, 12345.0, 1e6, 2e-7)] == ["0", "0.5", "1.23e+04", "1e6", "2e-7"]
+    assert [number(v) for v in (0, 0.5, -2.5, 1e6, 2e-7)] == ["0", "0.5", "-2.5", "1e6", "2e-7"]
+    assert [number(v) for v in (1000, -1500.0, 12345.0, 150_000, 2.5e6)] == ["1000", "-1500", "12345", "1.5e5", "2.5e6"]
 
 
 def test_the_interval_is_wilsons():
