@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnc.data import labelled_batches
+from snnc.data import labelled_batches, require_classes
 from snnc.errors import DataError
 from snnc.meter import Meter
 from snnc.network import Latency, Network
@@ -100,11 +100,7 @@ def evaluate(
         guess = network.readout(x, observe=meter) if isinstance(network, Network) else network.readout(x)
         if guess.dim() != 3:
             raise DataError(f"The network's output has shape {tuple(guess.shape[1:])} per step, not [B, classes].")
-        if int(y.max()) >= guess.shape[-1]:
-            raise DataError(
-                f"A label is {int(y.max())}, and the network has {guess.shape[-1]} classes.",
-                "labels from 0 to classes - 1",
-            )
+        require_classes(y, guess.shape[-1])
         classes = guess.argmax(-1).cpu()
         correct += (classes == y).sum(1)
         samples += len(y)

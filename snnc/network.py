@@ -49,7 +49,7 @@ class Latency:
 
     def __str__(self) -> str:
         if self.schedule == STREAMING:
-            return f"{self.steps} steps (streaming)"
+            return f"{self.steps} step{'' if self.steps == 1 else 's'} (streaming)"
         if self.schedule == TWO_PASS:
             return f"{self.steps} steps (two-pass streaming: {self.rho} + {self.T})"
         if self.schedule == PIPELINED:

@@ -1,4 +1,4 @@
-"""What users expect of any command line and any library: runs as files, dry runs, quiet and loud, completion, logs."""
+"""What users expect of any command line and any library: runs as files, quiet and loud, completion, logs."""
 
 import json
 import logging
@@ -164,44 +164,6 @@ def test_values_as_toml():
         assert tomllib.loads(f"v = {toml(value)}")["v"] == value
 
 
-# Dry runs
-
-
-def test_a_dry_run_writes_nothing():
-    before = sorted(Path().iterdir())
-    result = run("compile", "model.pt", "--calib", "data.npz", "--T", 4, "--dry-run", "--save-config", "run.toml")
-    assert result.exit_code == 0, result.output
-    assert "It would write model.snn (torch)." in result.stdout
-    assert sorted(Path().iterdir()) == before
-    result = run("compile", "model.pt", "--calib", "data.npz", "--recipe", "opi", "--dry-run", "--json")
-    content = json.loads(result.stdout)
-    pipeline = snnc.recipe("opi").pipeline
-    assert content["recipes"][0]["passes"] == [{"name": p.name, "options": p.options} for p in pipeline]
-    assert content["calibration_samples"] == 40
-    result = run("compile", "model.pt", "--calib", "data.npz", "--max-drop", 1, "--dry-run", "--json")
-    tried = [one["name"] for one in json.loads(result.stdout)["recipes"]]
-    assert "opi" in tried
-    assert not {"baseline", "data-free", "graded"} & set(tried)
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (("--recipe", "opi"), "needs calibration data"),
-        (("--recipe", "nonsense"), "There is no recipe"),
-        (("-o", "nowhere/a.snn"), "no folder"),
-        (("-o", "model.pt"), "would overwrite"),
-        (("--recipe", "wrong.toml"), "takes a graph of stage"),
-        (("--calib", "nothing.npz"), "does not exist"),
-    ],
-)
-def test_a_dry_run_finds_what_would_fail(words, why):
-    Path("wrong.toml").write_text('needs_data = false\n[[pass]]\nname = "insert-neurons"\n')
-    result = run("compile", "model.pt", "--dry-run", *words)
-    assert result.exit_code == 1
-    assert why in result.stderr
-
-
 # Quiet, loud, and logs
 
 
@@ -341,7 +303,9 @@ def test_completion_offers_commands_options_and_recipes():
 
     assert "plain,compile" in offered("snnc comp")
     assert "plain,--max-drop" in offered("snnc compile --max")
-    assert "plain,best-graded" in offered("snnc compile --recipe best")
+    for words in ("compile --recipe best", "tune --recipe best", "compile --recipes best", "compare --recipes best"):
+        assert "plain,best-graded" in offered(f"snnc {words}"), words
+    assert "plain,cos,best-graded" in offered("snnc compare --recipes cos,best")
     assert [item.value for item in recipe_names(None, None, "")] == names()
     assert recipe_names(None, None, "mine.t")[0].type == "file"
 

@@ -75,6 +75,7 @@ def test_parts_of_the_interface():
     net, _ = network("residual", 4)
     assert [name for name, _ in net.neurons()] == ["relu0", "relu1", "relu2", "relu3"]
     assert (net.T, net.latency.depth, str(net.latency)) == (4, 4, "4 steps (streaming)")
+    assert str(network("residual", 1)[0].latency) == "1 step (streaming)"
     assert not net.training
     # The longest path has all four layers; each takes 2 * 5 steps to calibrate and 5 to emit.
     cos, _ = network("residual", 2, cos=CalibrateOffset(rho=5, iterations=2))

@@ -94,6 +94,12 @@ def test_the_limit_of_graded_spikes_has_more_levels(name):
     assert torch.equal(QuantisedLimit(graph, 2).run(x), QuantisedLimit(binary, 6).run(x))
 
 
+def test_the_page_says_that_its_limit_is_none_for_calibrated_weights(found):
+    shown = html(found)
+    assert "a spiking network can lie above it" in shown
+    assert "%, or more where it is calibrated for itself" in shown
+
+
 def test_an_average_network_is_at_its_limit(made):
     ann, _, x, y = made
     net = snnc.compile(ann, T=4, recipe="asg", calibration=x)
@@ -201,7 +207,8 @@ def test_axes():
     assert (log.low, log.high) == (0.05, 20)
     assert log.at(1) == pytest.approx(0.5)
     assert rows(["a", "b"]).at(0) == 0.75  # the first is on top
-    assert [number(v) for v in (0, 0.5, 12345.0, 1e6, 2e-7)] == ["0", "0.5", "1.23e+04", "1e6", "2e-7"]
+    assert [number(v) for v in (0, 0.5, -2.5, 1e6, 2e-7)] == ["0", "0.5", "-2.5", "1e6", "2e-7"]
+    assert [number(v) for v in (1000, -1500.0, 12345.0, 150_000, 2.5e6)] == ["1000", "-1500", "12345", "1.5e5", "2.5e6"]
 
 
 def test_the_interval_is_wilsons():
@@ -521,8 +528,12 @@ frame.onload = () => {{
   }}
   const flat = [...page.querySelectorAll('figure.chart > svg')].filter(svg => box(svg).height < 40).length;
   const colour = frame.contentWindow.getComputedStyle(page.body).backgroundColor;
+  const parts = frame.contentWindow.getComputedStyle(page.querySelector('.slices')).rowGap;
   const wide = root.scrollWidth > root.clientWidth;
-  document.title = JSON.stringify({{cut, wide, flat, colour, charts: page.querySelectorAll('figure.chart').length}});
+  const facts = [...page.querySelectorAll('.facts td')];
+  const beyond = facts.length ? facts.filter(td => box(td).right > root.clientWidth).length : 'all';
+  const charts = page.querySelectorAll('figure.chart').length;
+  document.title = JSON.stringify({{cut, wide, flat, parts, beyond, colour, charts}});
 }};
 </script>"""
 
@@ -545,6 +556,8 @@ def test_in_a_browser_nothing_is_cut_off(found, tmp_path, width):
     assert light["cut"] == []
     assert not light["wide"]
     assert light["flat"] == 0
+    assert light["beyond"] == 0  # of what it takes to get the same again, nothing needs scrolling
+    assert light["parts"] == ("0px" if width == 360 else "24px")  # of a graph: rows of them are told apart
     assert light["charts"] == 10  # six, and a raster and a scatter plot for each of two layers
     dark = browse(html(found), tmp_path, width, "--blink-settings=preferredColorScheme=0")
     assert (light["colour"], dark["colour"]) == ("rgb(255, 255, 255)", "rgb(20, 24, 29)")

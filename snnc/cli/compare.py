@@ -8,15 +8,18 @@ from typing import Any
 import click
 
 from snnc import api
+from snnc.api import require_calibration
 from snnc.cli import show
 from snnc.cli.blocks import Original, Running, Scored, original_options, running_options, scored_options
 from snnc.cli.config import configurable
-from snnc.cli.options import COUNT, PATH, command_line, verb
+from snnc.cli.options import COUNT, PATH, command_line, dry_run_option, verb
+from snnc.cli.plan import comparison
 from snnc.cli.search import Names
 from snnc.cli.sources import captured, target
 from snnc.recipes import recipe as find_recipe
 from snnc.report import Comparison, compare
 from snnc.report.provenance import files
+from snnc.report.samples import gather
 
 
 @click.command("compare")
@@ -30,6 +33,7 @@ from snnc.report.provenance import files
 @running_options()
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line for each network and step, and nothing else.")
 @click.option("-o", "--out", type=PATH, help="Page to write (.html): one picture and one table.")
+@dry_run_option
 @verb
 @configurable
 def compare_(
@@ -43,6 +47,7 @@ def compare_(
     running: Running,
     as_csv: bool,
     out: Path | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Compare several SNNs, or several recipes, on the same data.
@@ -55,18 +60,25 @@ def compare_(
         raise click.UsageError("--recipes compiles the original network: give --ann, or --factory for all of it.")
     if as_csv and as_json:
         raise click.UsageError("Give --csv or --json.")
+    if as_csv and dry_run:
+        raise click.UsageError("A dry run measures nothing that --csv could print: give --json.")
     if out:
         target(out, *snns, original.ann, scored.data, calib, *(recipes or ()))
     candidates = [find_recipe(name) for name in recipes or ()]
+    for one in candidates:  # before the first of them is compiled
+        require_calibration(one, calib is not None)
+        one.pipeline.stages()
     network = original.network()
     chosen, seed = scored.samples(), scored.seed or 0
     networks: dict[str, Any] = {str(path): running.load(path) for path in snns}
-    if candidates:
-        given = scored.read(calib, "train").sample(calib_samples, seed) if calib else None
-        graph = captured(network, given or chosen, None)
-        for one in candidates:
-            net = api.compile(graph, T, one, given, samples=calib_samples, seed=seed, track=show.track)
-            networks[_free(one.name, networks)] = running.place(net)
+    given = scored.read(calib, "train").sample(calib_samples, seed) if candidates and calib else None
+    graph = captured(network, given or chosen, None) if candidates else network
+    if dry_run:
+        samples = gather(chosen, [*networks.values()], network, len(chosen))
+        return comparison(networks, candidates, T, samples, given, out, as_json)
+    for one in candidates:
+        net = api.compile(graph, T, one, given, samples=calib_samples, seed=seed, track=show.track)
+        networks[_free(one.name, networks)] = running.place(net)
     found = compare(
         networks,
         chosen,

@@ -14,8 +14,8 @@ from snnc.capture import told_shape
 from snnc.cli import show
 from snnc.cli.blocks import Model, Reading, model_options, reading_options, shape_option, threads_option
 from snnc.cli.config import configurable
-from snnc.cli.options import COUNT, PATH, SEED, Setting, recipe_names, verb
-from snnc.cli.plan import plan
+from snnc.cli.options import COUNT, PATH, SEED, Setting, dry_run_option, recipe_names, verb
+from snnc.cli.plan import compilation
 from snnc.cli.search import check_search, search_options, searched, unwritable
 from snnc.cli.sources import captured, destination
 from snnc.passes import PASSES, FixedPoint
@@ -66,7 +66,7 @@ GUESSED = (
 @threads_option
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random choices.")
 @click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the backend's suffix, here]")
-@click.option("--dry-run", is_flag=True, help="Read everything and say what would be done; write nothing.")
+@dry_run_option
 @verb
 @configurable
 def compile_(
@@ -119,7 +119,7 @@ def compile_(
         if dry_run:
             names = [one for one in searchable() if one not in without] if candidates is None else candidates
             tried = list(map(find_recipe, names))
-            return plan(graph, tried, "to be tried", data, calib_samples, most, out, backend, as_json)
+            return compilation(graph, tried, "to be tried", data, calib_samples, most, out, backend, as_json)
         net = searched(graph, data, max_drop, candidates, without, T, calib_samples, holdout, seed, as_json)
         chosen, why = (
             parse(net.info["recipe_text"], "the file"),
@@ -142,7 +142,7 @@ def compile_(
             known = data.input_shape if data else network.input_shape if isinstance(network, Staged) else None
             BACKENDS[backend].accept(chosen.pipeline, T or 8, graph, shape or known)
         if dry_run:
-            return plan(graph, [chosen], why, data, calib_samples, T or 8, out, backend, as_json)
+            return compilation(graph, [chosen], why, data, calib_samples, T or 8, out, backend, as_json)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
         net = api.compile(
             source, T or 8, chosen, data, samples=calib_samples, input_shape=shape, seed=seed, track=show.track

@@ -85,6 +85,9 @@ def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return found or [CompletionItem(incomplete, type="file")]
 
 
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Read everything and say what would be done; write nothing."
+)
 SHAPE, CHANNELS = Numbers(int, "C,H,W"), Numbers(float, "a,b,c")
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from torch import fx
 
 from snnc.backends import Backend
 from snnc.cli import show
-from snnc.cli.options import COUNT, options
+from snnc.cli.options import COUNT, options, recipe_names
 from snnc.data import Dataset
 from snnc.errors import OutOfReach, SnncError
 from snnc.network import Network
@@ -30,6 +31,12 @@ class Names(click.ParamType):
         if not all(found):
             self.fail(f"{value!r} is not {self.name}.", param, ctx)
         return found
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The recipes that the last of the names may be."""
+        before, comma, last = incomplete.rpartition(",")
+        found = recipe_names(ctx, param, last)
+        return [CompletionItem(f"{before}{comma}{one.value}", one.type, one.help) for one in found]
 
 
 search_options = options(

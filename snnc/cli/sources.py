@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ def target(out: Path, *given: str | Path | None) -> Path:
         raise WriteError(f"There is no folder '{out.parent}' to write '{out.name}' to.", f"mkdir -p {out.parent}")
     if out.is_dir():
         raise WriteError(f"'{out}' is a folder.", "the name of a file")
+    if out.exists() and not out.is_file():
+        raise WriteError(f"'{out}' is not a regular file.", "the name of a file")
+    if not os.access(out.parent, os.W_OK):
+        raise WriteError(f"The folder '{out.parent}' cannot be written to.", "another folder, or its permissions")
     for one in given:
         if one and Path(one).exists() and out.exists() and out.samefile(one):
             raise WriteError(f"Writing '{out}' would overwrite what you gave.", "another file, with -o OUT")

@@ -14,12 +14,13 @@ from snnc.capture import capture
 from snnc.cli import show
 from snnc.cli.blocks import Original, Reading, original_options, reading_options, threads_option
 from snnc.cli.config import configurable
-from snnc.cli.options import COUNT, PATH, verb
+from snnc.cli.options import COUNT, PATH, dry_run_option, recipe_names, verb
+from snnc.cli.plan import TRIAL, training
 from snnc.cli.sources import compiled, destination
 from snnc.errors import LoadError
 from snnc.evaluate import shown_steps
 from snnc.network import Network
-from snnc.tune import TuneOptions
+from snnc.tune import TuneOptions, prepare
 from snnc.tune import tune as train
 
 # One line for each option of `TuneOptions`; types and defaults come from there.
@@ -80,7 +81,10 @@ def tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data", type=PATH, required=True, help="Training data (.npz, idx, CIFAR, images).")
 @click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps, or levels.")
 @click.option(
-    "--recipe", metavar="NAME|FILE.toml", help="Recipe that it is converted with before; 'snnc list recipes'."
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    shell_complete=recipe_names,
+    help="Recipe that it is converted with before; 'snnc list recipes'.",
 )
 @reading_options("train", "Split to train on, if DATA has several.")
 @original_options("Network to distil from, where MODEL is a spiking network.")
@@ -89,6 +93,7 @@ def tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @threads_option
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the suffix .snn, here]")
+@dry_run_option
 @verb
 @configurable
 def tune(
@@ -101,6 +106,7 @@ def tune(
     calib_samples: int,
     resume: bool,
     out: Path | None,
+    dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -116,12 +122,22 @@ def tune(
     TuneOptions(**options)  # before anything is loaded
     start = compiled(model)
     if start is None:
+        if original.ann:
+            raise click.UsageError(f"--ann teaches a spiking MODEL; '{model or original.factory}' learns from itself.")
         network, teacher = original.load(model), None
     else:
         network, teacher = start, original.network()
     samples = reading.read(data)
     if teacher is not None and not isinstance(teacher, nn.Module):
         teacher = capture(teacher, samples.input_shape)
+    if dry_run:
+        ready = prepare(
+            network, samples, T, recipe, teacher, samples=min(calib_samples, TRIAL), track=show.track, **options
+        )
+        if resume:
+            ready.work.resume(saved, trial=True)
+        ready.work.rehearse()
+        return training(ready, samples, calib_samples if ready.first is not network else 0, resume, out, saved, as_json)
     result = train(
         network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume, out=out,
         track=show.track, report=None if as_json else _told, **options,

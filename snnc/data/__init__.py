@@ -4,7 +4,7 @@
 loader. All give float32 tensors `[B, ...]`, and refuse data that would spoil a calibration in silence.
 """
 
-from snnc.data.dataset import Dataset, require_labels
+from snnc.data.dataset import Dataset, require_classes, require_labels
 from snnc.data.fingerprint import fingerprint, stored
 from snnc.data.loaders import as_batches, labelled_batches, maybe_labelled_batches
 from snnc.data.reading import ACCEPTED, read
@@ -17,6 +17,7 @@ __all__ = [
     "labelled_batches",
     "maybe_labelled_batches",
     "read",
+    "require_classes",
     "require_labels",
     "stored",
 ]

@@ -134,6 +134,18 @@ def require_labels(data: Dataset, why: str) -> np.ndarray:
     return data.y
 
 
+def require_classes(y: np.ndarray | Tensor, count: int) -> None:
+    """Refuses labels `[N]` that a network with `count` classes has no class for.
+
+    Raises:
+        DataError: names the label.
+    """
+    if len(y) and int(y.max()) >= count:
+        raise DataError(
+            f"A label is {int(y.max())}, and the network has {count} classes.", "labels from 0 to classes - 1"
+        )
+
+
 def class_numbers(y: np.ndarray, count: int, where: str) -> np.ndarray:
     """Labels `[count]` as int64, or a `DataError` that begins with `where` and says why they cannot be."""
     if y.dtype.kind not in "iu":

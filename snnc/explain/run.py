@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import capture
-from snnc.data import maybe_labelled_batches
-from snnc.errors import DataError, SnncError
+from snnc.data import maybe_labelled_batches, require_classes
+from snnc.errors import SnncError
 from snnc.explain.report import Cause, Explanation, LayerError, advice, parts, percent, summary
 from snnc.explain.sides import Perturbed, matched, observed, other
 from snnc.explain.terms import OWN, Tally, split
@@ -137,11 +137,7 @@ class _Sums:
             return
         self.same += int((snn.argmax(1) == ann.argmax(1)).sum())
         if y is not None:
-            if int(y.max()) >= ann.shape[1]:
-                raise DataError(
-                    f"A label is {int(y.max())}, and the network has {ann.shape[1]} classes.",
-                    "labels from 0 to classes - 1",
-                )
+            require_classes(y, ann.shape[1])
             self.labelled += len(y)
             self.right += int((snn.argmax(1) == y).sum())
             self.ann_right += int((ann.argmax(1) == y).sum())

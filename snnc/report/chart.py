@@ -65,11 +65,10 @@ def _round_step(rough: float) -> float:
 
 def number(value: float) -> str:
     """A number in few characters."""
-    return (
-        f"{value:.3g}"
-        if 1e-3 <= abs(value) < 1e5 or value == 0
-        else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    )
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    mantissa, power = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(power)}"
 
 
 @dataclass(frozen=True)

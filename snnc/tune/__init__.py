@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from snnc import api
 from snnc.capture import capture
-from snnc.data import Dataset
+from snnc.data import Dataset, require_classes
 from snnc.errors import DataError, RecipeError
 from snnc.graph import Stage
 from snnc.network import Network, checked
@@ -38,7 +38,24 @@ from snnc.tune.samples import Batches, gathered, split
 from snnc.tune.score import Scorer
 from snnc.tune.start import akin, default, forward_of, normalise, until_quantised
 
-__all__ = ["TuneOptions", "tune"]
+__all__ = ["Start", "TuneOptions", "prepare", "tune"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A training that can begin.
+
+    Attributes:
+        first: the network that it starts from: the conversion.
+        original: the network to distil from, as a graph, or None.
+        held: held-out samples, or None.
+        work: the loop, with training data and options.
+    """
+
+    first: Network | Staged
+    original: fx.GraphModule | None
+    held: Dataset | None
+    work: Training
 
 
 def tune(
@@ -89,6 +106,59 @@ def tune(
         LoadError: a checkpoint to resume from that is not there, or of another run.
         Unsupported, PassFailed: the conversion failed.
     """
+    path = None if checkpoint is None else Path(checkpoint)
+    if resume and path is None:
+        raise RecipeError("There is no checkpoint file to resume from.", "checkpoint=, as in the run before")
+    start = prepare(model, data, T, recipe, teacher, samples, input_shape, track, **options)
+    first, original, work = start.first, start.original, start.work
+    graph, o = work.graph, work.options
+    if resume and path:
+        work.resume(path)
+    score = Scorer(start.held, original)
+
+    def check() -> dict[str, Any]:
+        found = score(_by_step(_finished(first, graph)))
+        row = {k: v and v[-1] for k, v in found.items()}
+        if report:
+            p = work.progress
+            report({"epoch": p.epoch + 1, "seconds": p.seconds, "loss": p.loss, **row})
+        return row
+
+    work.run(check, path, track)
+    result = _finished(first, graph)
+    table = {"ann": score(lambda x: original(x)[None]) if original is not None else None}
+    table |= {"before": score(_by_step(first)), "after": score(_by_step(result))}
+    result.info["tune"] = {
+        "options": asdict(o),
+        "samples": len(work.batches.data),
+        "held_out": len(start.held) if start.held else 0,
+        "steps": work.progress.epoch * work.batches.steps + work.progress.step,
+        "seconds": round(work.progress.seconds, 1),
+        "epochs": work.progress.rows,
+        "table": table,
+    }
+    if out is not None:
+        api.save(result, out)
+    if path and rank() == 0:
+        path.unlink(missing_ok=True)
+    return result
+
+
+def prepare(
+    model: Any,
+    data: Any,
+    T: int = 8,
+    recipe: str | Path | Recipe | Pipeline | None = None,
+    teacher: nn.Module | None = None,
+    samples: int = 512,
+    input_shape: tuple[int, ...] | None = None,
+    track: Callable[..., Iterator[Any]] = no_progress,
+    **options: Any,
+) -> Start:
+    """Everything that `tune` does before its first step: it reads, converts and checks, and trains nothing.
+
+    Arguments are those of `tune`, and so is what it raises.
+    """
     o = tune_options(options)
     everything = gathered(data)
     training, held = split(everything, o.held_out, o.seed)
@@ -110,40 +180,7 @@ def tune(
     graph.to(o.device)
     master = copy.deepcopy(original).to(o.device) if original is not None else None
     same = matched(graph, like) if like is not None else frozenset()
-    work = Training(graph, forward_of(graph, o), master, Batches(training, o), o, same)
-    path = None if checkpoint is None else Path(checkpoint)
-    if resume:
-        if path is None:
-            raise RecipeError("There is no checkpoint file to resume from.", "checkpoint=, as in the run before")
-        work.resume(path)
-    score = Scorer(held, original)
-
-    def check() -> dict[str, Any]:
-        found = score(_by_step(_finished(first, graph)))
-        row = {k: v and v[-1] for k, v in found.items()}
-        if report:
-            p = work.progress
-            report({"epoch": p.epoch + 1, "seconds": p.seconds, "loss": p.loss, **row})
-        return row
-
-    work.run(check, path, track)
-    result = _finished(first, graph)
-    table = {"ann": score(lambda x: original(x)[None]) if original is not None else None}
-    table |= {"before": score(_by_step(first)), "after": score(_by_step(result))}
-    result.info["tune"] = {
-        "options": asdict(o),
-        "samples": len(training),
-        "held_out": len(held) if held else 0,
-        "steps": work.progress.epoch * work.batches.steps + work.progress.step,
-        "seconds": round(work.progress.seconds, 1),
-        "epochs": work.progress.rows,
-        "table": table,
-    }
-    if out is not None:
-        api.save(result, out)
-    if path and rank() == 0:
-        path.unlink(missing_ok=True)
-    return result
+    return Start(first, original, held, Training(graph, forward_of(graph, o), master, Batches(training, o), o, same))
 
 
 def _original(model: Any, teacher: Any, shape: tuple[int, ...]) -> fx.GraphModule | None:
@@ -205,10 +242,8 @@ def _require_fit(network: Network | Staged, data: Dataset) -> None:
     """Refuses data that the network does not take, before any training."""
     x, _ = next(data.limit(1).batches(1))
     classes = (network(checked(x, network.info)) if isinstance(network, Network) else network(x)).shape[-1]
-    if data.y is not None and int(data.y.max()) >= classes:
-        raise DataError(
-            f"A label is {int(data.y.max())}, and the network has {classes} classes.", "labels from 0 to classes - 1"
-        )
+    if data.y is not None:
+        require_classes(data.y, classes)
 
 
 def _like(first: Network | Staged, original: fx.GraphModule | None) -> fx.GraphModule | None:

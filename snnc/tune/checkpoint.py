@@ -101,14 +101,14 @@ def restore(path: Path, told: dict[str, Any], graph: fx.GraphModule, optimiser: 
 
 
 def _differing(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """What two fingerprints disagree in, in words; "" where they agree."""
+    """What two fingerprints disagree in, in words; "" where they agree. Ours may leave the network open, as None."""
     if theirs["samples"] != ours["samples"]:
         return f"{theirs['samples']} training samples, not {ours['samples']}"
     if theirs["data"] != ours["data"]:  # before the network, which is calibrated on them
         return "other training data"
     if theirs["teacher"] != ours["teacher"]:
         return "another network to distil from"
-    if theirs["network"] != ours["network"]:
+    if ours["network"] not in (None, theirs["network"]):
         return "another network, or one compiled otherwise"
     names = [n for n, value in ours["options"].items() if theirs["options"].get(n, value) != value]
     return ", ".join(f"{n} = {theirs['options'][n]!r}, not {ours['options'][n]!r}" for n in names)

@@ -75,15 +75,20 @@ class Training:
         self.told = files.fingerprint(graph, options, batches.data, teacher)
         agree("was given other data, another network or other options", self.told, batches.data.x, batches.data.y)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, trial: bool = False) -> None:
         """Goes on where a checkpoint stopped.
+
+        Args:
+            path: the checkpoint.
+            trial: whether the conversion was calibrated with fewer samples than in the run, so that its numbers differ.
 
         Raises:
             LoadError: no such file, or a checkpoint of something else.
         """
         if rank() == 0 and not path.is_file():
             raise LoadError(f"There is no checkpoint '{path}' to resume from.", "a run without --resume")
-        self.progress = files.restore(path, self.told, self.graph, self.optimiser)
+        told = self.told | ({"network": None} if trial else {})
+        self.progress = files.restore(path, told, self.graph, self.optimiser)
 
     def run(
         self,
@@ -144,12 +149,8 @@ class Training:
     def _step(self, x: Tensor, y: Tensor | None) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.options.lr * group["factor"] * 0.5 * (1 + math.cos(math.pi * self.done))
-        parts = self.shards.deal(x)
-        labels = {} if y is None else self.shards.deal(y)
-        (found,) = self.shards.total(lambda i: (self._learnt(parts[i], labels.get(i), len(parts[i]) / len(x)),))
+        found = self._batch(x, y)
         value = float(found[0])
-        if not math.isfinite(value):
-            raise self._diverged(f"The loss is {value}")
         sizes = [one.numel() for one in self.trained] + [one.fresh.numel() for one in self.running]
         pieces = iter(found[1:].split(sizes))
         for one in self.trained:
@@ -161,6 +162,23 @@ class Training:
         self.floor()
         known = self.progress.loss
         self.progress.loss = value if known is None else SMOOTH * known + (1 - SMOOTH) * value
+
+    def rehearse(self) -> None:
+        """Runs one batch forward and back, and takes no step.
+
+        Raises:
+            DataError: the loss is NaN or infinite, or a batch is too small to be normalised.
+        """
+        self._batch(*next(self.batches.epoch(0)))
+
+    def _batch(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Loss, gradients and batch statistics of a batch as one vector."""
+        parts = self.shards.deal(x)
+        labels = {} if y is None else self.shards.deal(y)
+        (found,) = self.shards.total(lambda i: (self._learnt(parts[i], labels.get(i), len(parts[i]) / len(x)),))
+        if not math.isfinite(float(found[0])):
+            raise self._diverged(f"The loss is {float(found[0])}")
+        return found
 
     def _learnt(self, x: Tensor, y: Tensor | None, share: float) -> Tensor:
         """Loss, gradients and batch statistics of one shard as one vector, times its share of the batch."""
