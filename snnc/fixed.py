@@ -176,12 +176,19 @@ def _exact(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
+def holds_integers(dtype: torch.dtype) -> bool:
+    """Whether a type holds every integer up to 2^24."""
+    return dtype.itemsize >= 4
+
+
 def integers(name: str, value: Tensor) -> Tensor:
     """A parameter in float64.
 
     Raises:
-        VerifyError: it holds something else than integers below 2^24.
+        VerifyError: it holds something else than integers below 2^24, or would compute in a type that rounds them.
     """
+    if value.is_floating_point() and not holds_integers(value.dtype):
+        raise VerifyError(f"'{name}' is {value.dtype}, which does not hold every integer below 2^24.")
     value = value.detach().double()
     if not ((value == value.round()) & (value.abs() < LIMIT)).all():
         raise VerifyError(f"'{name}' holds numbers that are no integers below 2^24.")

@@ -16,7 +16,7 @@ from snnc.differences.report import Differences
 from snnc.errors import SnncError
 from snnc.evaluate import ann_classes
 from snnc.graph import Stage, calls, steps
-from snnc.network import Network, checked
+from snnc.network import Network
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
 from snnc.runtime.ort import OnnxNetwork
@@ -94,8 +94,7 @@ def _observed(network: Network, x: Tensor, stream: bool) -> tuple[Tensor, Trains
             seen[node.name].append(value.reshape(width, -1, *value.shape[1:]))
 
     if stream:
-        x = checked(x, network.info, next(network.graph.buffers()).dtype)
-        outputs = Runner(network.graph).run(x, window=1, anytime=True, observe=see)
+        outputs = Runner(network.graph).run(network.entry(x), window=1, anytime=True, observe=see)
     else:
         outputs = network.readout(x, observe=see)
     return outputs, {name: _joined(parts, steps(network.graph)) for name, parts in seen.items()}
