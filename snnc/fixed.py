@@ -40,7 +40,7 @@ from snnc.dialect import (
     Sub,
 )
 from snnc.errors import VerifyError
-from snnc.neurons import Neuron
+from snnc.neurons import Neuron, OffsetIF
 from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 LIMIT = 2**24  # float32 holds every integer up to here
@@ -299,6 +299,8 @@ def _join(name: str, module: Any, spans: list[Span], rows: list[Row]) -> Span:
 
 def _neuron(name: str, module: Neuron, x: Span, rows: list[Row]) -> Span:
     theta, v0 = integers(f"{name}.theta", module.theta), integers(f"{name}.v0", module.v0)
+    if isinstance(module, OffsetIF) and not module.unit:
+        raise VerifyError(f"'{name}' shifts potentials by a margin that is no integer.")
     seen, (theta, v0) = _matched(x, theta, v0)
     if seen is not x:
         theta, v0 = theta.max(), v0.abs().max()
