@@ -238,6 +238,7 @@ def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32)
         raise DataError(f"The input is {x.dtype}, not floating-point.", "x.float(), normalised as in training")
     if not len(x):
         raise DataError("The input is an empty batch.", "at least one sample")
+    x = x.to(dtype)  # of float64, numbers that this does not hold become infinite
     # NaN never reaches a threshold: the neuron would stay silent and nobody would notice.
     if not torch.isfinite(x).all():
         raise DataError("The input holds NaN or infinity.", "clean data")
@@ -248,4 +249,4 @@ def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32)
                 f"The input goes from {low:.3g} to {high:.3g}; spikes stand for {bounds[0]:g} to {bounds[1]:g} here.",
                 "the data as the network was compiled with, without --mean/--std",
             )
-    return x.to(dtype)
+    return x

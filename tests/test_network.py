@@ -167,6 +167,7 @@ def test_timing_as_a_sentence(then, sentence):
     [
         (lambda x: x * torch.nan, "NaN or infinity"),
         (lambda x: x / 0, "NaN or infinity"),
+        (lambda x: x.double() * 1e300, "holds NaN or infinity"),  # a number, but not in float32
         (lambda x: (x * 8).int(), "not floating-point"),
         (lambda x: x[:0], "empty"),
         (lambda x: x[0], "the network takes"),
