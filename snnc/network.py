@@ -150,6 +150,7 @@ class Network(nn.Module):
         with torch.no_grad():
             yield from Runner(self.graph).run(x, window=1, anytime=True)
 
+    @torch.compiler.disable  # torch.compile would trace what chooses and checks, and code that it cannot see through
     def _rounds(self, x: Tensor, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
         """Output of one round after the other."""
         x = self.entry(x)

@@ -187,6 +187,14 @@ def test_steps_that_are_none(T):
         snnc.compile(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2)), T=T)
 
 
+def test_torch_compile_leaves_a_network_as_it_is():
+    net, shape = network("conv")
+    x = sample(shape, 3)
+    compiled = torch.compile(net, backend="eager")
+    for samples in (3, 2):
+        assert torch.equal(compiled(x[:samples]), net(x[:samples]))
+
+
 def test_compile_takes_what_loaders_yield():
     model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
     x = torch.randn(40, 6)
