@@ -90,6 +90,13 @@ def test_a_grid_rounds_halves_to_even():
     assert grid(x).tolist() == [[[0, 2, -3, 5], [0, 2, 1, 0]]]
 
 
+def test_a_grid_rounds_in_float64_as_in_float32():
+    """The product is below 29.5, and 29.5 in float32."""
+    grid, x = Grid(torch.tensor(63.7), 0, 99), torch.tensor([0.4631083011627197])
+    assert (x.double() * grid.scale.double()).round() != (x * grid.scale).round()
+    assert grid(x) == copy.deepcopy(grid).double()(x.double())
+
+
 def test_grids_are_of_fixed_point_networks_alone():
     graph = graph_of(Grid(torch.tensor(2.0), -3, 5), Encode(T), neuron(IF), Decode(T, T))
     verify(graph, Stage.FIXED)
