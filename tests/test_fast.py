@@ -164,6 +164,11 @@ def test_integers_may_run_in_any_order(name, model):
     assert_same(graph, True, sample(shape, 3))
 
 
+def test_bytes_are_read_out_for_more_steps_than_a_byte_counts():
+    graph, shape = spiking("bare", 300)
+    assert_same(integers(graph), True, sample(shape, 2), (None, 70))
+
+
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("name", ["residual", "mlp"])
 def test_a_spike_is_as_high_as_its_neuron_says(name, unit):

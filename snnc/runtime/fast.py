@@ -105,6 +105,9 @@ class FastRunner(Runner):
                 now.totals[node] = now.totals[node] + part if node in now.totals else part
         return value
 
+    def _decode(self, node: fx.Node, value: Tensor, now: Window, anytime: bool) -> None:
+        super()._decode(node, value.float(), now, anytime)  # bytes would count no more than 255 steps
+
     def _means(self, totals: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """The readouts. With F what is behind the last neuron: sum of F(s) = F(sum of s) + (steps - 1) F(0)."""
         if not self.once:
