@@ -360,6 +360,21 @@ def test_a_channel_without_weights():
     assert error < 0.2
 
 
+def test_a_channel_that_its_bias_silences():
+    """Without data its threshold is next to nothing and asks for the finest unit, of which its bias would be 2^24."""
+    conv = nn.Conv2d(3, 2, 3, padding=1)
+    with torch.no_grad():
+        conv.weight[0], conv.bias[0] = 0, -100
+    model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)).eval()
+    pipeline = recipe("data-free").pipeline.insert(FixedPoint())
+    net = snnc.compile(model, 4, pipeline, input_shape=(3, 8, 8))
+    ((name, _),) = net.neurons()
+    seen = {}
+    net.readout(sample((3, 8, 8), 3), observe=lambda node, value, _: seen.update({node.name: value}))
+    assert not seen[name][:, 0].any()
+    assert seen[name][:, 1].any()
+
+
 def test_the_grid_of_least_error_at_the_output():
     """A large weight asks for a coarse grid, unless its input never varies."""
     weights = torch.tensor([[[8.75, 1.0, 1.0, 1.0]]], dtype=torch.float64)
