@@ -63,6 +63,21 @@ def test_sums_of_integers_are_exact_where_torch_has_no_onednn():
         torch._C._set_mkldnn_enabled(True)
 
 
+def test_a_precision_of_fewer_bits_is_off():
+    """What it rounds shows on some processors only, so the setting itself is looked at."""
+    net, x = network()
+    onednn, found = torch.backends.mkldnn, []
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert onednn.matmul.fp32_precision == "bf16"
+        net.readout(x, observe=lambda *_: found.append(onednn.matmul.fp32_precision))
+        assert set(found) == {"ieee"}
+        assert onednn.matmul.fp32_precision == "bf16"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_nnpack_is_back_when_the_last_call_is_over():
     """Calls overlap in two threads: what the first to end restores would be on for the other."""
 
