@@ -67,7 +67,8 @@ class Grid(nn.Module):
     """`clip(round(x * scale), low, high)`: an analog value on a grid of integers; halves go to the even neighbour.
 
     `scale` is a buffer that broadcasts over one sample, shape `[]` or `[C, 1, ...]`: points of the grid in one unit of
-    the input. It multiplies, since one IEEE multiplication is the same everywhere, and so is rounding what it gives.
+    the input. It multiplies, since one IEEE multiplication is the same everywhere, and so is rounding what it gives: in
+    float32 always, for a product that rounds to a half in float32 does not do so in float64.
     """
 
     scale: Tensor
@@ -78,7 +79,9 @@ class Grid(nn.Module):
         self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.round(x * self.scale).clamp(self.low, self.high)
+        single = x.dtype == torch.float32  # an exported program would hold every conversion
+        points = x * self.scale if single else (x.float() * self.scale.float()).to(x.dtype)
+        return torch.round(points).clamp(self.low, self.high)
 
     def extra_repr(self) -> str:
         return f"scale={describe(self.scale)}, low={self.low}, high={self.high}"

@@ -40,7 +40,7 @@ from snnc.dialect import (
     Sub,
 )
 from snnc.errors import VerifyError
-from snnc.neurons import Neuron
+from snnc.neurons import Neuron, OffsetIF
 from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 LIMIT = 2**24  # float32 holds every integer up to here
@@ -176,12 +176,19 @@ def _exact(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
+def holds_integers(dtype: torch.dtype) -> bool:
+    """Whether a type holds every integer up to 2^24."""
+    return dtype.itemsize >= 4
+
+
 def integers(name: str, value: Tensor) -> Tensor:
     """A parameter in float64.
 
     Raises:
-        VerifyError: it holds something else than integers below 2^24.
+        VerifyError: it holds something else than integers below 2^24, or would compute in a type that rounds them.
     """
+    if value.is_floating_point() and not holds_integers(value.dtype):
+        raise VerifyError(f"'{name}' is {value.dtype}, which does not hold every integer below 2^24.")
     value = value.detach().double()
     if not ((value == value.round()) & (value.abs() < LIMIT)).all():
         raise VerifyError(f"'{name}' holds numbers that are no integers below 2^24.")
@@ -292,6 +299,8 @@ def _join(name: str, module: Any, spans: list[Span], rows: list[Row]) -> Span:
 
 def _neuron(name: str, module: Neuron, x: Span, rows: list[Row]) -> Span:
     theta, v0 = integers(f"{name}.theta", module.theta), integers(f"{name}.v0", module.v0)
+    if isinstance(module, OffsetIF) and not module.unit:
+        raise VerifyError(f"'{name}' shifts potentials by a margin that is no integer.")
     seen, (theta, v0) = _matched(x, theta, v0)
     if seen is not x:
         theta, v0 = theta.max(), v0.abs().max()

@@ -258,6 +258,8 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
             raise VerifyError(
                 f"'{node.name}' clips to {module.low!r}..{module.high!r}; whole numbers around 0 are meant."
             )
+    elif isinstance(module, nn.Upsample) and module.mode != "nearest":
+        raise VerifyError(f"'{node.name}' scales by {module.mode!r}; only nearest neighbours are meant.")
     elif isinstance(module, Neuron):
         bounds = {"theta": module.theta, "v0": module.v0}
     for name, bound in bounds.items():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.errors import DataError, SnncError
+from snnc.fixed import holds_integers
 from snnc.graph import Stage, calls, module_of, verify, view
 from snnc.markup import records_table
 from snnc.neurons import LAYER_SYNCHRONOUS, PIPELINED, STREAMING, TWO_PASS, Neuron, OffsetIF
@@ -145,13 +146,14 @@ class Network(nn.Module):
         Raises:
             SnncError: the network is layer-synchronous.
         """
-        x = checked(x, self.info, next(self.graph.buffers()).dtype)
+        x = self.entry(x)
         with torch.no_grad():
             yield from Runner(self.graph).run(x, window=1, anytime=True)
 
+    @torch.compiler.disable  # torch.compile would trace what chooses and checks, and code that it cannot see through
     def _rounds(self, x: Tensor, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
         """Output of one round after the other."""
-        x = near(checked(x, self.info, next(self.graph.buffers()).dtype))
+        x = self.entry(x)
         try:
             choice = self._choice(x)
             runner = choice.runner(anytime, observe)
@@ -169,6 +171,20 @@ class Network(nn.Module):
         if not all(torch.isfinite(result).all() for result in results):
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
         return results
+
+    def entry(self, x: Tensor) -> Tensor:
+        """An input as the network takes it: checked, in its own precision and order of memory.
+
+        Raises:
+            DataError: see `checked`.
+            SnncError: a network of integers in a precision that does not hold them.
+        """
+        dtype = next(self.graph.buffers()).dtype
+        if self.stage is Stage.FIXED and not holds_integers(dtype):
+            raise SnncError(
+                f"The network is one of integers, which {dtype} rounds.", "it in float32, as it was compiled or saved"
+            )
+        return near(checked(x, self.info, dtype))
 
     def _choice(self, x: Tensor) -> Choice:
         """The runtime, chosen anew when the graph is no longer what it was."""
@@ -223,6 +239,7 @@ def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32)
         raise DataError(f"The input is {x.dtype}, not floating-point.", "x.float(), normalised as in training")
     if not len(x):
         raise DataError("The input is an empty batch.", "at least one sample")
+    x = x.to(dtype)  # of float64, numbers that this does not hold become infinite
     # NaN never reaches a threshold: the neuron would stay silent and nobody would notice.
     if not torch.isfinite(x).all():
         raise DataError("The input holds NaN or infinity.", "clean data")
@@ -233,4 +250,4 @@ def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32)
                 f"The input goes from {low:.3g} to {high:.3g}; spikes stand for {bounds[0]:g} to {bounds[1]:g} here.",
                 "the data as the network was compiled with, without --mean/--std",
             )
-    return x.to(dtype)
+    return x

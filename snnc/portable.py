@@ -13,6 +13,7 @@ from snnc.errors import LoadError
 from snnc.files import load_model
 from snnc.files.sniffing import open_zip
 from snnc.network import CHUNK, Latency, checked
+from snnc.runtime.exact import exact
 from snnc.runtime.ort import OnnxNetwork
 
 INFO_FILE = "snnc.json"
@@ -43,14 +44,16 @@ class Portable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output after T steps: `[B, ...]` to `[B, classes]`."""
-        return torch.cat([self.program(part)[0] for part in self._parts(x)])
+        return torch.cat([one for one, _ in self._run(x)])
 
     def readout(self, x: Tensor) -> Tensor:
         """Output after each step: `[B, ...]` to `[T, B, classes]`."""
-        return torch.cat([self.program(part)[1] for part in self._parts(x)], 1)
+        return torch.cat([every for _, every in self._run(x)], 1)
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        return checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
+    def _run(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        parts = checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
+        with exact(x.device):
+            return [self.program(part) for part in parts]
 
 
 def has_history(path: Path) -> bool:

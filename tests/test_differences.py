@@ -16,7 +16,7 @@ from snnc.differences import differences
 from snnc.errors import DataError, SnncError
 from snnc.graph import GraphBuilder, Stage
 from snnc.network import Network
-from snnc.neurons import IF
+from snnc.neurons import IF, GradedIF
 from snnc.passes import AverageInput, MaskResidual, NormalizeThresholds, UseGradedNeurons, UseSignedNeurons
 from snnc.temporal import Decode, Encode
 
@@ -162,6 +162,18 @@ def test_graded_spikes_differ_in_their_number():
         net.readout(sample(shape, 3), observe=lambda node, value, steps, into=into: into.append((node.name, value)))
     want = dict(seen[0])[name] != dict(seen[1])[name]
     assert found.layers[0].differ == int(want.sum()) > 0
+
+
+def test_graded_spikes_of_a_file_of_integers_differ_in_their_number(tmp_path):
+    """3 units of a spike are no more positive than 1."""
+    a, b = tiny(), whole()
+    a.graph.one = GradedIF(4, torch.tensor(1.0), torch.tensor(0.0), 2)
+    b.graph.one = GradedIF(4, torch.tensor(4.0), torch.tensor(8.0), 2, unit=True)
+    b = onnx(b, tmp_path)
+    for pair in ((a, b), (b, a)):
+        found = differences(*pair, torch.ones(1, 2))
+        assert [layer.differ for layer in found.layers] == [2, 0]
+        assert not found.same
 
 
 @pytest.mark.parametrize("change", [0.0, 0.5])

@@ -31,7 +31,7 @@ from snnc.runtime.fast import FastRunner
 from snnc.runtime.integer import packed, reach
 from snnc.runtime.plan import plan
 from snnc.runtime.runner import Runner
-from snnc.temporal import StepCurrent
+from snnc.temporal import Decode, StepCurrent
 
 from .nets import NETS, sample, spiking
 
@@ -143,12 +143,41 @@ def test_a_float_network_keeps_every_bit(name, model):
     assert not made.layers
 
 
+@needs_numba
+def test_a_last_window_of_one_row_lies_in_memory_as_those_before():
+    """Rows cut out of a channels-last map: one sample of them looks as if it were in that order, more do not."""
+    graph, shape = spiking("residual", T)
+    node = next(node for node, _ in calls(graph, Neuron) if node.all_input_nodes[0].name == "conv1")
+    (source,) = node.all_input_nodes
+    node.replace_input_with(source, insert(graph, "cut", dialect.Slice(((None, None, None), (0, 7, 1))), source))
+    back = insert(graph, "back", dialect.Pad((0, 0, 0, 1)), node)
+    node.replace_all_uses_with(back, delete_user_cb=lambda user: user is not back)
+    graph.recompile()
+    assert_same(graph, False, sample(shape, 1), (T - 1, T - 3))
+
+
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("model", MODELS)
 def test_integers_may_run_in_any_order(name, model):
     graph, shape = spiking(name, T, then=MODELS[model])
     graph = integers(graph, seed=len(name))
     assert_same(graph, True, sample(shape, 3))
+
+
+def test_bytes_are_read_out_for_more_steps_than_a_byte_counts():
+    graph, shape = spiking("bare", 300)
+    assert_same(integers(graph), True, sample(shape, 2), (None, 70))
+
+
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("name", ["residual", "mlp"])
+def test_a_spike_is_as_high_as_its_neuron_says(name, unit):
+    """Integers whose neurons emit theta, and counts in a network that is none of integers any more."""
+    graph, shape = spiking(name, T)
+    graph = integers(graph)
+    for _, neuron in calls(graph, Neuron):
+        neuron.unit = unit
+    assert_same(graph, not unit, sample(shape, 3))
 
 
 @settings(max_examples=25)
@@ -379,6 +408,27 @@ def test_a_change_that_torch_does_not_count_is_seen(edit):
     fast, net.runtime = net(x), "reference"
     assert torch.equal(net(x), fast)
     assert not torch.equal(fast, before)
+
+
+def dilated(net):
+    net.graph.conv1.padding = net.graph.conv1.dilation = (2, 2)
+
+
+def delayed(net):
+    for _, decode in calls(net.graph, Decode):
+        decode.late = 3
+
+
+@pytest.mark.parametrize("edit", [dilated, delayed])
+@pytest.mark.parametrize("runtime", ["auto", "reference"])
+def test_a_setting_of_a_module_that_changes_is_seen(edit, runtime):
+    net, shape = network(runtime=runtime)
+    x = sample(shape, 4)
+    before = net(x)
+    edit(net)
+    found, want = net(x), net.graph(x)
+    assert torch.equal(found, want)
+    assert not torch.equal(found, before)
 
 
 def weights(net):

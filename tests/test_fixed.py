@@ -8,7 +8,7 @@ from snnc.dialect import Affine, Grid
 from snnc.errors import VerifyError
 from snnc.fixed import LIMIT, prove
 from snnc.graph import GraphBuilder, Stage, verify
-from snnc.neurons import IF, AverageIF, GradedIF, Neuron, ResidualMaskIF, SignedIF
+from snnc.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF
 from snnc.temporal import Decode, Encode
 
 T = 4
@@ -106,6 +106,25 @@ def test_the_last_integer():
 )
 def test_neurons(neuron: Neuron, most):
     assert bound(net(neuron=neuron), "neuron") == most
+
+
+@pytest.mark.parametrize("theta", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("guard", [True, False])
+def test_shifts_of_an_initial_potential_stay_below_the_bound(theta, guard):
+    """Each of several; of a threshold of 1 one shift may add two spikes, and the next one meets a saturated neuron."""
+    neuron = OffsetIF(5, torch.tensor(theta), torch.tensor(2.0), 4, 3, guard, unit=True)
+    currents = torch.cartesian_prod(*[torch.arange(-2.0, 3.0)] * 4).T  # [rho, samples]
+    start = neuron.calibrated(currents[..., None]).abs().max()
+    assert start <= neuron.charge(neuron.theta, neuron.v0, torch.tensor(2.0))
+
+
+def test_a_margin_that_is_no_integer_is_refused():
+    for unit in (True, False):
+        graph = net(neuron=OffsetIF(T, torch.tensor(7.0), torch.tensor(2.0), 2, unit=unit))
+        if unit:
+            verify(graph, Stage.FIXED)
+        else:
+            refused(graph, "'neuron' shifts potentials by a margin that is no integer")
 
 
 def test_a_mask_compares_with_thresholds_of_twenty_bits():

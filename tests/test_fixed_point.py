@@ -90,6 +90,13 @@ def test_a_grid_rounds_halves_to_even():
     assert grid(x).tolist() == [[[0, 2, -3, 5], [0, 2, 1, 0]]]
 
 
+def test_a_grid_rounds_in_float64_as_in_float32():
+    """The product is below 29.5, and 29.5 in float32."""
+    grid, x = Grid(torch.tensor(63.7), 0, 99), torch.tensor([0.4631083011627197])
+    assert (x.double() * grid.scale.double()).round() != (x * grid.scale).round()
+    assert grid(x) == copy.deepcopy(grid).double()(x.double())
+
+
 def test_grids_are_of_fixed_point_networks_alone():
     graph = graph_of(Grid(torch.tensor(2.0), -3, 5), Encode(T), neuron(IF), Decode(T, T))
     verify(graph, Stage.FIXED)
@@ -351,6 +358,21 @@ def test_a_channel_without_weights():
     verify(net.graph, Stage.FIXED)
     error = (net(x) - model(x)).norm() / model(x).norm()
     assert error < 0.2
+
+
+def test_a_channel_that_its_bias_silences():
+    """Without data its threshold is next to nothing and asks for the finest unit, of which its bias would be 2^24."""
+    conv = nn.Conv2d(3, 2, 3, padding=1)
+    with torch.no_grad():
+        conv.weight[0], conv.bias[0] = 0, -100
+    model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)).eval()
+    pipeline = recipe("data-free").pipeline.insert(FixedPoint())
+    net = snnc.compile(model, 4, pipeline, input_shape=(3, 8, 8))
+    ((name, _),) = net.neurons()
+    seen = {}
+    net.readout(sample((3, 8, 8), 3), observe=lambda node, value, _: seen.update({node.name: value}))
+    assert not seen[name][:, 0].any()
+    assert seen[name][:, 1].any()
 
 
 def test_the_grid_of_least_error_at_the_output():

@@ -272,6 +272,12 @@ def test_bounds_of_a_wrong_shape():
     broken(graph_of(ClipQuant(torch.ones(1, 3, 3), 4)), Stage.QUANTIZED, r"'m0.lam' has shape \(1, 3, 3\)")
 
 
+def test_scaling_that_mixes_neighbours():
+    """No integer comes of it, and backends write nearest neighbours."""
+    verify(graph_of(nn.Upsample(scale_factor=2.0)), Stage.ANN)
+    broken(graph_of(nn.Upsample(scale_factor=2.0, mode="bilinear")), Stage.ANN, "'m0' scales by 'bilinear'")
+
+
 # Rules of spiking graphs.
 
 

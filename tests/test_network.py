@@ -168,6 +168,7 @@ def test_timing_as_a_sentence(then, sentence):
     [
         (lambda x: x * torch.nan, "NaN or infinity"),
         (lambda x: x / 0, "NaN or infinity"),
+        (lambda x: x.double() * 1e300, "holds NaN or infinity"),  # a number, but not in float32
         (lambda x: (x * 8).int(), "not floating-point"),
         (lambda x: x[:0], "empty"),
         (lambda x: x[0], "the network takes"),
@@ -185,6 +186,14 @@ def test_bad_input_is_refused(spoil, words):
 def test_steps_that_are_none(T):
     with pytest.raises(SnncError, match="T is"):
         snnc.compile(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2)), T=T)
+
+
+def test_torch_compile_leaves_a_network_as_it_is():
+    net, shape = network("conv")
+    x = sample(shape, 3)
+    compiled = torch.compile(net, backend="eager")
+    for samples in (3, 2):
+        assert torch.equal(compiled(x[:samples]), net(x[:samples]))
 
 
 def test_compile_takes_what_loaders_yield():

@@ -63,6 +63,7 @@ def test_rows_in_memory_are_bounded(file, monkeypatch):
         (lambda x: x.long(), "not floating-point"),
         (lambda x: x[:0], "empty batch"),
         (lambda x: x * float("nan"), "NaN or infinity"),
+        (lambda x: (x.double() + 1) * 1e300, "NaN or infinity"),  # a number, but not in float32
     ],
 )
 def test_input_is_checked(file, change, reason):

@@ -28,15 +28,13 @@ class Count:
     Attributes:
         exact: nothing may differ.
         rounded: a softmax stands behind the readout.
-        alike: both networks are fixed-point ones, or none is.
-        a_heights, b_heights: height of one spike of every layer, where that can be told.
+        a_heights, b_heights: height of one spike of every layer that can be looked into.
     """
 
     exact: bool
     rounded: bool
-    alike: bool
-    a_heights: Trains | None
-    b_heights: Trains | None
+    a_heights: Trains
+    b_heights: Trains
     samples: int = 0
     layers: dict[str, _Layer] | None = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -139,9 +137,7 @@ class Count:
 
     def _apart(self, name: str, mine: Tensor, yours: Tensor) -> Tensor:
         """Where two layers emit another number of spikes. Heights may differ: thresholds can stand in the weights."""
-        if self.a_heights is not None and self.b_heights is not None:
-            return torch.round(mine / self.a_heights[name]) != torch.round(yours / self.b_heights[name])
-        return mine != yours if self.alike else mine.sign() != yours.sign()
+        return torch.round(mine / self.a_heights[name]) != torch.round(yours / self.b_heights[name])
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

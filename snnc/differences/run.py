@@ -16,7 +16,7 @@ from snnc.differences.report import Differences
 from snnc.errors import SnncError
 from snnc.evaluate import ann_classes
 from snnc.graph import Stage, calls, steps
-from snnc.network import Network, checked
+from snnc.network import Network
 from snnc.pipeline import no_progress
 from snnc.portable import Portable
 from snnc.runtime.ort import OnnxNetwork
@@ -51,7 +51,7 @@ def differences(
     if ann is not None and any(module.training for module in ann.modules()):
         ann = copy.deepcopy(ann).eval()
     rounded = any(isinstance(one, Network) and any(calls(one.graph, *HEADS)) for one in (a, b))
-    count = Count(_exact(a) and _exact(b), rounded, _exact(a) == _exact(b), _heights(a), _heights(b))
+    count = Count(_exact(a) and _exact(b), rounded, _heights(a), _heights(b))
     # Spikes of all steps are held, so one part is what a network itself would hold.
     part = max(1, min(a.chunk, b.chunk) // max(_simulated(a), _simulated(b)))
     for x, y in track(maybe_labelled_batches(data), "comparing"):
@@ -94,8 +94,7 @@ def _observed(network: Network, x: Tensor, stream: bool) -> tuple[Tensor, Trains
             seen[node.name].append(value.reshape(width, -1, *value.shape[1:]))
 
     if stream:
-        x = checked(x, network.info, next(network.graph.buffers()).dtype)
-        outputs = Runner(network.graph).run(x, window=1, anytime=True, observe=see)
+        outputs = Runner(network.graph).run(network.entry(x), window=1, anytime=True, observe=see)
     else:
         outputs = network.readout(x, observe=see)
     return outputs, {name: _joined(parts, steps(network.graph)) for name, parts in seen.items()}
@@ -125,6 +124,8 @@ def _exact(network: Artefact) -> bool:
     return bool(records[-1].get("stage") == Stage.FIXED)
 
 
-def _heights(network: Artefact) -> Trains | None:
-    """Height of one spike of every layer, where that can be told."""
-    return {name: neuron.height for name, neuron in network.neurons()} if isinstance(network, Network) else None
+def _heights(network: Artefact) -> Trains:
+    """Height of one spike of every layer; of none where the network cannot be looked into."""
+    if isinstance(network, Network):
+        return {name: neuron.height.cpu() for name, neuron in network.neurons()}
+    return network.heights() if isinstance(network, OnnxNetwork) else {}

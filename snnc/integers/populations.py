@@ -19,6 +19,7 @@ from snnc.temporal import Restart, StepCurrent, TemporalMax
 
 FACTOR = 2**15 - 1  # largest factor of a branch without weights
 FINEST, WEIGHT = 2**16, 127  # units of a threshold or bias at most, where the largest weight is 127 or more
+LARGEST = 2**22  # units of a bias at most, for T of which are added up
 FINE = 2**7  # units of a spike, and of a threshold behind it, where no weight says how fine a grid should be
 UNITS = 2**8  # units that a threshold has at least; the weights before it are then multiples of a power of two
 
@@ -120,11 +121,15 @@ class Populations:
         """No finer than thresholds and biases ask for: a channel that has next to no weights would be."""
         weights = [most[node] for node in members if node in most]
         units = min(FINEST, FINEST * min(weights, default=WEIGHT) // WEIGHT)
-        biases = [getattr(module_of(self.graph, node), "bias", None) for node in members]
-        for value in [*self._thetas(members), *(b.double().abs() for b in biases if b is not None)]:
+        for value in [*self._thetas(members), *self._biases(members)]:
             one = value.reshape(grid.shape) if value.numel() == grid.numel() else value.max()
             grid = torch.maximum(grid, one / units)
         return grid
+
+    def _biases(self, members: list[fx.Node]) -> list[Tensor]:
+        """Magnitudes of the biases of members that have some."""
+        biases = [getattr(module_of(self.graph, node), "bias", None) for node in members]
+        return [bias.double().abs() for bias in biases if bias is not None]
 
     def _multiple(
         self, members: list[fx.Node], grid: Tensor, most: dict[fx.Node, int], factors: list[Tensor]
@@ -141,6 +146,9 @@ class Populations:
         for size in factors:  # these have to stay below the largest factor
             share = size.amax(1).reshape(grid.shape) / grid
             power = torch.minimum(power, (FACTOR / 2 / share).log2().floor())
+        for bias in self._biases(members):  # of a channel without weights, whose threshold is nothing beside it
+            one = bias.reshape(grid.shape) if bias.numel() == grid.numel() else bias.max()
+            power = torch.minimum(power, (LARGEST / (one / grid)).log2().floor())
         power = power - max(self.coarser.get(node.name, 0) for node in members)
         return torch.exp2(power.clamp_min(0))
 

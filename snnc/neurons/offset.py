@@ -97,8 +97,11 @@ class OffsetIF(IF):
         # added up to: currents and spikes. Without the guard a saturated neuron has 1000 theta for that.
         window = theta * (1 + self.rho) + self.rho * current + 1
         start = torch.maximum(v0, window) + self.iterations * theta
+        saturated = self.iterations * (1001 * theta + 1)
         if not self.guard:
-            start = start + self.iterations * (1001 * theta + 1)
+            start = start + saturated
+        elif self.iterations > 1:  # the guard counts on one spike a shift, and of thresholds of 1 the margin makes two
+            start = torch.where(theta > 1, start, start + saturated)
         return super().charge(theta, start, current)
 
     def fault(self) -> str:

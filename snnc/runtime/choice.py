@@ -27,6 +27,7 @@ RUNTIMES = ("auto", "reference", "fast")
 # Of a round, all measured: few rows pay for calls and for reading weights anew, many leave the cache.
 TILE, MOST, ROWS = 4 << 20, 16 << 20, 64  # bytes of the largest value, or as many rows as fit into `MOST`
 STEPS = 8  # of a round, where there are more: potentials are read and written once a round
+SETTINGS = (bool, int, float, str, tuple)  # of a module: steps, strides, whether it is a unit
 SURPRISE = "The fast runtime is off, and the reference runs in its place: %s."
 log = logging.getLogger("snnc")
 
@@ -154,7 +155,8 @@ class Fingerprint:
         ]
         self.numbers: list[Tensor] = []
         nodes = [(node, node.args) for node in graph.graph.nodes]
-        self.rest = (runtime, modules, nodes, [(getattr(m, "T", 0), getattr(m, "unit", 0)) for m in modules])
+        settings = [{k: v for k, v in vars(m).items() if type(v) in SETTINGS} for m in graph.modules()]
+        self.rest = (runtime, modules, nodes, settings)
 
     def keep(self) -> None:
         """Copies the numbers; the reference reads them from the graph each time, and needs no copy."""

@@ -76,17 +76,19 @@ class FastRunner(Runner):
         """Spikes of a layer of neurons, in one pass."""
         join, reads = self.made.joins[node], self.reads[node]
         current, *more = (_near(values[r]) if self.made.fixed else _plain(values[r]) for r in reads)
-        current = current.float()
+        current, state = current.float(), now.states.get(node)
+        order = state[1] if state else scan.memory(current)  # of a cut-out of one row torch tells another one
+        current = current.contiguous(memory_format=order)
         joined = more[0] if more else None
         if joined is not None and (joined.shape != current.shape or joined.stride() != current.stride()):
             current, joined = join.added(current, joined), None
         constant = reads[0] in self.constant
         if isinstance(neuron := join.scan.neuron, OffsetIF):
-            state = join.scan.state(neuron.calibrated(current.unflatten(0, (now.width, -1))[: neuron.rho]), current)
-            return join.scan(state, current, now.width)[1]
-        state = now.states.get(node)
+            start = join.scan.state(neuron.calibrated(current.unflatten(0, (now.width, -1))[: neuron.rho]), current)
+            return join.scan(start, current, now.width)[1]
         begin = None if self.whole else now.start
-        now.states[node], spikes = join.scan(state, current, now.width, joined, constant, begin)
+        potentials, spikes = join.scan(state and state[0], current, now.width, joined, constant, begin)
+        now.states[node] = potentials, order
         return spikes
 
     def _summed(self, node: fx.Node, value: Tensor, now: Window) -> Tensor:
@@ -102,6 +104,9 @@ class FastRunner(Runner):
                 part = part.double()
                 now.totals[node] = now.totals[node] + part if node in now.totals else part
         return value
+
+    def _decode(self, node: fx.Node, value: Tensor, now: Window, anytime: bool) -> None:
+        super()._decode(node, value.float(), now, anytime)  # bytes would count no more than 255 steps
 
     def _means(self, totals: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """The readouts. With F what is behind the last neuron: sum of F(s) = F(sum of s) + (steps - 1) F(0)."""

@@ -111,11 +111,31 @@ class OnnxNetwork(nn.Module):
 
     def neurons(self) -> dict[str, str]:
         """Names of neuron layers, and of the values that they give, in order."""
-        return {
-            node.name: node.output[0]
+        return {node.name: node.output[0] for node in self._neurons()}
+
+    def heights(self) -> dict[str, Tensor]:
+        """Height of one spike of every neuron layer, by its name: `[]` or `[C, 1, ...]`.
+
+        Raises:
+            LoadError: thresholds that are no numbers of the file.
+        """
+        from onnx import numpy_helper
+
+        numbers = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        found: dict[str, Tensor] = {}
+        for node in self._neurons():
+            unit, theta = node.op_type.startswith("Unit"), numbers.get(node.input[1])
+            if theta is None:
+                raise LoadError(f"The thresholds of '{node.name}' are no numbers of the file.", "compile again")
+            found[node.name] = torch.ones(()) if unit else torch.from_numpy(numpy_helper.to_array(theta).copy())
+        return found
+
+    def _neurons(self) -> list[onnx.NodeProto]:
+        return [
+            node
             for node in self.model.graph.node
             if node.domain == DOMAIN and node.op_type.removeprefix("Unit").partition("_")[0] in _NEURONS
-        }
+        ]
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         return checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))

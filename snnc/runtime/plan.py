@@ -92,7 +92,9 @@ def plan(graph: fx.GraphModule, fixed: bool) -> Plan:
                 made.layers[node] = layer
         _gather_tail(made, inside)
     for node in inside:
-        if type(module_of(graph, node)) in (IF, OffsetIF) and scan.available():
+        neuron = module_of(graph, node)
+        # Floats have no place for the number of a spike: those of integers that were edited since keep their modules.
+        if type(neuron) in (IF, OffsetIF) and (fixed or not neuron.unit) and scan.available():
             made.joins[node] = _join(made, node)
     return made
 
@@ -139,12 +141,12 @@ def _join(made: Plan, node: fx.Node) -> Join:
     """How a layer of neurons forms its current: what only it reads is formed on the way, a sum and steps' currents."""
     neuron, source = module_of(made.graph, node), node.all_input_nodes[0]
     if type(neuron) is not IF:
-        return Join(scan.Scan(neuron, made.fixed), source)
+        return Join(scan.Scan(neuron, neuron.unit), source)
     shift: Tensor | None = None
     taken: tuple[fx.Node, ...] = ()
     if isinstance(module := _alone(made, source), StepCurrent):
         shift, taken, source = module.shift, (source,), source.all_input_nodes[0]
-    plain = Join(scan.Scan(neuron, made.fixed, shift=shift), source, absorbed=taken)
+    plain = Join(scan.Scan(neuron, neuron.unit, shift=shift), source, absorbed=taken)
     if not isinstance(_alone(made, source), dialect.Add) or len(source.all_input_nodes) < 2:
         return plain
     sides = [_factored(made, side) for side in source.all_input_nodes]
@@ -153,7 +155,7 @@ def _join(made: Plan, node: fx.Node) -> Join:
         return plain
     current = floats[0]
     joined, factor, absorbed = sides[1 - source.all_input_nodes.index(current)]
-    return Join(scan.Scan(neuron, made.fixed, factor, shift), current, joined, (*taken, source, *absorbed))
+    return Join(scan.Scan(neuron, neuron.unit, factor, shift), current, joined, (*taken, source, *absorbed))
 
 
 def _alone(made: Plan, node: fx.Node) -> nn.Module | None:

@@ -1,0 +1,56 @@
+"""Switches off what makes torch compute with fewer bits than a network has.
+
+A rounding that a layer's output would bear flips spikes. Three things round behind a caller's back: autocast, which
+gives currents of 8 significant bits; a process-wide precision of less than float32, such as the "medium" of
+`torch.set_float32_matmul_precision`, for which oneDNN takes bfloat16 where the processor multiplies it; and NNPACK,
+which torch takes for convolutions of 16 rows or more where it has no oneDNN (on Macs, for one) and which does not add
+the products themselves, so that not even sums of integers are exact.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_lock = threading.Lock()
+_inside = 0  # calls under way, in all threads
+_nnpack = True  # whether it was on before the first of them
+_coarse: list[tuple[Any, str]] = []  # operations of oneDNN with a precision of fewer bits, and which
+
+
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """Within it convolutions and products are those of the type that they have, on CPUs; on others without autocast."""
+    global _inside
+    with _lock:
+        if not _inside:
+            _off()
+        _inside += 1
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                _back()
+
+
+def _off() -> None:
+    global _nnpack, _coarse
+    (_nnpack,) = torch.backends.nnpack.set_flags(False)
+    onednn: Any = torch.backends.mkldnn
+    _coarse = [(one, one.fp32_precision) for one in (onednn.matmul, onednn.conv)]
+    _coarse = [(one, bits) for one, bits in _coarse if bits not in ("ieee", "none")]
+    for one, _ in _coarse:
+        one.fp32_precision = "ieee"
+
+
+def _back() -> None:
+    torch.backends.nnpack.set_flags(_nnpack)
+    for one, bits in _coarse:
+        one.fp32_precision = bits

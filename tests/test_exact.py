@@ -1,0 +1,114 @@
+"""What torch may do with fewer bits than a network has is off while one runs."""
+
+import contextlib
+import threading
+
+import pytest
+import torch
+
+import snnc
+from snnc.errors import SnncError, VerifyError
+from snnc.fixed import prove
+from snnc.graph import Stage, calls
+from snnc.network import Network
+from snnc.neurons import Neuron
+from snnc.passes import FixedPoint
+from snnc.pipeline import Context, Pipeline
+from snnc.runtime.exact import exact
+
+from .nets import sample, spiking
+
+T = 4
+
+
+def network(name="conv", fixed=True, runtime="auto"):
+    graph, shape = spiking(name, T)
+    for _, neuron in calls(graph, Neuron):
+        neuron.theta = neuron.theta * 0.7
+    info = {"recipe": "none", "records": [], "input_shape": shape}
+    if not fixed:
+        return Network(graph, info, runtime=runtime), sample(shape, 20)
+    context = Context(T=T, calibration=[sample(shape, 8)], input_shape=shape)
+    graph = Pipeline((FixedPoint(),)).run(graph, context, Stage.SPIKING).graph
+    return Network(graph, info, stage=Stage.FIXED, runtime=runtime), sample(shape, 20)
+
+
+@pytest.mark.parametrize("runtime", ["auto", "reference"])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_autocast_rounds_no_current(fixed, runtime):
+    net, x = network(fixed=fixed, runtime=runtime)
+    want, every = net(x), net.readout(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net(x), want)
+        assert torch.equal(net.readout(x), every)
+        assert all(torch.equal(one, other) for one, other in zip(net.stream(x), every, strict=True))
+
+
+def test_autocast_rounds_no_current_of_an_exported_program(tmp_path):
+    net, x = network("mlp")
+    net = snnc.load(snnc.save(net, tmp_path / "net.pt2"))
+    want = net(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net(x), want)
+
+
+@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="torch has no NNPACK here")
+def test_sums_of_integers_are_exact_where_torch_has_no_onednn():
+    net, x = network("residual", runtime="reference")
+    want = net(x)
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        assert torch.equal(net(x), want)
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+
+
+def test_a_precision_of_fewer_bits_is_off():
+    """What it rounds shows on some processors only, so the setting itself is looked at."""
+    net, x = network()
+    onednn, found = torch.backends.mkldnn, []
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert onednn.matmul.fp32_precision == "bf16"
+        net.readout(x, observe=lambda *_: found.append(onednn.matmul.fp32_precision))
+        assert set(found) == {"ieee"}
+        assert onednn.matmul.fp32_precision == "bf16"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_nnpack_is_back_when_the_last_call_is_over():
+    """Calls overlap in two threads: what the first to end restores would be on for the other."""
+
+    def on():
+        return torch._C._get_nnpack_enabled()
+
+    cpu, before = torch.device("cpu"), on()
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with exact(cpu):
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with contextlib.suppress(ZeroDivisionError), exact(cpu):
+        thread.start()
+        assert entered.wait(10)
+        raise ZeroDivisionError
+    assert not on()
+    leave.set()
+    thread.join()
+    assert on() is before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_integers_are_refused_in_types_that_round_them(dtype):
+    net, x = network()
+    net = net.to(dtype)
+    for call in (net, net.readout, lambda x: next(net.stream(x))):
+        with pytest.raises(SnncError, match="rounds"):
+            call(x)
+    with pytest.raises(VerifyError, match="does not hold every integer"):
+        prove(net.graph)
