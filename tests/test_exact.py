@@ -78,6 +78,18 @@ def test_a_precision_of_fewer_bits_is_off():
         torch.set_float32_matmul_precision("highest")
 
 
+def test_tf32_is_off():
+    """Torch lets convolutions on NVIDIA's GPUs have it by default; there may be none here, so the setting is looked at."""
+    net, x = network()
+    convolutions, found = torch.backends.cudnn.conv, []
+    before = convolutions.fp32_precision
+    assert before == "tf32"
+    net.readout(x, observe=lambda *_: found.append(convolutions.fp32_precision))
+    assert set(found) == {"ieee"}
+    assert convolutions.fp32_precision == before
+
+
+
 def test_nnpack_is_back_when_the_last_call_is_over():
     """Calls overlap in two threads: what the first to end restores would be on for the other."""
 

@@ -467,6 +467,19 @@ def test_a_runtime_that_differs_is_off_with_one_warning(monkeypatch, caplog):
         net(x)
 
 
+def test_a_blank_first_sample_hides_no_difference(monkeypatch):
+    monkeypatch.setattr("snnc.runtime.plan.packed", lambda module, counts: lambda x: module(x.float() * 2))
+    net, shape = network()
+    for module in net.graph.modules():
+        if isinstance(module, Neuron):  # nothing is at half a threshold at the start, so nothing spikes
+            module.v0 = torch.zeros_like(module.v0)
+        elif getattr(module, "bias", None) is not None:
+            module.bias.data.zero_()
+    x = sample(shape, 2)
+    net(torch.zeros_like(x))
+    assert net.runs_by == "reference"
+
+
 def test_a_runtime_that_fails_is_off_with_one_warning(monkeypatch, caplog):
     def fails(module, counts):
         raise RuntimeError("no such instruction")

@@ -133,11 +133,11 @@ def _agrees(choice: Choice, probe: Tensor, window: int, final: Tensor, steps: Te
 
 
 def _probe(x: Tensor) -> Tensor:
-    """A sample, and one of the same numbers in another order."""
-    one = x[:1].detach()
-    order = torch.randperm(one.numel(), generator=torch.Generator().manual_seed(0))
-    other = one.flatten()[order].reshape(one.shape)
-    return torch.cat([one, other]).contiguous(memory_format=memory(one))
+    """A sample, one of the same numbers in another order, and noise: a blank first sample would wake no neuron."""
+    one, chance = x[:1].detach(), torch.Generator().manual_seed(0)
+    other = one.flatten()[torch.randperm(one.numel(), generator=chance)].reshape(one.shape)
+    noise = torch.randn(one.shape, generator=chance).to(one)
+    return torch.cat([one, other, noise]).contiguous(memory_format=memory(one))
 
 
 class Fingerprint:

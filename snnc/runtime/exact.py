@@ -2,9 +2,10 @@
 
 A rounding that a layer's output would bear flips spikes. Three things round behind a caller's back: autocast, which
 gives currents of 8 significant bits; a process-wide precision of less than float32, such as the "medium" of
-`torch.set_float32_matmul_precision`, for which oneDNN takes bfloat16 where the processor multiplies it; and NNPACK,
-which torch takes for convolutions of 16 rows or more where it has no oneDNN (on Macs, for one) and which does not add
-the products themselves, so that not even sums of integers are exact.
+`torch.set_float32_matmul_precision`, for which oneDNN takes bfloat16 where the processor multiplies it, and on NVIDIA's
+GPUs TF32 (11 significant bits), which torch lets convolutions have unless it is told otherwise; and NNPACK, which torch
+takes for convolutions of 16 rows or more where it has no oneDNN (on Macs, for one) and which does not add the products
+themselves, so that not even sums of integers are exact.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import torch
 _lock = threading.Lock()
 _inside = 0  # calls under way, in all threads
 _nnpack = True  # whether it was on before the first of them
-_coarse: list[tuple[Any, str]] = []  # operations of oneDNN with a precision of fewer bits, and which
+_coarse: list[tuple[Any, str]] = []  # operations with a precision of fewer bits, and which
 
 
 @contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """Within it convolutions and products are those of the type that they have, on CPUs; on others without autocast."""
+    """Within it convolutions and products are those of the type that they have, on CPUs and NVIDIA's GPUs."""
     global _inside
     with _lock:
         if not _inside:
@@ -44,7 +45,10 @@ def _off() -> None:
     global _nnpack, _coarse
     (_nnpack,) = torch.backends.nnpack.set_flags(False)
     onednn: Any = torch.backends.mkldnn
-    _coarse = [(one, one.fp32_precision) for one in (onednn.matmul, onednn.conv)]
+    cudnn: Any = torch.backends.cudnn
+    cuda: Any = torch.backends.cuda
+    every = (onednn.matmul, onednn.conv, cudnn.conv, cuda.matmul)
+    _coarse = [(one, one.fp32_precision) for one in every]
     _coarse = [(one, bits) for one, bits in _coarse if bits not in ("ieee", "none")]
     for one, _ in _coarse:
         one.fp32_precision = "ieee"
