@@ -79,7 +79,7 @@ def test_a_precision_of_fewer_bits_is_off():
 
 
 def test_tf32_is_off():
-    """Torch lets convolutions on NVIDIA's GPUs have it by default; there may be none here, so the setting is looked at."""
+    """Torch lets convolutions on GPUs have it by default; there may be none here, so the setting is looked at."""
     net, x = network()
     convolutions, found = torch.backends.cudnn.conv, []
     before = convolutions.fp32_precision
@@ -87,7 +87,6 @@ def test_tf32_is_off():
     net.readout(x, observe=lambda *_: found.append(convolutions.fp32_precision))
     assert set(found) == {"ieee"}
     assert convolutions.fp32_precision == before
-
 
 
 def test_nnpack_is_back_when_the_last_call_is_over():
