@@ -78,6 +78,20 @@ def test_a_precision_of_fewer_bits_is_off():
         torch.set_float32_matmul_precision("highest")
 
 
+def test_operations_go_on_following_a_precision_that_is_set_for_all():
+    net, x = network()
+    onednn = torch.backends.mkldnn
+    onednn.matmul.fp32_precision = onednn.conv.fp32_precision = "none"  # other tests may have told them something
+    torch.backends.fp32_precision = "bf16"
+    try:
+        net(x)
+        assert onednn.matmul.fp32_precision == onednn.conv.fp32_precision == "bf16"
+        torch.backends.fp32_precision = "ieee"
+        assert onednn.matmul.fp32_precision == onednn.conv.fp32_precision == "ieee"
+    finally:
+        torch.backends.fp32_precision = "none"
+
+
 def test_tf32_is_off():
     """Torch lets convolutions on GPUs have it by default; there may be none here, so the setting is looked at."""
     net, x = network()

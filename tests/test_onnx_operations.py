@@ -264,6 +264,8 @@ REFUSED = {
     "no activation": ("y = MaxPool<kernel_shape=[2,2]>(x)", "network", "no activation", {}),
     "spread": ("a = Relu(x) y = Expand(a, s)", "Expand", "larger shape", {"s": ints(1, 4, 12, 6)}),
     "infinite weight": ("a = Relu(x) y = Mul(a, s)", "Affine", "NaN", {"s": np.float32(np.inf)}),
+    "integer kernel": ("a = Relu(x) y = Conv(a, w)", "Conv", "integers", {"w": np.ones((6, 4, 3, 3), "int64")}),
+    "integer matrix": ("a = Relu(x) f = Flatten(a) y = Gemm(f, m)", "Gemm", "integers", {"m": ints(*[[1] * 5] * 144)}),
     "half a kernel": ("a = Relu(x) y = Conv(a, w)", "Conv", "shape", {"w": dyadic(6, 3, 3, 3)}),
 }  # fmt: skip
 

@@ -91,6 +91,8 @@ def _results(
         raise Refused("gives a second result that something reads", "a network that uses the first alone")
     if call.op not in SIZED and any(isinstance(value, Varying) for value in inputs):
         raise Refused("uses the number of samples", "keep samples apart, and constants constant")
+    if call.op in NAMED and any(isinstance(v, np.ndarray) and v.dtype.kind in "iub" for v in inputs):
+        raise Refused("has weights that are integers", "float32 weights; import the float network of a quantised one")
     base = _path(call)
     site = OnnxSite(
         lowering, call.op, base, call.op, base.rpartition(".")[0],

@@ -57,4 +57,6 @@ def _off() -> None:
 def _back() -> None:
     torch.backends.nnpack.set_flags(_nnpack)
     for one, bits in _coarse:
-        one.fp32_precision = bits
+        one.fp32_precision = "none"  # an operation that was told nothing itself goes on following its backend
+        if one.fp32_precision != bits:
+            one.fp32_precision = bits
