@@ -9,6 +9,9 @@ for comparison (`--float`). What is compared with eager torch, all steps at once
     pt2           the exported program, by its outputs to the bit: it cannot be looked into
     onnxruntime   the ONNX file, on the CPU
 
+Networks that others exported come from their ONNX files, as in `onnx_networks.py`; of the keyword set, which has 1,000
+samples, those that calibrate count there too.
+
 The JSON holds what `snnc.differences` found for each. The table at the end has, for each network and T, the places
 where a spike differs, of all places; for `pt2` the numbers of the output. An interrupted run goes on where it stopped.
 A network that a pass refuses at some T is told as such.
@@ -25,12 +28,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx_networks
 import torch
 from accuracy import folder_module, load, provenance
 
 import snnc
 from snnc.backends import BACKENDS
 from snnc.differences import differences
+from snnc.files import load_model
 from snnc.pipeline import Pipeline
 
 ALL_T = (1, 4, 8, 32)
@@ -57,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file with every cell")
     parser.add_argument("--limit", type=int, default=1000, help="first so many test samples")
     parser.add_argument("--T", default=",".join(map(str, ALL_T)))
-    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--networks", default=",".join([*NETWORKS, *onnx_networks.NETWORKS]))
     parser.add_argument("--recipe", default="opi", help="for networks without trained bounds; others take qcfs")
     parser.add_argument("--float", action="store_true", help="without the pass fixed-point")
     parser.add_argument("--threads", type=int, default=1, help="of torch and of onnxruntime")
@@ -86,9 +91,13 @@ def ways() -> list[str]:
 
 def measured(args: argparse.Namespace, zoo: Zoo, name: str, T: int, wanted: list[str]) -> list[dict[str, Any]]:
     """One network at one T, compared in every way that is wanted."""
-    kind, make = NETWORKS[name]
-    calibration, x, _ = load(args.data, kind, 512)
-    model = make(zoo)
+    if name in NETWORKS:
+        kind, make = NETWORKS[name]
+        model, (calibration, x, _) = make(zoo), load(args.data, kind, 512)
+    else:
+        network = onnx_networks.NETWORKS[name]
+        model = load_model(args.data / "models" / network.file)
+        calibration, x, _ = onnx_networks.load(args.data, network, 512)
     recipe = "qcfs" if name.startswith("cq-") else args.recipe
     pipeline = snnc.recipe(recipe).pipeline
     if not args.float:

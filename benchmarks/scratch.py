@@ -5,8 +5,8 @@
 FOLDER is that of `accuracy.py`. The ResNet-20 of `speed_nets.py`, with weights drawn anew, is trained by `snnc.tune` as
 a quantised network (clip-quantisation with trained bounds, arXiv 2303.04347) on the labels of the training images, and
 then compiled by several recipes for several T. An interrupted run goes on from its checkpoint in `--work`, where the
-trained network is kept too; the file of results holds the options, the log of every epoch and the cells. The test
-images are scored at the end alone.
+trained network is kept too; the file of results holds the options, the log of every epoch, the seconds of CPU (of the
+last process) and the cells. The test images are scored at the end alone.
 """
 
 from __future__ import annotations
@@ -51,11 +51,17 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     trained = args.work / f"{args.net}-L{args.levels}.snn"
+    busy = time.process_time()
     if not trained.exists():
         train(args, trained)
+    busy = time.process_time() - busy
     net = staged(load_model(trained), str(trained))
+    tune = net.info["tune"]
+    found: dict[str, Any] = {"network": args.net, "levels": args.levels, "cpu_seconds": round(busy, 1)}
+    found |= {"seconds": tune["seconds"], "options": tune["options"], "epochs": tune["epochs"], "cells": []}
+    if args.out.exists():
+        found = json.loads(args.out.read_text())
     calibration, x, y = load(args.data, "cifar-imagenet", 1024)
-    found = json.loads(args.out.read_text())
     found["quantised"] = score(lambda batch: net(batch)[None], x, y)[0]
     print(f"quantised, L={args.levels}: {found['quantised']:.2f}", flush=True)
     for T in map(int, args.T.split(",")):
@@ -70,14 +76,13 @@ def main() -> None:
 
 
 def train(args: argparse.Namespace, trained: Path) -> None:
-    """Trains the network, and writes it and the log."""
+    """Trains the network, and writes it with its log."""
     images, labels = folder_module(args.data, "common").load_cifar10("train")
     if args.images:
         images, labels = images[: args.images], labels[: args.images]
     data = Dataset(images, labels.astype(np.int64), MEAN, STD, 255.0, "training images")
     checkpoint = args.work / f"{trained.stem}.checkpoint"
-    busy = time.process_time()
-    net = snnc.tune(
+    snnc.tune(
         drawn(args.net, data),
         data,
         args.levels,
@@ -97,18 +102,6 @@ def train(args: argparse.Namespace, trained: Path) -> None:
         track=show.track,
         report=lambda row: print(row, flush=True),
     )
-    tune = net.info["tune"]
-    log = {
-        "network": args.net,
-        "levels": args.levels,
-        "options": tune["options"],
-        "epochs": tune["epochs"],
-        "seconds": tune["seconds"],
-        "cpu_seconds_of_the_last_process": round(time.process_time() - busy, 1),
-        "cells": [],
-        **provenance(),
-    }
-    written(args.out, log)
 
 
 @torch.no_grad()

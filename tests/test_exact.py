@@ -92,15 +92,16 @@ def test_operations_go_on_following_a_precision_that_is_set_for_all():
         torch.backends.fp32_precision = "none"
 
 
-def test_tf32_is_off():
+@pytest.mark.parametrize("gpu", [True, False])
+def test_tf32_is_off_where_there_is_a_gpu(monkeypatch, gpu):
     """Torch lets convolutions on GPUs have it by default; there may be none here, so the setting is looked at."""
     net, x = network()
     convolutions, found = torch.backends.cudnn.conv, []
-    before = convolutions.fp32_precision
-    assert before == "tf32"
+    convolutions.fp32_precision = "tf32"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     net.readout(x, observe=lambda *_: found.append(convolutions.fp32_precision))
-    assert set(found) == {"ieee"}
-    assert convolutions.fp32_precision == before
+    assert set(found) == {"ieee" if gpu else "tf32"}
+    assert convolutions.fp32_precision == "tf32"
 
 
 def test_nnpack_is_back_when_the_last_call_is_over():

@@ -57,5 +57,5 @@ def eval_(
     show.say(f"Data: {samples.source}")
     show.evaluation(content)
     if not isinstance(net, Network):
-        show.say(f"{emitted_kind(net)} cannot be looked into: no spikes or operations counted. The .snn file has them.")
+        show.say(f"{emitted_kind(net)} runs without its spikes and operations being counted. The .snn file has them.")
     return None

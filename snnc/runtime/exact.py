@@ -45,9 +45,9 @@ def _off() -> None:
     global _nnpack, _coarse
     (_nnpack,) = torch.backends.nnpack.set_flags(False)
     onednn: Any = torch.backends.mkldnn
-    cudnn: Any = torch.backends.cudnn
-    cuda: Any = torch.backends.cuda
-    every = (onednn.matmul, onednn.conv, cudnn.conv, cuda.matmul)
+    every = [onednn.matmul, onednn.conv]
+    if torch.cuda.is_available():  # elsewhere nobody needs them touched
+        every += [torch.backends.cudnn.conv, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
     _coarse = [(one, one.fp32_precision) for one in every]
     _coarse = [(one, bits) for one, bits in _coarse if bits not in ("ieee", "none")]
     for one, _ in _coarse:
