@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -64,6 +65,19 @@ def test_exported_programs_of_joins(name, tmp_path):
         with torch.no_grad():
             assert torch.equal(loaded.readout(x), net.readout(x))
         assert loaded.latency == net.latency
+
+
+def test_an_exported_program_holds_weights_that_are_parts_of_others(tmp_path):
+    net, shape = network("mlp", T=2)
+    for number, module in enumerate(m for m in net.graph.modules() if isinstance(m, torch.nn.Linear)):
+        whole = torch.cat([torch.zeros_like(module.weight), module.weight.data]).t().contiguous()
+        module.weight.data = whole.t()[len(module.weight) :]
+        assert number or not module.weight.is_contiguous()
+    x = sample(shape, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        path = snnc.save(net, tmp_path / "net.pt2")
+    assert torch.equal(snnc.load(path)(x), net(x))
 
 
 MODELS = {

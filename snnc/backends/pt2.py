@@ -61,6 +61,9 @@ def unrolled(network: Network) -> nn.Module:
                 user.replace_input_with(node, repeat)
     for node, module in calls(graph, Decode):
         replace(graph, node, _Running(module))
+    for value in (*graph.parameters(), *graph.buffers()):
+        # torch writes the memory behind a tensor, and would have to guess it where that is another one's as well.
+        value.data = value.detach().clone(memory_format=torch.contiguous_format)
     return _Unrolled(tidy(graph), network.T).eval()
 
 
