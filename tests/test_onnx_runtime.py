@@ -335,7 +335,7 @@ def test_eval_inspect_and_what_needs_a_graph(folder):
     assert len(found["accuracy"]) == 4
     assert found["rates"] == {}
     assert found["runtime"] == "ONNX file"
-    assert "An ONNX file cannot be looked into: no spikes" in run("eval", "net.onnx", "--data", "data.npz").stdout
+    assert "An ONNX file runs without its spikes" in run("eval", "net.onnx", "--data", "data.npz").stdout
     for runtime in ("reference", "fast"):
         refused = run("eval", "net.onnx", "--data", "data.npz", "--runtime", runtime, code=2).stderr
         assert f"--runtime {runtime} is for graph files" in refused
