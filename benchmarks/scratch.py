@@ -27,7 +27,7 @@ from torch import nn
 import snnc
 from snnc.cli import show
 from snnc.data import Dataset
-from snnc.files import load_model
+from snnc.files import atomic_write, load_model
 from snnc.staged import staged
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -120,9 +120,8 @@ def drawn(name: str, data: Dataset) -> nn.Module:
 
 def written(path: Path, found: dict[str, Any]) -> None:
     """Writes the file whole."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    temporary.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
