@@ -115,8 +115,8 @@ def values(runner, x, window):
     return final, every, found
 
 
-def assert_same(graph, fixed, x, windows=(None, 3)):
-    x, made = near(x), plan(graph, fixed)
+def assert_same(graph, fixed, x, windows=(None, 3), kind=scan.Scan):
+    x, made = near(x), plan(graph, fixed, kind)
     reference = Runner(graph)
     for window in windows if reference.streaming else (None,):
         final, every, want = values(reference, x, window)

@@ -18,10 +18,11 @@ from torch import Tensor, fx
 
 from snnc.errors import SnncError
 from snnc.graph import calls
+from snnc.runtime import gpu, scan
 from snnc.runtime.fast import FastRunner
+from snnc.runtime.gpu import GpuScan
 from snnc.runtime.plan import plan, proved
 from snnc.runtime.runner import Observer, Runner
-from snnc.runtime.scan import available, memory
 
 RUNTIMES = ("auto", "reference", "fast")
 # Of a round, all measured: few rows pay for calls and for reading weights anew, many leave the cache.
@@ -104,16 +105,26 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
 
 def _promising(graph: fx.GraphModule, fixed: bool) -> bool:
     """Whether it is worth a look: numbers that fast code takes, and something to run them with."""
-    tensors = [*graph.parameters(), *graph.buffers()]
-    usual = all(t.device.type == "cpu" and (t.dtype == torch.float32 or not t.is_floating_point()) for t in tensors)
-    return usual and (fixed or available())
+    usual = all(t.dtype == torch.float32 or not t.is_floating_point() for t in _tensors(graph))
+    there = {"cpu": fixed or scan.available(), "cuda": gpu.available()}
+    return usual and there.get(_place(graph), False)
+
+
+def _tensors(graph: fx.GraphModule) -> list[Tensor]:
+    return [*graph.parameters(), *graph.buffers()]
+
+
+def _place(graph: fx.GraphModule) -> str:
+    """The kind of device that all numbers of a network are on."""
+    places = {t.device.type for t in _tensors(graph)}
+    return places.pop() if len(places) == 1 else "several"
 
 
 def _fast(graph: fx.GraphModule, fixed: bool, reference: Runner, probe: Tensor, window: int) -> Choice | None:
     """The fast runtime, if the machine and the network have something for it."""
     if not _promising(graph, fixed):
         return None
-    made = plan(graph, fixed and proved(graph))
+    made = plan(graph, False, GpuScan) if _place(graph) == "cuda" else plan(graph, fixed and proved(graph))
     if not made.layers and not made.joins:
         return None
     final, steps, seen = FastRunner(made, once=True), FastRunner(made), FastRunner(made, whole=True)
@@ -137,7 +148,7 @@ def _probe(x: Tensor) -> Tensor:
     one, chance = x[:1].detach(), torch.Generator().manual_seed(0)
     other = one.flatten()[torch.randperm(one.numel(), generator=chance)].reshape(one.shape)
     noise = torch.randn(one.shape, generator=chance).to(one)
-    return torch.cat([one, other, noise]).contiguous(memory_format=memory(one))
+    return torch.cat([one, other, noise]).contiguous(memory_format=scan.memory(one))
 
 
 class Fingerprint:

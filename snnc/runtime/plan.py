@@ -78,8 +78,11 @@ class Plan:
         return ", ".join(parts) or "nothing"
 
 
-def plan(graph: fx.GraphModule, fixed: bool) -> Plan:
-    """The plan of a spiking graph whose values are all integers (`fixed`), or any numbers."""
+def plan(graph: fx.GraphModule, fixed: bool, kind: type[scan.Scan] = scan.Scan) -> Plan:
+    """The plan of a spiking graph whose values are all integers (`fixed`), or any numbers.
+
+    `kind` is what runs its neurons; that of GPUs knows no bytes, and no integers then.
+    """
     made = Plan(graph, fixed)
     phase = phases(graph)
     inside = [node for node, _ in calls(graph) if phase[node] == "in"]
@@ -93,9 +96,8 @@ def plan(graph: fx.GraphModule, fixed: bool) -> Plan:
         _gather_tail(made, inside)
     for node in inside:
         neuron = module_of(graph, node)
-        # Floats have no place for the number of a spike: those of integers that were edited since keep their modules.
-        if type(neuron) in (IF, OffsetIF) and (fixed or not neuron.unit) and scan.available():
-            made.joins[node] = _join(made, node)
+        if type(neuron) in (IF, OffsetIF) and kind.takes(neuron, fixed):
+            made.joins[node] = _join(made, node, kind)
     return made
 
 
@@ -137,16 +139,16 @@ def _gather_tail(made: Plan, inside: list[fx.Node]) -> None:
     made.sums = {source for node in readers for source in node.all_input_nodes if source not in made.tail}
 
 
-def _join(made: Plan, node: fx.Node) -> Join:
+def _join(made: Plan, node: fx.Node, kind: type[scan.Scan]) -> Join:
     """How a layer of neurons forms its current: what only it reads is formed on the way, a sum and steps' currents."""
     neuron, source = module_of(made.graph, node), node.all_input_nodes[0]
     if type(neuron) is not IF:
-        return Join(scan.Scan(neuron, neuron.unit), source)
+        return Join(kind(neuron, neuron.unit), source)
     shift: Tensor | None = None
     taken: tuple[fx.Node, ...] = ()
     if isinstance(module := _alone(made, source), StepCurrent):
         shift, taken, source = module.shift, (source,), source.all_input_nodes[0]
-    plain = Join(scan.Scan(neuron, neuron.unit, shift=shift), source, absorbed=taken)
+    plain = Join(kind(neuron, neuron.unit, shift=shift), source, absorbed=taken)
     if not isinstance(_alone(made, source), dialect.Add) or len(source.all_input_nodes) < 2:
         return plain
     sides = [_factored(made, side) for side in source.all_input_nodes]
@@ -155,7 +157,7 @@ def _join(made: Plan, node: fx.Node) -> Join:
         return plain
     current = floats[0]
     joined, factor, absorbed = sides[1 - source.all_input_nodes.index(current)]
-    return Join(scan.Scan(neuron, neuron.unit, factor, shift), current, joined, (*taken, source, *absorbed))
+    return Join(kind(neuron, neuron.unit, factor, shift), current, joined, (*taken, source, *absorbed))
 
 
 def _alone(made: Plan, node: fx.Node) -> nn.Module | None:

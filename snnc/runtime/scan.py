@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnc.neurons import IF
+from snnc.neurons import IF, Neuron
 from snnc.runtime.loops import ALONE, BLOCK, SCALED, SUM, jit, scan
 
 SMALL = 1 << 18  # values: below it a second thread costs more than it saves
@@ -64,7 +64,15 @@ class Scan:
     counts: bool
     factor: Tensor | None = None
     shift: Tensor | None = None
-    patterns: dict[Any, tuple[np.ndarray[Any, Any], ...]] = field(default_factory=dict)
+    patterns: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
+
+    @staticmethod
+    def takes(neuron: Neuron, fixed: bool) -> bool:
+        """Whether it runs a layer of `IF` neurons in a network that is one of integers (`fixed`), or not.
+
+        Floats have no place for the number of a spike: those of integers that were edited since keep their modules.
+        """
+        return (fixed or not neuron.unit) and available()
 
     def __call__(
         self,
@@ -126,14 +134,18 @@ class Scan:
         if key not in self.patterns:
             zero = torch.zeros(())
             factor, shift = (zero if p is None else p for p in (self.factor, self.shift))
-            shifts = np.stack([_pattern(one, current) for one in shift.reshape(-1, *shift.shape[1:])])
-            one = (_pattern(p, current) for p in (factor, self.neuron.theta, self.neuron.v0))
+            shifts = np.stack([_repeated(one, current) for one in shift.reshape(-1, *shift.shape[1:])])
+            one = (_repeated(p, current) for p in (factor, self.neuron.theta, self.neuron.v0))
             self.patterns[key] = (shifts, *one)
         return self.patterns[key]
 
 
-def _pattern(parameter: Tensor, current: Tensor) -> np.ndarray[Any, Any]:
+def pattern(parameter: Tensor, current: Tensor) -> Tensor:
+    """A parameter `[]` or `[C, 1, ...]` in the order of one sample of `current`, up to where it repeats."""
     one = ordered(parameter.expand(1, *current.shape[1:]).contiguous(memory_format=memory(current)))[0]
-    if last(current):
-        one = one[: current.shape[1]]  # a parameter is one for each channel
+    return one[: current.shape[1]] if last(current) else one  # a parameter is one for each channel
+
+
+def _repeated(parameter: Tensor, current: Tensor) -> np.ndarray[Any, Any]:
+    one = pattern(parameter, current)
     return np.ascontiguousarray(one.repeat(max(1, BLOCK // len(one))).numpy())

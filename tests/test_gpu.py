@@ -1,0 +1,124 @@
+"""Neurons in one kernel give the bits of the reference: in Triton's interpreter, or on a GPU where there is one."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+from snnc.graph import Stage
+from snnc.network import Network
+from snnc.neurons import IF, OffsetIF
+from snnc.runtime import choice, gpu
+from snnc.runtime.gpu import GpuScan
+from snnc.runtime.scan import memory
+from snnc.temporal import StepCurrent
+
+from .nets import NETS, sample, spiking
+from .test_fast import T, assert_same, fixed, shifted
+
+pytestmark = pytest.mark.skipif(not gpu.available(), reason="Triton is not installed")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+    """Without a GPU the kernel runs as Python, which Triton decides when it first reads it."""
+    if not torch.cuda.is_available():
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4, 7), (2, 9), (1, 3, 3), (4, 1, 1), (3, 30, 30)])
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("channels", [False, True])
+def test_neurons_in_one_kernel(shape, unit, channels):
+    """Any shape, order of memory, window and join; random floats, so that another rounding would show."""
+    steps, batch = 7, 2
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    per = torch.rand(shape[0], *[1] * (len(shape) - 1), device=device) + 0.1
+    theta = per if channels else torch.tensor(0.3, device=device)
+    neuron = IF(steps, theta, theta / 3, unit)
+    current, other = torch.randn(2, steps * batch, *shape, device=device)
+    if len(shape) == 3 and shape[0] != 4:
+        current, other = (v.contiguous(memory_format=torch.channels_last) for v in (current, other))
+    for joined, own in itertools.product((None, other), (None, torch.randn(steps, *per.shape, device=device))):
+        fed = current if joined is None else current + joined
+        want = neuron(fed if own is None else StepCurrent(steps, own)(fed))
+        for width in (1, 3, steps):
+            state, parts = None, []
+            one = GpuScan(neuron, unit, shift=own)
+            for start in range(0, steps, width):
+                now = slice(start * batch, min(start + width, steps) * batch)
+                join = None if joined is None else joined[now]
+                state, spikes = one(state, current[now], min(width, steps - start), join, begin=start)
+                parts.append(spikes)
+            assert torch.equal(torch.cat(parts), want)
+            assert memory(spikes) == memory(current)
+    same = current[:batch]
+    assert torch.equal(GpuScan(neuron, unit)(None, same, steps, constant=True)[1], neuron(torch.cat([same] * steps)))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_keeps_every_bit(name):
+    graph, shape = spiking(name, T)
+    for module in graph.modules():
+        if isinstance(module, IF | OffsetIF):
+            module.theta = module.theta * 0.7  # nothing dyadic: the same roundings, not none
+    made = assert_same(graph, False, sample(shape, 2) * 1.1, kind=GpuScan)
+    assert made.joins
+    assert not made.layers
+
+
+@pytest.mark.parametrize("name", ["residual", "maxpool", "mlp"])
+def test_a_network_of_integers_counts_its_spikes(name):
+    graph, shape = fixed(name)
+    made = assert_same(graph, False, sample(shape, 2), kind=GpuScan)
+    assert made.joins
+
+
+def test_currents_of_steps_are_part_of_the_kernel():
+    graph, shape = spiking("residual", T)
+    shifted(graph)
+    made = assert_same(graph, False, sample(shape, 2), kind=GpuScan)
+    assert any(join.scan.shift is not None for join in made.joins.values())
+
+
+def test_a_network_on_a_gpu_takes_the_kernel(monkeypatch):
+    """The whole way through the choice; without a GPU its tensors stay here, and only the choice believes otherwise."""
+    net, shape = placed(monkeypatch)
+    x = sample(shape, 3).to(next(net.graph.buffers()).device)
+    reference = Network(net.graph, {}, runtime="reference")
+    assert torch.equal(net.readout(x), reference.readout(x))
+    assert "in one pass" in net.runs_by
+
+
+def test_a_kernel_that_fails_is_off_with_one_warning(monkeypatch, caplog):
+    net, shape = placed(monkeypatch)
+
+    def broken(*_, **__):
+        raise RuntimeError("no such processor")
+
+    monkeypatch.setattr(GpuScan, "__call__", broken)
+    x = sample(shape, 3).to(next(net.graph.buffers()).device)
+    for _ in range(2):
+        assert torch.equal(net.readout(x), Network(net.graph, {}, runtime="reference").readout(x))
+    assert net.runs_by == "reference"
+    assert [r.message for r in caplog.records] == [choice.SURPRISE % "no such processor"]
+
+
+def placed(monkeypatch):
+    """A network on the GPU, or one that is taken for it."""
+    graph, shape = spiking("residual", T)
+    net = Network(graph, {})
+    if torch.cuda.is_available():
+        return net.to("cuda"), shape
+    monkeypatch.setattr(choice, "_place", lambda graph: "cuda")
+    return net, shape
+
+
+@needs_gpu
+def test_integers_on_a_gpu_spike_as_on_the_cpu():
+    graph, shape = fixed("residual")
+    net = Network(graph, {}, stage=Stage.FIXED)
+    x = sample(shape, 64)
+    assert torch.equal(copy.deepcopy(net).to("cuda").readout(x.cuda()).cpu(), net.readout(x))
