@@ -1,7 +1,9 @@
 """Neurons in one kernel give the bits of the reference: in Triton's interpreter, or on a GPU where there is one."""
 
 import copy
+import importlib.util
 import itertools
+import re
 
 import pytest
 import torch
@@ -56,6 +58,27 @@ def test_neurons_in_one_kernel(shape, unit, channels):
             assert memory(spikes) == memory(current)
     same = current[:batch]
     assert torch.equal(GpuScan(neuron, unit)(None, same, steps, constant=True)[1], neuron(torch.cat([same] * steps)))
+
+
+@pytest.mark.parametrize(("first", "joined", "shifted"), [*itertools.product((False, True), repeat=3)])
+def test_the_kernel_compiles_for_gpus(first, joined, shifted, monkeypatch, tmp_path):
+    """To machine code, which takes no GPU; nothing in it contracts a product with a sum, or flushes what is small."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    source = importlib.util.find_spec("snnc.runtime.kernels").origin
+    spec = importlib.util.spec_from_file_location("kernels_to_compile", source)  # the other one may be interpreted
+    kernels = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kernels)
+    pointers = ("x", "y", "shift", "theta", "height", "v0", "state", "spikes")
+    chosen = {"first": first, "joined": joined, "shifted": shifted, "block": gpu.BLOCK}
+    types = dict.fromkeys(pointers, "*fp32") | dict.fromkeys(("n", "period", "steps", "dx", "dc"), "i32")
+    triton = pytest.importorskip("triton.compiler")
+    target = pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", 80, 32)
+    kernel = triton.ASTSource(kernels.scan, types | dict.fromkeys(chosen, "constexpr"), chosen)
+    made = triton.compile(kernel, target=target, options={"enable_fp_fusion": False})
+    assert made.asm["cubin"]
+    used = {name.replace(".rn", "") for name in re.findall(r"\b[a-z]+[\w.]*\.f32\b", made.asm["ptx"])}
+    assert {"add.f32", "sub.f32"} <= used <= {"add.f32", "sub.f32", "selp.f32", "setp.ge.f32"}
 
 
 @pytest.mark.parametrize("name", NETS)

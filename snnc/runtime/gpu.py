@@ -75,6 +75,7 @@ class GpuScan(Scan):
                 joined=joined is not None,
                 shifted=shifted,
                 block=BLOCK,
+                enable_fp_fusion=False,
             )
         return state, out
 

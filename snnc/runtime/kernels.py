@@ -7,32 +7,30 @@ with a sum, and the roundings are those of torch.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def scan(
-    x: Any,
-    y: Any,
-    shift: Any,
-    theta: Any,
-    height: Any,
-    v0: Any,
-    state: Any,
-    spikes: Any,
-    n: Any,
-    period: Any,
-    steps: Any,
-    dx: Any,
-    dc: Any,
+def scan(  # type: ignore[no-untyped-def]
+    x,  # Triton reads annotations as code
+    y,
+    shift,
+    theta,
+    height,
+    v0,
+    state,
+    spikes,
+    n,
+    period,
+    steps,
+    dx,
+    dc,
     first: tl.constexpr,
     joined: tl.constexpr,
     shifted: tl.constexpr,
     block: tl.constexpr,
-) -> None:
+):
     """Writes `spikes` [steps, n] and `state` [n] for one block of neurons, which keep their potentials in registers.
 
     x, y: currents [steps, n]; y is read where `joined`. shift [steps, period], theta, height, v0 [period]: patterns
