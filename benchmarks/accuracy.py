@@ -279,8 +279,10 @@ def write_cell(path: Path, cell: dict[str, Any]) -> None:
 def render(cells: list[dict[str, Any]]) -> str:
     """One Markdown table a network; a cell on fewer samples than the network's most is marked."""
     lines = []
-    for name in dict.fromkeys(c["network"] for c in cells):
-        mine = [c for c in cells if c["network"] == name]
+    for name, task in TASKS.items():
+        mine = sorted((c for c in cells if c["network"] == name), key=lambda c: place(c["recipe"], task.recipes))
+        if not mine:
+            continue
         most = max(c["samples"] for c in mine)
         columns = sorted({c["T"] for c in mine})
         ann = next(c["ann"] for c in mine if c["samples"] == most)
@@ -297,6 +299,11 @@ def render(cells: list[dict[str, Any]]) -> str:
             *(f"(n): first n test samples, on which the ANN has {a:.2f} % at n = {n}." for n, a in few),
         ]
     return "\n".join(lines) + "\n"
+
+
+def place(which: str, recipes: tuple[str, ...]) -> int:
+    """Where a row stands: in the order of the recipes, and peers behind them as they come."""
+    return recipes.index(which) if which in recipes else len(recipes)
 
 
 def spell(cell: dict[str, Any], most: int) -> str:
