@@ -129,6 +129,21 @@ def test_a_kernel_that_fails_is_off_with_one_warning(monkeypatch, caplog):
     assert [r.message for r in caplog.records] == [choice.SURPRISE % "no such processor"]
 
 
+@pytest.mark.parametrize("part", ["input", "weights", "thresholds"])
+def test_gradients_are_not_lost(part, monkeypatch):
+    """A kernel leaves no tape, so the reference runs where somebody may ask for gradients."""
+    net, shape = placed(monkeypatch)
+    x = sample(shape, 3).to(next(net.graph.buffers()).device)
+    net(x)
+    taken = {"input": x, "weights": net.graph.stem.weight, "thresholds": net.graph.relu0.theta}[part]
+    taken.requires_grad_()
+    net(x).sum().backward()
+    assert taken.grad is not None
+    with torch.no_grad():
+        net(x)
+    assert "in one pass" in net.runs_by
+
+
 def placed(monkeypatch):
     """A network on the GPU, or one that is taken for it."""
     graph, shape = spiking("residual", T)
