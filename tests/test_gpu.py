@@ -129,6 +129,27 @@ def test_a_kernel_that_fails_is_off_with_one_warning(monkeypatch, caplog):
     assert [r.message for r in caplog.records] == [choice.SURPRISE % "no such processor"]
 
 
+@pytest.mark.parametrize("place", ["cuda", "cpu"])
+@pytest.mark.parametrize(
+    ("dtype", "device"), [(torch.float64, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "meta")]
+)
+def test_what_a_process_takes_for_granted_changes_nothing(place, dtype, device, monkeypatch, caplog):
+    """Defaults of torch for new tensors, set before the first call and after it."""
+    net, shape = placed(monkeypatch, place)
+    x = sample(shape, 3).to(next(net.graph.buffers()).device)
+    want = Network(net.graph, {}, runtime="reference").readout(x)
+    before = torch.get_default_dtype()
+    for one in (copy.deepcopy(net), net):
+        try:
+            torch.set_default_dtype(dtype)
+            with torch.device(device):
+                assert torch.equal(one.readout(x), want)
+        finally:
+            torch.set_default_dtype(before)
+        net(x)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("part", ["input", "weights", "thresholds"])
 def test_gradients_are_not_lost(part, monkeypatch):
     """A kernel leaves no tape, so the reference runs where somebody may ask for gradients."""
@@ -144,13 +165,13 @@ def test_gradients_are_not_lost(part, monkeypatch):
     assert "in one pass" in net.runs_by
 
 
-def placed(monkeypatch):
+def placed(monkeypatch, place="cuda"):
     """A network on the GPU, or one that is taken for it."""
     graph, shape = spiking("residual", T)
     net = Network(graph, {})
-    if torch.cuda.is_available():
+    if place == "cuda" and torch.cuda.is_available():
         return net.to("cuda"), shape
-    monkeypatch.setattr(choice, "_place", lambda graph: "cuda")
+    monkeypatch.setattr(choice, "_place", lambda graph: place)
     return net, shape
 
 
