@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the tuned networks")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.first and (args.recipe or args.minutes):
+        parser.error("--first converts by 'best' and counts epochs: leave out --recipe and --minutes")
     options = dict(parsed(text) for text in args.set)
     first = dict(parsed(text) for text in args.first)
     for name in args.networks.split(","):

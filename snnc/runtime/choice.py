@@ -146,8 +146,10 @@ def _agrees(choice: Choice, probe: Tensor, window: int, final: Tensor, steps: Te
 def _probe(x: Tensor) -> Tensor:
     """A sample, one of the same numbers in another order, and noise: a blank first sample would wake no neuron."""
     one, chance = x[:1].detach(), torch.Generator().manual_seed(0)
-    other = one.flatten()[torch.randperm(one.numel(), generator=chance)].reshape(one.shape)
-    noise = torch.randn(one.shape, generator=chance).to(one)
+    # On the CPU, where the generator is, and in float32, whatever a process has set as its default.
+    order = torch.randperm(one.numel(), generator=chance, device="cpu").to(one.device)
+    other = one.flatten()[order].reshape(one.shape)
+    noise = torch.randn(one.shape, generator=chance, dtype=torch.float32, device="cpu").to(one)
     return torch.cat([one, other, noise]).contiguous(memory_format=scan.memory(one))
 
 

@@ -138,5 +138,10 @@ def _near(x: Tensor) -> Tensor:
 
 
 def _plain(x: Tensor) -> Tensor:
-    """A value in one piece, in its own order of memory where that is one of the two usual ones."""
+    """A value in one piece, in its own order of memory where that is one of the two usual ones, as in the reference.
+
+    A cut-out of either is copied in that order.
+    """
+    if not (scan.last(x) or x.is_contiguous()):
+        x = x.clone()
     return x if scan.last(x) else x.contiguous()

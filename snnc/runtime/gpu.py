@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snnc.neurons import Neuron
-from snnc.runtime.scan import Scan, memory, ordered, pattern
+from snnc.runtime.scan import Scan, memory, ordered, pattern, room
 
 BLOCK = 1024  # neurons of one program
 
@@ -47,12 +47,11 @@ class GpuScan(Scan):
         from snnc.runtime.kernels import scan  # here: Triton is not everywhere
 
         batch = len(current) if constant else len(current) // steps
-        shape = (steps * batch, *current.shape[1:])
-        out = torch.empty(shape, device=current.device, memory_format=memory(current))
+        out = room(current, steps * batch, torch.float32)
         x = ordered(current)
         n = x.numel() if constant else x.numel() // steps
         first = state is None
-        state = torch.empty(n, device=current.device) if first else state
+        state = torch.empty(n, dtype=torch.float32, device=current.device) if first else state
         theta, height, v0, shift = self._kept(current)
         shifted = shift is not None and begin is not None
         step = shift[begin or 0 :] if shift is not None else theta  # which nobody reads then

@@ -45,8 +45,17 @@ def last(x: Tensor) -> bool:
 
 
 def memory(x: Tensor) -> torch.memory_format:
-    """Which of the two usual orders a value has in memory."""
-    return torch.channels_last if last(x) else torch.contiguous_format
+    """Which of the two usual orders a value has in memory; where it has both, the one that the reference goes on in.
+
+    Layers look at strides when they choose how to sum, also where these say nothing, as of maps of one pixel.
+    """
+    return torch.channels_last if last(x) and not x.is_contiguous() else torch.contiguous_format
+
+
+def room(current: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
+    """Memory for `rows` rows of spikes, which lie where and as those of the reference do."""
+    shape = (rows, *current.shape[1:])
+    return torch.empty(shape, dtype=dtype, device=current.device, memory_format=memory(current))
 
 
 @dataclass
@@ -97,9 +106,7 @@ class Scan:
             The state, and spikes `[steps * B, ...]`, laid out like the current.
         """
         batch = len(current) if constant else len(current) // steps
-        out = torch.empty_like(current, dtype=torch.uint8 if self.counts else torch.float32)
-        if constant:
-            out = torch.empty((steps * batch, *current.shape[1:]), dtype=out.dtype, memory_format=memory(current))
+        out = room(current, steps * batch, torch.uint8 if self.counts else torch.float32)
         x = ordered(current).reshape(1 if constant else steps, -1).numpy()
         spikes = ordered(out).reshape(steps, -1).numpy()
         n = spikes.shape[1]
@@ -132,7 +139,7 @@ class Scan:
         """Shift `[steps, period]`, factor, theta and v0 in the order of one sample, repeated to a block's length."""
         key = (current.shape[1:], last(current))
         if key not in self.patterns:
-            zero = torch.zeros(())
+            zero = torch.zeros((), dtype=torch.float32, device="cpu")
             factor, shift = (zero if p is None else p for p in (self.factor, self.shift))
             shifts = np.stack([_repeated(one, current) for one in shift.reshape(-1, *shift.shape[1:])])
             one = (_repeated(p, current) for p in (factor, self.neuron.theta, self.neuron.v0))
