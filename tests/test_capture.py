@@ -271,6 +271,7 @@ REFUSED = {
     "dropout left on": (lambda m, x: F.dropout(x, 0.5), "dropout", "training=self.training"),
     "batch statistics": (lambda m, x: F.batch_norm(x, None, None, training=True), "batch_norm", "track_running_stats"),
     "maximum": (lambda m, x: torch.maximum(x, m.se(x)), "maximum", "MaxPool"),
+    "einsum": (lambda m, x: torch.einsum("bi,ij->bj", x, m.se.weight), "einsum", "nn.Linear"),
     "power": (lambda m, x: x**2, "pow", "ReLU"),
     "attention": (lambda m, x: F.scaled_dot_product_attention(x, x, x), "scaled_dot_product_attention", "convolutions"),
     "counter": (lambda m, x: x + m.count.add_(x.size(0)), "add_", "constant buffers"),
@@ -300,6 +301,12 @@ def test_the_export_door_does_not_lead_around_a_refusal(name):
     body, op, _ = REFUSED[name]
     assert [b.op for b in blockers(mlp(body), (6,))] == [op]
     assert len(blockers(torch.export.export(mlp(body), (torch.randn(2, 6),)))) == 1
+
+
+def test_the_places_of_maxima_are_refused_where_they_are_read():
+    (blocker,) = blockers(mlp(lambda m, x: x + x[:, :, None].max(2)[1]), (6,))
+    assert blocker.op == "add"
+    assert "the maxima alone" in blocker.hint
 
 
 def test_a_refusal_names_the_line():

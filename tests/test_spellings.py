@@ -195,6 +195,9 @@ OTHERS = {
     "mean axis": (lambda m, x: torch.mean(x, axis=(2, 3)), ["AdaptiveAvgPool2d", "Flatten"]),
     "mean twice": (lambda m, x: x.mean(3).mean(2), ["Mean", "AdaptiveAvgPool1d", "Flatten"]),
     "mean of channels": (lambda m, x: x.mean(1, keepdim=True), ["Mean"]),
+    "sum": (lambda m, x: x.sum((2, 3)), ["AdaptiveAvgPool2d", "Flatten", "Affine"]),
+    "sum kept": (lambda m, x: torch.sum(x, dim=(2, 3), keepdim=True), ["AdaptiveAvgPool2d", "Affine"]),
+    "sum of channels": (lambda m, x: x.sum(1), ["Mean", "Affine"]),
     "nn.MaxPool2d": (lambda m, x: m.layers[0](x), ["MaxPool2d"], nn.MaxPool2d(3, 2, 1)),
     "nn.MaxPool2d ceil": (lambda m, x: m.layers[0](x), ["MaxPool2d"], nn.MaxPool2d(4, ceil_mode=True)),
     "F.max_pool2d": (lambda m, x: F.max_pool2d(x, 2), ["MaxPool2d"]),
@@ -204,6 +207,10 @@ OTHERS = {
     "nn.AdaptiveMaxPool2d": (lambda m, x: m.layers[0](x), ["AdaptiveMaxPool2d"], nn.AdaptiveMaxPool2d(1)),
     "amax": (lambda m, x: x.amax((2, 3)), ["AdaptiveMaxPool2d", "Flatten"]),
     "torch.amax kept": (lambda m, x: torch.amax(x, dim=(-2, -1), keepdim=True), ["AdaptiveMaxPool2d"]),
+    "max": (lambda m, x: x.flatten(2).max(2)[0], ["Reshape", "AdaptiveMaxPool1d", "Flatten"]),
+    "max values": (lambda m, x: torch.max(x.flatten(2), dim=-1).values, ["Reshape", "AdaptiveMaxPool1d", "Flatten"]),
+    "max unpacked": (lambda m, x: _first(*x.flatten(2).max(2, True)), ["Reshape", "AdaptiveMaxPool1d"]),
+    "max of two": (lambda m, x: torch.max(x, m.zero), []),
     "max_pool1d": (lambda m, x: F.max_pool1d(x.flatten(2), 2), ["Reshape", "MaxPool1d"]),
     "avg_pool1d": (lambda m, x: F.avg_pool1d(x.flatten(2), 2), ["Reshape", "AvgPool1d"]),
     "avg_pool3d": (lambda m, x: F.avg_pool3d(x.unsqueeze(1), 2), ["Reshape", "AvgPool3d"]),
@@ -219,6 +226,7 @@ OTHERS = {
     "F.linear": (lambda m, x: F.linear(x, m.matrix.t()), ["Linear"]),
     "matmul": (lambda m, x: torch.matmul(x, m.matrix), ["Linear"]),
     "@": (lambda m, x: x @ m.matrix, ["Linear"]),
+    "matrix @": (lambda m, x: m.matrix.t() @ x, ["Permute", "Linear", "Permute"]),
     "addmm": (
         lambda m, x: torch.addmm(m.matrix[0], x.mean((2, 3)), m.matrix[:4]),
         ["AdaptiveAvgPool2d", "Flatten", "Linear"],
@@ -249,6 +257,10 @@ OTHERS = {
 
 def _plus(x, y):
     return x + y
+
+
+def _first(x, _):
+    return x
 
 
 def _iadd(x, y):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from snnc.capture import refusals
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
 from snnc.capture.refusals import RANDOM, keeps_shape, reason
 from snnc.capture.spellings import arithmetic
-from snnc.capture.values import LOST, SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Spelling, Unknown
+from snnc.capture.values import LOST, PLACES, SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Spelling, Unknown
 
 IN_PLACE = {
     operator.iadd: "add",
@@ -100,6 +101,8 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
         in_place = in_place and bool(values) and isinstance(values[0], (fx.Node, Tensor))
         spelling, more = _spelling(module, plain, spellings)
         data = any(isinstance(v, (fx.Node, *UNSIZED)) or v is LOST for v in values)
+        if any(v is PLACES for v in values):
+            raise Refused(*refusals.PLACES)
         if not data and node.op in ("call_function", "call_method"):
             if reason(plain) is RANDOM:
                 raise Refused(*RANDOM)
