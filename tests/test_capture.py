@@ -3,11 +3,13 @@
 import io
 import pickle
 import re
+import threading
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn.utils import prune
 
 from snnc.capture import blockers, capture, told_shape
 from snnc.errors import Unsupported
@@ -152,6 +154,54 @@ def test_parametrised_weights_are_computed_once():
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(capture(net)(x), net(x))
     assert "parametrizations" in str(net)
+
+
+def _pruned(layer):
+    return prune.l1_unstructured(layer, "weight", 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("hooked", [nn.utils.weight_norm, nn.utils.spectral_norm, _pruned])
+def test_weights_of_hooks_are_computed_once(hooked):
+    net = nn.Sequential(hooked(nn.Conv2d(3, 4, 3)), nn.ReLU()).eval()
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(capture(net)(x), net(x))
+    assert len(net[0]._forward_pre_hooks) == 1
+
+
+def test_results_of_calculations_that_a_network_keeps_are_no_matter():
+    net, shape = ZOO["plain"]()
+    net.kept = net.fc.weight * 2
+    assert blockers(net, shape) == []
+
+
+def test_what_torch_compile_wraps_is_read():
+    net, last, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval(), nn.Linear(4, 2), torch.randn(2, 3)
+    compiled = torch.compile(net)
+    assert torch.equal(capture(compiled)(x), net(x))
+    assert torch.equal(capture(nn.Sequential(compiled, last))(x), last(net(x)))
+    assert compiled._orig_mod is net
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+def test_torchscript_is_refused_in_so_many_words():
+    net = torch.jit.trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval(), torch.randn(2, 3))
+    (blocker,) = blockers(net, (3,))
+    assert "TorchScript" in blocker.why
+    assert "scripted from" in blocker.hint
+
+
+def test_a_quantised_network_is_refused_in_so_many_words():
+    class Linear(nn.Module):
+        """Stands for torch's own, which warns that it is deprecated."""
+
+        def forward(self, x):
+            return x
+
+    Linear.__module__ = "torch.ao.nn.quantized.dynamic.modules.linear"
+    (blocker,) = blockers(nn.Sequential(Linear(), nn.ReLU()))
+    assert blocker.op == "Linear"
+    assert "float network" in blocker.hint
 
 
 def test_optional_arguments_take_their_defaults():
@@ -327,7 +377,7 @@ def test_all_blockers_come_at_once():
         capture(mlp(lambda m, x: F.gelu(m.norm(x)) * torch.tanh(x)))
 
 
-def test_control_flow_is_refused_with_or_without_a_shape():
+def test_control_flow_is_refused_with_or_without_a_shape(capfd):
     (without,) = blockers(mlp(_branch))
     (given,) = blockers(mlp(_branch), (6,))
     assert "--input-shape" in without.hint
@@ -335,6 +385,7 @@ def test_control_flow_is_refused_with_or_without_a_shape():
     for blocker in (without, given):
         assert "decides" in blocker.why
         assert blocker.where == f"{__file__}:{_branch.__code__.co_firstlineno + 1}"
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -458,7 +509,7 @@ def test_a_spiking_network_is_refused():
 
 def test_a_network_that_cannot_be_copied_is_refused():
     net = ZOO["plain"]()[0]
-    net.kept = net.fc.weight * 2
+    net.kept = threading.Lock()
     with pytest.raises(Unsupported, match="cannot be copied"):
         capture(net)
     assert len(blockers(net)) == 1
