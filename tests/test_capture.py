@@ -328,6 +328,7 @@ REFUSED = {
     "cast": (lambda m, x: x.to(torch.int32), "to", "floating"),
     "constant of ones": (lambda m, x: x + torch.ones_like(x), "ones_like", "--input-shape"),
     "random": (lambda m, x: x + torch.rand_like(x), "rand_like", "eval()"),
+    "length": (lambda m, x: x / len(x), "truediv", "samples"),
     "count of samples": (lambda m, x: x / x.size(0), "truediv", "samples"),
     "unheard of": (lambda m, x: torch.fft.fft(x), "fft_fft", "torch.nn"),
     "quantiser above zero": (lambda m, x: torch.round(x.clamp(0.3, 1) * 4) / 4, "round", "clamp(x / lam"),

@@ -120,7 +120,7 @@ OTHERS = {
     "nn.Flatten": (lambda m, x: m.layers[0](x), ["Flatten"], nn.Flatten()),
     "view size(0)": (lambda m, x: x.view(x.size(0), -1), ["Flatten"]),
     "view shape[0]": (lambda m, x: x.view(x.shape[0], -1), ["Flatten"]),
-    "view len": (lambda m, x: x.view(x.size()[0], 144), ["Flatten"]),
+    "view size()[0]": (lambda m, x: x.view(x.size()[0], 144), ["Flatten"]),
     "view -1": (lambda m, x: x.view(-1, 144), ["Flatten"]),
     "view list": (lambda m, x: x.view([-1, 144]), ["Flatten"]),
     "view product": (lambda m, x: x.view(-1, x.size(1) * x.size(2) * x.size(3)), ["Flatten"]),
@@ -283,6 +283,19 @@ def test_activations(case):
 def test_others(case):
     body, expected, *layers = case
     check(build(lambda m, x: body(m, F.relu(x)), *layers), ["ReLU", *expected], tolerance=1e-5)
+
+
+LENGTHS = {
+    "view len": (lambda m, x: x.view(len(x), -1), ["Flatten"]),
+    "len of the shape": (lambda m, x: x.flatten(len(x.shape) - 3), ["Flatten"]),
+}
+
+
+@pytest.mark.parametrize("case", LENGTHS.values(), ids=LENGTHS)
+def test_lengths(case):
+    """`torch.export` takes a length for a constant."""
+    body, expected = case
+    check(build(lambda m, x: body(m, F.relu(x))), ["ReLU", *expected])
 
 
 def groups():

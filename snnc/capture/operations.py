@@ -105,6 +105,7 @@ SPELLINGS: dict[str, Spelling] = {
     "full": spellings.full,
     # sizes
     "size": routes.size,
+    "len": routes.length,
     "dim": routes.rank,
     "ndimension": routes.rank,
     "getattr": spellings.getattr_,

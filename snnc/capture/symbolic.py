@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import inspect
 import operator
@@ -84,6 +85,7 @@ def trace(live: nn.Module) -> fx.Graph:
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
         mock.patch.object(torch.autograd.Function, "apply", classmethod(_apply)),
+        mock.patch.object(builtins, "len", _len),
     ):
         before = torch.get_rng_state()
         graph = _Tracer().trace(live)
@@ -160,6 +162,16 @@ def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
     """`Function.apply` during tracing: the forward pass, traced through."""
     has_setup = cls.setup_context is not torch.autograd.function._SingleLevelFunction.setup_context
     return cls.forward(*args, **kwargs) if has_setup else cls.forward(_Context(), *args, **kwargs)
+
+
+_LEN = len
+
+
+def _len(value: Any) -> Any:
+    """`len` during tracing: Python wants a number of it, and the number of samples has none."""
+    return (
+        value.tracer.create_proxy("call_function", _LEN, (value,), {}) if isinstance(value, fx.Proxy) else _LEN(value)
+    )
 
 
 class _Tracer(fx.Tracer):
