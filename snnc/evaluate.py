@@ -143,13 +143,14 @@ def _ready(ann: nn.Module, device: torch.device) -> bool:
 
 
 def ann_classes(ann: nn.Module, x: Tensor) -> Tensor:
-    """The class that the original network gives each sample, `[B]`.
+    """The class that the original network gives each sample, `[B]`; the input is cast to the numbers it computes with.
 
     Raises:
         DataError: the input does not go through it.
     """
+    own = next((v.dtype for v in (*ann.parameters(), *ann.buffers()) if v.is_floating_point()), x.dtype)
     try:
-        return ann(x).argmax(-1)
+        return ann(x.to(own)).argmax(-1)
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise DataError(

@@ -3,11 +3,13 @@
 import io
 import pickle
 import re
+import threading
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn.utils import prune
 
 from snnc.capture import blockers, capture, told_shape
 from snnc.errors import Unsupported
@@ -154,6 +156,54 @@ def test_parametrised_weights_are_computed_once():
     assert "parametrizations" in str(net)
 
 
+def _pruned(layer):
+    return prune.l1_unstructured(layer, "weight", 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("hooked", [nn.utils.weight_norm, nn.utils.spectral_norm, _pruned])
+def test_weights_of_hooks_are_computed_once(hooked):
+    net = nn.Sequential(hooked(nn.Conv2d(3, 4, 3)), nn.ReLU()).eval()
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(capture(net)(x), net(x))
+    assert len(net[0]._forward_pre_hooks) == 1
+
+
+def test_results_of_calculations_that_a_network_keeps_are_no_matter():
+    net, shape = ZOO["plain"]()
+    net.kept = net.fc.weight * 2
+    assert blockers(net, shape) == []
+
+
+def test_what_torch_compile_wraps_is_read():
+    net, last, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval(), nn.Linear(4, 2), torch.randn(2, 3)
+    compiled = torch.compile(net)
+    assert torch.equal(capture(compiled)(x), net(x))
+    assert torch.equal(capture(nn.Sequential(compiled, last))(x), last(net(x)))
+    assert compiled._orig_mod is net
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+def test_torchscript_is_refused_in_so_many_words():
+    net = torch.jit.trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval(), torch.randn(2, 3))
+    (blocker,) = blockers(net, (3,))
+    assert "TorchScript" in blocker.why
+    assert "scripted from" in blocker.hint
+
+
+def test_a_quantised_network_is_refused_in_so_many_words():
+    class Linear(nn.Module):
+        """Stands for torch's own, which warns that it is deprecated."""
+
+        def forward(self, x):
+            return x
+
+    Linear.__module__ = "torch.ao.nn.quantized.dynamic.modules.linear"
+    (blocker,) = blockers(nn.Sequential(Linear(), nn.ReLU()))
+    assert blocker.op == "Linear"
+    assert "float network" in blocker.hint
+
+
 def test_optional_arguments_take_their_defaults():
     class Net(nn.Module):
         def forward(self, x, mask=None, *, scale=2.0):
@@ -271,12 +321,14 @@ REFUSED = {
     "dropout left on": (lambda m, x: F.dropout(x, 0.5), "dropout", "training=self.training"),
     "batch statistics": (lambda m, x: F.batch_norm(x, None, None, training=True), "batch_norm", "track_running_stats"),
     "maximum": (lambda m, x: torch.maximum(x, m.se(x)), "maximum", "MaxPool"),
+    "einsum": (lambda m, x: torch.einsum("bi,ij->bj", x, m.se.weight), "einsum", "nn.Linear"),
     "power": (lambda m, x: x**2, "pow", "ReLU"),
     "attention": (lambda m, x: F.scaled_dot_product_attention(x, x, x), "scaled_dot_product_attention", "convolutions"),
     "counter": (lambda m, x: x + m.count.add_(x.size(0)), "add_", "constant buffers"),
     "cast": (lambda m, x: x.to(torch.int32), "to", "floating"),
     "constant of ones": (lambda m, x: x + torch.ones_like(x), "ones_like", "--input-shape"),
     "random": (lambda m, x: x + torch.rand_like(x), "rand_like", "eval()"),
+    "length": (lambda m, x: x / len(x), "truediv", "samples"),
     "count of samples": (lambda m, x: x / x.size(0), "truediv", "samples"),
     "unheard of": (lambda m, x: torch.fft.fft(x), "fft_fft", "torch.nn"),
     "quantiser above zero": (lambda m, x: torch.round(x.clamp(0.3, 1) * 4) / 4, "round", "clamp(x / lam"),
@@ -302,6 +354,12 @@ def test_the_export_door_does_not_lead_around_a_refusal(name):
     assert len(blockers(torch.export.export(mlp(body), (torch.randn(2, 6),)))) == 1
 
 
+def test_the_places_of_maxima_are_refused_where_they_are_read():
+    (blocker,) = blockers(mlp(lambda m, x: x + x[:, :, None].max(2)[1]), (6,))
+    assert blocker.op == "add"
+    assert "the maxima alone" in blocker.hint
+
+
 def test_a_refusal_names_the_line():
     def body(m, x):
         return F.gelu(x)
@@ -320,7 +378,7 @@ def test_all_blockers_come_at_once():
         capture(mlp(lambda m, x: F.gelu(m.norm(x)) * torch.tanh(x)))
 
 
-def test_control_flow_is_refused_with_or_without_a_shape():
+def test_control_flow_is_refused_with_or_without_a_shape(capfd):
     (without,) = blockers(mlp(_branch))
     (given,) = blockers(mlp(_branch), (6,))
     assert "--input-shape" in without.hint
@@ -328,6 +386,7 @@ def test_control_flow_is_refused_with_or_without_a_shape():
     for blocker in (without, given):
         assert "decides" in blocker.why
         assert blocker.where == f"{__file__}:{_branch.__code__.co_firstlineno + 1}"
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -451,7 +510,7 @@ def test_a_spiking_network_is_refused():
 
 def test_a_network_that_cannot_be_copied_is_refused():
     net = ZOO["plain"]()[0]
-    net.kept = net.fc.weight * 2
+    net.kept = threading.Lock()
     with pytest.raises(Unsupported, match="cannot be copied"):
         capture(net)
     assert len(blockers(net)) == 1

@@ -134,3 +134,12 @@ def test_maps_cannot_be_scored():
     net, shape = network("decoder")
     with pytest.raises(DataError, match=r"not .B, classes"):
         snnc.evaluate(net, [(sample(shape, 2), torch.tensor([0, 1]))])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_an_ann_of_another_precision_is_compared(dtype):
+    net, shape = network("conv", T=4)
+    ann = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4)).to(dtype).eval()
+    x, y = sample(shape, 6), torch.arange(6) % 3
+    found = snnc.evaluate(net, [(x, y)], ann)
+    assert found.ann_accuracy == 100 * int((ann(x.to(dtype)).argmax(1) == y).sum()) / 6

@@ -785,3 +785,12 @@ def test_a_damaged_file_loads_or_is_a_load_error(tmp_path, exported, kind):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
         with suppress(LoadError):
             load_model(path)
+
+
+def test_a_quantised_network_is_refused_in_so_many_words(tmp_path):
+    path = tmp_path / "quantised.pt"
+    torch.save(nn.Sequential(torch.ao.nn.quantized.FloatFunctional()), path)
+    with pytest.raises(LoadError, match="holds a quantised network") as caught:
+        load_model(path)
+    assert "float network" in caught.value.hint
+    assert "--allow" not in caught.value.hint

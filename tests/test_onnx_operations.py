@@ -91,6 +91,9 @@ CASES = {
     "reduced": ("y = ReduceMean<axes=[2,3]>(a)", ["AdaptiveAvgPool2d"], {"x": "N,3,4,4"}),
     "reduced flat": ("y = ReduceMean<axes=[-1,-2], keepdims=0>(a)", ["AdaptiveAvgPool2d", "Flatten"], {"x": "N,3,4,4"}),
     "reduced by input": ("y = ReduceMean(a, i)", ["AdaptiveAvgPool2d"], {"x": "N,3,4,4", "i": IDS, "opset": 18}),
+    "summed": ("y = ReduceSum<axes=[2,3]>(a)", ["AdaptiveAvgPool2d", "Affine"], {"x": "N,3,4,4", "opset": 11}),
+    "summed by input": ("y = ReduceSum(a, i)", ["AdaptiveAvgPool2d", "Affine"], {"x": "N,3,4,4", "i": IDS}),
+    "matrix first": ("y = MatMul(w, a)", ["Permute", "Linear", "Permute"], {"x": "N,3,4", "w": dyadic(5, 3)}),
     "reduced channels": ("y = ReduceMean<axes=[1]>(a)", ["Mean"], {}),
     "largest": ("y = ReduceMax<axes=[2,3], keepdims=0>(a)", ["AdaptiveMaxPool2d", "Flatten"], {}),
     # activations

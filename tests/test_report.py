@@ -1,5 +1,6 @@
 """The report: its figures are right, its page is whole, escaped, and needs nothing else."""
 
+import copy
 import json
 import re
 import shutil
@@ -69,6 +70,15 @@ def made():
 def found(made):
     ann, net, x, y = made
     return measure(net, (x, y), ann, title="a network")
+
+
+def test_a_network_in_another_precision_is_measured(made):
+    ann, _, x, y = made
+    ann = copy.deepcopy(ann).double()
+    found = measure(snnc.compile(ann, T=4, recipe="opi", calibration=x), (x, y), ann)
+    assert found.evaluation.ann_accuracy == 100
+    assert found.limit
+    assert found.scatters
 
 
 # The quantised limit

@@ -120,7 +120,7 @@ OTHERS = {
     "nn.Flatten": (lambda m, x: m.layers[0](x), ["Flatten"], nn.Flatten()),
     "view size(0)": (lambda m, x: x.view(x.size(0), -1), ["Flatten"]),
     "view shape[0]": (lambda m, x: x.view(x.shape[0], -1), ["Flatten"]),
-    "view len": (lambda m, x: x.view(x.size()[0], 144), ["Flatten"]),
+    "view size()[0]": (lambda m, x: x.view(x.size()[0], 144), ["Flatten"]),
     "view -1": (lambda m, x: x.view(-1, 144), ["Flatten"]),
     "view list": (lambda m, x: x.view([-1, 144]), ["Flatten"]),
     "view product": (lambda m, x: x.view(-1, x.size(1) * x.size(2) * x.size(3)), ["Flatten"]),
@@ -195,6 +195,9 @@ OTHERS = {
     "mean axis": (lambda m, x: torch.mean(x, axis=(2, 3)), ["AdaptiveAvgPool2d", "Flatten"]),
     "mean twice": (lambda m, x: x.mean(3).mean(2), ["Mean", "AdaptiveAvgPool1d", "Flatten"]),
     "mean of channels": (lambda m, x: x.mean(1, keepdim=True), ["Mean"]),
+    "sum": (lambda m, x: x.sum((2, 3)), ["AdaptiveAvgPool2d", "Flatten", "Affine"]),
+    "sum kept": (lambda m, x: torch.sum(x, dim=(2, 3), keepdim=True), ["AdaptiveAvgPool2d", "Affine"]),
+    "sum of channels": (lambda m, x: x.sum(1), ["Mean", "Affine"]),
     "nn.MaxPool2d": (lambda m, x: m.layers[0](x), ["MaxPool2d"], nn.MaxPool2d(3, 2, 1)),
     "nn.MaxPool2d ceil": (lambda m, x: m.layers[0](x), ["MaxPool2d"], nn.MaxPool2d(4, ceil_mode=True)),
     "F.max_pool2d": (lambda m, x: F.max_pool2d(x, 2), ["MaxPool2d"]),
@@ -204,6 +207,10 @@ OTHERS = {
     "nn.AdaptiveMaxPool2d": (lambda m, x: m.layers[0](x), ["AdaptiveMaxPool2d"], nn.AdaptiveMaxPool2d(1)),
     "amax": (lambda m, x: x.amax((2, 3)), ["AdaptiveMaxPool2d", "Flatten"]),
     "torch.amax kept": (lambda m, x: torch.amax(x, dim=(-2, -1), keepdim=True), ["AdaptiveMaxPool2d"]),
+    "max": (lambda m, x: x.flatten(2).max(2)[0], ["Reshape", "AdaptiveMaxPool1d", "Flatten"]),
+    "max values": (lambda m, x: torch.max(x.flatten(2), dim=-1).values, ["Reshape", "AdaptiveMaxPool1d", "Flatten"]),
+    "max unpacked": (lambda m, x: _first(*x.flatten(2).max(2, True)), ["Reshape", "AdaptiveMaxPool1d"]),
+    "max of two": (lambda m, x: torch.max(x, m.zero), []),
     "max_pool1d": (lambda m, x: F.max_pool1d(x.flatten(2), 2), ["Reshape", "MaxPool1d"]),
     "avg_pool1d": (lambda m, x: F.avg_pool1d(x.flatten(2), 2), ["Reshape", "AvgPool1d"]),
     "avg_pool3d": (lambda m, x: F.avg_pool3d(x.unsqueeze(1), 2), ["Reshape", "AvgPool3d"]),
@@ -219,6 +226,7 @@ OTHERS = {
     "F.linear": (lambda m, x: F.linear(x, m.matrix.t()), ["Linear"]),
     "matmul": (lambda m, x: torch.matmul(x, m.matrix), ["Linear"]),
     "@": (lambda m, x: x @ m.matrix, ["Linear"]),
+    "matrix @": (lambda m, x: m.matrix.t() @ x, ["Permute", "Linear", "Permute"]),
     "addmm": (
         lambda m, x: torch.addmm(m.matrix[0], x.mean((2, 3)), m.matrix[:4]),
         ["AdaptiveAvgPool2d", "Flatten", "Linear"],
@@ -251,6 +259,10 @@ def _plus(x, y):
     return x + y
 
 
+def _first(x, _):
+    return x
+
+
 def _iadd(x, y):
     x += y
     return x
@@ -271,6 +283,19 @@ def test_activations(case):
 def test_others(case):
     body, expected, *layers = case
     check(build(lambda m, x: body(m, F.relu(x)), *layers), ["ReLU", *expected], tolerance=1e-5)
+
+
+LENGTHS = {
+    "view len": (lambda m, x: x.view(len(x), -1), ["Flatten"]),
+    "len of the shape": (lambda m, x: x.flatten(len(x.shape) - 3), ["Flatten"]),
+}
+
+
+@pytest.mark.parametrize("case", LENGTHS.values(), ids=LENGTHS)
+def test_lengths(case):
+    """`torch.export` takes a length for a constant."""
+    body, expected = case
+    check(build(lambda m, x: body(m, F.relu(x))), ["ReLU", *expected])
 
 
 def groups():

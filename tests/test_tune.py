@@ -798,3 +798,10 @@ def test_staged_networks_are_networks(tmp_path):
     snnc.save(staged, tmp_path / "a.snn")
     with pytest.raises(LoadError, match="stage QUANTIZED"):
         snnc.load(tmp_path / "a.snn")
+
+
+def test_a_network_that_gives_maps_is_trained_without_a_score():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    result = snnc.tune(net, Dataset(tiny_data().x), **QUICK)
+    assert result(torch.zeros(1, 1, 8, 8)).shape == (1, 2, 8, 8)

@@ -6,6 +6,10 @@ with the name and arguments of a torch function; the table here holds the rest.
 
 from __future__ import annotations
 
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -109,8 +113,20 @@ def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -
     """Exports a live model, its batch left open where the model allows that."""
     x = torch.zeros((SAMPLES, *input_shape), dtype=like.dtype, device=like.device)
     sizes = {0: torch.export.Dim.AUTO}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _in_silence():
         return torch.export.export(model, (x,), dynamic_shapes=(sizes,), strict=False)
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Without what `torch.export` prints of a network before it raises: a log record, and the graph so far."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.disabled = before
 
 
 def own_shape(program: ExportedProgram) -> tuple[int, ...] | None:

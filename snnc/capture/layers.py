@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc import dialect
+from snnc.capture import routes
 from snnc.capture.lowering import Site
 from snnc.capture.pools import each
 from snnc.capture.values import SHAPE_HINT, Refused
@@ -108,7 +109,9 @@ def linear(at: Site, x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
 
 
 def matmul(at: Site, x: Any, other: Any) -> Any:
-    """A product with a constant matrix."""
+    """A product with a constant matrix on either side; one on the left, as of a graph's edges, mixes rows."""
+    if isinstance(x, Tensor) and x.dim() == 2 and isinstance(other, fx.Node):
+        return routes.transpose(at, linear(at, routes.transpose(at, other, -2, -1), x), -2, -1)
     if not (isinstance(x, fx.Node) and isinstance(other, Tensor) and other.dim() == 2):
         at.refuse("multiplies by something other than a constant matrix", "use nn.Linear")
     return linear(at, x, other.t())

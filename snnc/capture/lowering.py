@@ -220,7 +220,10 @@ def shape_after(module: nn.Module, shapes: Sequence[tuple[int, ...]], like: Tens
     except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
         line = str(error).split("\n", maxsplit=1)[0].rstrip(".")
         sizes = ", ".join(map(str, shapes))
-        raise Refused(f"does not take samples of shape {sizes} ({line})", "check the data, or --input-shape") from error
+        raise Refused(
+            f"does not take samples of shape {sizes} ({line})",
+            "check the data (channels stand first), or --input-shape",
+        ) from error
     if after[:1] != (PROBE,):
         raise Refused("mixes samples", "keep the batch as the first dimension")
     if (count := math.prod(after[1:])) > MOST_VALUES:

@@ -209,7 +209,7 @@ def global_pool(table: Any) -> Any:
 
 
 def reduced(spelling: Any) -> Any:
-    """`ReduceMean` and `ReduceMax`: axes are an attribute or an input."""
+    """`ReduceMean`, `ReduceSum` and `ReduceMax`: axes are an attribute or an input."""
 
     def spelled(at: OnnxSite, x: fx.Node, axes: Any = None) -> Any:
         dims = at.numbers(axes, "axes")

@@ -103,6 +103,7 @@ OPERATIONS: dict[str, Spelling] = {
     "GlobalAveragePool": onnx_layers.global_pool(pools.ADAPTIVE_AVERAGE),
     "GlobalMaxPool": onnx_layers.global_pool(pools.ADAPTIVE_MAXIMUM),
     "ReduceMean": onnx_layers.reduced(pools.mean),
+    "ReduceSum": onnx_layers.reduced(pools.sum_),
     "ReduceMax": onnx_layers.reduced(pools.amax),
     "Upsample": onnx_scaling.upsample,
     "Resize": onnx_scaling.resize,

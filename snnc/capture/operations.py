@@ -65,7 +65,9 @@ SPELLINGS: dict[str, Spelling] = {
     "adaptive_max_pool2d": pools.adaptive(pools.ADAPTIVE_MAXIMUM, 2),
     "adaptive_max_pool3d": pools.adaptive(pools.ADAPTIVE_MAXIMUM, 3),
     "mean": pools.mean,
+    "sum": pools.sum_,
     "amax": pools.amax,
+    "max": pools.max_,
     "interpolate": layers.interpolate,
     "upsample": layers.interpolate,
     "pixel_shuffle": layers.pixel_shuffle,
@@ -103,6 +105,7 @@ SPELLINGS: dict[str, Spelling] = {
     "full": spellings.full,
     # sizes
     "size": routes.size,
+    "len": routes.length,
     "dim": routes.rank,
     "ndimension": routes.rank,
     "getattr": spellings.getattr_,

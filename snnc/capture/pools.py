@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from snnc import dialect
+from snnc.capture import spellings
 from snnc.capture.lowering import Site
-from snnc.capture.values import SHAPE_HINT, Dim, Refused, Sizes, Unknown
+from snnc.capture.values import PLACES, SHAPE_HINT, Dim, Refused, Sizes, Unknown
 
 AVERAGE: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 ADAPTIVE_AVERAGE: dict[int, Any] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
@@ -71,7 +74,7 @@ def maxima(dims: int) -> Any:
         ceil_mode: bool = False, return_indices: bool = False,
     ) -> Any:  # fmt: skip
         if return_indices:
-            at.refuse("asks for the place of each maximum", "pool without return_indices")
+            at.refuse("asks for the place of each maximum", "pool with return_indices=False")
         kernel, stride, padding = _window(at, kernel_size, stride, padding, dims)
         return at.emit(MAXIMUM[dims](kernel, stride, padding, each(dilation, dims), ceil_mode=ceil_mode), x)
 
@@ -83,7 +86,7 @@ def adaptive(table: Any, dims: int) -> Any:
 
     def spelling(at: Site, x: Any, output_size: Any, return_indices: bool = False) -> Any:
         if return_indices:
-            at.refuse("asks for the place of each maximum", "pool without return_indices")
+            at.refuse("asks for the place of each maximum", "pool with return_indices=False")
         sizes = tuple(None if n is None else at.integer(n) for n in each(output_size, dims))
         if None in sizes:
             known = at.known(x)[-dims:]
@@ -96,6 +99,31 @@ def adaptive(table: Any, dims: int) -> Any:
 def mean(at: Site, x: fx.Node, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     """A mean over some dimensions."""
     return at.emit(dialect.Mean(_dims(at, x, dim), keepdim), x)
+
+
+def sum_(at: Site, x: fx.Node, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    """A sum over some dimensions: their mean, times how many values they have."""
+    dims = _dims(at, x, dim)
+    count = math.prod(at.known(x)[d - 1] for d in dims)
+    return spellings.mul(at, mean(at, x, dims, keepdim), float(count))
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """What `torch.max(x, dim)` gives: the values, and their places, which nothing may read."""
+
+    values: Any
+    indices: Any = PLACES
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.values, self.indices)[index]
+
+
+def max_(at: Site, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """`torch.max`, of two values or over a map."""
+    if isinstance(x, Tensor) or isinstance(dim, (Tensor, fx.Node)):
+        return spellings.maximum(at, x, dim)
+    return Maximum(amax(at, x, dim, keepdim))
 
 
 def amax(at: Site, x: fx.Node, dim: Any = (), keepdim: bool = False) -> Any:

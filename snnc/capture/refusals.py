@@ -13,9 +13,13 @@ PRODUCT: Reason = (
     "multiplies values that both depend on the input",
     "snnc converts networks of convolutions and linear layers",
 )
+LETTERS: Reason = (
+    "sums products by a formula of letters, which snnc does not read",
+    "write it with nn.Linear or a convolution, its weights constant",
+)
 STATE: Reason = ("carries a state through time of its own", "snnc converts feed-forward networks")
 CURVED: Reason = ("is not linear, and no neuron computes it", "rewrite it with ReLU and linear layers, and train again")
-PLACES: Reason = ("asks for the place of each maximum", "pool without return_indices")
+PLACES: Reason = ("asks for the place of each maximum", "read the maxima alone, as values or with return_indices=False")
 RANDOM: Reason = ("is random at inference", "call eval() before capture, and pass training=self.training")
 QUANTISED: Reason = (
     "computes with integers of a scale of their own",
@@ -36,14 +40,15 @@ _NAMES: dict[Reason, str] = {
         instancenormalization meanvariancenormalization lpnormalization rmsnormalization
     """,
     PRODUCT: """
-        multiheadattention transformer transformerencoder transformerencoderlayer transformerdecoder bmm einsum bilinear
+        multiheadattention transformer transformerencoder transformerencoderlayer transformerdecoder bmm bilinear
         transformerdecoderlayer scaleddotproductattention baddbmm attention
     """,
+    LETTERS: "einsum",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
     CURVED: """
-        abs sign exp log sqrt rsqrt reciprocal pow square sin cos std var norm where ceil trunc frac fmod remainder sum
-        prod max min argmax topk sort cumsum median amin logsumexp
-        reducesum reduceprod reducemin reducel1 reducel2 reducelogsumexp reducelogsum reducesumsquare ceil hardmax
+        abs sign exp log sqrt rsqrt reciprocal pow square sin cos std var norm where ceil trunc frac fmod remainder
+        prod min argmax topk sort cumsum median amin logsumexp
+        reduceprod reducemin reducel1 reducel2 reducelogsumexp reducelogsum reducesumsquare ceil hardmax
         lppool globallppool equal less greater lessorequal greaterorequal not and or xor nonzero cumsum
     """,
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",

@@ -207,6 +207,11 @@ def _size(at: Site, sizes: Sizes, index: Any) -> Any:
     return Batch() if index == 0 else Dim(sizes.node, index)
 
 
+def length(at: Site, x: fx.Node) -> Any:
+    """`len(x)`, the number of samples."""
+    return Batch()
+
+
 def size(at: Site, x: fx.Node, dim: int | None = None) -> Any:
     """`x.size()`, `x.size(dim)`, `x.shape`."""
     sizes, rank = at.sizes(x), at.rank(x)

@@ -232,6 +232,8 @@ def to(at: Site, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 def arithmetic(function: Callable[..., Any], *args: Any) -> Any:
     """Arithmetic on sizes of which at least one is not known."""
+    if function is len and isinstance(args[0], tuple):
+        return len(args[0])
     if function in (operator.eq, operator.ne) and isinstance(args[0], Batch) and isinstance(args[1], Batch):
         return function is operator.eq
     return Unknown(any(isinstance(a, (Dim, Sizes)) or (isinstance(a, Unknown) and a.shape) for a in args))

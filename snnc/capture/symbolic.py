@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import inspect
 import operator
@@ -11,7 +12,9 @@ from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from snnc import dialect
 from snnc.capture.values import SHAPE_HINT, innermost
@@ -19,20 +22,49 @@ from snnc.capture.walk import IN_PLACE
 from snnc.errors import Blocker, Unsupported
 from snnc.graph import flat
 
+WEIGHT_HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
+
 
 def private(model: nn.Module) -> tuple[nn.Module, Tensor]:
-    """A copy of the user's model in eval mode, parametrisations applied, and a tensor of its kind."""
+    """A copy of the user's model in eval mode, computed weights put in their place, and a tensor of its kind."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise Unsupported("A TorchScript module holds no layers to read.", "the module that it was scripted from")
+    # torch copies no results of calculations, such as the weights of hooks.
+    kept = (v for module in model.modules() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf)
     try:
-        model = copy.deepcopy(model).eval()
+        model = copy.deepcopy(model, {id(v): v.detach().clone() for v in kept}).eval()
     except Exception as error:
         message = f"The network cannot be copied ({type(error).__name__}: {error})."
-        raise Unsupported(message, "keep only parameters and buffers in it, no results of calculations") from error
+        raise Unsupported(message, "keep only modules, parameters and buffers in it") from error
+    model = _plain(model)
     for module in model.modules():
         if parametrize.is_parametrized(module):
             _bake(module)
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, WEIGHT_HOOKS):
+                _unhook(module, hook)
     floating = (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point())
     like = next(floating, torch.zeros(()))
     return model, torch.empty((), dtype=like.dtype, device=like.device)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """Without the wrappers of `torch.compile`, told by name: their class takes seconds to import."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__ == "OptimizedModule":
+                setattr(parent, name, child._orig_mod)
+    return _plain(model._orig_mod) if type(model).__name__ == "OptimizedModule" else model  # type: ignore[arg-type]
+
+
+def _unhook(module: nn.Module, hook: Any) -> None:
+    """Puts a weight that a hook computes at each call in its place, as torch's own functions for this do."""
+    if isinstance(hook, WeightNorm):
+        remove_weight_norm(module, hook.name)
+    elif isinstance(hook, SpectralNorm):
+        remove_spectral_norm(module, hook.name)
+    else:
+        prune.remove(module, hook._tensor_name)
 
 
 def _bake(module: nn.Module) -> None:
@@ -53,6 +85,7 @@ def trace(live: nn.Module) -> fx.Graph:
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
         mock.patch.object(torch.autograd.Function, "apply", classmethod(_apply)),
+        mock.patch.object(builtins, "len", _len),
     ):
         before = torch.get_rng_state()
         graph = _Tracer().trace(live)
@@ -129,6 +162,16 @@ def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
     """`Function.apply` during tracing: the forward pass, traced through."""
     has_setup = cls.setup_context is not torch.autograd.function._SingleLevelFunction.setup_context
     return cls.forward(*args, **kwargs) if has_setup else cls.forward(_Context(), *args, **kwargs)
+
+
+_LEN = len
+
+
+def _len(value: Any) -> Any:
+    """`len` during tracing: Python wants a number of it, and the number of samples has none."""
+    return (
+        value.tracer.create_proxy("call_function", _LEN, (value,), {}) if isinstance(value, fx.Proxy) else _LEN(value)
+    )
 
 
 class _Tracer(fx.Tracer):

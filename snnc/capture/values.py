@@ -66,6 +66,13 @@ class _Lost:
 LOST = _Lost()
 
 
+class _Places:
+    """Where maxima stand, which no spike rate tells: whatever reads it is refused."""
+
+
+PLACES = _Places()
+
+
 def author_line(node: fx.Node) -> str:
     """Where the author wrote a node, as `file:line`, or ""."""
     return innermost(str(node.meta.get("stack_trace") or ""))

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from snnc.capture import refusals
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
 from snnc.capture.refusals import RANDOM, keeps_shape, reason
 from snnc.capture.spellings import arithmetic
-from snnc.capture.values import LOST, SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Spelling, Unknown
+from snnc.capture.values import LOST, PLACES, SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Spelling, Unknown
 
 IN_PLACE = {
     operator.iadd: "add",
@@ -100,6 +101,8 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
         in_place = in_place and bool(values) and isinstance(values[0], (fx.Node, Tensor))
         spelling, more = _spelling(module, plain, spellings)
         data = any(isinstance(v, (fx.Node, *UNSIZED)) or v is LOST for v in values)
+        if any(v is PLACES for v in values):
+            raise Refused(*refusals.PLACES)
         if not data and node.op in ("call_function", "call_method"):
             if reason(plain) is RANDOM:
                 raise Refused(*RANDOM)
@@ -111,14 +114,15 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
         elif spelling is None:
             if keeps_shape(plain) and values and isinstance(values[0], fx.Node):
                 value = values[0]
-            raise Refused(*reason(plain))
+            quantised = module is not None and type(module).__module__.startswith("torch.ao.")
+            raise Refused(*(refusals.QUANTISED if quantised else reason(plain)))
         elif in_place and isinstance(values[0], Tensor):
             raise Refused("changes a buffer at each call", "a converted network has constant buffers")
         elif not any(v is LOST for v in values):
             if module is not None and any((module._forward_hooks, module._forward_pre_hooks)):
                 raise Refused(
                     "has forward hooks",
-                    "remove the hooks (torch.nn.utils.remove_weight_norm, handle.remove())",
+                    "remove them (handle.remove()), and write what they do into forward",
                 )
             if any(isinstance(v, Filled) for v in values) and plain not in JOINS:
                 raise Refused("uses a tensor that holds one number everywhere", "write the number in its place")

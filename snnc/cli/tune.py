@@ -155,7 +155,8 @@ def tune(
 
 def _told(row: dict[str, Any]) -> None:
     parts = [f"{row[key]:.2f} % {key}" for key in ("accuracy", "agreement") if row[key] is not None]
-    show.say(f"Epoch {row['epoch']} ({row['seconds']:.0f} s): loss {row['loss']:.4f}, {', '.join(parts)}", "", show.err)
+    loss = f"loss {row['loss']:.4f}"
+    show.say(f"Epoch {row['epoch']} ({row['seconds']:.0f} s): {', '.join([loss, *parts])}", "", show.err)
 
 
 def _table(table: dict[str, Any], spiking: bool) -> None:

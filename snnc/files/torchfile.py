@@ -132,6 +132,9 @@ def _source(path: Path, kind: str) -> Path | io.BytesIO:
 def _refusal(path: Path, names: list[str]) -> LoadError:
     if any(_runs_source(name) for name in names):
         return LoadError(f"{path} is refused: {_RUNS_SOURCE[0]} (it names {', '.join(names)}).", _RUNS_SOURCE[1])
+    if any(name.startswith("torch.ao.") for name in names):
+        message = f"{path} is refused: it holds a quantised network, with {', '.join(names)}; nothing was run."
+        return LoadError(message, "the float network that it was quantised from; snnc quantises itself")
     # Layers are classes, and classes are capitalised; a function cannot be allowed, so none is suggested.
     layers = [n for n in names if n.rpartition(".")[2][:1].isupper() and "." in n]
     allow = " ".join(f"--allow {m}:{c}" for m, _, c in (n.rpartition(".") for n in layers[:5]))

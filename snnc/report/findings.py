@@ -184,7 +184,8 @@ def _limit(
     network: Network, batches: list[tuple[Tensor, Tensor]], found: Evaluation, track: Callable[..., Iterator[Any]]
 ) -> dict[int, float]:
     right = dict.fromkeys(shown_steps(network.T), 0)
+    like = next(network.graph.buffers())
     for x, y in track(batches, "measuring the quantised limit"):
         for t in right:
-            right[t] += int((classes(QuantisedLimit(network.graph, t).run(x)).cpu() == y).sum())
+            right[t] += int((classes(QuantisedLimit(network.graph, t).run(x.to(like.dtype))).cpu() == y).sum())
     return {t: 100 * count / found.samples for t, count in right.items()}

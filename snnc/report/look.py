@@ -120,14 +120,15 @@ def scatters(network: Network, ann: fx.GraphModule, x: Tensor, seed: int) -> lis
     Raises:
         SnncError: the layers of the two networks do not belong to each other.
     """
-    sites = matched(network, ann)
+    like = next(network.graph.buffers())
+    sites, ann = matched(network, ann), ann.to(like)
     neurons = dict(network.neurons())
     a: dict[str, list[Tensor]] = {name: [] for name in sites}
     phi: dict[str, list[Tensor]] = {name: [] for name in sites}
     for one in x[:SAMPLES].split(1):
         _, seen = observed(network, one)
         plain = Perturbed(ann, {})
-        plain.run(one)
+        plain.run(one.to(like))
         for name, site in sites.items():
             top = neurons[name].binary()[0]
             output: Any = seen[name].output

@@ -39,17 +39,18 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(self, run: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Percentages for a function from a batch to `[T, B, classes]`: after each step, or None where unknown."""
+        """Percentages for a function from a batch to `[T, B, classes]`: after each step; None where there are none."""
         if self.data is None:
             return {"accuracy": None, "agreement": None}
         shards = Shards.of(len(self.data), BATCH)
         counts: dict[int, tuple[Tensor, ...]] = {}
         for i, x, y in self._own(self.data):
-            classes = run(x).argmax(-1)
-            goals = (y, self.wanted.get(i))
+            steps = run(x)
+            classes = steps.argmax(-1)
+            goals = (y, self.wanted.get(i)) if steps.dim() == 3 else ()  # a map has no class
             counts[i] = tuple((classes == goal).sum(1) for goal in goals if goal is not None)
         found = list(shards.total(counts.__getitem__))
-        hits = found.pop(0) if self.data.y is not None else None
+        hits = found.pop(0) if found and self.data.y is not None else None
         same = found.pop(0) if found else None
         return {"accuracy": self._percent(hits), "agreement": self._percent(same)}
 
