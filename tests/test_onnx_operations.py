@@ -235,7 +235,7 @@ REFUSED = {
     "gate": ("a = Relu(x) y = Mul(a, a)", "Mul", "constant factors", {}),
     "product": ("a = Relu(x) y = MatMul(a, a)", "MatMul", "constant matrix", {}),
     "weights from data": ("a = Relu(x) y = Conv(a, a)", "Conv", "constant weights", {}),
-    "sum of all": ("a = Relu(x) y = ReduceSum<keepdims=0>(a)", "ReduceSum", "not linear", {}),
+    "sum of all": ("a = Relu(x) y = ReduceSum<keepdims=0>(a)", "ReduceSum", "batch", {}),
     "batch mean": ("a = Relu(x) y = ReduceMean<axes=[0]>(a)", "ReduceMean", "batch", {}),
     "mean of all": ("a = Relu(x) y = ReduceMean(a)", "ReduceMean", "batch", {}),
     "batch moved": ("a = Relu(x) y = Transpose<perm=[1,0,2,3]>(a)", "Transpose", "batch", {}),
