@@ -106,8 +106,9 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
 def _promising(graph: fx.GraphModule, fixed: bool) -> bool:
     """Whether it is worth a look: numbers that fast code takes, and something to run them with."""
     usual = all(t.dtype == torch.float32 or not t.is_floating_point() for t in _tensors(graph))
-    there = {"cpu": fixed or scan.available(), "cuda": gpu.available()}
-    return usual and there.get(_place(graph), False)
+    place = _place(graph)
+    there = gpu.available() if place == "cuda" else place == "cpu" and (fixed or scan.available())
+    return usual and there
 
 
 def _tensors(graph: fx.GraphModule) -> list[Tensor]:
