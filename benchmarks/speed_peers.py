@@ -24,12 +24,12 @@ from torch import nn  # noqa: E402
 Run = Callable[[Any, int], Any]  # images and steps
 
 
-def spikingjelly(net: str, mode: str) -> Run:
+def spikingjelly(net: str, mode: str, device: str = "cpu") -> Run:
     """SpikingJelly 2.0's conversion: one step at a time ("s"), or layer by layer over all steps ("m")."""
     from spikingjelly.activation_based import ann2snn, functional
 
     rate = ann2snn.RateCodingRecipe((images(net, 8),), mode="max")
-    snn = ann2snn.Converter(recipe=rate).convert(build(net)).eval()
+    snn = ann2snn.Converter(recipe=rate).convert(build(net)).eval().to(device)
     functional.set_step_mode(snn, mode)
 
     def run(x: Any, T: int) -> Any:
@@ -44,14 +44,14 @@ def spikingjelly(net: str, mode: str) -> Run:
     return run
 
 
-def sinabs(net: str) -> Run:
+def sinabs(net: str, device: str = "cpu") -> Run:
     """Sinabs' neurons in the place of the ReLUs, layer by layer over all steps, which is its only way."""
     from sinabs.activation import SingleSpike
     from sinabs.from_torch import from_model
 
     @cache
     def made(batch: int) -> nn.Module:
-        return from_model(build(net), batch_size=batch, spike_fn=SingleSpike).spiking_model.eval()
+        return from_model(build(net), batch_size=batch, spike_fn=SingleSpike).spiking_model.eval().to(device)
 
     def run(x: Any, T: int) -> Any:
         snn = made(len(x))
@@ -63,16 +63,16 @@ def sinabs(net: str) -> Run:
     return run
 
 
-def snntorch(net: str) -> Run:
+def snntorch(net: str, device: str = "cpu") -> Run:
     """snnTorch's neurons in the place of the ReLUs, one step at a time."""
     import snntorch as snn
     from snntorch import utils
 
-    model = build(net)
+    model = build(net).to(device)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.ReLU):
-                setattr(parent, name, snn.Leaky(beta=1.0, init_hidden=True, reset_mechanism="subtract"))
+                setattr(parent, name, snn.Leaky(beta=1.0, init_hidden=True, reset_mechanism="subtract").to(device))
 
     def run(x: Any, T: int) -> Any:
         utils.reset(model)
@@ -84,9 +84,9 @@ def snntorch(net: str) -> Run:
     return run
 
 
-PEERS: dict[str, Callable[[str], Run]] = {
-    "SpikingJelly, step": lambda net: spikingjelly(net, "s"),
-    "SpikingJelly, multi-step": lambda net: spikingjelly(net, "m"),
+PEERS: dict[str, Callable[..., Run]] = {
+    "SpikingJelly, step": lambda net, *device: spikingjelly(net, "s", *device),
+    "SpikingJelly, multi-step": lambda net, *device: spikingjelly(net, "m", *device),
     "Sinabs": sinabs,
     "snnTorch": snntorch,
 }

@@ -191,8 +191,9 @@ class Network(nn.Module):
         if self.runtime not in RUNTIMES:
             raise SnncError(f"There is no runtime {self.runtime!r}.", f"one of {', '.join(RUNTIMES)}")
         # What is fast leaves no tape: kernels read memory, and gradients would be lost without a word.
-        taken = any(t.requires_grad for t in (x, *self.graph.parameters(), *self.graph.buffers()))
-        now = Fingerprint(self.graph, "reference" if taken and torch.is_grad_enabled() else self.runtime)
+        now = Fingerprint(self.graph, self.runtime)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *now.tensors)):
+            now = Fingerprint(self.graph, "reference")
         if self._chosen is None or not self._chosen[0].fits(now):
             now.keep()
             self._chosen = now, choose(self.graph, self.stage is Stage.FIXED, now.runtime, x, self.chunk)

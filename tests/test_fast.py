@@ -452,7 +452,7 @@ def test_numbers_that_are_no_integers_are_summed_in_order():
 
 
 def test_a_runtime_that_differs_is_off_with_one_warning(monkeypatch, caplog):
-    monkeypatch.setattr("snnc.runtime.plan.packed", lambda module, counts: lambda x: module(x.float()) + 1)
+    monkeypatch.setattr("snnc.runtime.integer.packed", lambda module, counts: lambda x: module(x.float()) + 1)
     net, shape = network()
     x = sample(shape, 2)
     with caplog.at_level(logging.WARNING, "snnc"):
@@ -470,7 +470,7 @@ def test_a_runtime_that_differs_is_off_with_one_warning(monkeypatch, caplog):
 
 
 def test_a_blank_first_sample_hides_no_difference(monkeypatch):
-    monkeypatch.setattr("snnc.runtime.plan.packed", lambda module, counts: lambda x: module(x.float() * 2))
+    monkeypatch.setattr("snnc.runtime.integer.packed", lambda module, counts: lambda x: module(x.float() * 2))
     net, shape = network()
     for module in net.graph.modules():
         if isinstance(module, Neuron):  # nothing is at half a threshold at the start, so nothing spikes
@@ -486,7 +486,7 @@ def test_a_runtime_that_fails_is_off_with_one_warning(monkeypatch, caplog):
     def fails(module, counts):
         raise RuntimeError("no such instruction")
 
-    monkeypatch.setattr("snnc.runtime.plan.packed", fails)
+    monkeypatch.setattr("snnc.runtime.integer.packed", fails)
     net, shape = network()
     with caplog.at_level(logging.WARNING, "snnc"):
         net(sample(shape, 2))

@@ -8,12 +8,16 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from snnc.graph import Stage
 from snnc.network import Network
 from snnc.neurons import IF, OffsetIF
 from snnc.runtime import choice, gpu
+from snnc.runtime.exact import in_double
 from snnc.runtime.gpu import GpuScan
+from snnc.runtime.gpu_layer import packed
 from snnc.runtime.scan import memory
 from snnc.temporal import StepCurrent
 
@@ -73,17 +77,20 @@ def test_the_kernel_compiles_for_gpus(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("kernels_to_compile", source)  # the other one may be interpreted
     kernels = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kernels)
-    warm, made = kernels.scan.warmup, {}
+    made = {}
 
     class Launch:
+        def __init__(self, kernel):
+            self.warm = kernel.warmup
+
         def __getitem__(self, grid):
-            return lambda *args, **options: made.update({(k := warm(*args, grid=grid, **options)).hash: k})
+            return lambda *args, **options: made.update({(k := self.warm(*args, grid=grid, **options)).hash: k})
 
     class Driver:
         get_current_device = get_current_stream = staticmethod(lambda *_: 0)
         get_current_target = staticmethod(lambda: compiler.GPUTarget("cuda", 80, 32))
 
-    kernels.scan = Launch()
+    kernels.scan, kernels.layer = Launch(kernels.scan), Launch(kernels.layer)
     monkeypatch.setitem(sys.modules, "snnc.runtime.kernels", kernels)
     monkeypatch.setattr(runtime.driver, "_active", Driver())
     for size, steps, begin in ((1, 1, 0), (3, 2, 1), (16, 2, 0)):
@@ -98,6 +105,20 @@ def test_the_kernel_compiles_for_gpus(monkeypatch, tmp_path):
         assert kernel.asm["cubin"]
         used = {name.replace(".rn", "") for name in re.findall(r"\b[a-z]+[\w.]*\.f32\b", kernel.asm["ptx"])}
         assert {"add.f32", "sub.f32"} <= used <= {"add.f32", "sub.f32", "selp.f32", "setp.ge.f32"}
+    made.clear()
+    for each, joined in ((1, False), (16, True)):
+        conv = torch.nn.Conv2d(16, 16, 3, 1, 1, groups=each).requires_grad_(False)
+        conv.weight.copy_(torch.randint(-127, 128, conv.weight.shape))
+        x = torch.zeros(4, 16, 8, 8, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        packed(conv)(x)
+        neuron = IF(2, torch.ones(()), torch.zeros(()), True)
+        scan = GpuScan(neuron, True, torch.ones(()) if joined else None)
+        packed(conv).firing(scan).fire(None, 2, 0, x, x if joined else None)
+    assert len(made) == 4
+    for kernel in made.values():
+        assert kernel.asm["cubin"]
+        assert "fma." not in kernel.asm["ptx"]
+    assert sum("mma.sync" in kernel.asm["ptx"] and ".s8.s8" in kernel.asm["ptx"] for kernel in made.values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -113,11 +134,111 @@ def test_a_network_keeps_every_bit(name, model):
     assert not made.layers
 
 
-@pytest.mark.parametrize("name", ["residual", "maxpool", "mlp"])
-def test_a_network_of_integers_counts_its_spikes(name):
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_of_integers_keeps_every_spike(name):
     graph, shape = copy.deepcopy(fixed(name))  # it is kept for other tests, on the CPU
+    made = assert_same(graph.to(DEVICE), True, sample(shape, 2).to(DEVICE), kind=GpuScan)
+    assert made.joins
+    assert bool(made.layers) == (name not in ("double", "conv1d", "conv3d", "bare"))
+
+
+@pytest.mark.parametrize("name", ["residual", "maxpool", "mlp"])
+def test_integers_that_nobody_proved_run_as_floats(name):
+    graph, shape = copy.deepcopy(fixed(name))
     made = assert_same(graph.to(DEVICE), False, sample(shape, 2).to(DEVICE), kind=GpuScan)
     assert made.joins
+    assert not made.layers
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_layer_of_any_kind_and_its_neurons(data):
+    """Against sums of integers in float64: any geometry, number of channels, join, window, and unit of the weights."""
+
+    def draw(*choices):
+        return data.draw(st.sampled_from(choices))
+
+    each, inputs = draw(False, False, True), draw(1, 3, 16, 20, 40)
+    outputs = inputs if each else draw(1, 5, 16, 33)
+    kernel, stride, dilation, padding = ((draw(1, 2, 3), draw(1, 2)) for _ in range(4))
+    size, batch, steps = (draw(5, 6, 9), draw(5, 7)), draw(1, 3), draw(1, 4)
+    torch.manual_seed(data.draw(st.integers(0, 99)))
+    conv = torch.nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, inputs if each else 1, draw(True, False))
+    with torch.no_grad():
+        scale = 2.0 ** torch.randint(0, 4, (outputs,))
+        conv.weight.copy_(torch.randint(-127, 128, conv.weight.shape) * scale.reshape(-1, 1, 1, 1))
+        if conv.bias is not None:
+            conv.bias.copy_(torch.randint(-999, 999, conv.bias.shape))
+    conv = conv.to(DEVICE).requires_grad_(False)
+    x = torch.randint(0, draw(2, 128), (steps * batch, inputs, *size), dtype=torch.uint8, device=DEVICE)
+    current = in_double(conv, x.float())
+    layer = packed(conv)
+    assert torch.equal(layer(x), current)
+
+    per = (outputs, 1, 1) if draw(True, False) else ()
+    theta = torch.randint(1, 3000, per, device=DEVICE).float()
+    neuron = IF(steps, theta, (theta / 2).floor(), draw(True, False))
+    factor = draw(None, torch.tensor(3.0), torch.randint(-9, 9, (outputs, 1, 1)).float())
+    own = draw(None, torch.randint(-99, 99, (steps, *per), device=DEVICE).float())
+    whole = layer.firing(GpuScan(neuron, neuron.unit, factor, own))
+    y = None
+    if draw(True, False) or factor is not None:
+        y = torch.randint(0, 128, current.shape, device=DEVICE)
+        y = y.float() if factor is None else y.to(torch.uint8)
+        current = current + (y if factor is None else y.float() * factor.to(DEVICE))
+    want = neuron(current if own is None else StepCurrent(steps, own)(current))
+    state, parts, width = None, [], draw(1, steps)
+    for begin in range(0, steps, width):
+        rows = slice(begin * batch, (begin + width) * batch)
+        state, spikes = whole.fire(state, width, begin, x[rows], None if y is None else y[rows])
+        parts.append(spikes.float())
+    assert torch.equal(torch.cat(parts), want)
+
+
+def test_an_addition_that_repeats_a_value():
+    conv = torch.nn.Conv2d(2, 3, 1).requires_grad_(False).to(DEVICE)
+    conv.weight.copy_(torch.randint(-9, 9, conv.weight.shape))
+    conv.bias.zero_()
+    x, y = (
+        torch.randint(0, 5, (2, n, *size), dtype=torch.uint8, device=DEVICE) for n, size in ((2, (4, 4)), (3, (1, 1)))
+    )
+    neuron = IF(1, torch.tensor(4.0, device=DEVICE), torch.tensor(2.0, device=DEVICE), True)
+    _, spikes = packed(conv).firing(GpuScan(neuron, True)).fire(None, 1, 0, x, y.float())
+    assert torch.equal(spikes.float(), neuron(conv(x.float()) + y.float()))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        torch.nn.Conv2d(4, 4, 3, groups=2),
+        torch.nn.Conv2d(4, 8, 3, groups=4),
+        torch.nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        torch.nn.Conv2d(4, 4, 3, padding="same"),
+        torch.nn.Conv1d(4, 4, 3),
+        torch.nn.ConvTranspose2d(4, 4, 3),
+    ],
+)
+def test_layers_that_have_no_kernel(module):
+    module.weight.data.round_()
+    assert packed(module) is None
+
+
+def test_a_linear_layer_on_maps():
+    linear = torch.nn.Linear(5, 3).requires_grad_(False).to(DEVICE)
+    linear.weight.copy_(torch.randint(-9, 9, linear.weight.shape))
+    linear.bias.round_()
+    x = torch.randint(0, 9, (4, 3, 2, 5), dtype=torch.uint8, device=DEVICE)
+    layer = packed(linear).firing(GpuScan(IF(2, torch.ones(3, 1, 1), torch.zeros(3, 1, 1), True), True))
+    assert torch.equal(layer(x), linear(x.float()))
+    assert not layer.fills(x, 2)  # neurons count the 3 maps, not the 3 outputs
+
+
+def test_weights_of_more_bits_have_no_kernel():
+    module = torch.nn.Linear(2, 1)
+    module.weight.data.copy_(torch.tensor([[255.0, 1.0]]))
+    assert packed(module) is None
+    module.weight.data.copy_(torch.tensor([[254.0, 2.0]]))
+    assert packed(module) is not None
 
 
 def test_currents_of_steps_are_part_of_the_kernel():

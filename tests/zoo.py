@@ -40,7 +40,7 @@ def dyadic(net: nn.Module, bits: int = 6) -> nn.Module:
                 if value.is_floating_point() and name != "running_var":
                     value.copy_((value * grid).round() / grid)
             if isinstance(module, BATCHNORMS):
-                module.eps = 0.0
+                module.eps = 1e-30  # nothing beside the variance; torch before 2.12 refuses 0
                 module.running_var.copy_(4.0 ** (module.running_var.log2() / 2).round().clamp(-1, 1))
     return net
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, fx
 
 from snnc.errors import SnncError
-from snnc.graph import calls
 from snnc.runtime import gpu, scan
 from snnc.runtime.fast import FastRunner
 from snnc.runtime.gpu import GpuScan
 from snnc.runtime.plan import plan, proved
+from snnc.runtime.replay import ReplayRunner
 from snnc.runtime.runner import Observer, Runner
 
 RUNTIMES = ("auto", "reference", "fast")
@@ -125,13 +125,15 @@ def _fast(graph: fx.GraphModule, fixed: bool, reference: Runner, probe: Tensor, 
     """The fast runtime, if the machine and the network have something for it."""
     if not _promising(graph, fixed):
         return None
-    made = plan(graph, False, GpuScan) if _place(graph) == "cuda" else plan(graph, fixed and proved(graph))
+    here = _place(graph) == "cpu"
+    made = plan(graph, fixed and proved(graph), scan.Scan if here else GpuScan)
     if not made.layers and not made.joins:
         return None
-    final, steps, seen = FastRunner(made, once=True), FastRunner(made), FastRunner(made, whole=True)
+    kind = FastRunner if here else ReplayRunner
+    final, steps, seen = kind(made, once=True), kind(made), FastRunner(made, whole=True)
     sizes = [1]
     seen.run(probe, window, observe=lambda node, value, width: sizes.append(value[0].numel() * 4))
-    rows = max(STEPS, TILE // max(sizes), min(ROWS, MOST // max(sizes))) if made.fixed else 0
+    rows = max(STEPS, TILE // max(sizes), min(ROWS, MOST // max(sizes))) if made.fixed and here else 0
     return Choice(reference, final, steps, seen, rows, str(made))
 
 
@@ -162,34 +164,48 @@ class Fingerprint:
     """
 
     def __init__(self, graph: fx.GraphModule, runtime: str) -> None:
-        self.runtime = runtime
-        modules = [module for _, module in calls(graph)]
-        self.tensors = [
-            t for m in graph.modules() for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
-        ]
+        modules = list(graph.modules())
+        own = [vars(module) for module in modules]
+        every = [t for one in own for kind in ("_parameters", "_buffers") for t in one[kind].values()]
+        self.tensors: list[Tensor] = [t for t in every if t is not None]
+        # A recorded run on a GPU reads the very memory that it was recorded with.
+        kinds = [(t.dtype, t.device, t.shape, t.stride(), t.is_cuda and t.data_ptr()) for t in self.tensors]
+        nodes = [(node, node.target, node.args) for node in graph.graph.nodes]
+        settings = [{k: v for k, v in one.items() if type(v) in SETTINGS} for one in own]
+        self.runtime, self.rest = runtime, (runtime, modules, nodes, settings, kinds)
         self.numbers: list[Tensor] = []
-        nodes = [(node, node.args) for node in graph.graph.nodes]
-        settings = [{k: v for k, v in vars(m).items() if type(v) in SETTINGS} for m in graph.modules()]
-        self.rest = (runtime, modules, nodes, settings)
+        self.bytes: list[Tensor] = []
 
     def keep(self) -> None:
         """Copies the numbers; the reference reads them from the graph each time, and needs no copy."""
-        if self.runtime != "reference":
-            self.numbers = [t.detach().clone() for t in self.tensors]
+        if self.runtime == "reference":
+            return
+        if {t.device.type for t in self.tensors} == {"cuda"} and len({t.device for t in self.tensors}) == 1:
+            self.bytes = [_bytes(t) for t in self.tensors if t.numel()]
+        self.numbers = [t.detach().clone() for t in self._now(self)]
 
     def fits(self, now: Fingerprint) -> bool:
         """Whether a choice that was made for this one holds for another of the same network."""
         return (
             self.rest == now.rest
-            and len(self.tensors) == len(now.tensors)
             and all(a is b for a, b in zip(self.tensors, now.tensors, strict=True))
-            and all(_equal(a, b) for a, b in zip(self.numbers, now.tensors, strict=bool(self.numbers)))
+            and (not self.numbers or all(map(_equal, self.numbers, self._now(now))))
         )
+
+    def _now(self, now: Fingerprint) -> list[Tensor]:
+        """The numbers of tensors that lie where they lay: on a GPU in one piece, since each comparison waits for it."""
+        return [torch.cat(self.bytes)] if self.bytes else now.tensors
+
+
+def _bytes(t: Tensor) -> Tensor:
+    """The memory of a tensor, which is held as long as this is."""
+    size = t.element_size()
+    reach = size * (1 + sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True)))
+    place = torch.empty(0, dtype=torch.uint8, device=t.device)
+    return place.set_(t.untyped_storage(), size * t.storage_offset(), (reach,), (1,))
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    if a.dtype != b.dtype or a.device != b.device or a.shape != b.shape:
-        return False
     compare = _memcmp()
     if compare is None or a.device.type != "cpu" or not (a.is_contiguous() and b.is_contiguous()):
         return torch.equal(a, b)

@@ -5,7 +5,8 @@ gives currents of 8 significant bits; a process-wide precision of less than floa
 `torch.set_float32_matmul_precision`, for which oneDNN takes bfloat16 where the processor multiplies it, and on NVIDIA's
 GPUs TF32 (11 significant bits), which torch lets convolutions have unless it is told otherwise; and NNPACK, which torch
 takes for convolutions of 16 rows or more where it has no oneDNN (on Macs, for one) and which does not add the products
-themselves, so that not even sums of integers are exact.
+themselves, so that not even sums of integers are exact. cuDNN has such a convolution too, and no switch for it: on GPUs
+those of integers are formed in float64.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 _lock = threading.Lock()
 _inside = 0  # calls under way, in all threads
@@ -39,6 +41,17 @@ def exact(device: torch.device) -> Iterator[None]:
             _inside -= 1
             if not _inside:
                 _back()
+
+
+def in_double(module: nn.Module, x: Tensor) -> Tensor:
+    """A layer's value of `x`, summed in float64 and rounded once: exact for integers that float32 holds.
+
+    cuDNN adds other numbers than the products where it finds that faster (Winograd's algorithm, arXiv 1509.09308), in
+    float32 at most. One sum of integers in three then came out with a fraction on an H200.
+    """
+    numbers = {name: value.double() for name, value in module.named_parameters()}
+    result: Tensor = torch.func.functional_call(module, numbers, (x.double(),))
+    return result.to(x.dtype)
 
 
 def _off() -> None:

@@ -28,6 +28,7 @@ class FastRunner(Runner):
     def __init__(self, made: Plan, whole: bool = False, once: bool = False) -> None:
         super().__init__(made.graph)
         self.made, self.whole, self.once = made, whole, once and made.fixed
+        self.flags: dict[str, Tensor] | None = None  # while a run is recorded, which may not ask what came out
         self.zero: tuple[dict[fx.Node, torch.Size], dict[fx.Node, Tensor]] = {}, {}
         joins = {} if whole else made.joins
         absorbed = {node for join in joins.values() for node in join.absorbed}
@@ -52,6 +53,12 @@ class FastRunner(Runner):
         # From here on all numbers are integers, and their order in memory is free.
         return _near(result) if self.made.fixed and isinstance(module, Grid) else result
 
+    def _check(self, name: str, finite: Tensor) -> None:
+        if self.flags is None:
+            super()._check(name, finite)
+        else:
+            self.flags[name] = finite
+
     def _encoded(self, node: fx.Node, source: Tensor, now: Window) -> Tensor:
         if node in self.constant:
             return _near(source) if self.made.fixed else _plain(source)
@@ -75,7 +82,13 @@ class FastRunner(Runner):
     def _scanned(self, node: fx.Node, values: dict[fx.Node, Tensor], now: Window) -> Tensor:
         """Spikes of a layer of neurons, in one pass."""
         join, reads = self.made.joins[node], self.reads[node]
-        current, *more = (_near(values[r]) if self.made.fixed else _plain(values[r]) for r in reads)
+        fed = [_near(values[r]) if self.made.fixed else _plain(values[r]) for r in reads]
+        if join.layer and not self.whole:
+            if join.layer.fills(fed[0], now.width):
+                now.states[node], spikes = join.layer.fire(now.states.get(node), now.width, now.start, *fed)
+                return spikes
+            fed[0] = join.layer(fed[0])
+        current, *more = fed
         current, state = current.float(), now.states.get(node)
         order = state[1] if state else scan.memory(current)  # of a cut-out of one row torch tells another one
         current = current.contiguous(memory_format=order)
@@ -114,13 +127,14 @@ class FastRunner(Runner):
             return super()._means(totals)
         steps = self.read - self.late
         full = self._tail(totals)
-        rest = self._silent({node: total.shape[1:] for node, total in totals.items()})
+        rest = self._silent({node: total[:1] for node, total in totals.items()})
         return {node: _near((value + (steps - 1) * rest[node]).float()) / steps for node, value in full.items()}
 
-    def _silent(self, shapes: dict[fx.Node, torch.Size]) -> dict[fx.Node, Tensor]:
-        """F(0), for sums of these shapes: the same in every call."""
+    def _silent(self, totals: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
+        """F(0), for sums of one sample: the same in every call."""
+        shapes = {node: total.shape for node, total in totals.items()}
         if self.zero[0] != shapes:
-            self.zero = shapes, self._tail({n: torch.zeros(1, *s, dtype=torch.float64) for n, s in shapes.items()})
+            self.zero = shapes, self._tail({node: torch.zeros_like(total) for node, total in totals.items()})
         return self.zero[1]
 
     def _tail(self, values: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:

@@ -27,7 +27,7 @@ def available() -> bool:
 
 @dataclass
 class GpuScan(Scan):
-    """One layer of `IF` neurons on a GPU; called as `Scan` is. Spikes are floats, 0 or the height of a spike."""
+    """One layer of `IF` neurons on a GPU; called as `Scan` is."""
 
     @staticmethod
     def takes(neuron: Neuron, fixed: bool) -> bool:
@@ -47,18 +47,19 @@ class GpuScan(Scan):
         from snnc.runtime.kernels import scan  # here: Triton is not everywhere
 
         batch = len(current) if constant else len(current) // steps
-        out = room(current, steps * batch, torch.float32)
+        out = room(current, steps * batch, torch.uint8 if self.counts else torch.float32)
         x = ordered(current)
         n = x.numel() if constant else x.numel() // steps
         first = state is None
         state = torch.empty(n, dtype=torch.float32, device=current.device) if first else state
-        theta, height, v0, shift = self._kept(current)
+        factor, theta, height, v0, shift = self._kept(current)
         shifted = shift is not None and begin is not None
         step = shift[begin or 0 :] if shift is not None else theta  # which nobody reads then
         with torch.cuda.device_of(current):
             scan[-(-n // BLOCK),](
                 x,
                 x if joined is None else ordered(joined),
+                theta if factor is None else factor,
                 step,
                 theta,
                 height,
@@ -72,6 +73,7 @@ class GpuScan(Scan):
                 len(theta) if shift is not None and len(shift) > 1 else 0,
                 first=first,
                 joined=joined is not None,
+                scaled=factor is not None,
                 shifted=shifted,
                 block=BLOCK,
                 enable_fp_fusion=False,
@@ -82,12 +84,13 @@ class GpuScan(Scan):
         """See `Scan.state`."""
         return ordered(potentials.contiguous(memory_format=memory(current))).reshape(-1).clone()
 
-    def _kept(self, current: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Theta, height and v0 `[period]` and shift `[T, period]`, in the order of memory."""
+    def _kept(self, current: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor | None]:
+        """Factor, theta, height and v0 `[period]` and shift `[T, period]`, in the order of memory."""
         key = (current.shape[1:], memory(current))
         if key not in self.patterns:
             neuron = self.neuron
             one = (pattern(p, current).contiguous() for p in (neuron.theta, neuron.height, neuron.v0))
+            factor = None if self.factor is None else pattern(self.factor.to(current.device), current).contiguous()
             shift = None if self.shift is None else torch.stack([pattern(step, current) for step in self.shift])
-            self.patterns[key] = (*one, shift)
+            self.patterns[key] = (factor, *one, shift)
         return self.patterns[key]

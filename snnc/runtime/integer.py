@@ -23,19 +23,31 @@ def packed(module: nn.Module, counts: bool = False) -> Layer | None:
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
         return None
-    if not isinstance(module, nn.Conv2d | nn.Linear) or type(module) not in (nn.Conv2d, nn.Linear):
+    if (found := narrowed(module)) is None:
+        return None
+    result = torch.uint8 if counts else torch.float32
+    if isinstance(module, nn.Conv2d):
+        return _convolution(module, *found, result)
+    return _linear(module, *found, result) if isinstance(module, nn.Linear) else None
+
+
+def narrowed(module: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Weights as 8-bit integers, and a float32 power of two `[outputs]` that each output is in units of, on the CPU.
+
+    None for what is no 2d convolution or linear layer, and for other weights.
+    """
+    if type(module) not in (nn.Conv2d, nn.Linear) or not isinstance(module, nn.Conv2d | nn.Linear):
         return None
     if module.weight.dtype != torch.float32:
         return None
-    unit = units(module.weight)
-    narrow = module.weight / unit.reshape(-1, *[1] * (module.weight.dim() - 1))
+    if isinstance(module, nn.Conv2d) and (module.padding_mode != "zeros" or isinstance(module.padding, str)):
+        return None
+    weight = module.weight.detach().cpu()
+    unit = units(weight)
+    narrow = weight / unit.reshape(-1, *[1] * (weight.dim() - 1))
     if not bool(((narrow == narrow.round()) & (narrow.abs() <= 127)).all()):
         return None
-    narrow = narrow.to(torch.int8)
-    result = torch.uint8 if counts else torch.float32
-    if isinstance(module, nn.Conv2d):
-        return _convolution(module, narrow, unit, result)
-    return _linear(module, narrow, unit, result)
+    return narrow.to(torch.int8), unit
 
 
 def reach(module: nn.Module, most: int) -> int | None:
@@ -66,9 +78,7 @@ def units(weight: Tensor) -> Tensor:
     return found
 
 
-def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.dtype) -> Layer | None:
-    if module.padding_mode != "zeros" or isinstance(module.padding, str):
-        return None
+def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.dtype) -> Layer:
     zeros = torch.zeros(module.out_channels, dtype=torch.int32)
     geometry = (list(module.stride), list(module.padding), list(module.dilation), module.groups)
     weight = torch.ops.onednn.qconv_prepack(narrow, unit, 1.0, 0, *geometry)

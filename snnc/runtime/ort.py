@@ -145,7 +145,7 @@ class OnnxNetwork(nn.Module):
 
         try:
             session = onnxruntime.InferenceSession(
-                model.SerializeToString(), self.options, providers=providers(self.device)
+                model.SerializeToString(), self.options, providers=providers(self.device, self.stage is Stage.FIXED)
             )
         except SnncError:
             raise
@@ -216,8 +216,12 @@ def named(device: str | torch.device) -> torch.device:
         raise SnncError(f"'{device}' is no device.", "cpu, cuda or cuda:1") from error
 
 
-def providers(device: torch.device) -> list[Any]:
+def providers(device: torch.device, integers: bool = False) -> list[Any]:
     """What onnxruntime should run on.
+
+    Args:
+        device: cpu or cuda.
+        integers: sums of integers are to be exact.
 
     Raises:
         SnncError: a device that it does not have.
@@ -236,7 +240,9 @@ def providers(device: torch.device) -> list[Any]:
     if hasattr(onnxruntime, "preload_dlls"):  # since 1.21: CUDA and cuDNN of torch's own packages
         onnxruntime.preload_dlls()
     # TF32 rounds weights and inputs: floats would spike differently, fixed-point networks of 8 bits would not.
-    cuda = {"device_id": device.index or 0, "use_tf32": 0}
+    cuda: dict[str, Any] = {"device_id": device.index or 0, "use_tf32": 0}
+    if integers:  # the fastest convolution may add other numbers than the products; cuDNN's default does not
+        cuda["cudnn_conv_algo_search"] = "DEFAULT"
     return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
 
 

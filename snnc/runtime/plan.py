@@ -9,7 +9,7 @@ last neuron runs once, on the sum over time.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,8 +19,10 @@ from snnc.errors import VerifyError
 from snnc.fixed import prove
 from snnc.graph import calls, module_of, phases
 from snnc.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
-from snnc.runtime import scan
-from snnc.runtime.integer import MOST, Layer, packed, reach
+from snnc.runtime import gpu_layer, integer, scan
+from snnc.runtime.gpu import GpuScan
+from snnc.runtime.gpu_layer import GpuLayer
+from snnc.runtime.integer import MOST, Layer, reach
 from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 BINARY = (IF, WaitingIF, AverageIF, OffsetIF, ResidualMaskIF)
@@ -32,13 +34,15 @@ TAIL = (*dialect.CONVOLUTIONS, nn.Linear, *MOVES, dialect.Add, dialect.Sub, dial
 class Join:
     """What a layer of neurons reads: a current, and perhaps a second value that is added to it.
 
-    Nodes that are `absorbed` do not run; the pass does what they do.
+    Nodes that are `absorbed` do not run; the pass does what they do. With a `layer`, which forms the current, that is
+    one of them, and `current` is what it reads.
     """
 
     scan: scan.Scan
     current: fx.Node
     joined: fx.Node | None = None
     absorbed: tuple[fx.Node, ...] = ()
+    layer: GpuLayer | None = None
 
     @property
     def reads(self) -> list[fx.Node]:
@@ -74,16 +78,19 @@ class Plan:
     def __str__(self) -> str:
         parts = [f"{len(self.layers)} layers on 8-bit integers"] if self.layers else []
         if self.joins:
-            parts.append(f"{len(self.joins)} layers of neurons in one pass")
+            whole = sum(join.layer is not None for join in self.joins.values())
+            inside = f", {whole} of them with the layer in front" if whole else ""
+            parts.append(f"{len(self.joins)} layers of neurons in one pass{inside}")
         return ", ".join(parts) or "nothing"
 
 
 def plan(graph: fx.GraphModule, fixed: bool, kind: type[scan.Scan] = scan.Scan) -> Plan:
     """The plan of a spiking graph whose values are all integers (`fixed`), or any numbers.
 
-    `kind` is what runs its neurons; that of GPUs knows no bytes, and no integers then.
+    `kind` is what runs its neurons, and tells what runs its layers.
     """
     made = Plan(graph, fixed)
+    packed = gpu_layer.packed if kind is GpuScan else integer.packed
     phase = phases(graph)
     inside = [node for node, _ in calls(graph) if phase[node] == "in"]
     if fixed:
@@ -97,7 +104,7 @@ def plan(graph: fx.GraphModule, fixed: bool, kind: type[scan.Scan] = scan.Scan) 
     for node in inside:
         neuron = module_of(graph, node)
         if type(neuron) in (IF, OffsetIF) and kind.takes(neuron, fixed):
-            made.joins[node] = _join(made, node, kind)
+            made.joins[node] = _whole(made, _join(made, node, kind))
     return made
 
 
@@ -142,13 +149,14 @@ def _gather_tail(made: Plan, inside: list[fx.Node]) -> None:
 def _join(made: Plan, node: fx.Node, kind: type[scan.Scan]) -> Join:
     """How a layer of neurons forms its current: what only it reads is formed on the way, a sum and steps' currents."""
     neuron, source = module_of(made.graph, node), node.all_input_nodes[0]
+    counts = made.fixed and neuron.unit
     if type(neuron) is not IF:
-        return Join(kind(neuron, neuron.unit), source)
+        return Join(kind(neuron, counts), source)
     shift: Tensor | None = None
     taken: tuple[fx.Node, ...] = ()
     if isinstance(module := _alone(made, source), StepCurrent):
         shift, taken, source = module.shift, (source,), source.all_input_nodes[0]
-    plain = Join(kind(neuron, neuron.unit, shift=shift), source, absorbed=taken)
+    plain = Join(kind(neuron, counts, shift=shift), source, absorbed=taken)
     if not isinstance(_alone(made, source), dialect.Add) or len(source.all_input_nodes) < 2:
         return plain
     sides = [_factored(made, side) for side in source.all_input_nodes]
@@ -157,7 +165,16 @@ def _join(made: Plan, node: fx.Node, kind: type[scan.Scan]) -> Join:
         return plain
     current = floats[0]
     joined, factor, absorbed = sides[1 - source.all_input_nodes.index(current)]
-    return Join(kind(neuron, neuron.unit, factor, shift), current, joined, (*taken, source, *absorbed))
+    return Join(kind(neuron, counts, factor, shift), current, joined, (*taken, source, *absorbed))
+
+
+def _whole(made: Plan, join: Join) -> Join:
+    """The same with the layer in front, where that and its neurons are one kernel."""
+    node, layer = join.current, made.layers.get(join.current)
+    if type(join.scan.neuron) is not IF or not isinstance(layer, GpuLayer) or _alone(made, node) is None:
+        return join
+    absorbed = (*join.absorbed, node)
+    return replace(join, current=node.all_input_nodes[0], absorbed=absorbed, layer=layer.firing(join.scan))
 
 
 def _alone(made: Plan, node: fx.Node) -> nn.Module | None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from snnc.dialect import CONVOLUTIONS, TRANSPOSED
 from snnc.errors import DataError, SnncError
 from snnc.graph import calls, phases, steps
 from snnc.neurons import SCHEDULES, Neuron
-from snnc.runtime.exact import exact
+from snnc.runtime.exact import exact, in_double
 from snnc.temporal import Decode, Encode, Temporal, running_mean
 
 # Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
@@ -52,6 +53,7 @@ class Runner:
         read: steps that are read out; fewer than T where calibration needs a longer window (rho > T).
         skip: steps before those that are read out: a first pass.
         late: the first of those that are read out, which the final readout does not count.
+        integers: whether spikes are counted, as in fixed-point networks.
         streaming: False where a layer must see input of later steps before it emits.
         schedule: how the network runs, one of `snnc.neurons.SCHEDULES`.
     """
@@ -67,6 +69,7 @@ class Runner:
         self.T = steps(graph)
         self.read, self.skip, self.late = next((int(m.read), int(m.skip), int(m.late)) for _, m in calls(graph, Decode))
         self.schedule = max((m.schedule for _, m in calls(graph, Neuron)), key=SCHEDULES.index, default=SCHEDULES[0])
+        self.integers = any(m.unit for _, m in calls(graph, Neuron))
         self.streaming = all(module.streaming for _, module in calls(graph, Temporal))
         self.last = self._last_uses({node: node.all_input_nodes for node in graph.graph.nodes}, phase)
 
@@ -146,6 +149,12 @@ class Runner:
 
     def _outside(self, module: Any, *fed: Tensor) -> Tensor:
         """The value of a module that stands before or after time."""
+        return self._called(module, *fed)
+
+    def _called(self, module: nn.Module, *fed: Tensor) -> Tensor:
+        """The value of a module that keeps nothing from step to step."""
+        if self.integers and fed[0].is_cuda and isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
+            return in_double(module, fed[0])
         result: Tensor = module(*fed)
         return result
 
@@ -161,11 +170,8 @@ class Runner:
             module = self.modules[node]
             if isinstance(module, Encode):
                 source = now.outer[node.all_input_nodes[0]]
-                if now.start == 0 and not torch.isfinite(source).all():
-                    raise DataError(
-                        f"'{node.all_input_nodes[0].name}' is NaN or infinite for this input.",
-                        "input in the range that the network was trained on",
-                    )
+                if now.start == 0:
+                    self._check(node.all_input_nodes[0].name, torch.isfinite(source).all())
                 values[node] = self._encoded(node, source, now)
             elif isinstance(module, Decode):
                 self._decode(node, values[node.all_input_nodes[0]], now, anytime)
@@ -175,6 +181,13 @@ class Runner:
                 observe(node, values[node], now.width)
             for dead in self.last.get(node, ()):
                 values.pop(dead, None)
+
+    def _check(self, name: str, finite: Tensor) -> None:
+        """Refuses a value that is to be repeated in time, and is no number."""
+        if not finite:
+            raise DataError(
+                f"'{name}' is NaN or infinite for this input.", "input in the range that the network was trained on"
+            )
 
     def _encoded(self, node: fx.Node, source: Tensor, now: Window) -> Tensor:
         """A value from before time, at each step of a window; it lies in memory as it did."""
@@ -188,7 +201,7 @@ class Runner:
             state, fed = now.states.get(node), node.all_input_nodes[0]
             now.states[node], result = module.walk(state, values[fed], now.width)
         else:
-            result = module(*(values[source] for source in node.args if isinstance(source, fx.Node)))
+            result = self._called(module, *(values[source] for source in node.args if isinstance(source, fx.Node)))
         return result
 
     def _read(self, now: Window) -> range:
