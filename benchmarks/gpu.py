@@ -18,15 +18,15 @@ import argparse
 import copy
 import functools
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_kernels import kernel, layers, timed
+from gpu_table import tables
 from speed_nets import build, images
 from speed_peers import PEERS
 from torch import nn
@@ -34,24 +34,21 @@ from torch import nn
 import snnc
 from snnc.files import atomic_write
 from snnc.network import CHUNK
-from snnc.neurons import IF
 from snnc.passes import FixedPoint
 from snnc.pipeline import Pipeline
 from snnc.recipes import recipe
 from snnc.runtime.exact import exact
-from snnc.runtime.gpu import GpuScan
-from snnc.runtime.scan import Scan
 
-TIMES = 20  # calls of a kernel in one measurement
 CHECKED = 64  # images whose readouts are compared with the CPU's, which takes its time
 
 
 def main() -> None:
-    """Measures and prints everything, and writes it."""
+    """Measures and writes everything, part by part, and prints it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--networks", default="resnet20,vgg16")
+    parser.add_argument("--parts", default="kernels,networks,memory")
     parser.add_argument("--T", type=int, default=8)
     parser.add_argument("--batch", default="1,256")
     parser.add_argument("--chunk", type=int, default=4096, help="time steps x images in memory at once")
@@ -59,14 +56,26 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    found: dict[str, Any] = {"device": name, "torch": torch.__version__, "kernel": kernel(device, args.rounds)}
-    for network in args.networks.split(","):
+    found: dict[str, Any] = {"device": name, "torch": torch.__version__, "T": args.T}
+    parts = args.parts.split(",")
+    if "kernels" in parts:
+        found["kernel"] = kernel(device, args.rounds)
+        found["layers"] = layers(device, args.rounds) if device.type == "cuda" else {}
+        write(args.out, found)
+    for network in args.networks.split(",") if "networks" in parts else ():
         found[network] = measured(network, device, args)
-    if device.type == "cuda":
+        write(args.out, found)
+    if "memory" in parts and device.type == "cuda":
         found["memory"] = memory(args.networks.split(",")[0], device)
-    with atomic_write(args.out) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+        write(args.out, found)
+    print("\n\n".join(tables(found)))
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    """Writes what there is so far: a borrowed GPU may go at any time."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{path}: {', '.join(found)}", flush=True)
 
 
 @torch.no_grad()
@@ -210,55 +219,6 @@ def emitted(net: snnc.Network, device: torch.device, chunk: int) -> Callable[[to
         found = snnc.load(path, device=device)
     found.chunk = chunk
     return found
-
-
-@torch.no_grad()
-def kernel(device: torch.device, rounds: int, T: int = 8) -> list[dict[str, Any]]:
-    """Bytes a second of a layer of neurons over T steps, beside a copy."""
-    found = []
-    for rows, channels, size in ((32, 16, 32), (256, 64, 32), (256, 512, 4)):
-        current = torch.randn(T * rows, channels, size, size, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
-        target = torch.empty_like(current)
-        neuron = IF(T, torch.rand(channels, 1, 1, device=device) + 0.5, torch.zeros(channels, 1, 1, device=device))
-        scan = (GpuScan if device.type == "cuda" else Scan)(neuron, False)
-        calls: dict[str, Callable[[], Any]] = {
-            "copy": often(functools.partial(target.copy_, current), device),
-            "neurons": often(functools.partial(scan, None, current, T), device),
-        }
-        seconds = timed(calls, device, rounds)
-        moved = TIMES * 2 * current.numel() * 4
-        found.append({"bytes": moved // TIMES, **{row: moved / value for row, value in seconds.items()}})
-        found[-1]["share"] = round(seconds["copy"] / seconds["neurons"], 3)
-    return found
-
-
-def often(call: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
-    """A call many times over, without what launching costs on a GPU."""
-    if device.type != "cuda":
-        return lambda: [call() for _ in range(TIMES)]
-    call()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(TIMES):
-            call()
-    return graph.replay
-
-
-def timed(rows: dict[str, Callable[[], Any]], device: torch.device, rounds: int) -> dict[str, float]:
-    """Median seconds of each row, in turns."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    seconds: dict[str, list[float]] = {row: [] for row in rows}
-    for turn in range(rounds + 2):
-        for row, run in rows.items():
-            wait()
-            start = time.perf_counter()
-            run()
-            wait()
-            if turn > 1:  # the first ones compile and choose
-                seconds[row].append(time.perf_counter() - start)
-    return {row: statistics.median(values) for row, values in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ class Network(nn.Module):
     `net(x)` gives `[B, classes]`, the readout of the mean over T steps, for any batch size.
 
     Attributes:
-        graph: the spiking graph; `graph(x)` gives the same output, with all `T * B` rows in memory at once.
+        graph: the spiking graph; on a CPU `graph(x)` gives the same output, with all `T * B` rows in memory at once.
+            (On a GPU torch rounds in it what it does not round here: see `snnc.runtime.exact`.)
         info: how the network was made, as plain data: recipe, T, versions, pass records.
         stage: SPIKING, or FIXED for a network of integers.
         chunk: rows (time steps x samples) in memory at once. Larger batches, and longer T, run in several rounds.
@@ -190,9 +191,10 @@ class Network(nn.Module):
         """The runtime, chosen anew when the graph is no longer what it was."""
         if self.runtime not in RUNTIMES:
             raise SnncError(f"There is no runtime {self.runtime!r}.", f"one of {', '.join(RUNTIMES)}")
-        # What is fast leaves no tape: kernels read memory, and gradients would be lost without a word.
+        # What is fast leaves no tape, and calls no module that a kernel stands for: gradients and hooks would be lost
+        # without a word.
         now = Fingerprint(self.graph, self.runtime)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *now.tensors)):
+        if now.hooked or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *now.tensors))):
             now = Fingerprint(self.graph, "reference")
         if self._chosen is None or not self._chosen[0].fits(now):
             now.keep()

@@ -146,6 +146,40 @@ def test_a_float_network_keeps_every_bit(name, model):
 
 
 @needs_numba
+def test_modules_that_change_places_are_seen():
+    graph, shape = copy.deepcopy(spiking("residual", T))
+    net, x = Network(graph, {}), sample(shape, 3)
+    first, second = (node.target for node, _ in list(calls(graph, IF))[:2])
+    graph.get_submodule(second).theta = graph.get_submodule(second).theta * 0.3
+    before = net(x)
+    named, other = dict(graph.named_children()), {first: second, second: first}
+    for name in named:
+        delattr(graph, name)
+    for name, module in named.items():  # in the old order
+        graph.add_module(other.get(name, name), module)
+    assert torch.equal(net(x), Network(graph, {}, runtime="reference")(x))
+    assert not torch.equal(net(x), before)
+
+
+@needs_numba
+@pytest.mark.parametrize("before", [False, True])
+def test_hooks_are_called(before):
+    """What is fast does not call the modules that it stands for, and nothing that was recorded would."""
+    graph, shape = copy.deepcopy(spiking("residual", T))
+    net, x = Network(graph, {}), sample(shape, 3)
+    plain = net(x)
+    if before:
+        hook = graph.conv1.register_forward_pre_hook(lambda module, args: (args[0] * 0,))
+    else:
+        hook = graph.conv1.register_forward_hook(lambda module, args, current: current * 0)
+    assert not torch.equal(net(x), plain)
+    assert net.runs_by == "reference"
+    hook.remove()
+    assert torch.equal(net(x), plain)
+    assert net.runs_by != "reference"
+
+
+@needs_numba
 def test_a_last_window_of_one_row_lies_in_memory_as_those_before():
     """Rows cut out of a channels-last map: one sample of them looks as if it were in that order, more do not."""
     graph, shape = spiking("residual", T)

@@ -16,8 +16,9 @@ from snnc.network import Network
 from snnc.neurons import IF, OffsetIF
 from snnc.runtime import choice, gpu
 from snnc.runtime.exact import in_double
+from snnc.runtime.fast import FastRunner
 from snnc.runtime.gpu import GpuScan
-from snnc.runtime.gpu_layer import packed
+from snnc.runtime.gpu_layer import GpuLayer, packed
 from snnc.runtime.scan import memory
 from snnc.temporal import StepCurrent
 
@@ -134,8 +135,11 @@ def test_a_network_keeps_every_bit(name, model):
     assert not made.layers
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("name", NETS)
-def test_a_network_of_integers_keeps_every_spike(name):
+def test_a_network_of_integers_keeps_every_spike(name, whole, monkeypatch):
+    """Layers and their neurons in one kernel, or one after the other: on a GPU the number of rows decides."""
+    monkeypatch.setattr(GpuLayer, "fills", lambda *_: whole)
     graph, shape = copy.deepcopy(fixed(name))  # it is kept for other tests, on the CPU
     made = assert_same(graph.to(DEVICE), True, sample(shape, 2).to(DEVICE), kind=GpuScan)
     assert made.joins
@@ -151,15 +155,15 @@ def test_integers_that_nobody_proved_run_as_floats(name):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_layer_of_any_kind_and_its_neurons(data):
     """Against sums of integers in float64: any geometry, number of channels, join, window, and unit of the weights."""
 
     def draw(*choices):
         return data.draw(st.sampled_from(choices))
 
-    each, inputs = draw(False, False, True), draw(1, 3, 16, 20, 40)
-    outputs = inputs if each else draw(1, 5, 16, 33)
+    each, inputs = draw(False, False, True), draw(1, 3, 16, 20, 40, 150)
+    outputs = inputs if each else draw(1, 5, 16, 33, 150)
     kernel, stride, dilation, padding = ((draw(1, 2, 3), draw(1, 2)) for _ in range(4))
     size, batch, steps = (draw(5, 6, 9), draw(5, 7)), draw(1, 3), draw(1, 4)
     torch.manual_seed(data.draw(st.integers(0, 99)))
@@ -181,10 +185,11 @@ def test_a_layer_of_any_kind_and_its_neurons(data):
     factor = draw(None, torch.tensor(3.0), torch.randint(-9, 9, (outputs, 1, 1)).float())
     own = draw(None, torch.randint(-99, 99, (steps, *per), device=DEVICE).float())
     whole = layer.firing(GpuScan(neuron, neuron.unit, factor, own))
+    assert layer.scan is None
     y = None
     if draw(True, False) or factor is not None:
         y = torch.randint(0, 128, current.shape, device=DEVICE)
-        y = y.float() if factor is None else y.to(torch.uint8)
+        y = (y.float() if factor is None else y.to(torch.uint8)).contiguous(memory_format=torch.channels_last)
         current = current + (y if factor is None else y.float() * factor.to(DEVICE))
     want = neuron(current if own is None else StepCurrent(steps, own)(current))
     state, parts, width = None, [], draw(1, steps)
@@ -199,12 +204,27 @@ def test_an_addition_that_repeats_a_value():
     conv = torch.nn.Conv2d(2, 3, 1).requires_grad_(False).to(DEVICE)
     conv.weight.copy_(torch.randint(-9, 9, conv.weight.shape))
     conv.bias.zero_()
-    x, y = (
-        torch.randint(0, 5, (2, n, *size), dtype=torch.uint8, device=DEVICE) for n, size in ((2, (4, 4)), (3, (1, 1)))
-    )
-    neuron = IF(1, torch.tensor(4.0, device=DEVICE), torch.tensor(2.0, device=DEVICE), True)
-    _, spikes = packed(conv).firing(GpuScan(neuron, True)).fire(None, 1, 0, x, y.float())
-    assert torch.equal(spikes.float(), neuron(conv(x.float()) + y.float()))
+    neuron = IF(1, torch.tensor(4.0), torch.tensor(2.0), True)
+    whole = packed(conv).firing(GpuScan(neuron, True))
+    for wide, there in ((4, True), (1, False), (5, False)):
+        y = torch.zeros(2, 3, wide, wide, device=DEVICE)
+        assert whole.takes(torch.zeros(2, 2, 4, 4, dtype=torch.uint8, device=DEVICE), y) == there
+
+
+@given(st.data())
+@settings(max_examples=10, deadline=None)
+def test_a_linear_layer_and_its_neurons(data):
+    inputs, outputs, steps = (data.draw(st.sampled_from(sizes)) for sizes in ((1, 40, 200), (1, 17, 140), (1, 3)))
+    torch.manual_seed(data.draw(st.integers(0, 99)))
+    linear = torch.nn.Linear(inputs, outputs, data.draw(st.booleans())).requires_grad_(False)
+    for value in linear.parameters():
+        value.copy_(torch.randint(-127, 128, value.shape))
+    linear = linear.to(DEVICE)
+    x = torch.randint(0, 128, (2 * steps, inputs), dtype=torch.uint8, device=DEVICE)
+    theta = torch.randint(1, 9999, (outputs,), device=DEVICE).float()
+    neuron = IF(steps, theta, theta / 4, True)
+    _, spikes = packed(linear).firing(GpuScan(neuron, True)).fire(None, steps, 0, x)
+    assert torch.equal(spikes.float(), neuron(linear(x.float())))
 
 
 @pytest.mark.parametrize(
@@ -228,9 +248,11 @@ def test_a_linear_layer_on_maps():
     linear.weight.copy_(torch.randint(-9, 9, linear.weight.shape))
     linear.bias.round_()
     x = torch.randint(0, 9, (4, 3, 2, 5), dtype=torch.uint8, device=DEVICE)
-    layer = packed(linear).firing(GpuScan(IF(2, torch.ones(3, 1, 1), torch.zeros(3, 1, 1), True), True))
+    layer = packed(linear)
     assert torch.equal(layer(x), linear(x.float()))
-    assert not layer.fills(x, 2)  # neurons count the 3 maps, not the 3 outputs
+    whole = layer.firing(GpuScan(IF(2, torch.ones(3, 1, 1), torch.zeros(3, 1, 1), True), True))
+    assert not whole.takes(x)  # neurons count the 3 maps, not the 3 outputs
+    assert layer.firing(GpuScan(IF(2, torch.ones(2, 1), torch.zeros(2, 1), True), True)) is None
 
 
 def test_weights_of_more_bits_have_no_kernel():
@@ -271,15 +293,35 @@ def test_a_kernel_that_fails_is_off_with_one_warning(monkeypatch, caplog):
     assert [r.message for r in caplog.records] == [choice.SURPRISE % "no such processor"]
 
 
+@pytest.mark.parametrize("fills", [False, True])
+def test_the_check_at_load_sees_the_one_kernel_of_a_layer(fills, monkeypatch, caplog):
+    """Also where the few rows that it runs are too few for that kernel."""
+    net, shape = placed(monkeypatch, integers=True)
+    monkeypatch.setattr(GpuLayer, "fills", lambda *_: fills)
+    run = GpuLayer.fire
+
+    def wrong(self, *args):
+        state, spikes = run(self, *args)
+        return state, 1 - spikes
+
+    monkeypatch.setattr(GpuLayer, "fire", wrong)
+    x = sample(shape, 3).to(next(net.graph.buffers()).device)
+    want = Network(net.graph, {}, stage=net.stage, runtime="reference").readout(x)
+    assert torch.equal(net.readout(x), want)
+    assert net.runs_by == "reference"
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("integers", [False, True])
 @pytest.mark.parametrize("place", ["cuda", "cpu"])
 @pytest.mark.parametrize(
     ("dtype", "device"), [(torch.float64, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "meta")]
 )
-def test_what_a_process_takes_for_granted_changes_nothing(place, dtype, device, monkeypatch, caplog):
+def test_what_a_process_takes_for_granted_changes_nothing(integers, place, dtype, device, monkeypatch, caplog):
     """Defaults of torch for new tensors, set before the first call and after it."""
-    net, shape = placed(monkeypatch, place)
+    net, shape = placed(monkeypatch, place, integers)
     x = sample(shape, 3).to(next(net.graph.buffers()).device)
-    want = Network(net.graph, {}, runtime="reference").readout(x)
+    want = Network(net.graph, {}, stage=net.stage, runtime="reference").readout(x)
     before = torch.get_default_dtype()
     for one in (copy.deepcopy(net), net):
         try:
@@ -307,13 +349,14 @@ def test_gradients_are_not_lost(part, monkeypatch):
     assert "in one pass" in net.runs_by
 
 
-def placed(monkeypatch, place="cuda"):
+def placed(monkeypatch, place="cuda", integers=False):
     """A network on the GPU, or one that is taken for it."""
-    graph, shape = spiking("residual", T)
-    net = Network(graph, {})
+    graph, shape = copy.deepcopy(fixed("residual")) if integers else spiking("residual", T)
+    net = Network(graph, {}, stage=Stage.FIXED if integers else Stage.SPIKING)
     if place == "cuda" and torch.cuda.is_available():
         return net.to("cuda"), shape
     monkeypatch.setattr(choice, "_place", lambda graph: place)
+    monkeypatch.setattr(choice, "ReplayRunner", FastRunner)  # nothing records here
     return net, shape
 
 

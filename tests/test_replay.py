@@ -11,7 +11,7 @@ from snnc.network import Network
 from snnc.runtime import replay
 from snnc.runtime.gpu import GpuScan
 from snnc.runtime.plan import plan
-from snnc.runtime.replay import KEPT, ReplayRunner
+from snnc.runtime.replay import KEPT, MOST, ReplayRunner
 from snnc.runtime.runner import Runner
 
 from .nets import sample, spiking
@@ -25,10 +25,9 @@ class Record:
 
     made = 0
 
-    def __init__(self, run, x, pool):
+    def __init__(self, run, x, stream, pool):
         type(self).made += 1
-        self.run = run
-        run(x)
+        self.run, self.exit = run, run(x)
 
     def __call__(self, x):
         return self.run(x)
@@ -39,6 +38,7 @@ def recorded(monkeypatch):
     monkeypatch.setattr(Record, "made", 0)
     monkeypatch.setattr(replay, "Recording", Record)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
 
 
 def runner():
@@ -61,13 +61,74 @@ def test_a_shape_is_recorded_when_it_comes_again(recorded):
 
 
 @torch.no_grad()
-def test_records_are_few(recorded):
-    fast, _, shape = runner()
+def test_recordings_are_few(recorded):
+    fast, reference, shape = runner()
     for batch in range(1, KEPT + 3):
         for _ in range(2):
             fast.run(sample(shape, batch))
     assert len(fast.kept) == KEPT
     assert [key[0][0] for key in fast.kept] == list(range(3, KEPT + 3))
+    for _ in range(2 * MOST):
+        for batch in range(1, KEPT + 2):
+            x = sample(shape, batch)
+            assert torch.equal(fast.run(x), reference.run(x))
+    assert Record.made == MOST
+    assert len(fast.kept) == KEPT
+
+
+@torch.no_grad()
+def test_what_a_recording_found_out_counts(recorded):
+    fast, _, shape = runner()
+    x = sample(shape, 2)
+    for _ in range(3):
+        fast.run(x)
+    ((_, finite),) = fast.kept.values()
+    finite["x"] = torch.tensor(False)
+    with pytest.raises(DataError, match="'x' is NaN"):
+        fast.run(x)
+
+
+@torch.no_grad()
+def test_a_recording_that_gives_something_else_is_not_taken(recorded, monkeypatch, caplog):
+    fast, reference, shape = runner()
+    monkeypatch.setattr(Record, "__call__", lambda self, x: self.exit)  # which nothing wrote
+    for _ in range(4):
+        x = sample(shape, 2)
+        assert torch.equal(fast.run(x), reference.run(x))
+    assert Record.made == 1
+    assert [r.message for r in caplog.records] == [
+        "Runs on the GPU are launched one by one: a replay gave another output."
+    ]
+
+
+@torch.no_grad()
+def test_input_that_fails_ends_no_recording(recorded):
+    fast, reference, shape = runner()
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            fast.run(sample((shape[0] + 1, *shape[1:]), 2))
+        with pytest.raises(DataError):
+            fast.run(sample(shape, 2) * torch.nan)
+    for _ in range(3):
+        assert torch.equal(fast.run(sample(shape, 2)), reference.run(sample(shape, 2)))
+    assert Record.made == 1
+
+
+@torch.no_grad()
+def test_what_recordings_read_is_kept(recorded):
+    """Sums of nothing behind the last neuron, of maps of several sizes."""
+    graph, shape = copy.deepcopy(fixed("residual"))
+    fast, reference = ReplayRunner(plan(graph, True), once=True), Runner(graph)
+    for size in (8, 9, 8, 9, 8):
+        x = sample((shape[0], size, size), 2)
+        assert torch.equal(fast.run(x), reference.run(x))
+    first, second = fast.zero.values()
+    for size in (8, 9):
+        fast.run(sample((shape[0], size, size), 2))
+    assert [first, second] == list(fast.zero.values())
+    fast.zero, fast.flags = {}, {}  # as while a run is recorded, whose memory is not for others
+    fast.run(sample(shape, 3))
+    assert not fast.zero
 
 
 @torch.no_grad()
@@ -87,13 +148,13 @@ def test_what_cannot_be_recorded_is_launched(monkeypatch, caplog):
 
     monkeypatch.setattr(replay, "Recording", fails)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
     fast, reference, shape = runner()
-    caplog.set_level("INFO", "snnc")
     for _ in range(4):
         x = sample(shape, 2)
         assert torch.equal(fast.run(x), reference.run(x))
     assert [r.message for r in caplog.records] == [
-        "Runs are launched one by one: operation not permitted when stream is capturing."
+        "Runs on the GPU are launched one by one: operation not permitted when stream is capturing."
     ]
     with pytest.raises(DataError, match="NaN"):
         fast.run(sample(shape, 2) * torch.nan)
@@ -114,7 +175,7 @@ def test_replayed_runs_on_a_gpu(integers):
         assert torch.equal(net(x), reference(x))
         assert torch.equal(net.readout(x), reference.readout(x))
     assert len(fast.kept) == 2
-    assert fast.records
+    assert fast.left
     before = fast.run(x)
     other = fast.run(-x)
     assert not torch.equal(before, other)

@@ -84,7 +84,7 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
     if runtime == "fast" or _promising(graph, fixed):
         # States pass from window to window, also here. What the reference refuses is the caller's error.
         window = min((reference.T + 1) // 2, 2 * STEPS, chunk) if reference.streaming else reference.T
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("cpu"):  # whatever a process has set as its default
             probe = _probe(x)[: max(1, chunk // window)]
             want = reference.run(probe, window), reference.run(probe, window, anytime=True)
             try:
@@ -143,7 +143,17 @@ def _agrees(choice: Choice, probe: Tensor, window: int, final: Tensor, steps: Te
         torch.equal(choice.final.run(probe, window), final)
         and torch.equal(choice.steps.run(probe, window, anytime=True), steps)
         and torch.equal(choice.seen.run(probe, window, anytime=True, observe=lambda *_: None), steps)
+        and ((one := _in_one(choice.steps)) is None or torch.equal(one.run(probe, window, anytime=True), steps))
     )
+
+
+def _in_one(runner: Runner) -> Runner | None:
+    """One with each layer in one kernel with its neurons, where there are such: the few rows of a probe get none."""
+    if not isinstance(runner, FastRunner) or all(join.layer is None for join in runner.made.joins.values()):
+        return None
+    one = FastRunner(runner.made)
+    one.one = True
+    return one
 
 
 def _probe(x: Tensor) -> Tensor:
@@ -164,14 +174,16 @@ class Fingerprint:
     """
 
     def __init__(self, graph: fx.GraphModule, runtime: str) -> None:
-        modules = list(graph.modules())
-        own = [vars(module) for module in modules]
+        modules = list(graph.named_modules(remove_duplicate=False))
+        own = [vars(module) for _, module in modules]
         every = [t for one in own for kind in ("_parameters", "_buffers") for t in one[kind].values()]
         self.tensors: list[Tensor] = [t for t in every if t is not None]
         # A recorded run on a GPU reads the very memory that it was recorded with.
         kinds = [(t.dtype, t.device, t.shape, t.stride(), t.is_cuda and t.data_ptr()) for t in self.tensors]
         nodes = [(node, node.target, node.args) for node in graph.graph.nodes]
         settings = [{k: v for k, v in one.items() if type(v) in SETTINGS} for one in own]
+        # Somebody looks at a module or changes what it gives, which only who calls that module lets happen.
+        self.hooked = any(one["_forward_hooks"] or one["_forward_pre_hooks"] or "forward" in one for one in own)
         self.runtime, self.rest = runtime, (runtime, modules, nodes, settings, kinds)
         self.numbers: list[Tensor] = []
         self.bytes: list[Tensor] = []
@@ -182,19 +194,19 @@ class Fingerprint:
             return
         if {t.device.type for t in self.tensors} == {"cuda"} and len({t.device for t in self.tensors}) == 1:
             self.bytes = [_bytes(t) for t in self.tensors if t.numel()]
-        self.numbers = [t.detach().clone() for t in self._now(self)]
+        self.numbers = [t.detach().clone() for t in self._read(self.tensors)]
 
     def fits(self, now: Fingerprint) -> bool:
         """Whether a choice that was made for this one holds for another of the same network."""
         return (
             self.rest == now.rest
             and all(a is b for a, b in zip(self.tensors, now.tensors, strict=True))
-            and (not self.numbers or all(map(_equal, self.numbers, self._now(now))))
+            and (not self.numbers or all(map(_equal, self.numbers, self._read(now.tensors))))
         )
 
-    def _now(self, now: Fingerprint) -> list[Tensor]:
+    def _read(self, tensors: list[Tensor]) -> list[Tensor]:
         """The numbers of tensors that lie where they lay: on a GPU in one piece, since each comparison waits for it."""
-        return [torch.cat(self.bytes)] if self.bytes else now.tensors
+        return [torch.cat(self.bytes)] if self.bytes else tensors
 
 
 def _bytes(t: Tensor) -> Tensor:

@@ -28,8 +28,9 @@ class FastRunner(Runner):
     def __init__(self, made: Plan, whole: bool = False, once: bool = False) -> None:
         super().__init__(made.graph)
         self.made, self.whole, self.once = made, whole, once and made.fixed
+        self.one: bool | None = None  # layers and their neurons in one kernel or not; None where the rows decide
         self.flags: dict[str, Tensor] | None = None  # while a run is recorded, which may not ask what came out
-        self.zero: tuple[dict[fx.Node, torch.Size], dict[fx.Node, Tensor]] = {}, {}
+        self.zero: dict[tuple[torch.Size, ...], dict[fx.Node, Tensor]] = {}  # recordings read what is kept here
         joins = {} if whole else made.joins
         absorbed = {node for join in joins.values() for node in join.absorbed}
         self.reads = {node: node.all_input_nodes for node in made.graph.graph.nodes if node not in absorbed}
@@ -84,7 +85,8 @@ class FastRunner(Runner):
         join, reads = self.made.joins[node], self.reads[node]
         fed = [_near(values[r]) if self.made.fixed else _plain(values[r]) for r in reads]
         if join.layer and not self.whole:
-            if join.layer.fills(fed[0], now.width):
+            one = join.layer.fills(fed[0], now.width) if self.one is None else self.one
+            if one and join.layer.takes(*fed):
                 now.states[node], spikes = join.layer.fire(now.states.get(node), now.width, now.start, *fed)
                 return spikes
             fed[0] = join.layer(fed[0])
@@ -132,10 +134,13 @@ class FastRunner(Runner):
 
     def _silent(self, totals: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """F(0), for sums of one sample: the same in every call."""
-        shapes = {node: total.shape for node, total in totals.items()}
-        if self.zero[0] != shapes:
-            self.zero = shapes, self._tail({node: torch.zeros_like(total) for node, total in totals.items()})
-        return self.zero[1]
+        shapes = tuple(total.shape for total in totals.values())
+        if shapes not in self.zero:
+            zero = self._tail({node: torch.zeros_like(total) for node, total in totals.items()})
+            if self.flags is not None:
+                return zero
+            self.zero[shapes] = zero
+        return self.zero[shapes]
 
     def _tail(self, values: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """The value in front of each readout, for one value of everything that the tail reads."""

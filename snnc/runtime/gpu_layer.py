@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from snnc.runtime.integer import narrowed
-from snnc.runtime.scan import Scan, memory
+from snnc.runtime.scan import Scan
 
 PLACES = (128, 64, 32, 16)  # of one program, most first
 STAGES = 3  # of loads under way
@@ -48,9 +48,15 @@ class GpuLayer:
         self.scan: Scan | None = None
         self.patterns = (*[self.unit] * 4, self.unit[None])  # which nobody reads
 
-    def firing(self, scan: Scan) -> GpuLayer:
-        """This layer with the neurons behind it, which `scan` describes, and with what is added in front of them."""
+    def firing(self, scan: Scan) -> GpuLayer | None:
+        """This layer with the neurons behind it, which `scan` describes, and with what is added in front of them.
+
+        None where what they have is one for something else than the outputs, as behind a linear layer on maps.
+        """
         one, neuron, outputs = copy.copy(self), scan.neuron, len(self.unit)
+        own = (neuron.theta, neuron.v0, *(p for p in (scan.factor,) if p is not None))
+        if any(p.numel() not in (1, outputs) for p in (*own, *(() if scan.shift is None else scan.shift[:1]))):
+            return None
         one.scan = scan
         factor = neuron.theta if scan.factor is None else scan.factor
         every = (p.to(self.unit) for p in (factor, neuron.theta, neuron.height, neuron.v0))
@@ -65,13 +71,18 @@ class GpuLayer:
             return self(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
         return self._run(None, None, 1, 0, x, None)[1]
 
-    def fills(self, x: Tensor, steps: int) -> bool:
-        """Whether one kernel for all steps has work for the whole GPU; if not, steps had better run side by side.
+    def takes(self, x: Tensor, joined: Tensor | None = None) -> bool:
+        """Whether one kernel serves for the layer and its neurons.
 
-        Outputs of a linear layer on maps `[rows, ..., features]` are no channels, which neurons behind them count.
+        Not for a linear layer on maps `[rows, ..., features]`, whose outputs are no channels as neurons count them, or
+        for an addition that repeats a value.
         """
         if isinstance(self.module, nn.Linear) and x.dim() > 2:
             return False
+        return joined is None or joined.shape == (len(x), len(self.unit), *self._size(x))
+
+    def fills(self, x: Tensor, steps: int) -> bool:
+        """Whether one kernel for all steps has work for the whole GPU; if not, steps had better run side by side."""
         places = len(x) // steps * math.prod(self._size(x))
         return self._programs(places, PLACES[1]) >= _multiprocessors(self.unit.device)
 
@@ -85,7 +96,7 @@ class GpuLayer:
             steps: how many.
             begin: the first of them, which tells the currents of its own that it has.
             x: bytes `[steps * B, ...]`.
-            joined: what is added to the current, `[steps * B, ...]`.
+            joined: what is added to the current, `[steps * B, ...]`, laid out in memory as it.
 
         Returns:
             The state, and bytes or floats `[steps * B, ...]`.
@@ -105,15 +116,13 @@ class GpuLayer:
             kernel, geometry = module.kernel_size, (*module.stride, *module.padding, *module.dilation)
         else:
             x, kernel, geometry = x.contiguous(), (1, 1), (1, 1, 0, 0, 1, 1)
-        if joined is not None:  # a sum of unlike shapes
-            joined = joined.expand(out.shape).contiguous(memory_format=memory(out))
         places, outputs = rows * room[0] * room[1], len(self.unit)
         factor, theta, height, v0, shift = self.patterns
         first = state is None
         if state is None:
             state = torch.empty(places * outputs if scan else 0, dtype=torch.float32, device=x.device)
         block_m = self._block(places)
-        warps = 8 if block_m * self.block_n > 128 * 64 else 4
+        warps = 8 if block_m * self.block_n > 128 * 64 or self.block_n == 32 else 4  # as measured on an H200
         with torch.cuda.device_of(x):
             layer[-(-places // block_m), -(-outputs // self.block_n)](
                 x.view(torch.int8),

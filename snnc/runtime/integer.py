@@ -67,9 +67,9 @@ def units(weight: Tensor) -> Tensor:
     Fixed point with few bits has such factors; multiplied by a sum of integers they round nothing.
     """
     rows = weight.detach().flatten(1)
+    found = torch.ones(len(rows), dtype=torch.float32, device=rows.device)
     if not bool((rows == rows.round()).all()):
-        return torch.ones(len(rows))
-    found = torch.ones(len(rows))
+        return found
     for _ in range(16):
         even = ((rows / (2 * found[:, None])).frac() == 0).all(1) & (rows != 0).any(1)
         if not bool(even.any()):
@@ -79,7 +79,7 @@ def units(weight: Tensor) -> Tensor:
 
 
 def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.dtype) -> Layer:
-    zeros = torch.zeros(module.out_channels, dtype=torch.int32)
+    zeros = torch.zeros(module.out_channels, dtype=torch.int32, device="cpu")
     geometry = (list(module.stride), list(module.padding), list(module.dilation), module.groups)
     weight = torch.ops.onednn.qconv_prepack(narrow, unit, 1.0, 0, *geometry)
     bias, run = module.bias, torch.ops.onednn.qconv2d_pointwise.default
@@ -92,7 +92,7 @@ def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.
 
 
 def _linear(module: nn.Linear, narrow: Tensor, unit: Tensor, result: torch.dtype) -> Layer:
-    zeros = torch.zeros(module.out_features, dtype=torch.int32)
+    zeros = torch.zeros(module.out_features, dtype=torch.int32, device="cpu")
     weight = torch.ops.onednn.qlinear_prepack(narrow, None)
     bias, run = module.bias, torch.ops.onednn.qlinear_pointwise.default
 

@@ -174,7 +174,8 @@ def _whole(made: Plan, join: Join) -> Join:
     if type(join.scan.neuron) is not IF or not isinstance(layer, GpuLayer) or _alone(made, node) is None:
         return join
     absorbed = (*join.absorbed, node)
-    return replace(join, current=node.all_input_nodes[0], absorbed=absorbed, layer=layer.firing(join.scan))
+    whole = layer.firing(join.scan)
+    return replace(join, current=node.all_input_nodes[0], absorbed=absorbed, layer=whole) if whole else join
 
 
 def _alone(made: Plan, node: fx.Node) -> nn.Module | None:
@@ -186,7 +187,7 @@ def _alone(made: Plan, node: fx.Node) -> nn.Module | None:
 def _factored(made: Plan, node: fx.Node) -> tuple[fx.Node, Tensor | None, tuple[fx.Node, ...]]:
     """A value as bytes times a factor, where it is that, and the node that the neurons then spare."""
     if node in made.bound:
-        return node, torch.ones(()), ()
+        return node, torch.ones((), dtype=torch.float32, device="cpu"), ()
     module, source = module_of(made.graph, node), node.all_input_nodes[0]
     alone = len(node.users) == 1 and node not in made.sums
     scales = isinstance(module, dialect.Affine) and module.scale.dim() in (0, 3) and not module.shift.any()
