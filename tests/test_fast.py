@@ -145,6 +145,28 @@ def test_a_float_network_keeps_every_bit(name, model):
     assert not made.layers
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (2, 3), (4, 2), (3, 3)])
+@pytest.mark.parametrize(
+    "geometry", [{}, {"padding": 1}, {"padding": (2, 1)}, {"padding": 1, "stride": 2}, {"padding": 2, "dilation": 2}]
+)
+@pytest.mark.parametrize("counts", [False, True])
+def test_maps_that_are_smaller_than_a_kernel(size, geometry, counts):
+    generator = torch.Generator().manual_seed(sum(size))
+    conv = nn.Conv2d(5, 6, 3, bias=not counts, **geometry).requires_grad_(False)
+    drawn = torch.randint(0 if counts else -127, 3 if counts else 128, conv.weight.shape, generator=generator)
+    conv.weight.copy_(drawn if counts else 2 * drawn)
+    if not counts:
+        conv.bias.copy_(torch.randint(-999, 999, (6,), generator=generator))
+    x = torch.randint(0, 2 if counts else 128, (7, 5, *size), generator=generator, dtype=torch.uint8)
+    try:
+        want = conv(x.float())
+    except RuntimeError:
+        pytest.skip("the kernel does not fit in")
+    found = packed(conv, counts)(near(x))
+    assert torch.equal(found.float(), want)
+    assert found.dtype == (torch.uint8 if counts else torch.float32)
+
+
 @needs_numba
 def test_modules_that_change_places_are_seen():
     graph, shape = copy.deepcopy(spiking("residual", T))
