@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from snnc.network import Network
 from snnc.neurons import Neuron
 from snnc.passes import FixedPoint
 from snnc.pipeline import Context, Pipeline
-from snnc.runtime.exact import exact
+from snnc.runtime.exact import exact, in_double
 
 from .nets import sample, spiking
 
@@ -138,3 +139,25 @@ def test_integers_are_refused_in_types_that_round_them(dtype):
             call(x)
     with pytest.raises(VerifyError, match="does not hold every integer"):
         prove(net.graph)
+
+
+def test_sums_in_double_leave_the_layer_alone():
+    """Also with another thread in it."""
+    conv = torch.nn.Conv2d(3, 4, 3).requires_grad_(False)
+    conv.weight.copy_(torch.randint(-9, 9, conv.weight.shape))
+    conv.bias.round_()
+    weight, x = conv.weight, torch.randint(0, 9, (2, 3, 5, 5)).float()
+    want = conv(x)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: in_double(conv, x, whole=True), range(200)))
+    assert all(torch.equal(one, want) for one in found)
+    assert conv.weight is weight
+    assert weight.dtype == torch.float32
+
+
+def test_what_is_next_to_an_integer_is_one_where_all_are():
+    conv = torch.nn.Conv2d(1, 1, 1, bias=False).requires_grad_(False)
+    conv.weight.fill_(1.0)
+    x = torch.tensor([3e-8, 1.0, 2.5]).reshape(3, 1, 1, 1)
+    assert torch.equal(in_double(conv, x), x)
+    assert in_double(conv, x, whole=True).flatten().tolist() == [0.0, 1.0, 2.5]

@@ -167,6 +167,22 @@ def test_maps_that_are_smaller_than_a_kernel(size, geometry, counts):
     assert found.dtype == (torch.uint8 if counts else torch.float32)
 
 
+def test_a_kernel_that_does_not_fit_is_refused():
+    conv = nn.Conv2d(8, 4, 3, stride=2).requires_grad_(False)
+    conv.weight.fill_(1.0)
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        packed(conv)(near(torch.ones(1, 8, 2, 2, dtype=torch.uint8)))
+
+
+def test_a_dilation_along_a_single_line():
+    """oneDNN crashed on it."""
+    conv = nn.Conv2d(4, 4, (3, 1), (1, 2), (2, 1), (2, 2)).requires_grad_(False)
+    conv.weight.copy_(torch.randint(-9, 9, conv.weight.shape))
+    conv.bias.round_()
+    x = torch.randint(0, 9, (5, 4, 4, 1), dtype=torch.uint8)
+    assert torch.equal(packed(conv)(near(x)), conv(x.float()))
+
+
 @needs_numba
 def test_modules_that_change_places_are_seen():
     graph, shape = copy.deepcopy(spiking("residual", T))

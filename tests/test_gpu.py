@@ -253,6 +253,9 @@ def test_a_linear_layer_on_maps():
     whole = layer.firing(GpuScan(IF(2, torch.ones(3, 1, 1), torch.zeros(3, 1, 1), True), True))
     assert not whole.takes(x)  # neurons count the 3 maps, not the 3 outputs
     assert layer.firing(GpuScan(IF(2, torch.ones(2, 1), torch.zeros(2, 1), True), True)) is None
+    conv = torch.nn.Conv2d(1, 3, 1).requires_grad_(False).to(DEVICE)
+    conv.weight.fill_(1.0)
+    assert packed(conv).firing(GpuScan(IF(2, torch.ones(1, 1, 3), torch.zeros(()), True), True)) is None
 
 
 def test_weights_of_more_bits_have_no_kernel():

@@ -183,7 +183,10 @@ class Fingerprint:
         nodes = [(node, node.target, node.args) for node in graph.graph.nodes]
         settings = [{k: v for k, v in one.items() if type(v) in SETTINGS} for one in own]
         # Somebody looks at a module or changes what it gives, which only who calls that module lets happen.
-        self.hooked = any(one["_forward_hooks"] or one["_forward_pre_hooks"] or "forward" in one for one in own)
+        hooks = [(one["_forward_hooks"], one["_forward_pre_hooks"], "forward" in one) for one in own[1:]]
+        everywhere = torch.nn.modules.module
+        hooks.append((everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks, False))
+        self.hooked = any(any(one) for one in hooks)
         self.runtime, self.rest = runtime, (runtime, modules, nodes, settings, kinds)
         self.numbers: list[Tensor] = []
         self.bytes: list[Tensor] = []

@@ -11,6 +11,7 @@ those of integers are formed in float64.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,17 +44,18 @@ def exact(device: torch.device) -> Iterator[None]:
                 _back()
 
 
-def in_double(module: nn.Module, x: Tensor) -> Tensor:
-    """A layer's value of `x`, summed in float64: exact for integers that float32 holds, whatever is summed.
+def in_double(module: nn.Module, x: Tensor, whole: bool = False) -> Tensor:
+    """A layer's value of `x`, summed in float64: exact for integers (`whole`) that float32 holds, whatever is summed.
 
     cuDNN adds other numbers than the products where it finds that faster (Winograd's algorithm, arXiv 1509.09308). In
     float32 three of four sums of integers then came out with a fraction on an H200. In float64 what
     another algorithm errs by is far below the distance of integers, and is rounded away.
     """
-    numbers = {name: value.double() for name, value in module.named_parameters()}
-    result: Tensor = torch.func.functional_call(module, numbers, (x.double(),))
+    one = copy.copy(module)  # other threads may be calling the module itself
+    one.__dict__["_parameters"] = {name: p if p is None else p.double() for name, p in module._parameters.items()}
+    result: Tensor = one(x.double())
     near = result.round()
-    return torch.where((result - near).abs() < 2**-24, near, result).to(x.dtype)
+    return (torch.where((result - near).abs() < 2**-24, near, result) if whole else result).to(x.dtype)
 
 
 def _off() -> None:

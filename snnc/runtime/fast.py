@@ -130,7 +130,7 @@ class FastRunner(Runner):
         steps = self.read - self.late
         full = self._tail(totals)
         rest = self._silent({node: total[:1] for node, total in totals.items()})
-        return {node: _near((value + (steps - 1) * rest[node]).float()) / steps for node, value in full.items()}
+        return {node: _near((value + (steps - 1) * rest[node]).round().float()) / steps for node, value in full.items()}
 
     def _silent(self, totals: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """F(0), for sums of one sample: the same in every call."""

@@ -55,7 +55,8 @@ class GpuLayer:
         """
         one, neuron, outputs = copy.copy(self), scan.neuron, len(self.unit)
         own = (neuron.theta, neuron.v0, *(p for p in (scan.factor,) if p is not None))
-        if any(p.numel() not in (1, outputs) for p in (*own, *(() if scan.shift is None else scan.shift[:1]))):
+        own = (*own, *(() if scan.shift is None else scan.shift[:1]))
+        if any(p.numel() not in (1, outputs) or (p.dim() > 2 and p.shape[-3] != p.numel()) for p in own):
             return None
         one.scan = scan
         factor = neuron.theta if scan.factor is None else scan.factor

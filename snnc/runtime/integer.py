@@ -82,7 +82,9 @@ def units(weight: Tensor) -> Tensor:
 
 def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.dtype) -> Layer:
     zeros = torch.zeros(module.out_channels, dtype=torch.int32, device="cpu")
-    geometry = (list(module.stride), list(module.padding), list(module.dilation), module.groups)
+    # oneDNN crashes on some dilations of a single line, where they say nothing.
+    dilation = [1 if k == 1 else d for k, d in zip(module.kernel_size, module.dilation, strict=True)]
+    geometry = (list(module.stride), list(module.padding), dilation, module.groups)
     weight = torch.ops.onednn.qconv_prepack(narrow, unit, 1.0, 0, *geometry)
     bias, run = module.bias, torch.ops.onednn.qconv2d_pointwise.default
     few: dict[torch.Size, Layer | None] = {}
@@ -91,6 +93,7 @@ def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.
         x = x.contiguous(memory_format=torch.channels_last)
         size = x.shape[2:]
         if size not in few:
+            module(x[:1].float())  # raises where the kernel does not fit in, of which oneDNN makes something
             few[size] = _of_few_places(module, narrow, unit, result, size)
         if found := few[size]:
             return found(x)
@@ -111,7 +114,7 @@ def _of_few_places(
     geometry = zip(size, module.stride, (above, before), module.dilation, (tall, wide), strict=True)
     out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, s, p, d, k in geometry]
     places, area = rows * columns, tall * wide
-    if module.groups > 1 or min(out) < 1 or places >= area or places * math.prod(out) > 2 * area:
+    if module.groups > 1 or places >= area or places * math.prod(out) > 2 * area:
         return None  # the last would hold more than twice the weights
     outputs, inputs = narrow.shape[:2]
     whole = torch.zeros(*out, outputs, *size, inputs, dtype=torch.int8, device="cpu")

@@ -151,10 +151,10 @@ class Runner:
         """The value of a module that stands before or after time."""
         return self._called(module, *fed)
 
-    def _called(self, module: nn.Module, *fed: Tensor) -> Tensor:
-        """The value of a module that keeps nothing from step to step."""
+    def _called(self, module: nn.Module, *fed: Tensor, inside: bool = False) -> Tensor:
+        """The value of a module that keeps nothing from step to step, and stands inside time or not."""
         if self.integers and fed[0].is_cuda and isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
-            return in_double(module, fed[0])
+            return in_double(module, fed[0], inside)
         result: Tensor = module(*fed)
         return result
 
@@ -198,10 +198,11 @@ class Runner:
         module = self.modules[node]
         result: Tensor
         if isinstance(module, Temporal) and module.streaming:
-            state, fed = now.states.get(node), node.all_input_nodes[0]
-            now.states[node], result = module.walk(state, values[fed], now.width)
+            state, source = now.states.get(node), node.all_input_nodes[0]
+            now.states[node], result = module.walk(state, values[source], now.width)
         else:
-            result = self._called(module, *(values[source] for source in node.args if isinstance(source, fx.Node)))
+            fed = [values[source] for source in node.args if isinstance(source, fx.Node)]
+            result = self._called(module, *fed, inside=True)
         return result
 
     def _read(self, now: Window) -> range:
