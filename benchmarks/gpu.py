@@ -6,8 +6,9 @@
 The networks of `speed_nets.py`, float and in fixed point, with channels last but where a row says otherwise. Rows of
 one table are timed in turns; seconds are medians between two synchronisations, launches included. The ANN runs in
 float32 as the float network does, with TF32 as torch has it by default and as the peers run, and both once more as CUDA
-graphs, which is how snnc runs networks. "differ" counts readouts, after each step: of the fixed-point network those
-that are not the CPU's, and of each network those of the fast runtime that are not the reference's on the same device.
+graphs, which is how snnc runs networks. "differ" counts readouts, after each step and of the replayed third run: of the
+fixed-point network those that are not the CPU's, and last outputs with them; of each network those of the fast runtime
+that are not the reference's on the same device.
 None may. Peers are those that can be imported; `peers.txt` names their versions. The kernel of neurons is measured in a
 CUDA graph too, and its share is of what a copy of the same currents reaches.
 """
