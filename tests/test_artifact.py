@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import snnc
-from snnc.artifact import pack_graph, unpack_graph
-from snnc.dialect import (
+from snnc.errors import LoadError
+from snnc.ir.dialect import (
     CONFIG,
     Add,
     Affine,
@@ -28,13 +28,13 @@ from snnc.dialect import (
     Slice,
     Sub,
 )
-from snnc.errors import LoadError
-from snnc.graph import Stage, calls
-from snnc.network import Network
-from snnc.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
-from snnc.packing import pack, unpack
+from snnc.ir.graph import Stage, calls
+from snnc.ir.graphfile import pack_graph, unpack_graph
+from snnc.ir.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.packing import pack, unpack
+from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax
+from snnc.networks.network import Network
 from snnc.passes import CalibrateOffset
-from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax
 
 from .nets import NETS, folded, quantized, sample, spiking
 

@@ -10,7 +10,7 @@ import torch
 import snnc
 from snnc.backends import BACKENDS
 from snnc.errors import SnncError
-from snnc.network import Network
+from snnc.networks.network import Network
 from snnc.passes import (
     AverageInput,
     CalibrateOffset,

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from snnc import calibration
-from snnc.calibration import Sweep, add_current, average, calibration_input
-from snnc.dialect import Add, Affine, ClipQuant
+from snnc.calibrate import sweep as calibration
+from snnc.calibrate.observe import watch
+from snnc.calibrate.regression import refit
+from snnc.calibrate.sweep import Sweep, add_current, average, calibration_input
 from snnc.errors import PassFailed
-from snnc.graph import GraphBuilder, Stage, calls, insert, verify
-from snnc.network import Network
-from snnc.neurons import IF, Neuron
-from snnc.observe import watch
+from snnc.ir.dialect import Add, Affine, ClipQuant
+from snnc.ir.graph import GraphBuilder, Stage, calls, insert, verify
+from snnc.ir.neurons import IF, Neuron
+from snnc.networks.network import Network
 from snnc.passes import (
     CalibrateBias,
     CalibrateOffset,
@@ -25,9 +26,8 @@ from snnc.passes import (
     QuantizeActivations,
     ScaleThresholds,
 )
-from snnc.pipeline import Context, Pipeline, no_progress
+from snnc.passes.pipeline import Context, Pipeline, no_progress
 from snnc.processes import Shards
-from snnc.regression import refit
 
 from .nets import NETS, folded, quantized, sample
 

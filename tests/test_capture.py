@@ -13,9 +13,9 @@ from torch.nn.utils import prune
 
 from snnc.capture import blockers, capture, told_shape
 from snnc.errors import Unsupported
-from snnc.graph import Stage, calls, verify
-from snnc.neurons import IF
-from snnc.packing import pack
+from snnc.ir.graph import Stage, calls, verify
+from snnc.ir.neurons import IF
+from snnc.ir.packing import pack
 from tests.zoo import ZOO, dyadic, sample
 
 

@@ -16,7 +16,7 @@ from torch import nn
 import snnc
 from snnc import api
 from snnc.cli import main, show
-from snnc.evaluate import shown_steps
+from snnc.measure.evaluate import shown_steps
 
 SHAPE = (2, 6, 6)
 SHAPED = ("--input-shape", "2,6,6")
@@ -148,8 +148,8 @@ def test_a_network_with_its_own_bounds_gets_qcfs():
 
 def clipped():
     model = net()
-    model[2] = snnc.dialect.ClipQuant(torch.tensor(2.0), 4)
-    model[5] = snnc.dialect.ClipQuant(torch.tensor(2.0), 4)
+    model[2] = snnc.ir.dialect.ClipQuant(torch.tensor(2.0), 4)
+    model[5] = snnc.ir.dialect.ClipQuant(torch.tensor(2.0), 4)
     return model
 
 

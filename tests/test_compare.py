@@ -15,7 +15,7 @@ import snnc
 from snnc import api
 from snnc.cli import main
 from snnc.errors import DataError, RecipeError
-from snnc.evaluate import evaluate
+from snnc.measure.evaluate import evaluate
 from snnc.report.compare import COLUMNS
 
 from .test_report import SCRIPT, Seen

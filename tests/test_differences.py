@@ -11,14 +11,14 @@ from torch import nn
 import snnc
 import snnc.backends
 from snnc.cli import main
-from snnc.dialect import Affine, Grid
 from snnc.differences import differences
 from snnc.errors import DataError, SnncError
-from snnc.graph import GraphBuilder, Stage
-from snnc.network import Network
-from snnc.neurons import IF, GradedIF
+from snnc.ir.dialect import Affine, Grid
+from snnc.ir.graph import GraphBuilder, Stage
+from snnc.ir.neurons import IF, GradedIF
+from snnc.ir.temporal import Decode, Encode
+from snnc.networks.network import Network
 from snnc.passes import AverageInput, MaskResidual, NormalizeThresholds, UseGradedNeurons, UseSignedNeurons
-from snnc.temporal import Decode, Encode
 
 from .nets import NETS, quantized, sample, spiking
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 import snnc
 from snnc import api, processes
+from snnc.calibrate.statistics import Histogram
 from snnc.cli import main
 from snnc.errors import ProcessError, RecipeError, WriteError
 from snnc.processes import Shards, agree, digest, distributed, exchange, spread
-from snnc.statistics import Histogram
 
 from .shared_work import SAMPLES, bits, dataset, network, work
 

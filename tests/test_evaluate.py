@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import snnc
-from snnc.dialect import WEIGHTED
+from snnc.calibrate.observe import watch
 from snnc.errors import DataError
-from snnc.graph import calls
-from snnc.meter import fan_out
-from snnc.network import Network
-from snnc.observe import watch
+from snnc.ir.dialect import WEIGHTED
+from snnc.ir.graph import calls
+from snnc.measure.meter import fan_out
+from snnc.networks.network import Network
 
 from .nets import NETS, sample, spiking
 

@@ -5,12 +5,13 @@ import torch
 from torch import nn
 
 from snnc import load, prove, save
-from snnc.dialect import Affine
+from snnc.calibrate.observe import watch
 from snnc.errors import PassFailed, RecipeError, SnncError, VerifyError
-from snnc.graph import Stage, calls, verify
-from snnc.network import Network
-from snnc.neurons import Neuron
-from snnc.observe import watch
+from snnc.ir.dialect import Affine
+from snnc.ir.graph import Stage, calls, verify
+from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import StepCurrent
+from snnc.networks.network import Network
 from snnc.passes import (
     AverageInput,
     CalibrateBias,
@@ -24,10 +25,9 @@ from snnc.passes import (
     WaitForInput,
 )
 from snnc.passes.even_currents import departure as departure_of
+from snnc.passes.pipeline import Context, Pipeline
 from snnc.passes.wait_for_input import steady
-from snnc.pipeline import Context, Pipeline
 from snnc.processes import Shards
-from snnc.temporal import StepCurrent
 
 from .nets import NETS, folded, quantized, sample
 

@@ -9,12 +9,12 @@ import torch
 
 import snnc
 from snnc.errors import SnncError, VerifyError
-from snnc.fixed import prove
-from snnc.graph import Stage, calls
-from snnc.network import Network
-from snnc.neurons import Neuron
+from snnc.ir.graph import Stage, calls
+from snnc.ir.neurons import Neuron
+from snnc.ir.proof import prove
+from snnc.networks.network import Network
 from snnc.passes import FixedPoint
-from snnc.pipeline import Context, Pipeline
+from snnc.passes.pipeline import Context, Pipeline
 from snnc.runtime.exact import exact, in_double
 
 from .nets import sample, spiking

@@ -13,14 +13,14 @@ from torch import nn
 import snnc
 from snnc import recipes
 from snnc.cli import main
-from snnc.dialect import ClipQuant
 from snnc.errors import DataError, SnncError
 from snnc.explain.report import CURES, Cause, advice, summary
 from snnc.explain.sides import Perturbed, matched, observed
 from snnc.explain.terms import OWN, TERMS, split
-from snnc.graph import calls
-from snnc.network import Network
-from snnc.neurons import IF, NEURONS, GradedIF, OffsetIF
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import calls
+from snnc.ir.neurons import IF, NEURONS, GradedIF, OffsetIF
+from snnc.networks.network import Network
 from snnc.passes import (
     PASSES,
     AverageInput,

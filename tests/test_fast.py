@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from snnc import dialect
 from snnc.errors import DataError, SnncError
-from snnc.graph import Stage, calls, insert, module_of, phases, replace
-from snnc.network import Network, near
-from snnc.neurons import IF, Neuron
+from snnc.ir import dialect
+from snnc.ir.graph import Stage, calls, insert, module_of, phases, replace
+from snnc.ir.neurons import IF, Neuron
+from snnc.ir.temporal import Decode, StepCurrent
+from snnc.networks.network import Network, near
 from snnc.passes import (
     AverageInput,
     CalibrateOffset,
@@ -25,13 +26,13 @@ from snnc.passes import (
     UseSignedNeurons,
     WaitForInput,
 )
-from snnc.pipeline import Context, Pipeline
-from snnc.runtime import choice, loops, scan
+from snnc.passes.pipeline import Context, Pipeline
+from snnc.runtime import choice
+from snnc.runtime.cpu import loops, scan
+from snnc.runtime.cpu.integer import packed, reach
 from snnc.runtime.fast import FastRunner
-from snnc.runtime.integer import packed, reach
 from snnc.runtime.plan import plan
 from snnc.runtime.runner import Runner
-from snnc.temporal import Decode, StepCurrent
 
 from .nets import NETS, sample, spiking
 
@@ -524,7 +525,7 @@ def test_numbers_that_are_no_integers_are_summed_in_order():
 
 
 def test_a_runtime_that_differs_is_off_with_one_warning(monkeypatch, caplog):
-    monkeypatch.setattr("snnc.runtime.integer.packed", lambda module, counts: lambda x: module(x.float()) + 1)
+    monkeypatch.setattr("snnc.runtime.cpu.integer.packed", lambda module, counts: lambda x: module(x.float()) + 1)
     net, shape = network()
     x = sample(shape, 2)
     with caplog.at_level(logging.WARNING, "snnc"):
@@ -542,7 +543,7 @@ def test_a_runtime_that_differs_is_off_with_one_warning(monkeypatch, caplog):
 
 
 def test_a_blank_first_sample_hides_no_difference(monkeypatch):
-    monkeypatch.setattr("snnc.runtime.integer.packed", lambda module, counts: lambda x: module(x.float() * 2))
+    monkeypatch.setattr("snnc.runtime.cpu.integer.packed", lambda module, counts: lambda x: module(x.float() * 2))
     net, shape = network()
     for module in net.graph.modules():
         if isinstance(module, Neuron):  # nothing is at half a threshold at the start, so nothing spikes
@@ -558,7 +559,7 @@ def test_a_runtime_that_fails_is_off_with_one_warning(monkeypatch, caplog):
     def fails(module, counts):
         raise RuntimeError("no such instruction")
 
-    monkeypatch.setattr("snnc.runtime.integer.packed", fails)
+    monkeypatch.setattr("snnc.runtime.cpu.integer.packed", fails)
     net, shape = network()
     with caplog.at_level(logging.WARNING, "snnc"):
         net(sample(shape, 2))

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from snnc.dialect import Affine, Grid
 from snnc.errors import VerifyError
-from snnc.fixed import LIMIT, prove
-from snnc.graph import GraphBuilder, Stage, verify
-from snnc.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF
-from snnc.temporal import Decode, Encode
+from snnc.ir.dialect import Affine, Grid
+from snnc.ir.graph import GraphBuilder, Stage, verify
+from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF
+from snnc.ir.proof import LIMIT, prove
+from snnc.ir.temporal import Decode, Encode
 
 T = 4
 

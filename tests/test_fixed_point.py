@@ -11,22 +11,22 @@ from click.testing import CliRunner
 from torch import nn
 
 import snnc
-from snnc.artifact import pack_graph, unpack_graph
 from snnc.cli import main
-from snnc.dialect import Grid
 from snnc.errors import LoadError, PassFailed, RecipeError, SnncError, VerifyError
-from snnc.fixed import LIMIT
-from snnc.graph import GraphBuilder, Stage, calls, verify
 from snnc.integers.populations import UNITS
 from snnc.integers.rounding import nearest
-from snnc.network import Network
-from snnc.neurons import IF, NEURONS, GradedIF, OffsetIF, ResidualMaskIF, WaitingIF
-from snnc.packing import pack, unpack
+from snnc.ir.dialect import Grid
+from snnc.ir.graph import GraphBuilder, Stage, calls, verify
+from snnc.ir.graphfile import pack_graph, unpack_graph
+from snnc.ir.neurons import IF, NEURONS, GradedIF, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.ir.packing import pack, unpack
+from snnc.ir.proof import LIMIT
+from snnc.ir.temporal import Decode, Encode
+from snnc.networks.network import Network
 from snnc.passes import FixedPoint, UseSignedNeurons
-from snnc.pipeline import Context, Pipeline
+from snnc.passes.pipeline import Context, Pipeline
 from snnc.recipes import recipe
 from snnc.runtime.runner import Runner
-from snnc.temporal import Decode, Encode
 
 from .zoo import ZOO, sample
 

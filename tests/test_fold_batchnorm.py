@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import fx, nn
 
-from snnc.dialect import BATCHNORMS, Add, Affine, Concat, Mean, OwnSizeAvgPool2d, Pad
 from snnc.errors import PassFailed
-from snnc.graph import GraphBuilder, Stage, calls
+from snnc.ir.dialect import BATCHNORMS, Add, Affine, Concat, Mean, OwnSizeAvgPool2d, Pad
+from snnc.ir.graph import GraphBuilder, Stage, calls
 from snnc.passes import FoldBatchNorm
-from snnc.pipeline import Context, Pipeline, Result
+from snnc.passes.pipeline import Context, Pipeline, Result
 
 from .nets import NETS, sample
 

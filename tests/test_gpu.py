@@ -11,16 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnc.graph import Stage
-from snnc.network import Network
-from snnc.neurons import IF, OffsetIF
-from snnc.runtime import choice, gpu
+from snnc.ir.graph import Stage
+from snnc.ir.neurons import IF, OffsetIF
+from snnc.ir.temporal import StepCurrent
+from snnc.networks.network import Network
+from snnc.runtime import choice
+from snnc.runtime.cpu.scan import memory
 from snnc.runtime.exact import in_double
 from snnc.runtime.fast import FastRunner
-from snnc.runtime.gpu import GpuScan
-from snnc.runtime.gpu_layer import GpuLayer, packed
-from snnc.runtime.scan import memory
-from snnc.temporal import StepCurrent
+from snnc.runtime.gpu import scan as gpu
+from snnc.runtime.gpu.layer import GpuLayer, packed
+from snnc.runtime.gpu.scan import GpuScan
 
 from .nets import NETS, sample, spiking
 from .test_fast import MODELS, T, assert_same, fixed, shifted
@@ -74,7 +75,7 @@ def test_the_kernel_compiles_for_gpus(monkeypatch, tmp_path):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     compiler, runtime = (pytest.importorskip(f"triton.{part}") for part in ("backends.compiler", "runtime"))
-    source = importlib.util.find_spec("snnc.runtime.kernels").origin
+    source = importlib.util.find_spec("snnc.runtime.gpu.kernels").origin
     spec = importlib.util.spec_from_file_location("kernels_to_compile", source)  # the other one may be interpreted
     kernels = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kernels)
@@ -92,7 +93,7 @@ def test_the_kernel_compiles_for_gpus(monkeypatch, tmp_path):
         get_current_target = staticmethod(lambda: compiler.GPUTarget("cuda", 80, 32))
 
     kernels.scan, kernels.layer = Launch(kernels.scan), Launch(kernels.layer)
-    monkeypatch.setitem(sys.modules, "snnc.runtime.kernels", kernels)
+    monkeypatch.setitem(sys.modules, "snnc.runtime.gpu.kernels", kernels)
     monkeypatch.setattr(runtime.driver, "_active", Driver())
     for size, steps, begin in ((1, 1, 0), (3, 2, 1), (16, 2, 0)):
         neuron, current = IF(4, torch.rand(size), torch.rand(size)), torch.zeros(steps, size)

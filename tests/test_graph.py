@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import fx, nn
 
-from snnc import dialect
-from snnc.dialect import Add, ClipQuant, Concat
 from snnc.errors import VerifyError
-from snnc.graph import (
+from snnc.ir import dialect
+from snnc.ir.dialect import Add, ClipQuant, Concat
+from snnc.ir.graph import (
     SPEC,
     GraphBuilder,
     Stage,
@@ -27,8 +27,8 @@ from snnc.graph import (
     verify,
     view,
 )
-from snnc.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
-from snnc.temporal import Decode, Encode, Restart, RunningMax
+from snnc.ir.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.temporal import Decode, Encode, Restart, RunningMax
 
 from .nets import NETS, folded, quantized, sample, spiking
 

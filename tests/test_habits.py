@@ -13,11 +13,11 @@ from torch import fx, nn
 
 import snnc
 from snnc import api
-from snnc.artifact import pack_graph
 from snnc.cli import main
 from snnc.cli.config import _spellings
 from snnc.cli.options import recipe_names
-from snnc.graph import Stage
+from snnc.ir.graph import Stage
+from snnc.ir.graphfile import pack_graph
 from snnc.recipes import names, toml
 
 
@@ -179,9 +179,9 @@ def test_quiet_says_no_more_than_the_result():
 
 def test_verbose_says_what_is_done():
     loud = run("compile", "model.pt", "-o", "a.snn", "-v")
-    assert "snnc.pipeline: fold-batchnorm: 1 sites" in loud.stderr
+    assert "snnc.passes.pipeline: fold-batchnorm: 1 sites" in loud.stderr
     assert "snnc.api: wrote a.snn" in loud.stderr
-    assert "snnc.pipeline" not in run("compile", "model.pt", "-o", "a.snn").stderr
+    assert "snnc.passes.pipeline" not in run("compile", "model.pt", "-o", "a.snn").stderr
 
 
 def test_the_library_logs_and_is_silent_by_itself(caplog):

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.dialect import MAX_POOLS, ClipQuant, Concat
 from snnc.errors import PassFailed
-from snnc.graph import GraphBuilder, Stage, calls, replace
-from snnc.neurons import IF
+from snnc.ir.dialect import MAX_POOLS, ClipQuant, Concat
+from snnc.ir.graph import GraphBuilder, Stage, calls, replace
+from snnc.ir.neurons import IF
+from snnc.ir.temporal import Decode, Encode, GatedMax, RunningMax, StepMax
 from snnc.passes import InsertNeurons
-from snnc.pipeline import Context, Pipeline, Result
-from snnc.temporal import Decode, Encode, GatedMax, RunningMax, StepMax
+from snnc.passes.pipeline import Context, Pipeline, Result
 
 from .nets import NETS, Dyadic, quantized, sample, spiking
 

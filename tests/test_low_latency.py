@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 import snnc
+from snnc.calibrate.observe import watch
 from snnc.capture import capture
-from snnc.dialect import ClipQuant
 from snnc.errors import PassFailed, RecipeError
-from snnc.graph import GraphBuilder, Stage, calls, module_of, verify
-from snnc.neurons import IF, AverageIF, Neuron
-from snnc.observe import watch
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import GraphBuilder, Stage, calls, module_of, verify
+from snnc.ir.neurons import IF, AverageIF, Neuron
+from snnc.ir.temporal import Encode
 from snnc.passes import (
     AverageInput,
     CalibrateBias,
@@ -24,9 +25,8 @@ from snnc.passes import (
     QuantizeActivations,
     TrainThresholds,
 )
-from snnc.pipeline import Context, Pipeline
+from snnc.passes.pipeline import Context, Pipeline
 from snnc.recipes import recipe
-from snnc.temporal import Encode
 
 from .nets import Dyadic
 

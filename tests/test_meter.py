@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.dialect import WEIGHTED, Add, Concat, Pad, Permute
-from snnc.graph import GraphBuilder, calls, module_of, phases
-from snnc.meter import Meter, fan_out
-from snnc.network import Network
-from snnc.neurons import IF, GradedIF, Neuron, SignedIF
-from snnc.observe import watch
+from snnc.calibrate.observe import watch
+from snnc.ir.dialect import WEIGHTED, Add, Concat, Pad, Permute
+from snnc.ir.graph import GraphBuilder, calls, module_of, phases
+from snnc.ir.neurons import IF, GradedIF, Neuron, SignedIF
+from snnc.ir.temporal import Decode, Encode, RunningMax
+from snnc.measure.meter import Meter, fan_out
+from snnc.networks.network import Network
 from snnc.passes import CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons
-from snnc.temporal import Decode, Encode, RunningMax
 
 from .nets import NETS, sample, spiking
 

@@ -8,9 +8,9 @@ import torch
 import snnc
 from snnc.cli.show import timing
 from snnc.errors import DataError, SnncError, VerifyError
-from snnc.graph import calls, replace
-from snnc.network import Network
-from snnc.neurons import AverageIF, Neuron, SignedIF
+from snnc.ir.graph import calls, replace
+from snnc.ir.neurons import AverageIF, Neuron, SignedIF
+from snnc.networks.network import Network
 from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons, WaitForInput
 from snnc.runtime.runner import Runner
 

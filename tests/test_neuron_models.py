@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from snnc.dialect import ClipQuant
-from snnc.neurons import IF, AverageIF, GradedIF, Neuron, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, ResidualMaskIF, SignedIF, WaitingIF
 
 from .test_neurons import (
     STEPS,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from snnc.dialect import ClipQuant
-from snnc.neurons import IF, OffsetIF
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.neurons import IF, OffsetIF
 
 STEPS = 8
 TRAINS = 20_000

@@ -12,13 +12,14 @@ from click.testing import CliRunner
 from torch import nn
 
 import snnc
-from snnc.backends.kernels import Axis, dense, square
+from snnc.backends.squared import Axis, dense, square
 from snnc.cli import main
-from snnc.dialect import Add, Grid
 from snnc.errors import LoadError, SnncError, Unsupported
-from snnc.graph import GraphBuilder
-from snnc.network import Network
-from snnc.neurons import IF
+from snnc.ir.dialect import Add, Grid
+from snnc.ir.graph import GraphBuilder
+from snnc.ir.neurons import IF
+from snnc.ir.temporal import Decode, Encode
+from snnc.networks.network import Network
 from snnc.passes import (
     AverageInput,
     DelayReadout,
@@ -28,8 +29,7 @@ from snnc.passes import (
     UseSignedNeurons,
     WaitForInput,
 )
-from snnc.pipeline import Pipeline
-from snnc.temporal import Decode, Encode
+from snnc.passes.pipeline import Pipeline
 
 from . import zoo
 from .nets import NETS, quantized, sample, spiking

@@ -15,17 +15,17 @@ from torch import nn
 
 import snnc
 from snnc.backends import OnnxModel
-from snnc.backends.onnx_writer import model
-from snnc.dialect import ClipQuant, Grid
+from snnc.backends.onnx.writer import model
 from snnc.errors import SnncError
 from snnc.files.emitted import KEY
-from snnc.graph import GraphBuilder, Stage, calls
-from snnc.network import Network
-from snnc.neurons import IF, Neuron, SignedIF
+from snnc.ir.dialect import ClipQuant, Grid
+from snnc.ir.graph import GraphBuilder, Stage, calls
+from snnc.ir.neurons import IF, Neuron, SignedIF
+from snnc.ir.temporal import Decode, Encode, RunningMax
+from snnc.networks.network import Network
+from snnc.networks.onnx import OnnxNetwork
 from snnc.passes import CalibrateOffset, InsertNeurons, UseGradedNeurons
-from snnc.pipeline import Context, Pipeline
-from snnc.runtime.ort import OnnxNetwork
-from snnc.temporal import Decode, Encode, RunningMax
+from snnc.passes.pipeline import Context, Pipeline
 
 from .nets import NETS, Dyadic, sample, spiking
 from .test_backends import MODELS, network
@@ -223,7 +223,7 @@ def test_other_precisions_are_refused():
 
 
 def test_what_no_file_can_hold_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("snnc.backends.onnx_writer._LIMIT", 1000)
+    monkeypatch.setattr("snnc.backends.onnx.writer._LIMIT", 1000)
     with pytest.raises(SnncError, match="larger than the 2 GB"):
         snnc.save(network("conv")[0], tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())

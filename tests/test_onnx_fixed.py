@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 import snnc
-from snnc.backends.onnx_writer import model
-from snnc.graph import Stage, calls
+from snnc.backends.onnx.writer import model
+from snnc.ir.graph import Stage, calls
+from snnc.networks.onnx import OnnxNetwork, quiet_options
 from snnc.passes import FixedPoint
 from snnc.recipes import recipe
-from snnc.runtime.ort import OnnxNetwork, quiet_options
 
 from .test_fixed_point import compiled
 from .test_onnx_backend import emitted, layers

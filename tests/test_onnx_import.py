@@ -14,7 +14,7 @@ from snnc.capture import blockers, capture, told_shape
 from snnc.cli import main
 from snnc.errors import LoadError, Unsupported
 from snnc.files import load_model
-from snnc.graph import Stage, verify
+from snnc.ir.graph import Stage, verify
 from tests.nets import NETS
 from tests.nets import sample as grid
 from tests.onnx_models import dyadic, exported, kinds, model, same

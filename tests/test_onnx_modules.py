@@ -9,16 +9,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from snnc import dialect
-from snnc.backends.onnx_functions import ATTRIBUTES, IR_VERSION, OPSET, Library
-from snnc.backends.onnx_writer import EMITTERS, model
+from snnc.backends.onnx.functions import ATTRIBUTES, IR_VERSION, OPSET, Library
+from snnc.backends.onnx.writer import EMITTERS, model
 from snnc.errors import SnncError
 from snnc.files.emitted import DOMAIN, OPERATORS
-from snnc.graph import SPEC, GraphBuilder, Stage
-from snnc.network import Network
-from snnc.neurons import IF, NEURONS, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
-from snnc.runtime.ort import quiet_options
-from snnc.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Temporal
+from snnc.ir import dialect
+from snnc.ir.graph import SPEC, GraphBuilder, Stage
+from snnc.ir.neurons import IF, NEURONS, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Temporal
+from snnc.networks.network import Network
+from snnc.networks.onnx import quiet_options
 
 from .nets import fill
 

@@ -18,8 +18,8 @@ import snnc
 from snnc.cli import main
 from snnc.errors import DataError, LoadError, SnncError
 from snnc.files.emitted import is_emitted, is_emitted_file
-from snnc.runtime import ort
-from snnc.runtime.ort import OnnxNetwork, load_emitted, quiet_options
+from snnc.networks import onnx as ort
+from snnc.networks.onnx import OnnxNetwork, load_emitted, quiet_options
 
 from .nets import sample
 from .test_backends import network
@@ -77,10 +77,10 @@ def test_an_input_that_only_the_runtime_refuses():
     net, _ = network("maxpool")
     net.info.update(input_shape=None, input_rank=4)
     with pytest.raises(SnncError, match="needs the shape"):  # its second pool rounds up
-        snnc.backends.onnx_writer.model(net)
+        snnc.backends.onnx.writer.model(net)
     net, _ = network("conv")
     net.info.update(input_shape=None, input_rank=4)
-    made = snnc.backends.onnx_writer.model(net)
+    made = snnc.backends.onnx.writer.model(net)
     loaded = OnnxNetwork(made, json.loads(made.metadata_props[0].value))
     with pytest.raises(DataError, match=r"An input of shape \(2, 3, 9, 9\) does not go through the network: "):
         loaded(sample((3, 9, 9), 2))

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.dialect import Affine, ClipQuant
+from snnc.calibrate.observe import watch
 from snnc.errors import PassFailed, RecipeError
-from snnc.graph import GraphBuilder, Stage, calls, verify
-from snnc.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
-from snnc.observe import watch
+from snnc.ir.dialect import Affine, ClipQuant
+from snnc.ir.graph import GraphBuilder, Stage, calls, verify
+from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.temporal import Decode, Encode, Restart, Temporal
 from snnc.passes import (
     PASSES,
     AverageInput,
@@ -29,8 +30,7 @@ from snnc.passes import (
     UseSignedNeurons,
     WaitForInput,
 )
-from snnc.pipeline import Context, Pass, Pipeline
-from snnc.temporal import Decode, Encode, Restart, Temporal
+from snnc.passes.pipeline import Context, Pass, Pipeline
 
 from .nets import NETS, folded, quantized, sample, spiking
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import fx, nn
 
-from snnc.dialect import ClipQuant
 from snnc.errors import PassFailed, RecipeError, SnncError, VerifyError
-from snnc.graph import Stage, calls, insert, module_of, replace
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import Stage, calls, insert, module_of, replace
 from snnc.passes import (
     CalibrateOffset,
     FoldBatchNorm,
@@ -20,7 +20,7 @@ from snnc.passes import (
     ScaleThresholds,
     SetInitialPotential,
 )
-from snnc.pipeline import EXACT_TOLERANCE, Context, Pass, Pipeline, choose
+from snnc.passes.pipeline import EXACT_TOLERANCE, Context, Pass, Pipeline, choose
 
 from .nets import NETS, folded, quantized, sample
 

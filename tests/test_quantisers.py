@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from snnc import dialect
 from snnc.capture import blockers, capture
-from snnc.graph import calls
+from snnc.ir import dialect
+from snnc.ir.graph import calls
 from tests.test_capture import archived, signature
 from tests.zoo import GradFloor, Qcfs
 

@@ -13,7 +13,7 @@ import torch
 import snnc
 from snnc.capture import told_shape
 from snnc.files import load_model
-from snnc.graph import Stage, verify
+from snnc.ir.graph import Stage, verify
 from snnc.passes import FixedPoint
 from tests.onnx_models import reference
 

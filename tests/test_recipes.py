@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnc.errors import RecipeError
-from snnc.graph import Stage
+from snnc.ir.graph import Stage
 from snnc.passes import (
     PASSES,
     CalibrateOffset,
@@ -15,7 +15,7 @@ from snnc.passes import (
     QuantizeActivations,
     SetInitialPotential,
 )
-from snnc.pipeline import Context, Pass, Pipeline
+from snnc.passes.pipeline import Context, Pass, Pipeline
 from snnc.recipes import Recipe, make, names, parse, recipe
 
 from .nets import NETS, sample

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from snnc.errors import DataError
-from snnc.graph import Stage
-from snnc.network import Network
-from snnc.runtime import replay
-from snnc.runtime.gpu import GpuScan
+from snnc.ir.graph import Stage
+from snnc.networks.network import Network
+from snnc.runtime.gpu import replay
+from snnc.runtime.gpu.replay import KEPT, MOST, ReplayRunner
+from snnc.runtime.gpu.scan import GpuScan
 from snnc.runtime.plan import plan
-from snnc.runtime.replay import KEPT, MOST, ReplayRunner
 from snnc.runtime.runner import Runner
 
 from .nets import sample, spiking

@@ -22,12 +22,13 @@ from snnc import api
 from snnc.cli import main
 from snnc.data import Dataset, fingerprint
 from snnc.errors import DataError, WriteError
-from snnc.evaluate import evaluate
-from snnc.graph import Stage, calls, view
-from snnc.network import Network
-from snnc.neurons import AverageIF, Neuron
+from snnc.ir.exchange import exchange
+from snnc.ir.graph import Stage, calls, view
+from snnc.ir.neurons import AverageIF, Neuron
+from snnc.measure.evaluate import evaluate
+from snnc.networks.network import Network
 from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, WaitForInput
-from snnc.passes.exchange import exchange
+from snnc.passes.trace import snapshots
 from snnc.report import report
 from snnc.report.chart import linear, logarithmic, number, rows
 from snnc.report.charts import interval
@@ -40,7 +41,6 @@ from snnc.report.page import count as thousands
 from snnc.report.page import html, joule, short, three
 from snnc.report.samples import AGREEMENT
 from snnc.report.schedule import timetable
-from snnc.trace import snapshots
 
 from .nets import NETS, sample, spiking
 

@@ -6,13 +6,13 @@ import weakref
 import pytest
 import torch
 
+from snnc.calibrate.observe import watch
 from snnc.errors import SnncError
-from snnc.graph import calls, module_of, phases
-from snnc.neurons import Neuron, ResidualMaskIF
-from snnc.observe import watch
+from snnc.ir.graph import calls, module_of, phases
+from snnc.ir.neurons import Neuron, ResidualMaskIF
+from snnc.ir.temporal import Decode, Temporal
 from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons, WaitForInput
 from snnc.runtime.runner import Runner
-from snnc.temporal import Decode, Temporal
 
 from .nets import NETS, sample, spiking
 

@@ -15,7 +15,7 @@ import snnc
 from snnc.cli import main
 from snnc.data import Dataset
 from snnc.errors import DataError, OutOfReach, RecipeError
-from snnc.search import BATCH, _HeldOut, _split
+from snnc.measure.search import BATCH, _HeldOut, _split
 
 
 @functools.cache
@@ -195,7 +195,7 @@ def test_what_makes_no_sense():
 
 def test_the_ann_runs_once(monkeypatch):
 
-    module = sys.modules["snnc.search"]  # `snnc.search` is the function
+    module = sys.modules["snnc.measure.search"]  # `snnc.search` is the function
     count = []
     real = module._classes
     monkeypatch.setattr(module, "_classes", lambda *a: count.append(1) or real(*a))

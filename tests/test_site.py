@@ -11,7 +11,7 @@ import pytest
 import snnc
 from snnc import errors
 from snnc.backends import BACKENDS
-from snnc.neurons import NEURONS
+from snnc.ir.neurons import NEURONS
 from snnc.passes import PASSES
 
 from .pages import ROOT, text

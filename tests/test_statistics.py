@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnc.dialect import Add, ClipQuant
+from snnc.calibrate.observe import histograms, predict, ranks, watch
+from snnc.calibrate.statistics import BINS, Gaussian, Histogram, positive, shaped
 from snnc.errors import DataError, SnncError
-from snnc.graph import calls
-from snnc.observe import histograms, predict, ranks, watch
-from snnc.pipeline import Context
-from snnc.statistics import BINS, Gaussian, Histogram, positive, shaped
+from snnc.ir.dialect import Add, ClipQuant
+from snnc.ir.graph import calls
+from snnc.passes.pipeline import Context
 
 from .nets import NETS, Dyadic, folded, sample
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from snnc.neurons import IF, GradedIF, Neuron, ResidualMaskIF, SignedIF
-from snnc.temporal import MAXPOOL_LOWERINGS, Decode, Encode, GatedMax, Restart, RunningMax, StepMax, Temporal
+from snnc.ir.neurons import IF, GradedIF, Neuron, ResidualMaskIF, SignedIF
+from snnc.ir.temporal import MAXPOOL_LOWERINGS, Decode, Encode, GatedMax, Restart, RunningMax, StepMax, Temporal
 
 POOLS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "2d": (nn.MaxPool2d(2), (3, 6, 6)),

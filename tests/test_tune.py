@@ -20,13 +20,13 @@ import snnc
 from snnc.capture import capture
 from snnc.cli import main
 from snnc.data import Dataset
-from snnc.dialect import ClipQuant
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, WriteError
-from snnc.graph import Stage, calls
-from snnc.neurons import IF
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import Stage, calls
+from snnc.ir.neurons import IF
+from snnc.ir.temporal import Decode, StepCurrent
 from snnc.passes import EvenCurrents, FoldBatchNorm, InsertNeurons, QuantizeActivations, ScaleThresholds
-from snnc.pipeline import Pipeline
-from snnc.temporal import Decode, StepCurrent
+from snnc.passes.pipeline import Pipeline
 from snnc.tune import TuneOptions
 from snnc.tune.augment import augment
 from snnc.tune.forward import ByRate, Forward, InTime, Quantised

@@ -5,8 +5,8 @@ import torch
 
 import snnc
 from snnc.capture import capture
-from snnc.dialect import ClipQuant
-from snnc.graph import calls
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import calls
 from snnc.recipes import names
 
 from .zoo import ZOO
