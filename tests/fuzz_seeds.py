@@ -33,8 +33,7 @@ from snnc.networks.staged import Staged
 from snnc.recipes import recipe
 from snnc.tune import checkpoint
 from snnc.tune.checkpoint import Progress
-
-from .onnx_models import exported
+from tests.onnx_models import exported
 
 SHAPE = (2, 4, 4)
 

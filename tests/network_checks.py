@@ -20,8 +20,7 @@ from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.networks.network import Network
 from snnc.passes import FixedPoint, FoldBatchNorm, InsertNeurons, NormalizeThresholds
 from snnc.passes.pipeline import Context, Pipeline
-
-from .nets import sample
+from tests.nets import sample
 
 Shape = tuple[int, ...]
 

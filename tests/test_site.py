@@ -13,8 +13,7 @@ from snnc import errors
 from snnc.backends import BACKENDS
 from snnc.ir.neurons import NEURONS
 from snnc.passes import PASSES
-
-from .pages import ROOT, text
+from tests.pages import ROOT, text
 
 REFERENCE = sorted((ROOT / "docs" / "api").glob("*.md"))
 ENTRY = re.compile(r"^::: ([\w.]+)(?:\n    options:\n      heading: ([\w.]+))?$", re.MULTILINE)
