@@ -19,6 +19,7 @@ from snnc.pipeline import no_progress
 from snnc.portable import Portable
 from snnc.processes import agree, digest, exchange, rank, world
 from snnc.runtime.ort import OnnxNetwork
+from snnc.steady import steady
 
 MANY_STEPS = 16
 
@@ -60,6 +61,7 @@ class Evaluation:
         return asdict(self)
 
 
+@steady()
 @torch.no_grad()
 def evaluate(
     network: Network | Portable | OnnxNetwork,

@@ -41,6 +41,7 @@ from snnc.dialect import (
 )
 from snnc.errors import VerifyError
 from snnc.neurons import Neuron, OffsetIF
+from snnc.steady import steady
 from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 LIMIT = 2**24  # float32 holds every integer up to here
@@ -96,6 +97,7 @@ ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
 Known = Span | str
 
 
+@steady()
 def prove(graph: fx.GraphModule) -> list[Row]:
     """Proves that no integer of a fixed-point graph reaches 2^24.
 

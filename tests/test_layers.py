@@ -18,7 +18,7 @@ UNSAFE = re.compile(r"weights_only\W+False")
 # Lowest first. A module may import its own layer and those below it. A name stands for a module or for a
 # whole subpackage; a new one has to be given its place here.
 LAYERS = [
-    {"errors", "version", "markup", "processes"},
+    {"errors", "version", "markup", "processes", "steady"},
     {"dialect", "packing", "temporal", "neurons"},
     {"graph", "algebra", "statistics", "regression", "fixed"},
     {"capture", "files", "observe", "data", "artifact", "calibration", "staged"},

@@ -21,10 +21,12 @@ from snnc.pipeline import no_progress
 from snnc.portable import Portable
 from snnc.runtime.ort import OnnxNetwork
 from snnc.runtime.runner import Runner
+from snnc.steady import steady
 
 Artefact = Network | Portable | OnnxNetwork
 
 
+@steady()
 @torch.no_grad()
 def differences(
     a: Artefact,

@@ -26,6 +26,7 @@ from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import BATCH, classes, gather
 from snnc.report.schedule import Turn, timetable
 from snnc.runtime.ort import OnnxNetwork
+from snnc.steady import steady
 from snnc.trace import Snapshot, snapshots
 
 
@@ -107,6 +108,7 @@ class Findings:
         return found
 
 
+@steady()
 @torch.no_grad()
 def measure(
     network: Network | Portable | OnnxNetwork,

@@ -19,7 +19,8 @@ from snnc.dialect import CONVOLUTIONS, TRANSPOSED
 from snnc.errors import DataError, SnncError
 from snnc.graph import calls, phases, steps
 from snnc.neurons import SCHEDULES, Neuron
-from snnc.runtime.exact import exact, in_double
+from snnc.runtime.exact import in_double
+from snnc.steady import exact
 from snnc.temporal import Decode, Encode, Temporal, running_mean
 
 # Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
@@ -110,7 +111,7 @@ class Runner:
                 "it cannot run step by step.",
                 "a recipe without calibrate-offset, average-input and wait-for-input, such as 'opi'",
             )
-        with exact(x.device):
+        with exact():
             return self._run(x, most, anytime, observe)
 
     def _run(self, x: Tensor, most: int, anytime: bool, observe: Observer | None) -> Tensor:
