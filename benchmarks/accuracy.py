@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 import snnc
 from snnc.passes import WaitForInput
-from snnc.pipeline import Pipeline
+from snnc.passes.pipeline import Pipeline
 from snnc.recipes import Recipe, names, recipe
 
 ANYTIME = ("opi-max", "baseline")

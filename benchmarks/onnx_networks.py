@@ -27,7 +27,7 @@ from torch import Tensor
 import snnc
 from snnc.capture import told_shape
 from snnc.files import atomic_write, load_model
-from snnc.runtime.ort import quiet_options
+from snnc.networks.onnx import quiet_options
 
 BATCH = 50
 BEGIN, END = "<!-- onnx: begin -->\n", "<!-- onnx: end -->\n"

@@ -31,7 +31,7 @@ from speed_rows import ROWS, count, row, threads
 from speed_table import insert
 
 from snnc.files import atomic_write
-from snnc.runtime.scan import available
+from snnc.runtime.cpu.scan import available
 
 HERE = Path(__file__).parent
 STEPS = ("reference", "fast, float", "fast, fixed point")

@@ -12,18 +12,18 @@ from snnc.api import compile, load, save
 from snnc.capture import capture
 from snnc.differences import differences
 from snnc.errors import SnncError
-from snnc.evaluate import evaluate
 from snnc.explain import explain
-from snnc.fixed import prove
-from snnc.graph import Stage, verify
-from snnc.network import Network
+from snnc.ir.graph import Stage, verify
+from snnc.ir.proof import prove
+from snnc.measure.evaluate import evaluate
+from snnc.measure.search import search
+from snnc.networks.network import Network
+from snnc.networks.staged import Staged
 from snnc.passes import PASSES
-from snnc.pipeline import Context, Pass, Pipeline, Record
+from snnc.passes.pipeline import Context, Pass, Pipeline, Record
 from snnc.processes import distributed
 from snnc.recipes import recipe
 from snnc.report import compare, report
-from snnc.search import search
-from snnc.staged import Staged
 from snnc.tune import TuneOptions, tune
 from snnc.version import __version__
 

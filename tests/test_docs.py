@@ -16,10 +16,9 @@ from snnc.backends import BACKENDS
 from snnc.cli import main
 from snnc.passes import PASSES
 from snnc.recipes import names, parse, recipe
-
-from . import pages
-from .pages import FENCE, PAGES, ROOT, relative, text
-from .reference import help_of, indexed, written
+from tests import pages
+from tests.pages import FENCE, PAGES, ROOT, relative, text
+from tests.reference import help_of, indexed, written
 
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 COMMANDS = ROOT / "docs" / "commands.md"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from . import pages
-from .pages import PAGES, blocks, call, lines, relative, run, same, supply, text
+from tests import pages
+from tests.pages import PAGES, blocks, call, lines, relative, run, same, supply, text
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([pages.__name__])
