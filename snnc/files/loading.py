@@ -18,6 +18,7 @@ from snnc.files.archive import load_pt2
 from snnc.files.onnxfile import load_onnx
 from snnc.files.sniffing import sniff
 from snnc.files.torchfile import FACTORY_HINT, allowed_class, current_folder_importable, load_torch, nn_classes
+from snnc.steady import steady
 
 if TYPE_CHECKING:
     import onnx
@@ -30,6 +31,7 @@ _ACCEPTED = (
 )
 
 
+@steady()
 def load_model(
     path: str | Path | None, *, factory: str | None = None, allow: Iterable[str] = ()
 ) -> nn.Module | ExportedProgram | onnx.ModelProto | dict[str, Any]:
