@@ -18,6 +18,7 @@ from torch.nn.modules.loss import _Loss
 from snnc.errors import LoadError, SnncError
 from snnc.files.archive import load_pt2
 from snnc.files.onnxfile import load_onnx
+from snnc.files.safetensors import load_safetensors
 from snnc.files.sniffing import sniff
 from snnc.files.torchfile import (
     FACTORY_HINT,
@@ -73,13 +74,12 @@ def load_model(
     if path is None or str(path) == "-":
         if factory is None:
             raise LoadError("There is no model.", "a file, or --factory pkg.mod:function")
+        _refuse_useless("what the factory builds", {"--key": key, "--leftover": leftover})
         return _checked(_call(factory), factory)
     path = Path(path)
     kind = sniff(path)
     if kind in _WHOLE:
-        given = {"--factory": factory, "--key": key, "--leftover": leftover}
-        if useless := [option for option, value in given.items() if value]:
-            raise LoadError(f"{path} is a whole network and needs no {useless[0]}.", f"drop {', '.join(useless)}")
+        _refuse_useless(f"{path}", {"--factory": factory, "--key": key, "--leftover": leftover})
         if kind == "onnx":
             return load_onnx(path)
         program = load_pt2(path)
@@ -89,15 +89,25 @@ def load_model(
         raise LoadError(f"{path} is a plain pickle, which can run code when it is read.", FACTORY_HINT)
     if kind == "unknown":
         raise LoadError(f"{path} is not a model file that snnc knows.", _ACCEPTED)
-    content = read_torch(path, [*nn_classes(), *map(allowed_class, allow)])
+    if kind == "safetensors":
+        content = Content(path, load_safetensors(path))
+    else:
+        content = read_torch(path, [*nn_classes(), *map(allowed_class, allow)])
     if isinstance(content.value, dict) and content.value.get("format") == "snnc-graph":
         if refusal := content.refusal():
             raise refusal
         return content.value
     held = list(leaves(content.value))
     if factory is None:
+        if leftover and not any(isinstance(x.value, Tensor) for x in held):
+            _refuse_useless(f"{path}", {"--leftover": leftover})
         return _module(content, held, key)
     return _filled(content, held, factory, key, leftover, say)
+
+
+def _refuse_useless(what: str, options: Mapping[str, Any]) -> None:
+    if given := [option for option, value in options.items() if value]:
+        raise LoadError(f"{what} is a whole network and needs no {' and no '.join(given)}.", f"drop {', '.join(given)}")
 
 
 def _module(content: Content, held: list[Leaf], key: str | None) -> nn.Module:
@@ -106,9 +116,10 @@ def _module(content: Content, held: list[Leaf], key: str | None) -> nn.Module:
     if isinstance(value, nn.Module):
         if refusal := content.refusal():
             raise refusal
+        if key is not None:
+            raise LoadError(f"{path} is one module, and has no entry '{key}'.", "drop --key")
         return _checked(value, str(path), pickled=True)
-    modules = [x for x in held if isinstance(x.value, nn.Module) and not isinstance(x.value, _Loss)]
-    modules = [x for x in modules if under(key, x.name)]
+    modules = [x for x in _modules(held) if under(key, x.name)]
     if len(modules) > 1:
         names = [x.name for x in modules]
         message = f"{path} holds {len(names)} modules: {shortened(names)}."
@@ -119,14 +130,21 @@ def _module(content: Content, held: list[Leaf], key: str | None) -> nn.Module:
         return _checked(modules[0].value, str(path), pickled=True)
     if refusal := content.refusal_of_network():
         raise refusal
-    tensors = [x for x in held if isinstance(x.value, Tensor)]
-    if tensors:
+    if tensors := [x for x in held if isinstance(x.value, Tensor)]:
         message = f"{path} holds weights ({shortened(x.name for x in tensors)}) but no network."
         raise LoadError(message, "--factory pkg.mod:function, which builds it")
     if refusal := content.refusal():
         raise refusal
-    what = f"a dict with the keys {list(value)[:8]}" if isinstance(value, Mapping) else type(value).__name__
-    raise LoadError(f"{path} holds no network: it is {what}.", _ACCEPTED)
+    raise LoadError(f"{path} holds no network: it is {_described(value)}.", _ACCEPTED)
+
+
+def _modules(held: list[Leaf]) -> list[Leaf]:
+    """The modules in a file that may be the network."""
+    return [x for x in held if isinstance(x.value, nn.Module) and not isinstance(x.value, _Loss)]
+
+
+def _described(value: Any) -> str:
+    return f"a dict with the keys {list(value)[:8]}" if isinstance(value, Mapping) else type(value).__name__
 
 
 def _filled(
@@ -135,12 +153,18 @@ def _filled(
     """What the factory builds, with the weights in a file."""
     path = content.path
     tensors = [x for x in held if not isinstance(x.value, nn.Module)]
-    if not tensors and (len(tensors) < len(held) or isinstance(content.value, nn.Module)):
-        raise LoadError(f"{path} holds a whole module and needs no factory.", "drop --factory")
-    if not tensors:
-        raise content.refusal() or LoadError(f"{path} holds no weights.", _ACCEPTED)
-    network = _intact(_call(factory), factory)
-    fit = find(tensors, network, key, str(path), factory)
+    whole = LoadError(f"{path} holds a whole module and needs no factory.", "drop --factory")
+    if isinstance(content.value, nn.Module):
+        raise content.refusal() or whole
+    try:
+        if not tensors:
+            raise LoadError(f"{path} holds no weights: it is {_described(content.value)}.", _ACCEPTED)
+        network = _intact(_call(factory), factory)
+        fit = find(tensors, network, key, str(path), factory)
+    except LoadError as problem:
+        if refusal := content.refusal_of_network() or (None if tensors else content.refusal()):
+            raise refusal from problem
+        raise (whole if _modules(held) else problem) from None
     if fit.left and not leftover:
         left = f"{len(fit.left)} left over ({shortened(fit.left)})"
         raise LoadError(f"{path} holds more than {factory} builds: {left}.", "--leftover, to leave them out")
@@ -178,7 +202,10 @@ def _intact(model: Any, where: str, pickled: bool = False) -> nn.Module:
 
 def _check_finite(tensors: Iterable[tuple[str, Any]], where: str) -> None:
     for name, tensor in tensors:
-        if torch.nn.parameter.is_lazy(tensor) or tensor.is_meta:
+        if tensor.is_meta:
+            hint = "a factory that builds it on the CPU, and not under torch.device('meta')"
+            raise LoadError(f"{where}: '{name}' has no values.", hint)
+        if torch.nn.parameter.is_lazy(tensor):
             raise LoadError(f"{where}: '{name}' has no values.", "run the network once, or load its weights")
         if (tensor.is_floating_point() or tensor.is_complex()) and not torch.isfinite(tensor).all():
             raise LoadError(f"{where}: '{name}' holds NaN or infinity.", "an earlier checkpoint")

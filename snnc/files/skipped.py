@@ -49,29 +49,34 @@ class _List(Skipped):
 class _DType(Skipped):
     """A numpy dtype by its name and byte order."""
 
+    name = order = ""
+
     def __init__(self, *given: Any) -> None:
-        self.name, self.order = str(given[0]) if given else "", "="
+        self.name = given[0]
 
     def __setstate__(self, state: Any) -> None:
-        self.order = str(state[1])
+        self.order = state[1]
 
 
 class Array(Skipped):
-    """A numpy array, as the bytes and the shape that the pickle gives."""
+    """A numpy array, as the shape, the type and the bytes that the pickle gives."""
+
+    state: Any = None
 
     def __setstate__(self, state: Any) -> None:
-        _, self.shape, self.dtype, self.fortran, self.bytes = state
+        self.state = state
 
     def tensor(self) -> Tensor | None:
         """Its numbers; None where it holds something else."""
-        if not isinstance(self.dtype, _DType) or self.dtype.name not in _NUMBERS or not isinstance(self.bytes, bytes):
+        try:
+            _, shape, kind, fortran, content = self.state
+            if kind.name not in _NUMBERS:
+                return None
+            dtype = np.dtype(kind.name).newbyteorder("S" if kind.order == _SWAPPED else "=")
+            array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+            return torch.from_numpy(array.astype(dtype.newbyteorder("="), order="C"))
+        except (TypeError, ValueError, AttributeError, OverflowError):  # no array, or one that is damaged
             return None
-        dtype = np.dtype(self.dtype.name).newbyteorder("S" if self.dtype.order == _SWAPPED else "=")
-        flat = np.frombuffer(self.bytes, dtype)
-        if flat.size != np.prod(self.shape, dtype=int) or min(self.shape, default=0) < 0:
-            return None
-        whole = flat.reshape(self.shape, order="F" if self.fortran else "C")
-        return torch.from_numpy(whole.astype(dtype.newbyteorder("="), order="C"))
 
 
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")

@@ -257,6 +257,8 @@ def _runs_source(name: str) -> bool:
 def _reason(exc: Exception) -> str:
     """The first line that says what is wrong; torch's own begins with advice to load unsafely."""
     text = str(exc).partition("WeightsUnpickler error: ")[2] or str(exc)
+    if "Unsupported operand" in text or "pickle protocol" in text:
+        return "it was written with another pickle_protocol than torch.save's own, which is 2."
     return (text.strip().partition("\n")[0][:200] or type(exc).__name__).rstrip(".") + "."
 
 

@@ -8,7 +8,9 @@ needed.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -89,16 +91,18 @@ def _items(value: Any) -> Iterable[tuple[str, Any]]:
         return [(k, v) for k, v in value.items() if isinstance(k, str)]
     if type(value) in (list, tuple):
         return [(str(i), v) for i, v in enumerate(value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    bag = isinstance(value, argparse.Namespace | types.SimpleNamespace)
+    if bag or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
         return vars(value).items()
     return ()
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: Any, depth: int = _DEPTH) -> bool:
     """Whether nothing in it was skipped."""
-    if isinstance(value, Mapping):
-        return all(map(_plain, value.values()))
-    return all(map(_plain, value)) if isinstance(value, list | tuple | set) else not isinstance(value, Skipped)
+    if isinstance(value, Mapping | list | tuple | set):
+        inner = value.values() if isinstance(value, Mapping) else value
+        return depth > 0 and all(_plain(one, depth - 1) for one in inner)
+    return not isinstance(value, Skipped)
 
 
 def under(key: str | None, name: str) -> bool:
@@ -135,7 +139,7 @@ def find(held: list[Leaf], network: nn.Module, key: str | None, what: str, facto
     good = _preferred(good, key)
     if len(good) > 1:
         names = [fit.prefix or "." for fit in good]
-        message = f"{what} holds weights for {factory} more than once: {', '.join(names)}."
+        message = f"{what} holds weights for {factory} more than once: {shortened(map(repr, names))}."
         raise LoadError(message, f"--key {names[0]}, or another of these names")
     return good[0]
 
@@ -155,9 +159,10 @@ def _fits(held: list[Leaf], wanted: Mapping[str, Any]) -> list[Fit]:
 
 def _matches(held: list[Leaf], theirs: Mapping[str, Leaf], ours: Mapping[str, str]) -> list[Fit]:
     found: dict[str, dict[str, Leaf]] = {}
+    longest = max(name.count(".") for name in ours) + 1
     for name, leaf in theirs.items():
         parts = name.split(".")
-        for cut in range(len(parts)):
+        for cut in range(max(len(parts) - longest, 0), len(parts)):
             if own := ours.get(".".join(parts[cut:])):
                 found.setdefault(".".join(parts[:cut]), {})[own] = leaf
     fits = []
@@ -220,6 +225,8 @@ def _differing(fit: Fit, wanted: Mapping[str, Any]) -> list[str]:
             found.append(f"{name} is {_shape(have)} in the file and {_shape(want)} in the network")
         elif have.is_floating_point() != want.is_floating_point():
             found.append(f"{name} is {have.dtype} in the file and {want.dtype} in the network")
+        elif have.layout != want.layout:
+            found.append(f"{name} is {have.layout} in the file and {want.layout} in the network")
     return found
 
 
@@ -235,8 +242,8 @@ def _misfit(fit: Fit, wanted: Mapping[str, Any], needed: list[str], what: str, f
 
 
 def shortened(names: Iterable[str], between: str = ", ") -> str:
-    """The first few of some names."""
-    names = list(names)
+    """The first few of some names, each so short that a file cannot fill the screen."""
+    names = [name if len(name) <= 200 else f"{name[:200]}..." for name in names]
     return between.join([*names[:4], *(["..."] if len(names) > 4 else [])])
 
 
