@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import enum
 import fractions
-import json
 import pathlib
 import pickle
 import random
@@ -24,6 +23,8 @@ from torch import nn
 
 from snnc.errors import LoadError
 from snnc.files import load_model
+
+from .safetensors_files import safetensors
 
 
 class Colour(enum.Enum):
@@ -494,24 +495,12 @@ def test_what_cannot_be_allowed_need_not_be(spec):
 # ---- safetensors --------------------------------------------------------------------------------
 
 
-def safetensors(weights, edit=None):
-    """A file as the format has it, written by hand."""
-    names = {torch.float32: "F32", torch.int64: "I64"}
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for key, value in weights.items():
-        raw = value.numpy().tobytes()
-        header[key] = {
-            "dtype": names[value.dtype], "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)],
-        }  # fmt: skip
-        data += raw
-    if edit:
-        edit(header)
-    text = json.dumps(header).encode()
-    pathlib.Path("w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+def write(weights, edit=None):
+    pathlib.Path("w.safetensors").write_bytes(safetensors(weights, edit))
 
 
 def test_safetensors_are_read():
-    safetensors(named("model.", TRAINED))
+    write(named("model."))
     assert holds(load_model("w.safetensors", factory="mine:net"))
     with pytest.raises(LoadError, match="but no network"):
         load_model("w.safetensors")
@@ -531,13 +520,13 @@ def test_safetensors_are_read():
     ],
 )
 def test_damaged_safetensors_are_refused(edit):
-    safetensors(TRAINED, edit)
+    write(TRAINED, edit)
     with pytest.raises(LoadError, match="damaged"):
         load_model("w.safetensors", factory="mine:net")
 
 
 def test_safetensors_that_are_cut_short():
-    safetensors(TRAINED)
+    write(TRAINED)
     whole = pathlib.Path("w.safetensors").read_bytes()
     for size in (len(whole) - 4, 300, 20):
         pathlib.Path("w.safetensors").write_bytes(whole[:size])
