@@ -21,8 +21,8 @@ from snnc.capture.trial import Trial
 from snnc.capture.values import LOST, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
-from snnc.graph import Stage, verify
-from snnc.staged import Staged
+from snnc.ir.graph import Stage, verify
+from snnc.networks.staged import Staged
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +55,7 @@ def told_shape(model: Any) -> tuple[int, ...] | None:
         return own_shape(model)
     if not is_onnx(model):
         return None
-    from snnc.capture import onnx_input
+    from snnc.capture.onnx import input as onnx_input
 
     return onnx_input.own_shape(model)
 
@@ -128,7 +128,7 @@ def _exported(program: ExportedProgram, told: tuple[int, ...] | None) -> Outcome
 
 
 def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None) -> Outcome:
-    from snnc.capture.onnx_door import lower_onnx
+    from snnc.capture.onnx.door import lower_onnx
 
     try:
         lowering, value, known = lower_onnx(model, shape)
