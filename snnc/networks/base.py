@@ -112,7 +112,7 @@ class SpikingNetwork(nn.Module):
         Raises:
             SnncError: the network cannot run step by step.
         """
-        raise SnncError(f"{self.form} runs all steps at once.", "the graph file (.snn) of the same network")
+        raise SnncError(f"{self.form} cannot run step by step.", "the graph file (.snn) of the same network")
 
     def emitted(self, x: Tensor, stream: bool = False) -> tuple[Tensor, Trains | None]:
         """What the network gives for a few samples, all in memory at once.
