@@ -26,11 +26,11 @@ from torch import Tensor, fx
 
 import snnc
 from snnc.capture import capture
-from snnc.dialect import Grid
-from snnc.graph import calls
-from snnc.network import Network
+from snnc.ir.dialect import Grid
+from snnc.ir.graph import calls
+from snnc.networks.network import Network
 from snnc.passes import FixedPoint
-from snnc.pipeline import Context, Pipeline
+from snnc.passes.pipeline import Context, Pipeline
 from snnc.recipes import recipe
 from snnc.runtime.runner import Runner
 

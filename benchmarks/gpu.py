@@ -34,9 +34,9 @@ from torch import nn
 
 import snnc
 from snnc.files import atomic_write
-from snnc.network import CHUNK
+from snnc.networks.network import CHUNK
 from snnc.passes import FixedPoint
-from snnc.pipeline import Pipeline
+from snnc.passes.pipeline import Pipeline
 from snnc.recipes import recipe
 from snnc.runtime.exact import exact
 

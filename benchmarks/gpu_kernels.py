@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from snnc.neurons import IF
-from snnc.runtime.gpu import GpuScan
-from snnc.runtime.gpu_layer import packed
-from snnc.runtime.scan import Scan
+from snnc.ir.neurons import IF
+from snnc.runtime.cpu.scan import Scan
+from snnc.runtime.gpu.layer import packed
+from snnc.runtime.gpu.scan import GpuScan
 
 TIMES = 20  # calls of a kernel in one measurement
 LAYERS = ((16, 32), (32, 16), (64, 8), (64, 32), (128, 16), (256, 8), (512, 4))  # channels, pixels a side

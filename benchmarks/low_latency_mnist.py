@@ -29,7 +29,7 @@ from accuracy import folder_module, provenance
 import snnc
 from snnc.data import Dataset
 from snnc.files import atomic_write
-from snnc.network import Network
+from snnc.networks.network import Network
 from snnc.recipes import recipe
 
 BATCH = 100

@@ -32,10 +32,10 @@ from torch import Tensor
 
 import snnc
 from snnc.backends import OnnxModel
-from snnc.backends.onnx_functions import IR_VERSION, OPSET, Library
+from snnc.backends.onnx.functions import IR_VERSION, OPSET, Library
 from snnc.files.emitted import DOMAIN
-from snnc.neurons import IF
-from snnc.runtime.ort import quiet_options
+from snnc.ir.neurons import IF
+from snnc.networks.onnx import quiet_options
 
 STEP = """u = Add (before, current)
 fired = GreaterOrEqual (u, theta)

@@ -36,7 +36,7 @@ import snnc
 from snnc.backends import BACKENDS
 from snnc.differences import differences
 from snnc.files import load_model
-from snnc.pipeline import Pipeline
+from snnc.passes.pipeline import Pipeline
 
 ALL_T = (1, 4, 8, 32)
 WAYS = ("streaming", "pt2", "onnxruntime")

@@ -28,7 +28,7 @@ import snnc
 from snnc.cli import show
 from snnc.data import Dataset
 from snnc.files import atomic_write, load_model
-from snnc.staged import staged
+from snnc.networks.staged import staged
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import snnc
-from snnc.neurons import IF
-from snnc.runtime.integer import packed
-from snnc.runtime.scan import Scan
+from snnc.ir.neurons import IF
+from snnc.runtime.cpu.integer import packed
+from snnc.runtime.cpu.scan import Scan
 
 Clock = Callable[[], float]
 

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 import snnc
+from snnc.networks.onnx import quiet_options
 from snnc.passes import FixedPoint
-from snnc.pipeline import Pipeline
+from snnc.passes.pipeline import Pipeline
 from snnc.recipes import recipe
-from snnc.runtime.ort import quiet_options
 
 Run = Callable[[Tensor], Any]
 ROUND = 64  # rows of a round in `steps`

@@ -18,7 +18,7 @@ from accuracy import folder_module, load, provenance
 from torch import Tensor
 
 import snnc
-from snnc.network import Network
+from snnc.networks.network import Network
 from snnc.runtime.runner import Runner
 
 

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.artifact import pack_graph, unpack_graph
 from snnc.backends import BACKENDS, Backend
 from snnc.capture import capture, told_shape
 from snnc.data import as_batches, fingerprint
-from snnc.dialect import ACTIVATIONS
 from snnc.errors import LoadError, RecipeError, SnncError
 from snnc.files import atomic_buffer, load_torch, sniff
-from snnc.fixed import prove
-from snnc.graph import TIMED, Stage, calls, guess_input
-from snnc.network import CHUNK, Network
-from snnc.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
-from snnc.portable import Portable, load_portable
+from snnc.ir.dialect import ACTIVATIONS
+from snnc.ir.graph import TIMED, Stage, calls, guess_input
+from snnc.ir.graphfile import pack_graph, unpack_graph
+from snnc.ir.proof import prove
+from snnc.networks.exported import Portable, load_portable
+from snnc.networks.network import CHUNK, Network
+from snnc.networks.onnx import OnnxNetwork, load_emitted, named
+from snnc.networks.staged import Staged
+from snnc.passes.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
+from snnc.passes.trace import Trace
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
-from snnc.runtime.ort import OnnxNetwork, load_emitted, named
-from snnc.staged import Staged
-from snnc.trace import Trace
 from snnc.version import __version__
 
 if TYPE_CHECKING:

@@ -23,20 +23,19 @@ from PIL import Image
 from torch import nn
 
 import snnc
-from snnc.artifact import unpack_graph
 from snnc.capture import capture
 from snnc.cli import main
 from snnc.data import read
 from snnc.errors import SnncError
 from snnc.files import load_model
-from snnc.network import Network
+from snnc.ir.graphfile import unpack_graph
+from snnc.networks.network import Network
+from snnc.networks.staged import Staged
 from snnc.recipes import recipe
-from snnc.staged import Staged
 from snnc.tune import checkpoint
 from snnc.tune.checkpoint import Progress
-
-from .onnx_models import exported
-from .safetensors_files import safetensors
+from tests.onnx_models import exported
+from tests.safetensors_files import safetensors
 
 SHAPE = (2, 4, 4)
 

@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from snnc.errors import SnncError
-
-from .fuzz_mutations import mutate
-from .fuzz_seeds import Seed
+from tests.fuzz_mutations import mutate
+from tests.fuzz_seeds import Seed
 
 SECONDS = 60  # per file; they take milliseconds, but machines are shared
 MEMORY = 2**31  # of address space beyond what the worker has from the start

@@ -15,9 +15,8 @@ import snnc
 from snnc.cli import main
 from snnc.files import load_torch
 from snnc.tune.checkpoint import FORMAT
-
-from .fuzz_seeds import SHAPE, net
-from .killing import Command
+from tests.fuzz_seeds import SHAPE, net
+from tests.killing import Command
 
 COMPILE = ("compile", "ann.pt", "--calib", "data.npz", "--T", "4", "--recipe", "opi")
 

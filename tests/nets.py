@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx, nn
 
-from snnc import dialect
-from snnc.dialect import ClipQuant
-from snnc.graph import GraphBuilder, Stage, calls, replace
-from snnc.observe import watch
+from snnc.calibrate.observe import watch
+from snnc.ir import dialect
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import GraphBuilder, Stage, calls, replace
 from snnc.passes import CalibrateOffset, FoldBatchNorm, InsertNeurons
-from snnc.pipeline import Context, Pass, Pipeline
+from snnc.passes.pipeline import Context, Pass, Pipeline
 
 Net = tuple[fx.GraphModule, tuple[int, ...]]
 

@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, fx, nn
 
 import snnc
-from snnc.artifact import pack_graph, unpack_graph
 from snnc.capture import capture
-from snnc.dialect import ACTIVATIONS, ClipQuant
 from snnc.differences import differences
 from snnc.errors import SnncError
-from snnc.graph import Stage, calls, replace
-from snnc.network import Network
+from snnc.ir.dialect import ACTIVATIONS, ClipQuant
+from snnc.ir.graph import Stage, calls, replace
+from snnc.ir.graphfile import pack_graph, unpack_graph
+from snnc.networks.network import Network
 from snnc.passes import FixedPoint, FoldBatchNorm, InsertNeurons, NormalizeThresholds
-from snnc.pipeline import Context, Pipeline
-
-from .nets import sample
+from snnc.passes.pipeline import Context, Pipeline
+from tests.nets import sample
 
 Shape = tuple[int, ...]
 

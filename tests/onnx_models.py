@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from snnc.capture import capture
-from snnc.runtime.ort import quiet_options
+from snnc.networks.onnx import quiet_options
 
 
 def model(body, x="N,4,6,6", opset=17, kind="float", **weights):

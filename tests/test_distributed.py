@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 
 import snnc
 from snnc import api, processes
+from snnc.calibrate.statistics import Histogram
 from snnc.cli import main
 from snnc.errors import ProcessError, RecipeError, WriteError
 from snnc.processes import Shards, agree, digest, distributed, exchange, spread
-from snnc.statistics import Histogram
-
-from .shared_work import SAMPLES, bits, dataset, network, work
+from tests.shared_work import SAMPLES, bits, dataset, network, work
 
 ROOT = Path(__file__).parent.parent
 ENDED = "Error: Another process of this run has ended or does not answer, so the run ends."

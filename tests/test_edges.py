@@ -23,8 +23,7 @@ from snnc.cli import main
 from snnc.errors import LoadError, RecipeError, WriteError
 from snnc.files import atomic_write, load_model
 from snnc.recipes import parse
-
-from .kill_commands import COMMANDS, prepare
+from tests.kill_commands import COMMANDS, prepare
 
 WRITERS = ["compile -o .snn", "compile -o .onnx", "compile -o .nir", "compile -o .pt2", "report", "compare", "tune"]
 
@@ -209,8 +208,8 @@ def test_a_hundred_thousand_classes():
 
 def test_a_name_that_is_longer_than_names_can_be():
     onnx = pytest.importorskip("onnx")
-    from .fuzz_seeds import SHAPE, net
-    from .onnx_models import exported
+    from tests.fuzz_seeds import SHAPE, net
+    from tests.onnx_models import exported
 
     model = exported(net(), SHAPE)
     onnx.save(model, "apart.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)

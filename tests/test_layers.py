@@ -1,6 +1,7 @@
 """The shape of the source: imports point one way, files stay short, and nothing loads a pickle unsafely.
 
-Everything here reads the source as text; the package is never imported.
+Everything here reads the source as text; the package is never imported. `python -m tests.test_layers` prints the house:
+its units, layers and arrows.
 """
 
 import ast
@@ -8,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "snnc"
@@ -15,19 +17,18 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 UNSAFE = re.compile(r"weights_only\W+False")
 
-# Lowest first. A module may import its own layer and those below it. A name stands for a module or for a
-# whole subpackage; a new one has to be given its place here.
+# Lowest first. A unit may import those of the layers below its own, and no other: not even one beside it. A unit is a
+# module or a whole subpackage; a new one has to be given its place here.
 LAYERS = [
-    {"errors", "version", "markup", "processes"},
-    {"dialect", "packing", "temporal", "neurons"},
-    {"graph", "algebra", "statistics", "regression", "fixed"},
-    {"capture", "files", "observe", "data", "artifact", "calibration", "staged"},
-    {"integers"},
-    {"pipeline", "trace"},
-    {"passes"},
-    {"recipes", "runtime", "network", "portable", "backends", "meter", "evaluate", "explain", "differences"},
+    {"errors", "markup", "version"},
+    {"data", "files", "ir", "processes"},
+    {"calibrate", "runtime"},
+    {"integers", "networks"},
+    {"capture", "passes"},
+    {"backends", "explain", "recipes"},
     {"api"},
-    {"search", "tune", "report"},
+    {"measure", "tune"},
+    {"differences", "report"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -39,8 +40,8 @@ def unit(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports(path: Path, source: str) -> Iterator[tuple[int, str]]:
-    """Line and unit of every import from within the package, at any depth of the file, lazy ones too."""
+def imports(path: Path, source: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line and dotted name, without `snnc`, of every import from within the package, lazy ones too."""
     package = ("snnc", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -51,10 +52,12 @@ def imports(path: Path, source: str) -> Iterator[tuple[int, str]]:
             targets = [(*base, alias.name) for alias in node.names]
         else:
             continue
-        for root, *rest in targets:
-            if root == "snnc":
-                # `from snnc import x` is the module x where there is one, else a name of the package.
-                yield node.lineno, rest[0] if rest and rest[0] in LAYER else "__init__"
+        yield from ((node.lineno, tuple(rest)) for root, *rest in targets if root == "snnc")
+
+
+def target(name: tuple[str, ...]) -> str:
+    """The unit of an import: `from snnc import x` is the unit x where there is one, else a name of the package."""
+    return name[0] if name and name[0] in LAYER else "__init__"
 
 
 def violations(path: Path, source: str) -> list[str]:
@@ -63,10 +66,32 @@ def violations(path: Path, source: str) -> list[str]:
     if own not in LAYER:
         return [f"{path.name}: give '{own}' a layer in {Path(__file__).name}"]
     return [
-        f"{path.relative_to(PACKAGE.parent)}:{line}: '{own}' must not import '{target}', which lies above it"
-        for line, target in imports(path, source)
-        if LAYER[target] > LAYER[own]
+        f"{path.relative_to(PACKAGE.parent)}:{line}: '{own}' must not import '{target(name)}', which is not below it"
+        for line, name in imports(path, source)
+        if target(name) != own and LAYER[target(name)] >= LAYER[own]
     ]
+
+
+def module(name: tuple[str, ...]) -> str:
+    """The file that an import reads: the longest beginning of its name that is one."""
+    for end in range(len(name), 0, -1):
+        path = PACKAGE.joinpath(*name[:end])
+        if path.with_suffix(".py").exists():
+            return "/".join(name[:end]) + ".py"
+        if path.is_dir():
+            return "/".join((*name[:end], "__init__.py"))
+    return "__init__.py"
+
+
+def house() -> nx.DiGraph:
+    """An arrow from each unit to each that it imports."""
+    net = nx.DiGraph()
+    net.add_nodes_from(LAYER)
+    for path in SOURCES:
+        for _, name in imports(path, path.read_text(encoding="utf-8")):
+            if target(name) != unit(path):
+                net.add_edge(unit(path), target(name))
+    return net
 
 
 def test_there_is_something_to_check():
@@ -76,6 +101,22 @@ def test_there_is_something_to_check():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
     assert violations(path, path.read_text(encoding="utf-8")) == []
+
+
+def test_no_circle_of_units():
+    """Of packages, and of the modules that stand beside them."""
+    assert list(nx.simple_cycles(house())) == []
+
+
+def test_no_circle_of_modules():
+    """Lazy imports count too: a circle that only loads is still one to read."""
+    net = nx.DiGraph()
+    for path in SOURCES:
+        own = str(path.relative_to(PACKAGE))
+        net.add_edges_from((own, module(name)) for _, name in imports(path, path.read_text(encoding="utf-8")))
+    net.remove_edges_from([(a, b) for a, b in net.edges if a == b])
+    circles = [sorted(group) for group in nx.strongly_connected_components(net) if len(group) > 1]
+    assert circles == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -97,14 +138,15 @@ def test_an_unsafe_load_is_seen():
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("graph.py", "import snnc.pipeline"),
-        ("graph.py", "import snnc"),
-        ("graph.py", "from snnc.passes.fold import Fold"),
-        ("graph.py", "from snnc import api"),
-        ("graph.py", "from snnc import compile"),
-        ("graph.py", "from . import api"),
-        ("graph.py", "from .capture import capture"),
-        ("graph.py", "def lazy():\n    from snnc.pipeline import Pipeline"),
+        ("ir/graph.py", "import snnc.passes.pipeline"),
+        ("ir/graph.py", "import snnc"),
+        ("ir/graph.py", "from snnc.passes.fold import Fold"),
+        ("ir/graph.py", "from snnc import api"),
+        ("ir/graph.py", "from snnc import compile"),
+        ("ir/graph.py", "from .. import api"),
+        ("ir/graph.py", "from ..capture import capture"),
+        ("ir/graph.py", "from snnc.files import sniff"),  # of the same layer
+        ("ir/graph.py", "def lazy():\n    from snnc.passes.pipeline import Pipeline"),
         ("passes/fold.py", "from ..backends.onnx import emit"),
         ("passes/fold.py", "from .. import cli"),
         ("passes/__init__.py", "from ..api import compile"),
@@ -118,9 +160,9 @@ def test_a_violation_is_seen(file, source):
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("graph.py", "import torch, snnc.errors\nfrom snnc import dialect\nfrom .neurons import IF"),
-        ("capture.py", "from snnc.files import load_torch"),
-        ("passes/fold.py", "from . import scale\nfrom .scale import Scale\nfrom ..graph import verify"),
+        ("ir/graph.py", "import torch, snnc.errors\nfrom snnc.ir import dialect\nfrom .neurons import IF"),
+        ("capture/doors.py", "from snnc.files import load_torch"),
+        ("passes/fold.py", "from . import scale\nfrom .scale import Scale\nfrom ..ir.graph import verify"),
         ("backends/onnx.py", "import onnx\nfrom onnx import helper"),
         ("cli.py", "from snnc import api, errors"),
         ("__main__.py", "from snnc.cli import main"),
@@ -128,3 +170,10 @@ def test_a_violation_is_seen(file, source):
 )
 def test_what_is_allowed_passes(file, source):
     assert violations(PACKAGE / file, source) == []
+
+
+if __name__ == "__main__":
+    net = house()
+    backwards = [(a, b) for a, b in net.edges if LAYER[b] >= LAYER[a]]
+    print(f"{len(LAYER) - 2} units and 2 entries, {len(LAYERS)} layers, {net.number_of_edges()} arrows between units")
+    print(f"{len(backwards)} arrows run backwards", *backwards)

@@ -13,12 +13,11 @@ import torch
 import snnc
 from snnc.capture import told_shape
 from snnc.files import load_model
-from snnc.graph import Stage, verify
+from snnc.ir.graph import Stage, verify
 from snnc.passes import FixedPoint
+from tests.backends.onnx.test_fixed import assert_identical
+from tests.nir_reader import Reader
 from tests.onnx_models import reference
-
-from .nir_reader import Reader
-from .test_onnx_fixed import assert_identical
 
 pytestmark = pytest.mark.realdata
 

@@ -11,10 +11,9 @@ import pytest
 import snnc
 from snnc import errors
 from snnc.backends import BACKENDS
-from snnc.neurons import NEURONS
+from snnc.ir.neurons import NEURONS
 from snnc.passes import PASSES
-
-from .pages import ROOT, text
+from tests.pages import ROOT, text
 
 REFERENCE = sorted((ROOT / "docs" / "api").glob("*.md"))
 ENTRY = re.compile(r"^::: ([\w.]+)(?:\n    options:\n      heading: ([\w.]+))?$", re.MULTILINE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from snnc.backends.base import Backend
 from snnc.backends.graphfile import GraphFile
-from snnc.backends.nir import NirFile
-from snnc.backends.onnx_model import OnnxModel
+from snnc.backends.nir.backend import NirFile
+from snnc.backends.onnx.model import OnnxModel
 from snnc.backends.pt2 import ExportedProgram
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (GraphFile(), ExportedProgram(), OnnxModel(), NirFile())}

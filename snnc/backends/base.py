@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from torch import fx
 
 from snnc.errors import SnncError
-from snnc.network import Network
-from snnc.pipeline import Pipeline
+from snnc.networks.network import Network
+from snnc.passes.pipeline import Pipeline
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The graph file, snnc's own format: see `snnc.artifact`."""
+"""The graph file, snnc's own format: see `snnc.ir.graphfile`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from snnc.artifact import pack_graph
 from snnc.backends.base import Backend
 from snnc.files import atomic_buffer
-from snnc.network import Network
+from snnc.ir.graphfile import pack_graph
+from snnc.networks.network import Network
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from torch import Tensor, fx, nn
 
 from snnc.backends.base import Backend, told
 from snnc.files import atomic_buffer
-from snnc.graph import calls, insert, phases, replace, tidy
-from snnc.network import Network
-from snnc.pipeline import Pipeline
-from snnc.portable import INFO_FILE
-from snnc.temporal import Decode, Encode
+from snnc.ir.graph import calls, insert, phases, replace, tidy
+from snnc.ir.temporal import Decode, Encode
+from snnc.networks.exported import INFO_FILE
+from snnc.networks.network import Network
+from snnc.passes.pipeline import Pipeline
 
 
 class _Running(nn.Module):

@@ -9,9 +9,7 @@
     refusals    what is refused, and why            canonical   one form for each function
     quantisers  quantised activations               bounds      clips, roundings, and how far values reach
 
-    onnx_door   node by node through an ONNX model              onnx_model  its structure, checked
-    onnx_input  its input's shape and order                     onnx_fold   its constants, and sizes of the batch
-    onnx_operations, onnx_layers, onnx_scaling, onnx_routes     its operations by torch's names
+    onnx/       the door for ONNX models
 """
 
 from snnc.capture.canonical import finish

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc import dialect
-from snnc.graph import module_of
+from snnc.ir import dialect
+from snnc.ir.graph import module_of
 
 INFINITY = float("inf")
 

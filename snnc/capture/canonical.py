@@ -15,7 +15,6 @@ import networkx as nx
 import torch
 from torch import fx, nn
 
-from snnc import dialect
 from snnc.capture.bounds import ROUNDINGS, Clamp
 from snnc.capture.lowering import rank_after, shape_after
 from snnc.capture.pools import ADAPTIVE_AVERAGE
@@ -23,7 +22,8 @@ from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
 from snnc.capture.values import Refused, author_line
 from snnc.errors import Blocker, Unsupported
-from snnc.graph import calls, insert, module_of, remove, replace, tidy, view
+from snnc.ir import dialect
+from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy, view
 
 Shape = tuple[int, ...] | None
 

@@ -20,8 +20,8 @@ from snnc.capture.symbolic import from_error, input_rank, private, trace
 from snnc.capture.values import Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
-from snnc.graph import Stage, verify
-from snnc.staged import Staged
+from snnc.ir.graph import Stage, verify
+from snnc.networks.staged import Staged
 
 if TYPE_CHECKING:
     import onnx
@@ -54,7 +54,7 @@ def told_shape(model: Any) -> tuple[int, ...] | None:
         return own_shape(model)
     if not is_onnx(model):
         return None
-    from snnc.capture import onnx_input
+    from snnc.capture.onnx import input as onnx_input
 
     return onnx_input.own_shape(model)
 
@@ -130,7 +130,7 @@ def _exported(program: ExportedProgram, told: tuple[int, ...] | None) -> Outcome
 
 
 def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None) -> Outcome:
-    from snnc.capture.onnx_door import lower_onnx
+    from snnc.capture.onnx.door import lower_onnx
 
     try:
         lowering, value, known = lower_onnx(model, shape)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc import dialect
 from snnc.capture import routes
 from snnc.capture.lowering import Site
 from snnc.capture.pools import each
 from snnc.capture.values import SHAPE_HINT, Refused
+from snnc.ir import dialect
 
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

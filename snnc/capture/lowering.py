@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, fx, nn
 
-from snnc import dialect
 from snnc.capture.values import SHAPE_HINT, Batch, Dim, Refused, Unknown, author_line
 from snnc.errors import Blocker
-from snnc.graph import GraphBuilder, flat
+from snnc.ir import dialect
+from snnc.ir.graph import GraphBuilder, flat
 
 # Samples in a batch that is only run for its shape.
 PROBE = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from snnc import dialect
 from snnc.capture import bounds, layers, pools, routes, spellings
 from snnc.capture.values import Spelling
+from snnc.ir import dialect
 
 # Every operation by its name. A method or function with a trailing underscore is the same, in place.
 SPELLINGS: dict[str, Spelling] = {

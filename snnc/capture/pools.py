@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from snnc import dialect
 from snnc.capture import spellings
 from snnc.capture.lowering import Site
 from snnc.capture.values import PLACES, SHAPE_HINT, Dim, Refused, Sizes, Unknown
+from snnc.ir import dialect
 
 AVERAGE: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 ADAPTIVE_AVERAGE: dict[int, Any] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc import dialect
 from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Round, bounds, double, intervals
 from snnc.capture.values import author_line
 from snnc.errors import Blocker
-from snnc.graph import calls, insert, module_of, remove, replace
+from snnc.ir import dialect
+from snnc.ir.graph import calls, insert, module_of, remove, replace
 
 GRID = 4096
 NEAR_TIE = 1e-5
@@ -151,7 +151,7 @@ def recognise(graph: fx.GraphModule) -> list[Blocker]:
             _replace_chain(graph, *_best(graph, node))
         except Misfit as misfit:
             why = f"rounds, but is no quantised activation: {misfit}"
-            hint = "clip and round as in floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam, or use snnc.dialect.ClipQuant"
+            hint = "clip and round as in floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam, or snnc.ir.dialect.ClipQuant"
             blockers.append(Blocker(node.name, type(module).__name__.lower(), why, hint, author_line(node)))
             seen.update(*_reach(graph, node))
     return blockers + [b for node, _ in list(calls(graph, Clamp)) if node not in seen for b in _settle(graph, node)]

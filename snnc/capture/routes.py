@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from snnc import dialect
 from snnc.capture.lowering import Site
 from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Unknown
+from snnc.ir import dialect
 
 Range = tuple[int | None, int | None, int | None]
 ALL: Range = (None, None, None)

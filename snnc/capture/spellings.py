@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc import dialect
 from snnc.capture import routes
 from snnc.capture.bounds import Clamp, Floor, Round
 from snnc.capture.lowering import Site
 from snnc.capture.values import Batch, Dim, Sizes, Spelling, Unknown
+from snnc.ir import dialect
 
 
 def relu(at: Site, x: Any, inplace: bool = False) -> Any:

@@ -16,11 +16,11 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from snnc import dialect
 from snnc.capture.values import SHAPE_HINT, innermost
 from snnc.capture.walk import IN_PLACE
 from snnc.errors import Blocker, Unsupported
-from snnc.graph import flat
+from snnc.ir import dialect
+from snnc.ir.graph import flat
 
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
 

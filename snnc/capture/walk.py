@@ -153,7 +153,7 @@ def _site(lowering: Lowering, node: fx.Node, name: str, module: nn.Module | None
     site = Site(lowering, name, trace=str(node.meta.get("stack_trace") or ""))
     if module is not None:
         site.base, site.leaf = str(node.target), type(module).__name__
-    elif is_leaf or kind.startswith("snnc.dialect."):
+    elif is_leaf or kind.startswith("snnc.ir.dialect."):
         site.base, site.leaf, site.scope = path, kind.rsplit(".", 1)[1], path.rpartition(".")[0]
     elif not kind.startswith("_empty"):
         site.scope = path

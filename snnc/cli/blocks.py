@@ -19,10 +19,10 @@ from snnc.cli.options import CHANNELS, COUNT, PATH, SEED, SHAPE, SPLIT, Renamed,
 from snnc.cli.sources import uncompiled
 from snnc.data import Dataset, read
 from snnc.files import sniff
-from snnc.network import CHUNK, Network
-from snnc.portable import Portable
+from snnc.networks.exported import Portable
+from snnc.networks.network import CHUNK, Network
+from snnc.networks.onnx import OnnxNetwork
 from snnc.runtime.choice import RUNTIMES
-from snnc.runtime.ort import OnnxNetwork
 
 Option = Callable[[Any], Any]
 shape_option = click.option(

@@ -12,11 +12,11 @@ from snnc.cli import describe, show
 from snnc.cli.blocks import Model, model_options, shape_option
 from snnc.cli.options import PATH, Commands, verb
 from snnc.cli.sources import captured, compiled
-from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
-from snnc.graph import Stage
-from snnc.network import Network
-from snnc.pipeline import choose
-from snnc.portable import emitted_kind
+from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
+from snnc.ir.graph import Stage
+from snnc.networks.exported import emitted_kind
+from snnc.networks.network import Network
+from snnc.passes.pipeline import choose
 from snnc.version import __version__
 
 

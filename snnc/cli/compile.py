@@ -18,12 +18,12 @@ from snnc.cli.options import COUNT, PATH, SEED, Setting, dry_run_option, recipe_
 from snnc.cli.plan import compilation
 from snnc.cli.search import check_search, search_options, searched, unwritable
 from snnc.cli.sources import captured, destination
+from snnc.measure.search import STEPS, searchable
+from snnc.networks.staged import Staged
 from snnc.passes import PASSES, FixedPoint
-from snnc.pipeline import choose
+from snnc.passes.pipeline import choose
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
-from snnc.search import STEPS, searchable
-from snnc.staged import Staged
 
 GUESSED = (
     "No calibration data: thresholds are guessed from batch-norm statistics and weights. Expect lower accuracy, "

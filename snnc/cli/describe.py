@@ -11,9 +11,9 @@ from typing import Any
 from torch import fx, nn
 
 from snnc.backends import BACKENDS
-from snnc.dialect import CONFIG
-from snnc.graph import TIMED, Stage, calls, phases
-from snnc.neurons import Neuron
+from snnc.ir.dialect import CONFIG
+from snnc.ir.graph import TIMED, Stage, calls, phases
+from snnc.ir.neurons import Neuron
 from snnc.passes import PASSES
 from snnc.recipes import names, recipe
 

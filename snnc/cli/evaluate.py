@@ -12,9 +12,9 @@ from snnc.cli.blocks import Original, Running, Scored, batch_option, original_op
 from snnc.cli.config import configurable
 from snnc.cli.options import PATH, verb
 from snnc.data import require_labels
-from snnc.evaluate import evaluate
-from snnc.network import Network
-from snnc.portable import emitted_kind
+from snnc.measure.evaluate import evaluate
+from snnc.networks.exported import emitted_kind
+from snnc.networks.network import Network
 
 
 @click.command("eval")

@@ -13,13 +13,13 @@ from torch import fx
 from snnc.api import require_calibration
 from snnc.cli import describe, show
 from snnc.data import Dataset, require_classes
-from snnc.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
-from snnc.network import Network
-from snnc.neurons import Neuron
-from snnc.portable import Portable
+from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
+from snnc.ir.neurons import Neuron
+from snnc.networks.exported import Portable
+from snnc.networks.network import Network
+from snnc.networks.onnx import OnnxNetwork
 from snnc.recipes import Recipe
 from snnc.report.samples import ACCURACY, Samples
-from snnc.runtime.ort import OnnxNetwork
 from snnc.tune import Start
 
 TRIAL = 16  # samples that calibrate the conversion which a training would start from

@@ -15,10 +15,10 @@ from snnc.cli import show
 from snnc.cli.options import COUNT, options, recipe_names
 from snnc.data import Dataset
 from snnc.errors import OutOfReach, SnncError
-from snnc.network import Network
+from snnc.measure.search import STEPS, search, searchable
+from snnc.networks.network import Network
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
-from snnc.search import STEPS, search, searchable
 
 
 class Names(click.ParamType):

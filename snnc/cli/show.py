@@ -22,9 +22,9 @@ from rich.text import Text
 
 from snnc.cli.tables import cell, clean, grids
 from snnc.errors import PassFailed, SnncError, Unsupported
-from snnc.evaluate import shown_steps
-from snnc.network import Latency
-from snnc.neurons import TWO_PASS
+from snnc.ir.neurons import TWO_PASS
+from snnc.measure.evaluate import shown_steps
+from snnc.networks.network import Latency
 from snnc.processes import rank
 
 Item = TypeVar("Item")

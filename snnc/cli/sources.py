@@ -11,7 +11,6 @@ import click
 from torch import fx
 
 from snnc import api
-from snnc.artifact import FORMAT
 from snnc.backends import BACKENDS
 from snnc.capture import capture, told_shape
 from snnc.cli import show
@@ -19,11 +18,12 @@ from snnc.data import Dataset
 from snnc.errors import DataError, LoadError, Unsupported, WriteError
 from snnc.files import load_model, load_torch, sniff
 from snnc.files.emitted import is_emitted_file
-from snnc.graph import Stage
-from snnc.network import Network
-from snnc.portable import Portable, has_history
-from snnc.runtime.ort import OnnxNetwork
-from snnc.staged import staged
+from snnc.ir.graph import Stage
+from snnc.ir.graphfile import FORMAT
+from snnc.networks.exported import Portable, has_history
+from snnc.networks.network import Network
+from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.staged import staged
 
 
 def destination(

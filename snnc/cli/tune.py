@@ -18,8 +18,8 @@ from snnc.cli.options import COUNT, PATH, dry_run_option, recipe_names, verb
 from snnc.cli.plan import TRIAL, training
 from snnc.cli.sources import compiled, destination
 from snnc.errors import LoadError
-from snnc.evaluate import shown_steps
-from snnc.network import Network
+from snnc.measure.evaluate import shown_steps
+from snnc.networks.network import Network
 from snnc.tune import TuneOptions, prepare
 from snnc.tune import tune as train
 

@@ -15,8 +15,8 @@ from snnc.cli.blocks import Original, Running, Scored, batch_option, original_op
 from snnc.cli.config import configurable
 from snnc.cli.options import PATH, verb
 from snnc.differences import differences
-from snnc.evaluate import shown_steps
-from snnc.network import Network
+from snnc.measure.evaluate import shown_steps
+from snnc.networks.network import Network
 
 
 @click.command("verify")

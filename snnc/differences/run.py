@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.data.loaders import maybe_labelled_batches
-from snnc.dialect import HEADS
 from snnc.differences.count import Count, Trains
 from snnc.differences.report import Differences
 from snnc.errors import SnncError
-from snnc.evaluate import ann_classes
-from snnc.graph import Stage, calls, steps
-from snnc.network import Network
-from snnc.pipeline import no_progress
-from snnc.portable import Portable
-from snnc.runtime.ort import OnnxNetwork
+from snnc.ir.dialect import HEADS
+from snnc.ir.graph import Stage, calls, steps
+from snnc.measure.evaluate import ann_classes
+from snnc.networks.exported import Portable
+from snnc.networks.network import Network
+from snnc.networks.onnx import OnnxNetwork
+from snnc.passes.pipeline import no_progress
 from snnc.runtime.runner import Runner
 
 Artefact = Network | Portable | OnnxNetwork

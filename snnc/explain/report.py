@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from snnc.explain.terms import OWN, TERMS, Tally
-from snnc.neurons import IF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.ir.neurons import IF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
 
 
 @dataclass(frozen=True)

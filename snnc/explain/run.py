@@ -16,12 +16,12 @@ from snnc.errors import SnncError
 from snnc.explain.report import Cause, Explanation, LayerError, advice, parts, percent, summary
 from snnc.explain.sides import Perturbed, matched, observed, other
 from snnc.explain.terms import OWN, Tally, split
-from snnc.graph import view
-from snnc.network import Network
-from snnc.neurons import Neuron, OffsetIF, ResidualMaskIF
-from snnc.pipeline import no_progress
-from snnc.portable import Portable, emitted_kind
-from snnc.runtime.ort import OnnxNetwork
+from snnc.ir.graph import view
+from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
+from snnc.networks.exported import Portable, emitted_kind
+from snnc.networks.network import Network
+from snnc.networks.onnx import OnnxNetwork
+from snnc.passes.pipeline import no_progress
 from snnc.runtime.runner import Runner
 
 ROWS_PER_SAMPLE = 8  # at least: beside its time steps each sample holds sums, and all values of the ANN
@@ -202,7 +202,7 @@ class _Sums:
             )
         notes.append(
             f"Put into the ANN one at a time, the layers' own errors explain {sum(share.values()):.0f} % of the "
-            "output's square error; what lacks or exceeds 100 is what they do together."
+            "output's square error. Where the shares do not add up to 100, the kinds act on each other."
         )
         return notes
 

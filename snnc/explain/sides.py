@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.dialect import ACTIVATIONS, ClipQuant
 from snnc.errors import SnncError
-from snnc.graph import calls
-from snnc.network import Network
-from snnc.neurons import Neuron
+from snnc.ir.dialect import ACTIVATIONS, ClipQuant
+from snnc.ir.graph import calls
+from snnc.ir.neurons import Neuron
+from snnc.networks.network import Network
 from snnc.runtime.runner import Runner
 
 # Passes that leave networks whose layers are not those of the ANN: what is wrong, and what to try.

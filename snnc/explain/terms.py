@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnc.neurons import Neuron
+from snnc.ir.neurons import Neuron
 
 OWN = ("clipping", "quantisation", "unevenness")
 TERMS = ("inherited", *OWN)

@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.calibration import SAMPLES, average, each
-from snnc.dialect import AVERAGE_POOLS, HEADS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Grid, Pad, Sub
+from snnc.calibrate.regression import covariance, equations
+from snnc.calibrate.sweep import SAMPLES, average, each
 from snnc.errors import SnncError
-from snnc.graph import calls, insert, module_of, phases, replace
 from snnc.integers.pools import sums
 from snnc.integers.populations import FACTOR, FINE, Populations, by_channel, spread
 from snnc.integers.prepare import Shapes, origins, readers
 from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
-from snnc.neurons import Neuron
+from snnc.ir.dialect import AVERAGE_POOLS, HEADS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Grid, Pad, Sub
+from snnc.ir.graph import calls, insert, module_of, phases, replace
+from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import Decode, Restart, StepCurrent, TemporalMax
 from snnc.processes import Pieces, Shards
-from snnc.regression import covariance, equations
-from snnc.temporal import Decode, Restart, StepCurrent, TemporalMax
 
 ROOM = 2**10  # magnitude up to which a factor may widen a value
 COARSE = 2**18  # units of a threshold; where it would have more, what is added up to it does not count

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnc.dialect import OwnSizeAvgPool2d
 from snnc.errors import SnncError
+from snnc.ir.dialect import OwnSizeAvgPool2d
 
 
 def sums(name: str, pool: Any, x: Tensor) -> tuple[nn.Module, Tensor]:

@@ -10,12 +10,12 @@ import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.dialect import AVERAGE_POOLS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Concat, Grid, Permute, Reshape, Sub
-from snnc.graph import calls, module_of
 from snnc.integers.prepare import Shapes, producer, readers
 from snnc.integers.rounding import best_grid, scaled
-from snnc.neurons import Neuron
-from snnc.temporal import Restart, StepCurrent, TemporalMax
+from snnc.ir.dialect import AVERAGE_POOLS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Concat, Grid, Permute, Reshape, Sub
+from snnc.ir.graph import calls, module_of
+from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import Restart, StepCurrent, TemporalMax
 
 FACTOR = 2**15 - 1  # largest factor of a branch without weights
 FINEST, WEIGHT = 2**16, 127  # units of a threshold or bias at most, where the largest weight is 127 or more

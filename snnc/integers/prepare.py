@@ -9,7 +9,9 @@ import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.dialect import (
+from snnc.calibrate.observe import watch
+from snnc.errors import SnncError
+from snnc.ir.dialect import (
     AVERAGE_POOLS,
     HEADS,
     MAX_POOLS,
@@ -23,11 +25,9 @@ from snnc.dialect import (
     Reshape,
     Sub,
 )
-from snnc.errors import SnncError
-from snnc.graph import calls, insert, module_of, phases, replace, tidy, view
-from snnc.neurons import Neuron
-from snnc.observe import watch
-from snnc.temporal import Decode, Encode, Restart, RunningMax, StepCurrent, Temporal
+from snnc.ir.graph import calls, insert, module_of, phases, replace, tidy, view
+from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import Decode, Encode, Restart, RunningMax, StepCurrent, Temporal
 
 Shapes = dict[str, tuple[int, ...]]
 WIDE = (*WEIGHTED, Add, Sub, Affine)  # operations whose result may have a grid of its choice

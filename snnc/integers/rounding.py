@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnc.dialect import TRANSPOSED
+from snnc.ir.dialect import TRANSPOSED
 
 FITS = tuple(1 - 0.02 * i for i in range(31))  # shares of the grid that holds the largest weight, tried as grids
 WIDEST = 2048  # inputs of a layer beyond which the matrix of its inputs is not worth its size

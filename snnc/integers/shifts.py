@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, fx
 
-from snnc.calibration import add_current, biased_layer
-from snnc.dialect import Affine
-from snnc.graph import module_of
-from snnc.temporal import StepCurrent
+from snnc.calibrate.sweep import add_current, biased_layer
+from snnc.ir.dialect import Affine
+from snnc.ir.graph import module_of
+from snnc.ir.temporal import StepCurrent
 
 
 def take_away(graph: fx.GraphModule, node: fx.Node, units: Tensor) -> bool:

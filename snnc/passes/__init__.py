@@ -17,6 +17,7 @@ from snnc.passes.insert_neurons import InsertNeurons
 from snnc.passes.limit_range import LimitRange
 from snnc.passes.mask_residual import MaskResidual
 from snnc.passes.normalize_thresholds import NormalizeThresholds
+from snnc.passes.pipeline import Pass
 from snnc.passes.quantize_activations import QuantizeActivations
 from snnc.passes.scale_thresholds import ScaleThresholds
 from snnc.passes.set_initial_potential import SetInitialPotential
@@ -24,7 +25,6 @@ from snnc.passes.train_thresholds import TrainThresholds
 from snnc.passes.use_graded_neurons import UseGradedNeurons
 from snnc.passes.use_signed_neurons import UseSignedNeurons
 from snnc.passes.wait_for_input import WaitForInput
-from snnc.pipeline import Pass
 
 PASSES: dict[str, type[Pass]] = {
     cls.name: cls

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from snnc.calibration import Site, Sweep, add_current, calibration_input, reference_of, shift_for
-from snnc.graph import Stage
-from snnc.neurons import Neuron
-from snnc.pipeline import Context, Pass
+from snnc.calibrate.sweep import Site, Sweep, add_current, calibration_input, reference_of, shift_for
+from snnc.ir.graph import Stage
+from snnc.ir.neurons import Neuron
+from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Pieces
 
 

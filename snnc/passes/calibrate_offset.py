@@ -7,10 +7,10 @@ from typing import Literal
 
 from torch import fx
 
-from snnc.graph import Stage
-from snnc.neurons import OffsetIF
-from snnc.passes.exchange import exchange, set_time
-from snnc.pipeline import Context, Pass
+from snnc.ir.exchange import exchange, set_time
+from snnc.ir.graph import Stage
+from snnc.ir.neurons import OffsetIF
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibration import Site, Sweep, calibration_input, reference_of, settled
-from snnc.graph import Stage
-from snnc.neurons import Neuron
-from snnc.pipeline import Context, Pass
+from snnc.calibrate.sweep import Site, Sweep, calibration_input, reference_of, settled
+from snnc.ir.graph import Stage
+from snnc.ir.neurons import Neuron
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

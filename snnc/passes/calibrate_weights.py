@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibration import Site, Sweep, add_current, calibration_input, reference_of, shift_for
-from snnc.dialect import WEIGHTED, Add
-from snnc.graph import Stage, module_of
-from snnc.neurons import Neuron
-from snnc.pipeline import Context, Pass
+from snnc.calibrate.regression import refit
+from snnc.calibrate.sweep import Site, Sweep, add_current, calibration_input, reference_of, shift_for
+from snnc.ir.dialect import WEIGHTED, Add
+from snnc.ir.graph import Stage, module_of
+from snnc.ir.neurons import Neuron
+from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Pieces
-from snnc.regression import refit
 
 
 @dataclass(frozen=True)

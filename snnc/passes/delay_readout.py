@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from snnc.graph import Stage, calls
-from snnc.pipeline import Context, Pass
-from snnc.temporal import Decode
+from snnc.ir.graph import Stage, calls
+from snnc.ir.temporal import Decode
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from snnc.dialect import Affine, ClipQuant, Concat
 from snnc.errors import DataError
-from snnc.graph import Stage, insert, module_of
-from snnc.pipeline import Context, Pass
+from snnc.ir.dialect import Affine, ClipQuant, Concat
+from snnc.ir.graph import Stage, insert, module_of
+from snnc.passes.pipeline import Context, Pass
 
 ROUNDING = 1e-5  # how far pixels may lie outside of [0, 1]
 

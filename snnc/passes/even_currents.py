@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibration import Site, Sweep, calibration_input, reference_of
-from snnc.graph import Stage, calls, insert
-from snnc.neurons import PIPELINED, STREAMING, Neuron
+from snnc.calibrate.sweep import Site, Sweep, calibration_input, reference_of
+from snnc.ir.graph import Stage, calls, insert
+from snnc.ir.neurons import PIPELINED, STREAMING, Neuron
+from snnc.ir.temporal import StepCurrent
+from snnc.passes.pipeline import Context, Pass
 from snnc.passes.wait_for_input import steady
-from snnc.pipeline import Context, Pass
 from snnc.processes import Pieces, Shards
-from snnc.temporal import StepCurrent
 
 
 @dataclass(frozen=True)

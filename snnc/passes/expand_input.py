@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from snnc.dialect import CONVOLUTIONS, Affine, Concat, Pad
 from snnc.errors import SnncError
-from snnc.graph import Stage, insert, module_of
+from snnc.ir.dialect import CONVOLUTIONS, Affine, Concat, Pad
+from snnc.ir.graph import Stage, insert, module_of
 from snnc.passes.encode_input import encoder
-from snnc.pipeline import Context, Pass
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

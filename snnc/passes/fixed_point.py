@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.calibration import LARGEST
-from snnc.dialect import Affine, Grid
+from snnc.calibrate.sweep import LARGEST
 from snnc.errors import SnncError
-from snnc.fixed import LIMIT, Row, bounds, prove
-from snnc.graph import Stage, calls, module_of, steps
 from snnc.integers.lowering import Lowering
 from snnc.integers.populations import Populations
 from snnc.integers.prepare import Shapes, prepare, shapes
-from snnc.neurons import Neuron
-from snnc.pipeline import Context, Pass, no_progress
+from snnc.ir.dialect import Affine, Grid
+from snnc.ir.graph import Stage, calls, module_of, steps
+from snnc.ir.neurons import Neuron
+from snnc.ir.proof import LIMIT, Row, bounds, prove
+from snnc.passes.pipeline import Context, Pass, no_progress
 
 LEAST_BITS = 2
 UNKNOWN = 4.0  # inputs without data are taken to lie in -4..4, as normalised ones do
@@ -43,7 +43,7 @@ class FixedPoint(Pass):
     before, and the mean error of every current, on the spikes that reach the layer, goes into its bias, and what is
     less than one unit into the initial potential. Without, each number is rounded by itself.
 
-    That no integer reaches 2^24 is proved from the graph (`snnc.fixed`). Where it fails the layers that feed the sum
+    That no integer reaches 2^24 is proved from the graph (`snnc.ir.proof`). Where it fails the layers that feed the sum
     have coarser units first, and then fewer bits; the record says which have fewer.
 
     Options:

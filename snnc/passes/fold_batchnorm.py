@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from snnc.algebra import scale_inputs, scale_outputs
-from snnc.dialect import (
+from snnc.calibrate.algebra import scale_inputs, scale_outputs
+from snnc.calibrate.observe import ranks
+from snnc.errors import SnncError
+from snnc.ir.dialect import (
     AVERAGE_POOLS,
     BATCHNORMS,
     CONVOLUTIONS,
     WEIGHTED,
     Affine,
 )
-from snnc.errors import SnncError
-from snnc.graph import Stage, calls, module_of, remove, replace
-from snnc.observe import ranks
-from snnc.pipeline import Context, Pass
+from snnc.ir.graph import Stage, calls, module_of, remove, replace
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

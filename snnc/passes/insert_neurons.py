@@ -9,13 +9,13 @@ from typing import Literal
 import networkx as nx
 from torch import fx
 
-from snnc.calibration import Rectify
-from snnc.dialect import MAX_POOLS, ClipQuant
+from snnc.calibrate.sweep import Rectify
 from snnc.errors import SnncError
-from snnc.graph import Stage, calls, insert, module_of, replace, view
-from snnc.neurons import IF
-from snnc.pipeline import Context, Pass
-from snnc.temporal import MAXPOOL_LOWERINGS, Decode, Encode
+from snnc.ir.dialect import MAX_POOLS, ClipQuant
+from snnc.ir.graph import Stage, calls, insert, module_of, replace, view
+from snnc.ir.neurons import IF
+from snnc.ir.temporal import MAXPOOL_LOWERINGS, Decode, Encode
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

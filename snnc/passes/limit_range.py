@@ -8,10 +8,10 @@ from typing import Literal
 
 from torch import fx
 
-from snnc.dialect import ClipQuant
 from snnc.errors import SnncError
-from snnc.graph import Stage, calls, replace
-from snnc.pipeline import Context, Pass
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import Stage, calls, replace
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

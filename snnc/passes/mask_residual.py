@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from snnc.graph import Stage
-from snnc.neurons import ResidualMaskIF
-from snnc.passes.exchange import exchange, set_time
-from snnc.pipeline import Context, Pass
+from snnc.ir.exchange import exchange, set_time
+from snnc.ir.graph import Stage
+from snnc.ir.neurons import ResidualMaskIF
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.algebra import inputs_of, outputs_of, scale_inputs, scale_outputs
-from snnc.dialect import WEIGHTED, Affine, ClipQuant
-from snnc.graph import Stage, calls, insert, module_of
-from snnc.pipeline import Context, Pass
+from snnc.calibrate.algebra import inputs_of, outputs_of, scale_inputs, scale_outputs
+from snnc.ir.dialect import WEIGHTED, Affine, ClipQuant
+from snnc.ir.graph import Stage, calls, insert, module_of
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Literal
 import torch
 from torch import fx, nn
 
-from snnc.dialect import ACTIVATIONS, ClipQuant
+from snnc.calibrate.observe import histograms, predict
+from snnc.calibrate.statistics import shaped
 from snnc.errors import SnncError
-from snnc.graph import Stage, calls, replace
-from snnc.neurons.graded import MAX_BITS
-from snnc.observe import histograms, predict
-from snnc.pipeline import Context, Pass
-from snnc.statistics import shaped
+from snnc.ir.dialect import ACTIVATIONS, ClipQuant
+from snnc.ir.graph import Stage, calls, replace
+from snnc.ir.neurons.graded import MAX_BITS
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

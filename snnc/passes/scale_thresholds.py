@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, fx
 
-from snnc.dialect import ClipQuant
+from snnc.calibrate.statistics import shaped
 from snnc.errors import RecipeError
-from snnc.graph import Stage, calls
-from snnc.pipeline import Context, Pass
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import Stage, calls
+from snnc.passes.pipeline import Context, Pass
 from snnc.processes import spread
-from snnc.statistics import shaped
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import fx
 
-from snnc.graph import Stage, calls
-from snnc.neurons import Neuron
-from snnc.pipeline import Context, Pass
+from snnc.ir.graph import Stage, calls
+from snnc.ir.neurons import Neuron
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

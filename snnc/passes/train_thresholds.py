@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.calibration import channel_sums
-from snnc.graph import Stage, calls
-from snnc.neurons import IF, AverageIF, Neuron
-from snnc.passes.exchange import exchange, set_time
+from snnc.calibrate.sweep import channel_sums
+from snnc.ir.exchange import exchange, set_time
+from snnc.ir.graph import Stage, calls
+from snnc.ir.neurons import IF, AverageIF, Neuron
 from snnc.passes.normalize_thresholds import multiply_behind
-from snnc.pipeline import Context, Pass
+from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Shards
 
 LEAST = 0.05  # of the height of a spike; a threshold at zero would fire for ever

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from snnc.graph import Stage
-from snnc.neurons import GradedIF
-from snnc.neurons.graded import MAX_BITS
-from snnc.passes.exchange import exchange, set_time
-from snnc.pipeline import Context, Pass
+from snnc.ir.exchange import exchange, set_time
+from snnc.ir.graph import Stage
+from snnc.ir.neurons import GradedIF
+from snnc.ir.neurons.graded import MAX_BITS
+from snnc.passes.pipeline import Context, Pass
 
 
 @dataclass(frozen=True)

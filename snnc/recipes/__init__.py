@@ -34,7 +34,7 @@ from typing import Any
 
 from snnc.errors import RecipeError
 from snnc.passes import PASSES
-from snnc.pipeline import Pass, Pipeline, choose
+from snnc.passes.pipeline import Pass, Pipeline, choose
 
 _LABELS = {"name": str, "summary": str, "source": str, "needs_data": bool}
 _EDITS = {"remove": list, "set": dict, "insert": list}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from snnc.evaluate import Evaluation
 from snnc.explain import Explanation
 from snnc.explain.terms import TERMS
+from snnc.measure.evaluate import Evaluation
 from snnc.report.chart import SHAPES, Axis, Chart, linear, logarithmic, rows
 from snnc.report.look import Raster, Scatter, Threshold
 from snnc.report.schedule import Turn

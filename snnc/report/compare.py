@@ -14,19 +14,19 @@ from torch import nn
 
 from snnc.data import fingerprint
 from snnc.errors import RecipeError
-from snnc.evaluate import Evaluation, evaluate
 from snnc.files import atomic_write
 from snnc.markup import table
-from snnc.network import Network
-from snnc.pipeline import no_progress
-from snnc.portable import Portable
+from snnc.measure.evaluate import Evaluation, evaluate
+from snnc.networks.exported import Portable
+from snnc.networks.network import Network
+from snnc.networks.onnx import OnnxNetwork
+from snnc.passes.pipeline import no_progress
 from snnc.report.charts import comparison, interval
 from snnc.report.energy import account
 from snnc.report.look import rasters
 from snnc.report.page import environment
 from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import gather
-from snnc.runtime.ort import OnnxNetwork
 
 COLUMNS = ("network", "recipe", "T", "schedule", "step", "latency", "score", "agreement")
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import networkx as nx
 from torch import fx
 
-from snnc.dialect import ACTIVATIONS, MAX_POOLS, WEIGHTED, ClipQuant
-from snnc.graph import SPEC, Stage, calls, phases
-from snnc.neurons import Neuron
-from snnc.temporal import Decode, Encode
-from snnc.trace import Snapshot
+from snnc.ir.dialect import ACTIVATIONS, MAX_POOLS, WEIGHTED, ClipQuant
+from snnc.ir.graph import SPEC, Stage, calls, phases
+from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import Decode, Encode
+from snnc.passes.trace import Snapshot
 
 BOX, LANE, HIGH, GAP = 196, 14, 20, 14  # width of a box and of a passing edge, height of a box, space between rows
 Item = str | tuple[str, str]  # in a row: a node, or an edge that passes it

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from snnc.dialect import AVERAGE_POOLS, WEIGHTED, Add, Affine, Mean, Sub
-from snnc.graph import calls, phases
-from snnc.meter import fan_out
-from snnc.neurons import AverageIF, Neuron, OffsetIF, WaitingIF
+from snnc.ir.dialect import AVERAGE_POOLS, WEIGHTED, Add, Affine, Mean, Sub
+from snnc.ir.graph import calls, phases
+from snnc.ir.neurons import AverageIF, Neuron, OffsetIF, WaitingIF
+from snnc.measure.meter import fan_out
 
 Shapes = Mapping[fx.Node, tuple[int, ...]]
 

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from snnc.data import fingerprint
 from snnc.errors import SnncError
-from snnc.evaluate import Evaluation, evaluate, shown_steps
 from snnc.explain import Explanation, explain
-from snnc.graph import Stage
+from snnc.ir.graph import Stage
 from snnc.markup import table
-from snnc.network import Network
-from snnc.pipeline import no_progress
-from snnc.portable import Portable, emitted_kind
+from snnc.measure.evaluate import Evaluation, evaluate, shown_steps
+from snnc.networks.exported import Portable, emitted_kind
+from snnc.networks.network import Network
+from snnc.networks.onnx import OnnxNetwork
+from snnc.passes.pipeline import no_progress
+from snnc.passes.trace import Snapshot, snapshots
 from snnc.report.drawing import Picture, picture, snapshot
 from snnc.report.energy import Energy, account, left_out
 from snnc.report.limit import QuantisedLimit
@@ -25,8 +27,6 @@ from snnc.report.look import Raster, Scatter, Threshold, rasters, scatters, thre
 from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import BATCH, classes, gather
 from snnc.report.schedule import Turn, timetable
-from snnc.runtime.ort import OnnxNetwork
-from snnc.trace import Snapshot, snapshots
 
 
 @dataclass(frozen=True)

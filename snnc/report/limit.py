@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.neurons import Neuron
-from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 
 class QuantisedLimit(fx.Interpreter):

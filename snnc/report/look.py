@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from snnc.calibrate.observe import watch
 from snnc.explain.sides import Perturbed, matched, observed
-from snnc.graph import calls
-from snnc.network import Network
-from snnc.neurons import Neuron
-from snnc.observe import watch
+from snnc.ir.graph import calls
+from snnc.ir.neurons import Neuron
+from snnc.networks.network import Network
 
 NEURONS = 24  # of a layer in its raster
 STEPS = 128  # in a raster, at most

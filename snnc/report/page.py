@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from snnc.evaluate import shown_steps
 from snnc.explain.terms import TERMS
+from snnc.measure.evaluate import shown_steps
 from snnc.report import charts
 from snnc.report.chart import Chart
 from snnc.report.drawing import BOX, HIGH, SLICE

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from snnc.files import atomic_write
-from snnc.network import Network
-from snnc.pipeline import no_progress
-from snnc.portable import Portable
+from snnc.networks.exported import Portable
+from snnc.networks.network import Network
+from snnc.networks.onnx import OnnxNetwork
+from snnc.passes.pipeline import no_progress
 from snnc.report.findings import Findings, measure
 from snnc.report.page import html
-from snnc.runtime.ort import OnnxNetwork
 
 
 def report(

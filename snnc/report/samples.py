@@ -12,9 +12,9 @@ from torch import Tensor, fx, nn
 from snnc.capture import capture
 from snnc.data import Dataset, maybe_labelled_batches
 from snnc.errors import DataError
-from snnc.network import Network, checked
-from snnc.portable import Portable
-from snnc.runtime.ort import OnnxNetwork
+from snnc.networks.exported import Portable
+from snnc.networks.network import Network, checked
+from snnc.networks.onnx import OnnxNetwork
 
 BATCH = 64
 ACCURACY, AGREEMENT = "accuracy", "agreement with the ANN"

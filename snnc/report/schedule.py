@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from snnc.graph import calls, view
-from snnc.network import Network
-from snnc.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron
+from snnc.ir.graph import calls, view
+from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron
+from snnc.networks.network import Network
 from snnc.runtime.runner import Runner
 
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, fx
 
 from snnc.errors import SnncError
-from snnc.runtime import gpu, scan
+from snnc.runtime.cpu import scan
 from snnc.runtime.fast import FastRunner
-from snnc.runtime.gpu import GpuScan
+from snnc.runtime.gpu import scan as gpu
+from snnc.runtime.gpu.replay import ReplayRunner
+from snnc.runtime.gpu.scan import GpuScan
 from snnc.runtime.plan import plan, proved
-from snnc.runtime.replay import ReplayRunner
 from snnc.runtime.runner import Observer, Runner
 
 RUNTIMES = ("auto", "reference", "fast")

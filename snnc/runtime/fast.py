@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.dialect import Grid, Pad
-from snnc.graph import phases
-from snnc.neurons import OffsetIF
-from snnc.runtime import scan
+from snnc.ir.dialect import Grid, Pad
+from snnc.ir.graph import phases
+from snnc.ir.neurons import OffsetIF
+from snnc.ir.temporal import Decode
+from snnc.runtime.cpu import scan
 from snnc.runtime.plan import MOVES, Plan, constants
 from snnc.runtime.runner import Observer, Runner, Window
-from snnc.temporal import Decode
 
 
 class FastRunner(Runner):

@@ -14,16 +14,17 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, fx, nn
 
-from snnc import dialect
 from snnc.errors import VerifyError
-from snnc.fixed import prove
-from snnc.graph import calls, module_of, phases
-from snnc.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
-from snnc.runtime import gpu_layer, integer, scan
-from snnc.runtime.gpu import GpuScan
-from snnc.runtime.gpu_layer import GpuLayer
-from snnc.runtime.integer import MOST, Layer, reach
-from snnc.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir import dialect
+from snnc.ir.graph import calls, module_of, phases
+from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.ir.proof import prove
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.runtime.cpu import integer, scan
+from snnc.runtime.cpu.integer import MOST, Layer, reach
+from snnc.runtime.gpu import layer as gpu_layer
+from snnc.runtime.gpu.layer import GpuLayer
+from snnc.runtime.gpu.scan import GpuScan
 
 BINARY = (IF, WaitingIF, AverageIF, OffsetIF, ResidualMaskIF)
 MOVES = (dialect.Concat, dialect.Slice, dialect.Reshape, dialect.Permute, nn.Flatten)  # whatever the type of a value

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.dialect import CONVOLUTIONS, TRANSPOSED
 from snnc.errors import DataError, SnncError
-from snnc.graph import calls, phases, steps
-from snnc.neurons import SCHEDULES, Neuron
+from snnc.ir.dialect import CONVOLUTIONS, TRANSPOSED
+from snnc.ir.graph import calls, phases, steps
+from snnc.ir.neurons import SCHEDULES, Neuron
+from snnc.ir.temporal import Decode, Encode, Temporal, running_mean
 from snnc.runtime.exact import exact, in_double
-from snnc.temporal import Decode, Encode, Temporal, running_mean
 
 # Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
 Observer = Callable[[fx.Node, Tensor, int], None]
@@ -55,7 +55,7 @@ class Runner:
         late: the first of those that are read out, which the final readout does not count.
         integers: whether spikes are counted, as in fixed-point networks.
         streaming: False where a layer must see input of later steps before it emits.
-        schedule: how the network runs, one of `snnc.neurons.SCHEDULES`.
+        schedule: how the network runs, one of `snnc.ir.neurons.SCHEDULES`.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:

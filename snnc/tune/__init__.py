@@ -19,15 +19,15 @@ from snnc import api
 from snnc.capture import capture
 from snnc.data import Dataset, require_classes
 from snnc.errors import DataError, RecipeError
-from snnc.graph import Stage
-from snnc.network import Network, checked
-from snnc.pipeline import Context, Pipeline, no_progress
-from snnc.portable import Portable, emitted_kind
+from snnc.ir.graph import Stage
+from snnc.networks.exported import Portable, emitted_kind
+from snnc.networks.network import Network, checked
+from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.staged import Staged
+from snnc.passes.pipeline import Context, Pipeline, no_progress
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
-from snnc.runtime.ort import OnnxNetwork
-from snnc.staged import Staged
 from snnc.tune.forward import require_trainable
 from snnc.tune.loop import Training
 from snnc.tune.match import matched

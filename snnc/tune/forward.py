@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.dialect import ClipQuant
 from snnc.errors import RecipeError
-from snnc.graph import calls, steps
-from snnc.neurons import IF, STREAMING, Neuron, fires
-from snnc.temporal import Decode, Encode, RunningMax, StepCurrent, Temporal
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import calls, steps
+from snnc.ir.neurons import IF, STREAMING, Neuron, fires
+from snnc.ir.temporal import Decode, Encode, RunningMax, StepCurrent, Temporal
 from snnc.tune.norms import Evened, Normed
 from snnc.tune.surrogate import Levels, Rate, Spike, Straight
 

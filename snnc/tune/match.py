@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from snnc.dialect import ACTIVATIONS, ClipQuant
-from snnc.graph import calls
-from snnc.neurons import IF
+from snnc.ir.dialect import ACTIVATIONS, ClipQuant
+from snnc.ir.graph import calls
+from snnc.ir.neurons import IF
 from snnc.tune.forward import Forward
 
 

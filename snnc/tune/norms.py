@@ -18,13 +18,13 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from snnc.algebra import scale_outputs
-from snnc.dialect import CONVOLUTIONS, ClipQuant
+from snnc.calibrate.algebra import scale_outputs
 from snnc.errors import DataError
-from snnc.graph import calls, replace, view
-from snnc.neurons import Neuron
+from snnc.ir.dialect import CONVOLUTIONS, ClipQuant
+from snnc.ir.graph import calls, replace, view
+from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import StepCurrent
 from snnc.processes import spread
-from snnc.temporal import StepCurrent
 
 MOMENTUM = 0.1
 

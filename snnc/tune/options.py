@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from snnc.errors import RecipeError
-from snnc.pipeline import check_option, choose
+from snnc.passes.pipeline import check_option, choose
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.dialect import Affine, ClipQuant
-from snnc.graph import calls
-from snnc.neurons import IF
+from snnc.ir.dialect import Affine, ClipQuant
+from snnc.ir.graph import calls
+from snnc.ir.neurons import IF
 
 # Buffers that training moves, by module. The first of a bound's names must stay above zero.
 MOVED: dict[type[nn.Module], tuple[str, ...]] = {ClipQuant: ("lam",), IF: ("theta", "v0"), Affine: ("scale", "shift")}

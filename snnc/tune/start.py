@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from snnc.dialect import ACTIVATIONS
-from snnc.graph import Stage, calls
+from snnc.ir.dialect import ACTIVATIONS
+from snnc.ir.graph import Stage, calls
 from snnc.passes import FoldBatchNorm
-from snnc.pipeline import Context, Pipeline, Result
+from snnc.passes.pipeline import Context, Pipeline, Result
 from snnc.recipes import Recipe, recipe
 from snnc.tune import norms
 from snnc.tune.forward import ByRate, Forward, InTime, Quantised

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnc.neurons import fires
+from snnc.ir.neurons import fires
 
 
 class Levels(torch.autograd.Function):

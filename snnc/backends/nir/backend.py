@@ -1,0 +1,169 @@
+"""The Neuromorphic Intermediate Representation (Pedersen et al. 2024), for other simulators and chips.
+
+A file holds one step of the network: nodes with weights, and edges between them. What NIR has no field for stands in
+its metadata, which readers may ignore: reset by subtraction and the potential to start from at each `IF` node, and at
+the graph how many steps there are and how they are read out. docs/nir.md says how readers are told.
+
+Every threshold becomes 1 and every spike has height 1, which is what readers ask for: factors move into the weights.
+Fixed-point networks keep their thresholds, since their integers shall stay what they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from snnc.backends.base import Backend, told
+from snnc.errors import Blocker, SnncError, Unsupported
+from snnc.files import atomic_buffer
+from snnc.ir.graph import calls, remove, tidy
+from snnc.ir.neurons import IF, Neuron
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.networks.network import Network
+from snnc.passes.normalize_thresholds import divide_before, multiply_behind
+from snnc.passes.pipeline import Pipeline
+from snnc.version import __version__
+
+Shape = tuple[int, ...]
+# Passes that choose neurons: the last one decides.
+PLAIN = ("insert-neurons", "train-thresholds")
+OTHER = (
+    "calibrate-offset", "use-signed-neurons", "use-graded-neurons", "wait-for-input", "average-input", "mask-residual",
+)  # fmt: skip
+
+
+class _Shapes(fx.Interpreter):
+    """Runs one step of a graph for the shape of every value; states play no part in it."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.found: dict[fx.Node, Shape] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.found[n] = tuple(value.shape[1:])
+        return value
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module: Any = self.fetch_attr(target)
+        if isinstance(module, Neuron):
+            return args[0]
+        if isinstance(module, Restart):
+            module = module.body
+        return module.pool(args[0]) if isinstance(module, TemporalMax) else module(*args)
+
+
+@dataclass(frozen=True)
+class NirFile(Backend):
+    """One step of the network as a graph of NIR, written by the official library."""
+
+    name = "nir"
+    suffix = ".nir"
+    summary = "NIR file for other simulators and chips: binary IF neurons, no max pooling"
+    loads = False
+
+    def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
+        _, rules = _library()
+        told(shape, self.name)
+        neurons = None
+        for one in pipeline:
+            if one.name == "even-currents" and T > 1 and one.options["gain"]:
+                raise Unsupported(
+                    "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
+                    "the same recipe with --set even-currents.gain=0",
+                )
+            if one.name in PLAIN or one.options.get("wait") == 0:
+                neurons = None
+            elif one.name in OTHER:
+                neurons = one.name
+        if neurons:
+            raise Unsupported(
+                f"NIR cannot carry this network: '{neurons}' makes neurons that NIR has not.", rules.PLAIN_NEURONS
+            )
+        if blockers := rules.never(graph):
+            raise _refused(blockers)
+
+    def emit(self, network: Network, path: Path) -> None:
+        nir, rules = _library()
+        from snnc.backends.nir.graph import Lowering
+
+        if step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None):
+            raise Unsupported(
+                f"NIR cannot carry this network: '{step}' is a current that changes from step to step.",
+                "the same recipe with --set even-currents.gain=0",
+            )
+        graph = one_step(network)
+        lowering = Lowering(graph, shapes(graph, network), rules.rule)
+        lowering.run()
+        if lowering.blockers:
+            raise _refused(lowering.blockers)
+        found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network) | lowering.grid)
+        with atomic_buffer(path) as buffer:
+            nir.write(buffer, found)
+
+
+def _library() -> tuple[Any, Any]:
+    """NIR's own library, and the rules, which need it."""
+    try:
+        import nir
+
+        from snnc.backends.nir import rules
+    except ImportError as missing:
+        raise SnncError(
+            f"The backend 'nir' needs the package {missing.name}, which is not installed.", "pip install 'snnc[nir]'"
+        ) from missing
+    return nir, rules
+
+
+def _refused(blockers: list[Blocker]) -> Unsupported:
+    more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
+    return Unsupported(f"NIR cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
+
+
+def one_step(network: Network) -> fx.GraphModule:
+    """The graph of a single step: encoders and readouts gone, and every plain neuron with spikes of height 1."""
+    graph = copy.deepcopy(network.graph)
+    for node, _ in calls(graph, Encode, Decode):
+        remove(graph, node)
+    for node, neuron in calls(graph, IF):
+        theta = neuron.theta
+        if type(neuron) is not IF or neuron.unit or (theta == 1).all():
+            continue  # a unit's spikes have height 1, and its weights are integers, which they shall stay
+        divide_before(graph, node, theta)
+        multiply_behind(graph, node, theta)
+        neuron.theta, neuron.v0 = torch.ones_like(theta), neuron.v0 / theta
+    return tidy(graph)
+
+
+def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
+    """The shape of one sample of every value.
+
+    Raises:
+        SnncError: nothing told the shape of the input.
+    """
+    shape = told(network.info.get("input_shape"), NirFile.name)
+    interpreter = _Shapes(graph)
+    with torch.no_grad():
+        interpreter.run(torch.zeros(1, *shape))
+    return interpreter.found
+
+
+def metadata(network: Network) -> dict[str, Any]:
+    """What a reader needs to know beyond the nodes, and how the network was made."""
+    late = next(int(module.late) for _, module in calls(network.graph, Decode))
+    return {
+        "generator": f"snnc {__version__}",
+        "T": network.T,
+        "late": late,
+        "dt": 1.0,
+        "input": "the same sample at every step",
+        "readout": f"mean of the output over the steps after the first {late}" if late else "mean of the output",
+        "reset": "subtract",
+        "history": json.dumps({**network.info, "latency": asdict(network.latency)}, default=str),
+    }

@@ -1,0 +1,262 @@
+"""How each module of the dialect becomes nodes of NIR. A rule that cannot do it says why, and what to try."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from torch import fx, nn
+
+from snnc.backends.nir.graph import Lowering, Refused, Rule, Shape, Value, array
+from snnc.backends.squared import Axis, dense
+from snnc.errors import Blocker
+from snnc.ir import dialect
+from snnc.ir.graph import calls
+from snnc.ir.neurons import IF, Neuron
+from snnc.ir.temporal import Restart, TemporalMax
+
+PLAIN_NEURONS = "a recipe with plain neurons: 'opi', 'qcfs', or 'best' with --set even-currents.gain=0"
+
+
+def _input(at: Lowering, node: fx.Node) -> Value:
+    return at.values[node.all_input_nodes[0]]
+
+
+def _neuron(at: Lowering, node: fx.Node, module: Neuron) -> Value:
+    if type(module) is not IF:
+        raise Refused(
+            "NIR has no neuron like it; its own fires spikes of one height, at the step whose input arrived",
+            PLAIN_NEURONS,
+        )
+    value = _input(at, node)
+    theta, v0 = (array(part.expand(value.shape)) for part in (module.theta, module.v0))
+    # The potential to start from and the reset stand in no field of NIR: see docs/nir.md.
+    said = {"reset": "subtract", "fires": "v >= v_threshold", "v0": v0}
+    neuron = nir.IF(np.ones_like(theta), theta, np.zeros_like(theta), metadata=said)
+    return at.put(node.name, neuron, value.sources, value.shape)
+
+
+def _grid(at: Lowering, node: fx.Node, module: dialect.Grid) -> Value:
+    (source,) = node.all_input_nodes
+    if source.op != "placeholder" or len(source.users) > 1:
+        raise Refused("NIR does not round", "a network that rounds its input alone")
+    scale = array(module.scale.expand(at.shapes[node]))
+    said = (
+        "clip(round(x * input_scale), input_low, input_high), the same at every step; halves go to the even neighbour"
+    )
+    at.grid = {"input": said, "input_scale": scale, "input_low": module.low, "input_high": module.high}
+    return at.values[source]
+
+
+def _convolution(at: Lowering, node: fx.Node, module: Any) -> Value:
+    if isinstance(module, nn.Conv3d):
+        raise Refused("NIR has no convolution in three dimensions", "a network of Conv1d or Conv2d layers")
+    if module.padding_mode != "zeros":
+        raise Refused(f"NIR has no padding but zeros, and this is {module.padding_mode}", "padding with zeros")
+    source, before = node.all_input_nodes[0], [0] * len(module.kernel_size)
+    if at.merged(source):
+        pads = at.padding(source) or []
+        before[len(before) - len(pads) :] = [low for low, _ in pads]
+        source = source.all_input_nodes[0]
+    value = at.values[source]
+    if module.padding == "same":
+        own = [(d * (k - 1)) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    else:
+        own = [0] * len(before) if module.padding == "valid" else list(module.padding)
+    axes = tuple(
+        Axis(size, out, step, -low - pad, taps, dilation)
+        for size, out, step, low, pad, taps, dilation in zip(
+            value.shape[1:], at.shapes[node][1:], module.stride, before, own, module.kernel_size, module.dilation,
+            strict=True,
+        )
+    )  # fmt: skip
+    return at.convolved(node.name, value, dense(module.weight.detach(), module.groups), axes, module.bias)
+
+
+def _linear(at: Lowering, node: fx.Node, module: nn.Linear) -> Value:
+    value = _input(at, node)
+    if len(value.shape) > 1:
+        raise Refused("NIR has no linear layer over the last dimension of a map", "flatten before it")
+    return at.mixed(node.name, value, module.weight, module.bias)
+
+
+def _affine(at: Lowering, node: fx.Node, module: dialect.Affine) -> Value:
+    value = _input(at, node)
+    scale, shift = (part.expand(value.shape).flatten(1) if len(value.shape) > 1 else part.expand(value.shape)[:, None]
+                    for part in (module.scale, module.shift))  # fmt: skip
+    if not ((scale == scale[:, :1]).all() and (shift == shift[:, :1]).all()):
+        raise Refused("its factors differ from place to place", "one factor a channel")
+    return at.mixed(node.name, value, scale[:, 0].diag(), shift[:, 0])
+
+
+def _add(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
+    a, b = (at.values[source] for source in node.args if isinstance(source, fx.Node))
+    if a.shape != b.shape:
+        raise Refused(f"it adds shapes {a.shape} and {b.shape}", "values of one shape")
+    if isinstance(module, dialect.Sub):
+        b = at.mixed(f"{node.name}_minus", b, -torch.eye(b.shape[0]))
+    return at.added(node.name, a, b)
+
+
+def _concat(at: Lowering, node: fx.Node, module: dialect.Concat) -> Value:
+    whole, parts, start = at.shapes[node], [], 0
+    along = module.dim - 1 if module.dim > 0 else len(whole) + module.dim
+    for index, source in enumerate(node.args):
+        value = at.values[source]  # type: ignore[index]
+        size = value.shape[along]
+        channels = range(-start, whole[0] - start) if along == 0 else range(whole[0])
+        axes = tuple(Axis(value.shape[d], whole[d], first=-start if d == along else 0) for d in range(1, len(whole)))
+        parts.append(at.placed(f"{node.name}_{index}", value, channels, axes))
+        start += size
+    return at.added(node.name, *parts)
+
+
+def _pad(at: Lowering, node: fx.Node, module: dialect.Pad) -> Value:
+    value, whole = _input(at, node), at.shapes[node]
+    pads = at.padding(node)
+    if pads is None:
+        raise Refused("NIR has no padding but zeros", "padding with zeros")
+    low = [0] * (len(whole) - len(pads)) + [before for before, _ in pads]
+    axes = tuple(Axis(value.shape[d], whole[d], first=-low[d]) for d in range(1, len(whole)))
+    return at.placed(node.name, value, range(-low[0], whole[0] - low[0]), axes)
+
+
+def _slice(at: Lowering, node: fx.Node, module: dialect.Slice) -> Value:
+    value = _input(at, node)
+    ranges = [range(*slice(*part).indices(size)) for part, size in zip(module.ranges, value.shape, strict=False)]
+    ranges += [range(size) for size in value.shape[len(ranges) :]]
+    if tuple(map(len, ranges)) == value.shape:
+        return value
+    axes = tuple(
+        Axis(size, len(part), part.step, part.start) for size, part in zip(value.shape[1:], ranges[1:], strict=True)
+    )
+    return at.placed(node.name, value, ranges[0], axes)
+
+
+def _pool(at: Lowering, node: fx.Node, module: Any) -> Value:
+    value, out = _input(at, node), at.shapes[node][1:]
+    sizes = value.shape[1:]
+    if len(sizes) > 2:
+        raise Refused("NIR has no pooling in three dimensions", "a network in one or two dimensions")
+    kernel, stride, padding = _window(module, sizes, out)
+    if any((s + 2 * p - k) // t + 1 != o for s, k, t, p, o in zip(sizes, kernel, stride, padding, out, strict=True)):
+        raise Refused("its last window is cut off (ceil_mode)", "ceil_mode=False")
+    if any(padding) and not getattr(module, "count_include_pad", True):
+        raise Refused("it does not count padding (count_include_pad=False)", "count_include_pad=True, or no padding")
+    return _averaged(at, node.name, value, kernel, stride, padding, out, getattr(module, "divisor_override", None))
+
+
+def _averaged(
+    at: Lowering,
+    name: str,
+    value: Value,
+    kernel: Shape,
+    stride: Shape,
+    padding: Shape,
+    out: Shape,
+    divisor: int | None = None,
+) -> Value:
+    if len(kernel) == 2 and divisor is None:
+        pool = nir.AvgPool2d(*(np.array(part) for part in (kernel, stride, padding)))
+        return at.put(name, pool, value.sources, (value.shape[0], *out))
+    one = torch.eye(value.shape[0]).reshape(*(value.shape[0],) * 2, *(1,) * len(kernel))
+    weight = one.expand(-1, -1, *kernel) / (divisor or math.prod(kernel))
+    axes = tuple(
+        Axis(size, places, step, -pad, taps)
+        for size, places, step, pad, taps in zip(value.shape[1:], out, stride, padding, kernel, strict=True)
+    )
+    return at.convolved(name, value, weight, axes, None)
+
+
+def _window(module: Any, sizes: Shape, out: Shape) -> tuple[Shape, Shape, Shape]:
+    """Kernel, stride and padding of an average pool."""
+    none = (0,) * len(sizes)
+    if isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d):
+        if any(size % part for size, part in zip(sizes, out, strict=True)):
+            raise Refused(f"its windows differ, from {sizes} to {out}", "an output that divides the input's size")
+        kernel = tuple(size // part for size, part in zip(sizes, out, strict=True))
+        return kernel, kernel, none
+    if isinstance(module, dialect.OwnSizeAvgPool2d):
+        kernel = (sizes[module.dim - 2],) * 2
+        return kernel, kernel, none
+    kernel, stride, padding = (
+        (part,) * len(sizes) if isinstance(part, int) else tuple(part)
+        for part in (module.kernel_size, module.stride, module.padding)
+    )
+    return kernel, stride, padding
+
+
+def _mean(at: Lowering, node: fx.Node, module: dialect.Mean) -> Value:
+    value = _input(at, node)
+    rank = len(value.shape) + 1
+    if len(value.shape) not in (2, 3) or sorted(d % rank for d in module.dims) != list(range(2, rank)):
+        raise Refused("NIR has no mean but that over a map", "the mean over all places of a map")
+    pooled = _averaged(at, node.name, value, value.shape[1:], value.shape[1:], (0,) * (rank - 2), (1,) * (rank - 2))
+    return pooled if module.keepdim else _flat(at, f"{node.name}_flat", pooled)
+
+
+def _reshape(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
+    value, shape = _input(at, node), at.shapes[node]
+    if shape == value.shape:
+        return value
+    if len(shape) > 1:
+        raise Refused("NIR has no change of shape but flattening all of a sample", "nn.Flatten()")
+    return _flat(at, node.name, value)
+
+
+def _flat(at: Lowering, name: str, value: Value) -> Value:
+    node = nir.Flatten({"input": np.array(value.shape)}, start_dim=0, end_dim=-1)
+    return at.put(name, node, value.sources, (int(np.prod(value.shape)),))
+
+
+def _max(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
+    raise Refused("NIR has no maximum", "average pooling or a strided convolution in its place")
+
+
+def _head(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
+    raise Refused("NIR has no softmax", "the network without it, whose largest logit is the same class")
+
+
+def _unknown(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
+    raise Refused("NIR has no such node", "another operation, or another backend")
+
+
+RULES: tuple[tuple[Any, Rule], ...] = (
+    (Neuron, _neuron),
+    (dialect.Grid, _grid),
+    (dialect.CONVOLUTIONS, _convolution),
+    (nn.Linear, _linear),
+    (dialect.Affine, _affine),
+    ((dialect.Add, dialect.Sub), _add),
+    (dialect.Concat, _concat),
+    (dialect.Pad, _pad),
+    (dialect.Slice, _slice),
+    (dialect.AVERAGE_POOLS, _pool),
+    (dialect.Mean, _mean),
+    ((nn.Flatten, dialect.Reshape), _reshape),
+    ((*dialect.MAX_POOLS, TemporalMax, Restart), _max),
+    (dialect.HEADS, _head),
+)
+
+
+def rule(module: nn.Module) -> Rule:
+    """How a module is lowered."""
+    return next((rule for kinds, rule in RULES if isinstance(module, kinds)), _unknown)
+
+
+def never(graph: fx.GraphModule) -> list[Blocker]:
+    """What NIR cannot say of a network before its passes, whatever they are."""
+    found = []
+    for node, module in calls(graph):
+        if isinstance(module, (*dialect.BATCHNORMS, *dialect.ACTIVATIONS, dialect.ClipQuant)):
+            continue
+        refuse: Any = rule(module)
+        if refuse in (_max, _head, _unknown):
+            try:
+                refuse(None, node, module)
+            except Refused as refusal:
+                found.append(Blocker(node.name, type(module).__name__, *refusal.args))
+    return found

@@ -1,0 +1,1 @@
+"""Spiking networks as ONNX files."""

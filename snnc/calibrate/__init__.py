@@ -1,0 +1,1 @@
+"""Running graphs on calibration data, and what is learnt from it."""

@@ -1,0 +1,225 @@
+"""Looking at what flows through a graph, without changing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.calibrate.statistics import Gaussian, Histogram
+from snnc.errors import DataError, SnncError
+from snnc.ir.dialect import (
+    ACTIVATIONS,
+    AVERAGE_POOLS,
+    CONVOLUTIONS,
+    MAX_POOLS,
+    ROUTES,
+    WEIGHTED,
+    Add,
+    Affine,
+    ClipQuant,
+    Mean,
+    Sub,
+)
+from snnc.ir.graph import module_of
+from snnc.processes import exchange, rank, world
+
+
+class _Watch(fx.Interpreter):
+    """Runs a graph and hands every node's value to `see(node, value)`."""
+
+    def __init__(self, graph: fx.GraphModule, see: Any) -> None:
+        super().__init__(graph)
+        self.see = see
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.see(n, value)
+        return value
+
+
+@torch.no_grad()
+def watch(graph: fx.GraphModule, x: Tensor, see: Any) -> Tensor:
+    """The graph's output for `x`, with `see(node, value)` called for each node on the way."""
+    return _Watch(graph, see).run(x)
+
+
+def ranks(graph: fx.GraphModule, x: Tensor) -> dict[fx.Node, int]:
+    """Number of dimensions of each node's value, batch included."""
+    found: dict[fx.Node, int] = {}
+    watch(graph, x, lambda node, value: found.update({node: value.dim()}))
+    return found
+
+
+def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Tensor]) -> dict[str, Histogram]:
+    """One sweep over the data, shared by all processes: a histogram of the input of each site, by the site's name.
+
+    Raises:
+        DataError: a batch that does not fit the network, or a NaN or infinity on the way.
+    """
+    sources: dict[fx.Node, list[str]] = {}
+    for site in sites:
+        sources.setdefault(site.all_input_nodes[0], []).append(site.name)
+    found: dict[str, Histogram] = {}
+
+    def see(node: fx.Node, value: Tensor) -> None:
+        if names := sources.get(node):
+            if not torch.isfinite(value).all():
+                raise DataError(
+                    f"The calibration data gives NaN or infinity at '{node.name}'.",
+                    "check the data and its normalisation (--mean/--std)",
+                )
+            histogram = found.get(names[0]) or Histogram(value.shape[1], value.dim() - 2)
+            histogram.update(value)
+            found.update(dict.fromkeys(names, histogram))
+
+    for number, batch in enumerate(batches):
+        if number % world() != rank():
+            continue
+        try:
+            watch(graph, batch, see)
+        except (RuntimeError, ValueError, IndexError) as error:
+            shape = tuple(batch.shape[1:])
+            raise DataError(
+                f"A calibration sample of shape {shape} does not go through the network: {_first_line(error)}",
+                "data of the shape that the network was trained on",
+            ) from error
+    for names in sources.values():
+        if (histogram := _merged(found.get(names[0]))) is None:
+            raise DataError("The calibration data holds no batch.", "a data set with at least one sample")
+        found.update(dict.fromkeys(names, histogram))
+    return found
+
+
+def _merged(own: Histogram | None) -> Histogram | None:
+    """The histogram of all that the processes have seen of one site; None where they have seen nothing."""
+    if world() == 1:
+        return own
+    merged: Histogram | None = None
+    for part in exchange(None if own is None else (own.rank, own.counts, own.top, own.peak, own.total)):
+        if part is not None:
+            one = Histogram(len(part[2]), part[0])
+            one.counts, one.top, one.peak, one.total = part[1:]
+            if merged is None:
+                merged = one
+            else:
+                merged.add(one)
+    return merged
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") + "."
+
+
+Moments = tuple[Tensor, Tensor]  # mean and variance of one sample, both [1, C, ...]
+
+
+class _Predict(fx.Interpreter):
+    """Pushes means and variances through a graph instead of values.
+
+    Inputs are taken to be standard normal and inputs of a layer to be independent between channels; within a channel
+    the larger of the independent and the fully correlated variance is taken, since neighbours in an image
+    agree. Where batch normalisation said what it put out, that is believed instead.
+    """
+
+    def __init__(self, graph: fx.GraphModule, known: dict[str, Moments]) -> None:
+        super().__init__(graph)
+        self.graph_module = graph
+        self.known = known
+        self.seen: dict[str, Moments] = {}
+
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Moments:
+        x = super().placeholder(target, args, kwargs)
+        return torch.zeros_like(x), torch.ones_like(x)
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op != "call_module":
+            return super().run_node(n)
+        module = module_of(self.graph_module, n)
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        if isinstance(module, (*ACTIVATIONS, ClipQuant)):
+            self.seen[n.name] = args[0]
+        mean, var = _propagate(module, args)
+        if n.name in self.known:
+            shape = (1, -1, *[1] * (mean.dim() - 2))
+            mu, sigma = (v.to(mean).reshape(shape).expand_as(mean) for v in self.known[n.name])
+            mean, var = mu.clone(), sigma.square()
+        return mean, var
+
+
+def _propagate(module: nn.Module, args: tuple[Moments, ...]) -> Moments:
+    means, variances = [a[0] for a in args], [a[1] for a in args]
+    mean, var = means[0], variances[0]
+    if isinstance(module, WEIGHTED):
+        return module(mean), _layer_variance(module, var)
+    if isinstance(module, (*ACTIVATIONS, ClipQuant)):
+        return _rectify(module, mean, var)
+    if isinstance(module, MAX_POOLS):
+        # The largest of a few normal values: about one standard deviation above the mean.
+        return module(mean + var.sqrt()), module(var)
+    if isinstance(module, Affine):
+        return module(mean), var * module.scale.square()
+    if isinstance(module, Add | Sub):
+        return module(*means), variances[0] + variances[1]
+    if isinstance(module, (*AVERAGE_POOLS, *ROUTES, Mean)):
+        return module(*means), module(*variances)
+    return mean, var
+
+
+def _layer_variance(module: Any, var: Tensor) -> Tensor:
+    weight, bias = module.weight, module.bias
+    module.weight, module.bias = nn.Parameter(weight.square(), requires_grad=False), None
+    try:
+        independent = module(var)
+    finally:
+        module.weight, module.bias = weight, bias
+    if not isinstance(module, CONVOLUTIONS):
+        return independent
+    groups = module.groups
+    sums = weight.flatten(2).sum(2).square().reshape(groups, -1, weight.shape[1])
+    level = var.flatten(2).mean(2).reshape(groups, -1, 1)
+    correlated = (sums @ level).reshape(1, -1, *[1] * (var.dim() - 2))
+    return torch.maximum(independent, correlated.expand_as(independent))
+
+
+def _rectify(module: nn.Module, mean: Tensor, var: Tensor) -> Moments:
+    """Moments of max(0, z) for normal z; a clip bound caps them."""
+    sigma = var.sqrt().clamp_min(1e-12)
+    ratio = mean / sigma
+    bell = torch.exp(-ratio.square() / 2) / (2 * torch.pi) ** 0.5
+    share = torch.special.ndtr(ratio)
+    first = mean * share + sigma * bell
+    second = (mean.square() + var) * share + mean * sigma * bell
+    top = getattr(module, "lam", getattr(module, "max_val", float("inf")))
+    top = torch.as_tensor(top).to(mean)
+    return torch.minimum(first, top), torch.minimum((second - first.square()).clamp_min(0), top.square() / 4)
+
+
+@torch.no_grad()
+def predict(graph: fx.GraphModule, example: Tensor, known: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Gaussian]:
+    """Normal approximation of the input of each activation, without data.
+
+    Args:
+        graph: a FOLDED graph.
+        example: one or more samples; only their shape counts.
+        known: mean and standard deviation `[C]` of some nodes' outputs, by name.
+
+    Raises:
+        SnncError: the sample does not go through the network.
+    """
+    run = _Predict(graph, known)
+    try:
+        run.run(example[:1])
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise SnncError(
+            f"A sample of shape {tuple(example.shape[1:])} does not go through the network: {_first_line(error)}",
+            "--input-shape, such as --input-shape 3,32,32",
+        ) from error
+    found = {}
+    for name, (mean, var) in run.seen.items():
+        m, v = mean[0].flatten(1) if mean.dim() > 2 else mean[0][:, None], var[0].reshape(len(var[0]), -1)
+        mu = m.mean(1)
+        found[name] = Gaussian(mu, (v.mean(1) + m.var(1, unbiased=False)).sqrt(), mean.dim() - 2)
+    return found

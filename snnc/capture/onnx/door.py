@@ -1,0 +1,136 @@
+"""The door for ONNX models: node by node through the graph, constants folded, everything else by torch's names.
+
+All sizes but the batch are known here: the model tells them, or the user does. Whatever the model computes in, the
+graph holds float32.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, fx
+
+from snnc.capture.lowering import Lowering
+from snnc.capture.onnx.fold import SIZES, Varying, fold
+from snnc.capture.onnx.input import laid_out, only_entry, sample_shape
+from snnc.capture.onnx.model import OWN_DOMAINS, Call, Program, kind_name, read
+from snnc.capture.onnx.operations import OPERATIONS, SIZED, refusal
+from snnc.capture.onnx.site import OnnxSite
+from snnc.capture.refusals import keeps_shape
+from snnc.capture.values import LOST, Refused
+from snnc.errors import Blocker
+from snnc.files.onnxfile import array, plain
+
+# Layers that are called like the author's module; elsewhere the operation's own name says more.
+NAMED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
+INLINE = "onnx.inliner.inline_local_functions(model), and save what it gives"
+
+
+def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> tuple[Lowering, Any, tuple[int, ...]]:
+    """Lowers an ONNX model. Gives what was built, its result, and the shape of one sample.
+
+    Args:
+        model: with all weights in it.
+        input_shape: shape of one sample as it will come, where that is known; see `sample_shape`.
+
+    Raises:
+        LoadError: the model is malformed.
+        Unsupported: it does not take one tensor of that shape, or gives more than one.
+    """
+    program = read(model)
+    entry, found = only_entry(program)
+    own = sample_shape(entry, input_shape)
+    shape = input_shape or own
+    lowering = Lowering(shape, None, torch.zeros(()))
+    lowering.batch = entry.sizes[0] if entry.sizes else None
+    lowering.blockers += found
+    values: dict[str, Any] = {other.name: LOST for other in program.entries}
+    values[entry.name] = laid_out(lowering, shape, own)
+    read_names = program.read
+    for name, weight in program.weights.items():
+        values[name] = array(weight) if plain(weight) else LOST
+        if plain(weight) or name not in read_names:
+            continue
+        why = f"holds numbers of type {kind_name(weight.data_type)}"
+        hint = "import the float network that it was made from"
+        lowering.blockers.append(Blocker(name, "initialiser", why, hint))
+    for call in program.calls:
+        inputs = [values[name] if name else None for name in call.inputs]
+        try:
+            results = _results(lowering, call, inputs, program, read_names)
+        except Refused as refused:
+            lowering.blockers.append(Blocker(call.name, call.label, refused.why, refused.hint))
+            results = (inputs[0],) if keeps_shape(call.op) and inputs and isinstance(inputs[0], fx.Node) else ()
+        missing = [LOST] * (len(call.outputs) - len(results))
+        values.update(zip(call.outputs, (*results, *missing), strict=False))
+    return lowering, values[program.results[0]], shape
+
+
+def _results(
+    lowering: Lowering, call: Call, inputs: list[Any], program: Program, read_names: set[str]
+) -> tuple[Any, ...]:
+    """What one node gives."""
+    if call.domain not in OWN_DOMAINS:
+        own = f"{call.domain}.{call.op}" in program.functions
+        hint = INLINE if own else "export it with the operations of ONNX itself"
+        raise Refused(f"belongs to the domain '{call.domain}', which is not ONNX's own", hint)
+    if any(value is LOST for value in inputs):
+        return ()
+    if call.op == "Constant":
+        return (_constant(call),)
+    if call.op in SIZES and not any(isinstance(value, fx.Node) for value in inputs):
+        return fold(call, inputs, program.opset)
+    spelling = OPERATIONS.get(call.op)
+    if spelling is None:
+        raise Refused(*refusal(call.op))
+    if call.op != "Split" and read_names & set(filter(None, call.outputs[1:])):
+        raise Refused("gives a second result that something reads", "a network that uses the first alone")
+    if call.op not in SIZED and any(isinstance(value, Varying) for value in inputs):
+        raise Refused("uses the number of samples", "keep samples apart, and constants constant")
+    if call.op in NAMED and any(isinstance(v, np.ndarray) and v.dtype.kind in "iub" for v in inputs):
+        raise Refused("has weights that are integers", "float32 weights; import the float network of a quantised one")
+    base = _path(call)
+    site = OnnxSite(
+        lowering, call.op, base, call.op, base.rpartition(".")[0],
+        attributes=call.attributes, opset=program.opset, results=len(call.outputs),
+    )  # fmt: skip
+    try:
+        result = spelling(site, *(_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs))
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, ArithmeticError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise Refused(f"is written in a way that snnc does not read ({line})", "check the file") from error
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _constant(call: Call) -> np.ndarray:
+    """The value of a `Constant` node."""
+    for name, value in call.attributes.items():
+        if name == "value" and plain(value):
+            return array(value)
+        if name in ("value_float", "value_floats"):
+            return np.asarray(value, dtype=np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.asarray(value, dtype=np.int64)
+    raise Refused("holds something other than plain numbers", "dense constants of floats or integers")
+
+
+def _tensor(value: np.ndarray) -> Tensor:
+    """A constant as torch has it: floats in float32, everything else as integers."""
+    floating = value.dtype.kind not in "iub"
+    return torch.from_numpy(np.array(value, dtype=np.float32 if floating else np.int64, order="C"))
+
+
+def _path(call: Call) -> str:
+    """A name for the node's module: that of the author's module where the exporter kept it.
+
+    torch writes `/layer1/layer1.0/conv1/Conv` for the module `layer1.0.conv1`.
+    """
+    parts = [part for part in re.split("[/:]", call.name) if part]
+    if len(parts) > 1 and call.op in NAMED and re.fullmatch(rf"{call.op}(_\d+)?", parts[-1]):
+        parts.pop()
+    kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=False) if not after.startswith(f"{part}.")]
+    return ".".join(kept) or call.op

@@ -1,0 +1,147 @@
+"""Constants of ONNX graphs, folded as they are met by onnx's own reference implementation.
+
+A size that depends on the number of samples has no number. Such a value is therefore computed twice, for two numbers
+of samples, and what differs is known by that: `Varying`. All arithmetic on shapes that exporters write works on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from snnc.capture.onnx.model import Call
+from snnc.capture.values import Batch, Filled, Refused, Unknown
+
+# Two numbers of samples that no author writes; small, since tensors of as many samples are made of them.
+SAMPLES = (61, 67)
+MOST = 2**24  # numbers in a constant that is larger than what it is computed from
+
+
+@dataclass(frozen=True, eq=False)
+class Varying:
+    """A constant that depends on the number of samples: what it is for each of `SAMPLES`."""
+
+    first: np.ndarray
+    second: np.ndarray
+
+    def numbers(self) -> list[Any]:
+        """A vector of sizes: integers, `Batch`, and `Unknown` for what was calculated from the batch."""
+        if self.first.shape != self.second.shape:
+            return [Unknown(shape=False)]
+        pairs = zip(self.first.flatten().tolist(), self.second.flatten().tolist(), strict=True)
+        return [a if a == b else Batch() if (a, b) == SAMPLES else Unknown(shape=False) for a, b in pairs]
+
+    def filled(self) -> Filled | None:
+        """The same number for every sample and all over it, or None."""
+        numbers = np.unique(np.concatenate([self.first.ravel(), self.second.ravel()]))
+        shapes = [a.shape for a in (self.first, self.second)]
+        whole = all(shape[:1] == (n,) for shape, n in zip(shapes, SAMPLES, strict=True))
+        if not whole or shapes[0][1:] != shapes[1][1:] or len(numbers) != 1:
+            return None
+        return Filled(tuple(shapes[0][1:]), float(numbers[0]))
+
+
+def fold(call: Call, inputs: Sequence[Any], opset: int) -> tuple[Any, ...]:
+    """The results of an operation on constants alone.
+
+    Args:
+        call: whose `op` is in `SIZES`.
+        inputs: arrays, `Varying` values, and None for inputs left out.
+        opset: version of the operation.
+
+    Raises:
+        Refused: it fails, or its result would be too large.
+    """
+    first = _evaluate(call, [v.first if isinstance(v, Varying) else v for v in inputs], opset)
+    if not any(isinstance(v, Varying) for v in inputs):
+        return first
+    second = _evaluate(call, [v.second if isinstance(v, Varying) else v for v in inputs], opset)
+    pairs = zip(first, second, strict=True)
+    return tuple(a if np.array_equal(a, b) else Varying(a, b) for a, b in pairs)
+
+
+def _evaluate(call: Call, inputs: list[Any], opset: int) -> tuple[np.ndarray, ...]:
+    given = [v for v in inputs if v is not None]
+    try:
+        size = SIZES[call.op](call, inputs)
+        if size > max(MOST, sum(v.size for v in given)):
+            raise Refused(f"would make a constant of {size} numbers", "compute it before the network is exported")
+        feed = dict(zip(filter(None, call.inputs), given, strict=True))
+        # A node by itself would be run by the newest version of its operation.
+        entries, results = ([onnx.ValueInfoProto(name=n) for n in names if n] for names in (feed, call.outputs))
+        graph = helper.make_graph([call.proto], "fold", entries, results)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+        with np.errstate(all="ignore"):
+            return tuple(np.asarray(value) for value in ReferenceEvaluator(model).run(None, feed))
+    except Refused:
+        raise
+    except Exception as error:  # whatever numpy makes of sizes and types that do not fit
+        line = " ".join(str(error).split())[:200]
+        raise Refused(f"fails on constants ({type(error).__name__}: {line})", "check the file") from error
+
+
+Size = Callable[[Call, list[Any]], int]
+
+
+def _as_large(call: Call, inputs: list[Any]) -> int:
+    return 0  # no larger than its inputs
+
+
+def _broadcast(call: Call, inputs: list[Any]) -> int:
+    return math.prod(np.broadcast_shapes(*(v.shape for v in inputs if v is not None)))
+
+
+def _product(call: Call, inputs: list[Any]) -> int:
+    a, b = inputs[0].shape, inputs[1].shape
+    return math.prod(np.broadcast_shapes(a[:-2], b[:-2])) * max(a[-2:-1] or (1,)) * max(b[-2:])
+
+
+def _gathered(call: Call, inputs: list[Any]) -> int:
+    axis = call.attributes.get("axis", 0)
+    return int(inputs[1].size) * int(inputs[0].size) // max(1, inputs[0].shape[axis])
+
+
+def _written(call: Call, inputs: list[Any]) -> int:
+    return math.prod(max(0, int(n)) for n in inputs[0])
+
+
+def _expanded(call: Call, inputs: list[Any]) -> int:
+    return math.prod(max(1, int(n)) for n in inputs[1]) * int(inputs[0].size)
+
+
+def _counted(call: Call, inputs: list[Any]) -> int:
+    start, limit, delta = (float(v) for v in inputs)
+    return math.ceil((limit - start) / delta)
+
+
+# What is folded, and a bound on how large the result gets.
+SIZES: dict[str, Size] = {
+    **dict.fromkeys(
+        (
+            *("Shape", "Size", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"),
+            *("Cast", "CastLike", "Identity", "Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Floor", "Ceil"),
+            *("Round", "Sign", "Relu", "Not", "ReduceProd", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"),
+        ),
+        _as_large,
+    ),
+    **dict.fromkeys(
+        (
+            *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Clip", "Where", "Equal"),
+            *("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or"),
+        ),
+        _broadcast,
+    ),
+    "MatMul": _product,
+    "Gather": _gathered,
+    "ConstantOfShape": _written,
+    "Expand": _expanded,
+    "Tile": _expanded,
+    "Range": _counted,
+}

@@ -1,0 +1,204 @@
+"""ONNX operations that only move values, and questions about shapes, by way of torch's functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from snnc.capture import layers, routes
+from snnc.capture.onnx.fold import SAMPLES, Varying
+from snnc.capture.onnx.site import OnnxSite
+from snnc.capture.values import Batch
+
+
+def shape(at: OnnxSite, x: fx.Node) -> Any:
+    """`Shape`."""
+    return _of_sizes(at, x, lambda sizes: sizes[at.get("start", 0) : at.get("end")])
+
+
+def size(at: OnnxSite, x: fx.Node) -> Any:
+    """`Size`."""
+    return _of_sizes(at, x, np.prod)
+
+
+def _of_sizes(at: OnnxSite, x: fx.Node, what: Callable[[np.ndarray], Any]) -> Any:
+    """A question about a value's shape; its answer may depend on the number of samples."""
+    first, second = (np.asarray(what(np.array([n, *at.known(x)], dtype=np.int64))) for n in SAMPLES)
+    return first if np.array_equal(first, second) else Varying(first, second)
+
+
+def reshape(at: OnnxSite, x: fx.Node, shape: Any = None) -> Any:
+    """`Reshape`."""
+    sizes = at.numbers(shape, "shape")
+    if sizes is None:
+        at.refuse("has no shape to reshape to", "check the file")
+    own = [Batch(), *at.known(x)]
+    if not at.get("allowzero", 0):
+        if any(s == 0 and i >= len(own) for i, s in enumerate(sizes)):
+            at.refuse("copies a size that its input does not have", "check the file")
+        sizes = [own[i] if s == 0 else s for i, s in enumerate(sizes)]
+    if not sizes:
+        at.refuse("leaves no dimension", "keep the batch as the first dimension")
+    return routes.reshape(at, x, sizes)
+
+
+def flatten(at: OnnxSite, x: fx.Node) -> Any:
+    """`Flatten`: two dimensions, split at `axis`."""
+    axis = at.axis(x, at.get("axis", 1))
+    if any(n != 1 for n in at.known(x)[: axis - 1]):
+        at.refuse("merges samples with another dimension", "flatten from axis 1")
+    return at.emit(nn.Flatten(1), x)
+
+
+def squeeze(at: OnnxSite, x: fx.Node, axes: Any = None) -> Any:
+    """`Squeeze`."""
+    dims = at.numbers(axes, "axes")
+    if dims is None and at.lowering.batch == 1:
+        at.refuse("drops all dimensions of size one, the batch among them", "name the axes")
+    if dims and any(at.known(x)[at.axis(x, d) - 1] != 1 for d in dims):
+        at.refuse("drops a dimension that is larger than one", "check the file")
+    return routes.squeeze(at, x, dims)
+
+
+def unsqueeze(at: OnnxSite, x: fx.Node, axes: Any = None) -> Any:
+    """`Unsqueeze`: axes count dimensions of the result."""
+    dims = at.numbers(axes, "axes") or []
+    rank = 1 + len(at.known(x)) + len(dims)
+    if any(not -rank <= d < rank for d in dims):
+        at.refuse(f"adds dimensions {dims} to a value of {rank - len(dims)}", "check the file")
+    for dim in sorted(d % rank for d in dims):
+        x = routes.unsqueeze(at, x, dim)
+    return x
+
+
+def transpose(at: OnnxSite, x: fx.Node) -> Any:
+    """`Transpose`."""
+    rank = 1 + len(at.known(x))
+    order = at.get("perm", list(range(rank))[::-1])
+    if sorted(order) != list(range(rank)):
+        at.refuse(f"orders {rank} dimensions as {order}", "check the file")
+    return routes.permute(at, x, order)
+
+
+def concat(at: OnnxSite, *values: Any) -> Any:
+    """`Concat`; blocks of one number may be of the batch's size."""
+    parts = [(v.filled() or v) if isinstance(v, Varying) else v for v in values]
+    if any(isinstance(v, Varying) for v in parts):
+        at.refuse("uses the number of samples", "keep samples apart, and constants constant")
+    return routes.cat(at, parts, at.get("axis", 1))
+
+
+def split(at: OnnxSite, x: fx.Node, sizes: Any = None) -> Any:
+    """`Split`: by sizes, or into as many parts as it has results."""
+    dim = at.axis(x, at.get("axis", 0))
+    found = at.numbers(sizes, "split")
+    total = at.known(x)[dim - 1]
+    if found is None:
+        part = -(-total // at.results)
+        found = [min(part, total - part * i) for i in range(at.results)]
+    if sum(found) != total or len(found) != at.results:
+        at.refuse(f"splits {total} entries into {found}", "check the file")
+    return routes.split(at, x, found, dim)
+
+
+def slice_(at: OnnxSite, x: fx.Node, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None) -> Any:
+    """`Slice`."""
+    first, last = at.numbers(starts, "starts"), at.numbers(ends, "ends")
+    if first is None or last is None:
+        at.refuse("has no bounds", "check the file")
+    rank = 1 + len(at.known(x))
+    dims, strides = at.numbers(axes, "axes"), at.numbers(steps)
+    dims = list(range(len(first))) if dims is None else dims
+    strides = [1] * len(first) if strides is None else strides
+    index = [slice(None)] * rank
+    for dim, start, stop, step in zip(dims, first, last, strides, strict=True):
+        if not -rank <= dim < rank:
+            at.refuse(f"slices dimension {dim} of {rank}", "check the file")
+        if dim % rank == 0:
+            if (
+                start != 0
+                or step != 1
+                or not (isinstance(stop, Batch) or (isinstance(stop, int) and stop >= 2**31 - 1))
+            ):
+                at.refuse("selects samples", "keep the whole batch")
+            continue
+        if step < 0:
+            at.refuse("reads a dimension backwards", "slice with a positive step")
+        bounds = slice(at.integer(start), at.integer(stop), at.integer(step)).indices(at.known(x)[dim % rank - 1])
+        index[dim % rank] = slice(*bounds)
+    return routes.getitem(at, x, tuple(index))
+
+
+def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
+    """`Gather` of one entry, or of entries in equal steps."""
+    dim = at.axis(x, at.get("axis", 0))
+    total = at.known(x)[dim - 1]
+    if not isinstance(indices, Tensor) or indices.dim() > 1 or not indices.numel():
+        at.refuse("is indexed by something other than constants", "use slices with constant bounds")
+    places = [at.integer(i) for i in indices.flatten()]
+    if any(not -total <= i < total for i in places):
+        at.refuse(f"picks entries that are not there, of {total}", "check the file")
+    places = [i % total for i in places]
+    if indices.dim() == 0:
+        return routes.select(at, x, dim, places[0])
+    step = places[1] - places[0] if len(places) > 1 else 1
+    if step < 1 or places != list(range(places[0], places[-1] + 1, step)):
+        at.refuse("picks entries in an order of its own", "use slices with constant bounds")
+    return routes.getitem(at, x, (*[slice(None)] * dim, slice(places[0], places[-1] + 1, step)))
+
+
+def expand(at: OnnxSite, x: fx.Node, sizes: Any) -> Any:
+    """`Expand` to the shape that the value has."""
+    wanted, own = at.numbers(sizes) or [], [Batch(), *at.known(x)]
+    rank = len(own)
+    if len(wanted) > rank or any(w not in (1, h) for w, h in zip(wanted[::-1], own[::-1], strict=False)):
+        at.refuse("repeats a value over a larger shape", "give both operands the same shape")
+    return x
+
+
+def pad(at: OnnxSite, x: fx.Node, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
+    """`Pad`."""
+    amounts = at.numbers(pads, "pads")
+    rank = 1 + len(at.known(x))
+    dims = [d % rank for d in at.numbers(axes) or range(rank)]
+    if amounts is None or len(amounts) != 2 * len(dims):
+        at.refuse(f"has {len(amounts or [])} pads for {len(dims)} dimensions", "check the file")
+    begin, end = [0] * rank, [0] * rank
+    for place, dim in enumerate(dims):
+        begin[dim], end[dim] = at.integer(amounts[place]), at.integer(amounts[place + len(dims)])
+    if begin[0] or end[0]:
+        at.refuse("pads the batch", "pad dimension 1 or higher")
+    mode = at.get("mode", "constant")
+    modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+    if mode not in modes:
+        at.refuse(f"pads in a way called '{mode}'", "mode constant, reflect or edge")
+    number = at.real(value, at.get("value", 0.0))
+    flat = [n for b, e in zip(begin[:0:-1], end[:0:-1], strict=True) for n in (b, e)]
+    if modes[mode] != "constant":  # torch mirrors dimensions of maps alone
+        while len(flat) > 2 and not any(flat[-2:]):
+            del flat[-2:]
+        return routes.pad(at, x, flat, modes[mode]) if any(flat) else x
+    return routes.pad(at, x, flat, "constant", number)
+
+
+def depth_to_space(at: OnnxSite, x: fx.Node) -> Any:
+    """`DepthToSpace`: channels as pixels of a larger map."""
+    block = at.get("blocksize", 0)
+    channels, height, width = at.known(x)
+    if at.get("mode", "DCR") == "CRD":
+        return layers.pixel_shuffle(at, x, block)
+    x = routes.reshape(at, x, Batch(), block, block, channels // block**2, height, width)
+    x = routes.permute(at, x, 0, 3, 4, 1, 5, 2)
+    return routes.reshape(at, x, Batch(), channels // block**2, height * block, width * block)
+
+
+def space_to_depth(at: OnnxSite, x: fx.Node) -> Any:
+    """`SpaceToDepth`: pixels as channels of a smaller map."""
+    block = at.get("blocksize", 0)
+    channels, height, width = at.known(x)
+    x = routes.reshape(at, x, Batch(), channels, height // block, block, width // block, block)
+    x = routes.permute(at, x, 0, 3, 5, 1, 2, 4)
+    return routes.reshape(at, x, Batch(), channels * block**2, height // block, width // block)

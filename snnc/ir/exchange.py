@@ -1,0 +1,49 @@
+"""What the passes that choose neurons share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, fx
+
+from snnc.errors import SnncError
+from snnc.ir.graph import calls, replace
+from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
+
+
+def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
+    """Puts `make(node, theta, v0)` in the place of every neuron; gives their number.
+
+    theta and v0 are those of a binary neuron, so the last pass that chooses decides, whatever was there before.
+    """
+    neurons = list(calls(graph, Neuron))
+    if units := [node.name for node, neuron in neurons if neuron.unit]:
+        raise SnncError(
+            f"the spikes of '{units[0]}' are counts: the weights behind it hold its threshold.",
+            "this pass before fixed-point",
+        )
+    for node, neuron in neurons:
+        replace(graph, node, make(node, *neuron.binary()))
+    return len(neurons)
+
+
+def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
+    """Lets everything in time simulate `T` steps, of which readouts skip the first `tau`, a pass of its own.
+
+    Raises:
+        SnncError: currents of single steps (`StepCurrent`) were found for another number of steps.
+    """
+    for node, module in calls(graph, StepCurrent):
+        if module.T != T:
+            raise SnncError(
+                f"the currents of single steps at '{node.name}' hold for T = {module.T} steps, not {T}.",
+                "this pass before even-currents, or --set even-currents.gain=0",
+            )
+    for node, module in calls(graph, Encode, Decode, Temporal):
+        kept = module.body if isinstance(module, Restart) else module
+        kept.T = T
+        if isinstance(kept, Decode):
+            kept.skip = tau
+        if isinstance(kept, TemporalMax):
+            replace(graph, node, Restart(T, kept, tau) if tau else kept)

@@ -1,0 +1,332 @@
+"""The graph: one `torch.fx.GraphModule` from capture to emission, its stages, and the rules that `verify` checks.
+
+A graph has one `placeholder`, one `output`, and between them `call_module` nodes only. Each module of the dialect
+stands under a flat name equal to its node's name and has exactly one call site, so a pass may change a module without
+asking who else uses it (stock `torch.fx` fusion corrupts a shared convolution; here there are none).
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import itertools
+import keyword
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.errors import VerifyError
+from snnc.ir import dialect
+from snnc.ir.dialect import counts
+from snnc.ir.neurons import NEURONS, Neuron
+from snnc.ir.proof import prove
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
+from snnc.markup import table
+
+
+class Stage(enum.StrEnum):
+    """How far a network has been lowered. `SPEC` says what each stage may contain.
+
+    FIXED is a spiking network in which every value up to its readouts is an integer.
+    """
+
+    ANN = "ANN"
+    FOLDED = "FOLDED"
+    QUANTIZED = "QUANTIZED"
+    SPIKING = "SPIKING"
+    FIXED = "FIXED"
+
+
+_ALWAYS = (*dialect.LINEAR, *dialect.MAX_POOLS, *dialect.HEADS)
+_TEMPORAL_MAX = tuple(cls for cls in dialect.CONFIG if issubclass(cls, TemporalMax))
+_IN_TIME = (Encode, Decode, Restart, StepCurrent, *_TEMPORAL_MAX)
+SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
+    Stage.ANN: frozenset((*_ALWAYS, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
+    Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
+    Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
+    Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
+}
+SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - {*dialect.AVERAGE_POOLS, dialect.Mean} | {dialect.Grid}
+TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks
+
+
+class GraphBuilder:
+    """Builds a graph node by node.
+
+    Example:
+        >>> build = GraphBuilder()
+        >>> x = build.input()
+        >>> x = build.call("relu", nn.ReLU(), x)
+        >>> graph = build.finish(x)
+    """
+
+    def __init__(self) -> None:
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+
+    def input(self, name: str = "x") -> fx.Node:
+        """The one input of the network.
+
+        Raises:
+            ValueError: `name` is no identifier. torch writes it into source text as it stands, and runs that.
+        """
+        if not name.isidentifier() or keyword.iskeyword(name) or name == "self":
+            raise ValueError(f"the input's name {name!r} is no identifier")
+        return self.graph.placeholder(name)
+
+    def call(self, name: str, module: nn.Module, *inputs: fx.Node) -> fx.Node:
+        """A module applied to `inputs`. The node is called `name`, or like it where the name is taken."""
+        node = self.graph.create_node("call_module", "pending", tuple(inputs), name=flat(name))
+        node.target = node.name
+        self.root.add_module(node.name, module)
+        return node
+
+    def finish(self, result: fx.Node) -> fx.GraphModule:
+        """The graph whose output is `result`, in eval mode and without nodes that nothing uses."""
+        self.graph.output(result)
+        return tidy(fx.GraphModule(self.root, self.graph).eval())
+
+
+_TAKEN = {"self", *dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Graph()))}
+
+
+def flat(name: str) -> str:
+    """A module path as one identifier: `layer1.0.conv1` to `layer1_0_conv1`.
+
+    It never clashes with what an `nn.Module` already has, such as `half`, since that would hide a method, nor is it a
+    word of Python's such as `None`, which no source text could call.
+    """
+    name = re.sub(r"[^0-9a-zA-Z_]+", "_", name)
+    return f"{name}_" if name in _TAKEN or keyword.iskeyword(name) else name
+
+
+def _html(graph: fx.GraphModule) -> str:
+    """A graph as a table, for notebooks."""
+    rows = [(node.name, str(module), tuple(n.name for n in node.all_input_nodes)) for node, module in calls(graph)]
+    return table(f"Graph of {len(rows)} nodes", ("name", "module", "inputs"), rows)
+
+
+def tidy(graph: fx.GraphModule) -> fx.GraphModule:
+    """Drops nodes and modules that nothing uses, and recompiles. In place; returns its argument."""
+    graph.graph.eliminate_dead_code()
+    used = {node.target for node in graph.graph.nodes if node.op == "call_module"}
+    for name in [name for name, _ in graph.named_children() if name not in used]:
+        delattr(graph, name)
+    graph.graph.lint()
+    graph.recompile()
+    # torch makes a class for every graph, so this is for ours alone.
+    setattr(type(graph), "_repr_html_", _html)  # noqa: B010
+    return graph
+
+
+def calls(graph: fx.GraphModule, *kinds: type[nn.Module]) -> Iterator[tuple[fx.Node, Any]]:
+    """Every node that calls a module (of one of `kinds`, where given), in topological order.
+
+    Modules are typed Any: torch types every attribute of a module as `Tensor | Module`, which is true of none.
+    """
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module":
+            module = module_of(graph, node)
+            if not kinds or isinstance(module, kinds):
+                yield node, module
+
+
+def module_of(graph: fx.GraphModule, node: fx.Node) -> Any:
+    """The module that a node calls."""
+    return graph.get_submodule(str(node.target))
+
+
+def replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    """Puts `module` in the place of the one that `node` calls."""
+    setattr(graph, str(node.target), module.eval())
+
+
+def insert(graph: fx.GraphModule, name: str, module: nn.Module, source: fx.Node) -> fx.Node:
+    """A new node that applies `module` to `source`, placed right after it; nobody uses it yet."""
+    with graph.graph.inserting_after(source):
+        node = graph.graph.create_node("call_module", "pending", (source,), name=flat(name))
+    node.target = node.name
+    graph.add_module(node.name, module.eval())
+    return node
+
+
+def remove(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Takes out a node with one input; its users read that input instead."""
+    node.replace_all_uses_with(node.all_input_nodes[0])
+    graph.graph.erase_node(node)
+    delattr(graph, str(node.target))
+
+
+def view(graph: fx.GraphModule) -> nx.DiGraph:
+    """The graph as a `networkx.DiGraph` over its nodes."""
+    return nx.DiGraph((source, node) for node in graph.graph.nodes for source in node.all_input_nodes)
+
+
+def phases(graph: fx.GraphModule) -> dict[fx.Node, str]:
+    """For each node of a spiking graph, where its value stands: "before", "in" or "after" time.
+
+    Raises:
+        VerifyError: values of different phases meet, or a module stands in a phase where it does not belong.
+    """
+    phase: dict[fx.Node, str] = {}
+    for node in graph.graph.nodes:
+        found = {phase[source] for source in node.all_input_nodes}
+        found = {"after"} if found == {"before", "after"} else found
+        if len(found) > 1:
+            raise VerifyError(f"At '{node.name}' a value {min(found)} time meets one {max(found)} time.")
+        here = found.pop() if found else "before"
+        module = module_of(graph, node) if node.op == "call_module" else None
+        needs = {Encode: "before", Decode: "in"}.get(type(module)) or ("in" if isinstance(module, Temporal) else here)
+        if here != needs:
+            raise VerifyError(f"'{node.name}' ({type(module).__name__}) stands {here} time, not {needs} time.")
+        if here == "in" and isinstance(module, (*dialect.MAX_POOLS, *dialect.HEADS)):
+            raise VerifyError(f"'{node.name}' ({type(module).__name__}) acts on single steps; that is not its rate.")
+        phase[node] = {Encode: "in", Decode: "after"}.get(type(module), here)
+    return phase
+
+
+def steps(graph: fx.GraphModule) -> int:
+    """The T that every temporal module of a spiking graph simulates."""
+    found = {int(module.T) for _, module in calls(graph, Encode, Decode, Temporal)}
+    if len(found) != 1:
+        raise VerifyError(f"A spiking graph has one T; this one has {sorted(found) or 'none'}.")
+    return found.pop()
+
+
+def verify(graph: fx.GraphModule, stage: Stage) -> None:
+    """Checks every rule of `stage`.
+
+    Raises:
+        VerifyError: names the node and the rule.
+    """
+    try:
+        graph.graph.lint()
+    except (RuntimeError, AssertionError) as error:
+        raise VerifyError(f"The graph does not lint: {error}") from error
+    _verify_form(graph)
+    seen: dict[int, str] = {}
+    for node, module in calls(graph):
+        if type(module) not in SPEC[stage]:
+            raise VerifyError(f"'{node.name}' is a {type(module).__name__}, which stage {stage} must not contain.")
+        if id(module) in seen:
+            raise VerifyError(f"'{node.name}' and '{seen[id(module)]}' share a module; each call site owns its own.")
+        seen[id(module)] = node.name
+        if module.training:
+            raise VerifyError(f"'{node.name}' is in training mode.")
+        _verify_values(node, module)
+    if stage in TIMED:
+        _verify_spiking(graph)
+    if stage is Stage.FIXED:
+        prove(graph)
+
+
+def _verify_form(graph: fx.GraphModule) -> None:
+    """One input, one output, modules only, each with one call site under the name of its node."""
+    kinds = [node.op for node in graph.graph.nodes]
+    if kinds.count("placeholder") != 1 or kinds.count("output") != 1:
+        raise VerifyError("A graph has one input and one output.")
+    if odd := [n.name for n in graph.graph.nodes if n.op not in ("placeholder", "call_module", "output")]:
+        raise VerifyError(f"'{odd[0]}' is not a call of a module.")
+    for node in graph.graph.nodes:
+        if node.op == "call_module" and (node.kwargs or not all(isinstance(a, fx.Node) for a in node.args)):
+            raise VerifyError(f"'{node.name}' takes something besides the values of other nodes.")
+    targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+    if len(set(targets)) < len(targets):
+        twice = next(t for t in targets if targets.count(t) > 1)
+        raise VerifyError(f"Module '{twice}' has more than one call site; each call site owns its own.")
+    if unused := set(dict(graph.named_children())) - set(targets):
+        raise VerifyError(f"Module '{min(unused)}' is never called.")
+
+
+def _verify_values(node: fx.Node, module: nn.Module) -> None:
+    """Parameters are finite; bounds and thresholds are positive, one for all or one for each channel."""
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise VerifyError(f"'{node.name}.{name}' holds NaN or infinity.")
+    bounds: dict[str, Tensor] = {}
+    if isinstance(module, dialect.ClipQuant):
+        bounds = {"lam": module.lam}
+        if not counts(module.L):
+            raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
+    elif isinstance(module, dialect.Grid):
+        bounds = {"scale": module.scale}
+        if not (type(module.low) is int and type(module.high) is int and module.low <= 0 <= module.high):
+            raise VerifyError(
+                f"'{node.name}' clips to {module.low!r}..{module.high!r}; whole numbers around 0 are meant."
+            )
+    elif isinstance(module, nn.Upsample) and module.mode != "nearest":
+        raise VerifyError(f"'{node.name}' scales by {module.mode!r}; only nearest neighbours are meant.")
+    elif isinstance(module, Neuron):
+        bounds = {"theta": module.theta, "v0": module.v0}
+    for name, bound in bounds.items():
+        if name != "v0" and not (bound > 0).all():
+            raise VerifyError(f"'{node.name}.{name}' is not positive everywhere.")
+        if any(size != 1 for size in bound.shape[1:]):
+            raise VerifyError(f"'{node.name}.{name}' has shape {tuple(bound.shape)}; give [] or [C, 1, ...].")
+
+
+def _verify_spiking(graph: fx.GraphModule) -> None:
+    for node, module in calls(graph, Encode, Decode):
+        if not counts(module.T):
+            raise VerifyError(f"'{node.name}' has T = {module.T!r}, not a whole number of steps.")
+    for node, module in calls(graph, Temporal):
+        if fault := module.fault():
+            raise VerifyError(f"'{node.name}' {fault}.")
+    _verify_readouts(graph)
+    phase = phases(graph)
+    output = next(iter(reversed(graph.graph.nodes)))
+    if phase[output] != "after":
+        raise VerifyError(f"The output stands {phase[output]} time: no Decode on its path.")
+
+
+def _verify_readouts(graph: fx.GraphModule) -> None:
+    """All readouts read the same steps; a first pass, which they skip, is one for everything with a state."""
+    T, decodes = steps(graph), list(calls(graph, Decode))
+    read, skip, late = next(((m.read, m.skip, m.late) for _, m in decodes), (1, 0, 0))
+    for node, module in decodes:
+        if not counts(module.read) or not module.read == read <= T:
+            raise VerifyError(f"'{node.name}' reads {module.read!r} steps; all readouts read the same 1..T = {T}.")
+        if type(module.skip) is not int or module.skip != skip or not 0 <= skip <= T - read:
+            raise VerifyError(f"'{node.name}' skips {module.skip!r} steps; all readouts skip the same 0..{T - read}.")
+        if type(module.late) is not int or module.late != late or not 0 <= late < read:
+            raise VerifyError(f"'{node.name}' leaves out {module.late!r} steps; all readouts the same 0..{read - 1}.")
+    for node, module in calls(graph, Temporal):
+        if module.tau != skip:
+            raise VerifyError(f"'{node.name}' has a first pass of {module.tau!r} steps; the readouts skip {skip}.")
+
+
+def guess_input(graph: fx.GraphModule) -> Tensor | None:
+    """Random input of some shape that the graph accepts, or None.
+
+    Good for checking that two graphs are the same function; never for deciding what a network means.
+    """
+    first = next((m for _, m in calls(graph, *dialect.WEIGHTED, *dialect.BATCHNORMS)), None)
+    if first is None:
+        return None
+    channels = int(getattr(first, "in_channels", 0) or getattr(first, "num_features", 0) or first.in_features)
+    dims = next((d for d in (1, 2, 3) if type(first).__name__.endswith(f"{d}d")), 0)
+    shapes = copy.deepcopy(graph).to("meta")  # shapes alone: no arithmetic
+    sizes = itertools.chain([()] if isinstance(first, nn.BatchNorm1d) else [], _likely_sizes(dims))
+    for size in sizes:
+        try:
+            with torch.no_grad():
+                shapes(torch.empty((2, channels, *size), device="meta"))
+        except (RuntimeError, ValueError, IndexError):
+            continue
+        return torch.randn((2, channels, *size), generator=torch.Generator().manual_seed(0))
+    return None
+
+
+def _likely_sizes(dims: int) -> Iterator[tuple[int, ...]]:
+    """Sizes of images, of sequences, and of spectrograms, the usual ones first."""
+    squares = (32, 28, 8, 16, 64, 224, 96, 128, 48, 56, 112, 160, 192, 256, 299, 384, 512, 100, 1000)
+    yield from ((size,) * dims for size in squares[: 1 if dims == 0 else None])
+    if dims in (1, 2):
+        yield from ((size,) * dims for size in range(1, 128))
+    if dims == 2:
+        sides = (1, 2, 3, 4, 5, 8, 10, 12, 13, 16, 20, 24, 25, 32, 40, 49, 50, 61, 64, 80, 98, 99, 100, 101, 128, 256)
+        yield from itertools.product(sides, sides)

@@ -1,0 +1,91 @@
+"""The graph file: rows and modules as plain data and tensors.
+
+Written by `torch.save`, read back with `weights_only=True` and no class allow-listed: nothing in the file can
+run. Rows are `(name, type, inputs)` in topological order; modules are rebuilt from the dialect's table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnc.errors import LoadError, SnncError
+from snnc.ir.graph import GraphBuilder, Stage, calls, verify
+from snnc.ir.packing import pack, unpack
+
+FORMAT, VERSION = "snnc-graph", 1
+
+
+def pack_graph(graph: fx.GraphModule, stage: Stage, info: dict[str, Any]) -> dict[str, Any]:
+    """The content of a graph file: plain data and tensors."""
+    rows = [
+        {"name": node.name, "inputs": [str(n) for n in node.args], "module": pack(module)}
+        for node, module in calls(graph)
+    ]
+    names = [n.name for n in graph.graph.nodes if n.op == "placeholder"]
+    result = next(iter(reversed(graph.graph.nodes))).all_input_nodes[0].name
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "stage": str(stage),
+        "input": names[0],
+        "rows": rows,
+        "output": result,
+        "info": info,
+    }
+
+
+def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule, Stage, dict[str, Any]]:
+    """The graph, its stage and its history from the content of a graph file. Trusts nothing in it.
+
+    Raises:
+        LoadError: the content does not describe a graph; says where.
+    """
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise LoadError(f"{where} is not an snnc graph file.", "a file that 'snnc compile' wrote")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        known = f"of version {version}" if type(version) is int else "without a version"
+        raise LoadError(
+            f"{where} is a graph file {known}; this snnc reads version {VERSION}.",
+            "the snnc that wrote it, or compile again",
+        )
+    row_name = ""
+    try:
+        stage = Stage(content["stage"])
+        build = GraphBuilder()
+        nodes = {content["input"]: build.input(content["input"])}
+        for row in content["rows"]:
+            if not isinstance(row["name"], str):
+                raise TypeError(f"a row's name is a {type(row['name']).__name__}")
+            row_name = row["name"]
+            nodes[row_name] = build.call(row_name, unpack(row["module"]), *(nodes[n] for n in row["inputs"]))
+            if nodes[row_name].name != row_name:
+                raise ValueError(f"the name '{row_name}' is taken")
+        graph = build.finish(nodes[content["output"]])
+        verify(graph, stage)
+        info = dict(content["info"])
+        _check_plain(info)
+    except SnncError as error:
+        raise LoadError(f"{where} holds a broken graph: {error.message}", "compile again") from error
+    except Exception as error:  # what a damaged file asks of torch can raise anything
+        place = f" at {row_name!r}" if row_name else ""
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        raise LoadError(
+            f"{where} holds a broken graph{place}: {type(error).__name__}: {reason}.", "compile again"
+        ) from error
+    return graph, stage, info
+
+
+def _check_plain(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key)
+            _check_plain(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(item)
+    elif not (value is None or isinstance(value, str | int | float | bool | Tensor | torch.Size)):
+        raise TypeError(f"a {type(value).__name__} in the history")

@@ -1,0 +1,335 @@
+"""The proof that a fixed-point network is exact: a bound on every integer in it.
+
+float32 holds every integer up to 2^24, and a sum of integers that stays below has no rounding, in whatever order it is
+taken. So a network whose parameters are integers, and whose values are proved to stay below 2^24, gives the same
+numbers wherever it runs. The proof reads the graph alone. It is interval arithmetic in float64, over channels where
+those are known and over the whole value elsewhere:
+
+    layer          each partial sum lies between (sum of all negative products) and (sum of all positive products), bias
+                   included with either, since it may come first or last
+    neuron         `Neuron.charge`, the largest potential for the largest current
+    pool in time   T times the largest input: its running sums
+    readout        the sum of all steps that are read
+
+Zero is always among the values that a layer may read: borders are padded with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from snnc.errors import VerifyError
+from snnc.ir.dialect import (
+    CONVOLUTIONS,
+    HEADS,
+    MAX_POOLS,
+    ROUTES,
+    TRANSPOSED,
+    WEIGHTED,
+    Add,
+    Affine,
+    Concat,
+    Grid,
+    Pad,
+    Permute,
+    Reshape,
+    Slice,
+    Sub,
+)
+from snnc.ir.neurons import Neuron, OffsetIF
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+
+LIMIT = 2**24  # float32 holds every integer up to here
+TF32, BF16 = 11, 8  # significant bits of an operand on matrix units of these kinds
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was proved of one layer.
+
+    Attributes:
+        name: of the node.
+        module: its class.
+        bits: of the largest weight, sign included and without the power of two that all weights of an output share;
+            None where there are no weights.
+        bound: no integer inside the layer is larger, partial sums and potentials included.
+        headroom: bits between `bound` and 2^24.
+        tf32, bf16: whether both operands of its products are exact in these formats; None where it has no products of
+            matrices.
+    """
+
+    name: str
+    module: str
+    bits: int | None
+    bound: int
+    headroom: float
+    tf32: bool | None
+    bf16: bool | None
+
+
+@dataclass(frozen=True)
+class Span:
+    """Least and largest integer of a value, float64: `[]`, or `[C]` over its channels.
+
+    `rank` is the number of dimensions of one sample, where it is known.
+    """
+
+    low: Tensor
+    high: Tensor
+    rank: int | None = None
+
+    @property
+    def size(self) -> Tensor:
+        """Largest magnitude."""
+        return torch.maximum(self.low.abs(), self.high.abs())
+
+    def whole(self, rank: int | None = None) -> Span:
+        """One range for all channels."""
+        return Span(self.low.min(), self.high.max(), rank)
+
+
+ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
+Known = Span | str
+
+
+def prove(graph: fx.GraphModule) -> list[Row]:
+    """Proves that no integer of a fixed-point graph reaches 2^24.
+
+    Returns:
+        A row for each layer with weights or factors, each neuron layer, pool in time and readout.
+
+    Raises:
+        VerifyError: names the node that breaks the proof: a parameter that is no integer, an operation that leaves the
+            integers, or a bound that is too large.
+    """
+    rows = bounds(graph)
+    for row in rows:
+        if row.bound >= LIMIT:
+            raise VerifyError(
+                f"'{row.name}' may reach {row.bound:,}, and float32 is exact below 2^24 = {LIMIT:,} alone.",
+                "fewer bits (--fixed-point 6), or fewer time steps",
+            )
+    return [row for row in rows if row.module not in ("Add", "Sub")]
+
+
+def bounds(graph: fx.GraphModule) -> list[Row]:
+    """The rows of `prove`, those of joins too, however large their bounds are.
+
+    Raises:
+        VerifyError: a number or an operation that does not belong to a fixed-point network.
+    """
+    rows: list[Row] = []
+    known: dict[fx.Node, Known] = {}
+    for node in graph.graph.nodes:
+        sources = [known[source] for source in node.args if isinstance(source, fx.Node)]
+        if node.op == "placeholder":
+            known[node] = ANALOG
+        elif node.op == "call_module":
+            known[node] = _visit(node.name, graph.get_submodule(str(node.target)), sources, rows)
+        elif sources != [READ]:
+            raise VerifyError("The output of a fixed-point network is no readout.")
+    return rows
+
+
+def _visit(name: str, module: Any, sources: list[Known], rows: list[Row]) -> Known:
+    if isinstance(module, Grid):
+        if sources != [ANALOG]:
+            raise VerifyError(f"'{name}' puts values on a grid that are on one already.")
+        return Span(_exact(float(module.low)), _exact(float(module.high)))
+    if READ in sources:
+        factor = isinstance(module, Affine) and not module.shift.any()
+        if set(sources) == {READ} and (factor or isinstance(module, (*MAX_POOLS, *HEADS, *ROUTES))):
+            return READ
+        raise VerifyError(f"'{name}' ({type(module).__name__}) computes with what is read out, which is no integer.")
+    spans = [value for value in sources if isinstance(value, Span)]
+    if len(spans) < len(sources) or not spans:
+        raise VerifyError(f"'{name}' reads the analog input, and not its grid.")
+    one = spans[0]
+    if isinstance(module, WEIGHTED):
+        return _layer(name, module, one, rows)
+    if isinstance(module, Affine):
+        return _affine(name, module, one, rows)
+    if isinstance(module, Add | Sub):
+        return _join(name, module, spans, rows)
+    if isinstance(module, Neuron):
+        return _neuron(name, module, one, rows)
+    if isinstance(module, StepCurrent):
+        return _stepped(name, module, one, rows)
+    if isinstance(module, TemporalMax | Restart):
+        _row(rows, name, module, one.size * module.T)
+        return one
+    if isinstance(module, Decode):
+        _row(rows, name, module, one.size * module.read)
+        return READ
+    if isinstance(module, (Encode, *MAX_POOLS)):
+        return one
+    if isinstance(module, ROUTES):
+        return _route(name, module, spans)
+    raise VerifyError(f"'{name}' ({type(module).__name__}) leaves the integers.")
+
+
+def _exact(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def holds_integers(dtype: torch.dtype) -> bool:
+    """Whether a type holds every integer up to 2^24."""
+    return dtype.itemsize >= 4
+
+
+def integers(name: str, value: Tensor) -> Tensor:
+    """A parameter in float64.
+
+    Raises:
+        VerifyError: it holds something else than integers below 2^24, or would compute in a type that rounds them.
+    """
+    if value.is_floating_point() and not holds_integers(value.dtype):
+        raise VerifyError(f"'{name}' is {value.dtype}, which does not hold every integer below 2^24.")
+    value = value.detach().double()
+    if not ((value == value.round()) & (value.abs() < LIMIT)).all():
+        raise VerifyError(f"'{name}' holds numbers that are no integers below 2^24.")
+    return value
+
+
+def _row(rows: list[Row], name: str, module: Any, bound: Tensor, bits: int | None = None, operand: int = 0) -> None:
+    """Adds a row; `operand` is the number of significant bits of the widest operand, 0 where nothing multiplies."""
+    largest = int(bound.max())
+    headroom = 24 - float(torch.log2(_exact(max(largest, 1))))
+    safe = (operand <= TF32, operand <= BF16) if operand else (None, None)
+    rows.append(Row(name, type(module).__name__, bits, largest, round(headroom, 2), *safe))
+
+
+def significant(values: Tensor) -> int:
+    """Significant bits of the widest of some integers: those from its first to its last 1."""
+    whole = values.abs().to(torch.int64)
+    lowest = (whole & -whole).clamp_min(1)
+    return int(torch.div(whole, lowest, rounding_mode="floor").max()).bit_length()
+
+
+def _shared(rows: Tensor) -> Tensor:
+    """The largest power of two that divides all integers of each row."""
+    whole = rows.abs().to(torch.int64)
+    lowest = torch.where(whole > 0, whole & -whole, LIMIT)
+    return lowest.amin(1).double()
+
+
+def _layer(name: str, module: Any, x: Span, rows: list[Row]) -> Span:
+    weight = integers(f"{name}.weight", module.weight)
+    outputs = weight.shape[1] * module.groups if isinstance(module, TRANSPOSED) else weight.shape[0]
+    bias = torch.zeros(outputs, dtype=torch.float64)
+    if module.bias is not None:
+        bias = integers(f"{name}.bias", module.bias).cpu()
+    parts = weight.cpu().flatten(2) if weight.dim() > 2 else weight.cpu()[:, :, None]
+    groups = getattr(module, "groups", 1)
+    if isinstance(module, TRANSPOSED):  # [in, out / groups, k]; at a stride an output sees a part of the kernel at most
+        parts = parts.reshape(groups, -1, *parts.shape[1:]).transpose(1, 2)
+    else:
+        parts = parts.reshape(groups, -1, *parts.shape[1:])
+    inputs = groups * parts.shape[2]
+    x = x if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)) and x.low.shape in ((), (inputs,)) else x.whole()
+    low, high = (
+        v.clamp(**{k: 0.0}).expand(inputs).reshape(groups, 1, -1) for v, k in ((x.low, "max"), (x.high, "min"))
+    )
+    positive, negative = parts.clamp_min(0).sum(3), parts.clamp_max(0).sum(3)
+    up = (positive * high + negative * low).sum(2).flatten()
+    down = (positive * low + negative * high).sum(2).flatten()
+    bound = torch.maximum(up + bias.clamp_min(0), -down - bias.clamp_max(0))
+    magnitude = int(x.size.max())
+    each = parts.flatten(2).flatten(0, 1)
+    bits = int((each.abs().amax(1) / _shared(each)).max()).bit_length() + 1
+    _row(rows, name, module, bound, bits, max(significant(weight), (magnitude - 1).bit_length(), 1))
+    if weight.dim() == 2:
+        return Span(down + bias, up + bias).whole()
+    return Span(down + bias, up + bias, weight.dim() - 1)
+
+
+def _matched(x: Span, *parameters: Tensor) -> tuple[Span, list[Tensor]]:
+    """A value and parameters of a module so that they broadcast: over channels where that is sure, else flattened.
+
+    Where they are flattened, the caller must take their largest value.
+    """
+    channels = all(
+        p.numel() == 1 or (p.dim() == x.rank and p.numel() == p.shape[0] and x.low.shape in ((), p.shape[:1]))
+        for p in parameters
+    )
+    flat = [p.flatten() if p.numel() > 1 else p.reshape(()) for p in (q.cpu() for q in parameters)]
+    if channels:
+        return x, flat
+    return x.whole(x.rank), flat
+
+
+def _affine(name: str, module: Affine, x: Span, rows: list[Row]) -> Span:
+    scale, shift = integers(f"{name}.scale", module.scale), integers(f"{name}.shift", module.shift)
+    scale, shift = torch.broadcast_tensors(scale, shift)
+    seen, (s, t) = _matched(x, scale, shift)
+    ends = torch.stack([seen.low * s, seen.high * s])
+    low, high = ends.amin(0), ends.amax(0)
+    bound = torch.maximum(torch.maximum(low.abs(), high.abs()), torch.maximum((low + t).abs(), (high + t).abs()))
+    _row(rows, name, module, bound, int(s.abs().max()).bit_length() + 1)
+    found = Span(low + t, high + t, x.rank)
+    sure = seen is x and found.low.shape in ((), x.low.shape if x.low.dim() else s.shape)
+    return found if sure and (s.dim() == 0 or scale.dim() == x.rank) else found.whole(x.rank)
+
+
+def _stepped(name: str, module: StepCurrent, x: Span, rows: list[Row]) -> Span:
+    shift = integers(f"{name}.shift", module.shift)
+    seen, (low, high) = _matched(x, shift.amin(0), shift.amax(0))
+    if seen is not x:
+        low, high = low.min(), high.max()
+    found = Span(seen.low + low, seen.high + high, x.rank)
+    _row(rows, name, module, torch.maximum(seen.size, found.size))
+    return found
+
+
+def _join(name: str, module: Any, spans: list[Span], rows: list[Row]) -> Span:
+    a, b = spans
+    if a.low.shape != b.low.shape or a.rank != b.rank:
+        ranks = {a.rank, b.rank} - {None}
+        a, b = a.whole(), b.whole()
+        a = Span(a.low, a.high, ranks.pop() if len(ranks) == 1 else None)
+    low, high = (a.low - b.high, a.high - b.low) if isinstance(module, Sub) else (a.low + b.low, a.high + b.high)
+    found = Span(low, high, a.rank)
+    _row(rows, name, module, found.size)
+    return found
+
+
+def _neuron(name: str, module: Neuron, x: Span, rows: list[Row]) -> Span:
+    theta, v0 = integers(f"{name}.theta", module.theta), integers(f"{name}.v0", module.v0)
+    if isinstance(module, OffsetIF) and not module.unit:
+        raise VerifyError(f"'{name}' shifts potentials by a margin that is no integer.")
+    seen, (theta, v0) = _matched(x, theta, v0)
+    if seen is not x:
+        theta, v0 = theta.max(), v0.abs().max()
+    _row(rows, name, module, module.charge(theta, v0.abs(), seen.size))
+    low, high = module.reach()
+    height = module.height.double().max().cpu()
+    return Span(low * height, high * height, x.rank)
+
+
+def _route(name: str, module: Any, spans: list[Span]) -> Span:
+    x = spans[0]
+    if isinstance(module, Concat):
+        ranks = {one.rank for one in spans}
+        rank = ranks.pop() if len(ranks) == 1 else None
+        if module.dim == 1 and rank is not None and all(one.low.dim() for one in spans):
+            return Span(torch.cat([one.low for one in spans]), torch.cat([one.high for one in spans]), rank)
+        return Span(
+            torch.stack([s.low.min() for s in spans]).min(), torch.stack([s.high.max() for s in spans]).max(), rank
+        )
+    if isinstance(module, Pad):
+        value = integers(f"{name}.value", torch.tensor(module.value))
+        padded = Span(x.low.clamp_max(float(value)), x.high.clamp_min(float(value)), x.rank)
+        inside = x.rank is not None and len(module.pads) < 2 * x.rank
+        return padded if inside else padded.whole(x.rank)
+    if isinstance(module, Slice):
+        keeps = x.low.dim() == 0 or not module.ranges or module.ranges[0] == (None, None, None)
+        return x if keeps else Span(x.low[slice(*module.ranges[0])], x.high[slice(*module.ranges[0])], x.rank)
+    if isinstance(module, torch.nn.Upsample):
+        return x
+    sizes = {Reshape: "shape", Permute: "dims"}
+    rank = len(getattr(module, sizes[type(module)])) if type(module) in sizes else None
+    return x.whole(rank - 1 if isinstance(module, Permute) and rank else rank)

@@ -1,0 +1,1 @@
+"""Measuring networks: accuracy, spikes and operations, and the fewest steps that do."""

@@ -1,0 +1,134 @@
+"""Counts spikes and synaptic operations while a network runs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.ir.dialect import ROUTES, WEIGHTED
+from snnc.ir.graph import calls, module_of, phases
+from snnc.ir.neurons import GradedIF, Neuron
+from snnc.ir.temporal import Decode, Restart, Temporal
+
+
+def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
+    """Connections that leave each input of a layer, borders counted as they are: `[1, C, ...]` for one sample.
+
+    Its sum is the number of multiply-accumulate operations of the layer.
+    """
+    ones = copy.deepcopy(layer)
+    ones.weight = nn.Parameter(torch.ones_like(layer.weight, dtype=torch.float64), requires_grad=False)
+    ones.bias = None
+    with torch.enable_grad():
+        x = torch.zeros((1, *shape), dtype=torch.float64, device=layer.weight.device, requires_grad=True)
+        (grad,) = torch.autograd.grad(ones(x).sum(), x)
+    return grad
+
+
+@dataclass
+class Meter:
+    """An observer (`Network.readout(x, observe=meter)`) that adds up what it sees.
+
+    A synaptic operation (SOP) is one nonzero input of a layer inside time, or of the readout, on one of its
+    connections, at one step. Layers before the first neuron work on the analog input, once a sample, since their
+    current is constant in time; they have no spikes to count.
+
+    A negative spike is a spike. A graded one of k units is as many as k has binary digits that are 1, each of which
+    adds a shifted weight. Behind an average or a join, where a value is no whole number of units, it costs as many
+    operations as the graded neurons have bits (one where there are none). A first pass counts, like every step.
+
+    Attributes:
+        spikes: by neuron layer, over all samples and steps.
+        sites: by neuron layer, neurons x samples x steps.
+        operations: by layer with weights, synaptic operations over all samples and steps.
+        macs: by layer with weights, multiply-accumulates of the ANN for one sample.
+    """
+
+    graph: fx.GraphModule
+    spikes: dict[str, int] = field(default_factory=dict)
+    sites: dict[str, int] = field(default_factory=dict)
+    operations: dict[str, float] = field(default_factory=dict)
+    macs: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._phase = phases(self.graph)
+        self._fans: dict[str, Tensor] = {}
+        self._bits = max((m.bits for _, m in calls(self.graph, GradedIF)), default=1)
+        self._units: dict[fx.Node, Tensor | None] = {}
+        self._held: dict[fx.Node, dict[fx.Node, Tensor]] = {}
+        self._layers: dict[fx.Node, list[fx.Node]] = {}
+        for node, _ in calls(self.graph, *WEIGHTED):
+            if self._phase[node] == "in":
+                self._layers.setdefault(node.all_input_nodes[0], []).append(node)
+        self._decodes: dict[fx.Node, list[fx.Node]] = {}
+        for node, _ in calls(self.graph, Decode):
+            self._decodes.setdefault(node.all_input_nodes[0], []).append(node)
+
+    def __call__(self, node: fx.Node, value: Tensor, steps: int) -> None:
+        """See `snnc.runtime.runner.Observer`."""
+        self._measure(node, value)
+        if isinstance(module_of(self.graph, node), Neuron):
+            name = node.name
+            self.spikes[name] = self.spikes.get(name, 0) + int(self._parts(node, value).sum())
+            self.sites[name] = self.sites.get(name, 0) + value.numel()
+        for layer in self._layers.get(node, ()):
+            self._count(layer, node, value)
+        for decode in self._decodes.get(node, ()):
+            self._follow(decode, value)
+
+    def _measure(self, node: fx.Node, value: Tensor) -> None:
+        """Finds the height of one unit at each place of a node's value, where it has one; only if spikes are graded."""
+        if node in self._units or self._bits == 1:
+            return
+        module = module_of(self.graph, node)
+        sources = [self._units.get(source) for source in node.args if isinstance(source, fx.Node)]
+        known = [unit for unit in sources if unit is not None]
+        self._units[node] = None
+        if isinstance(module, Neuron):
+            self._units[node] = module.height.expand(1, *value.shape[1:])
+        elif isinstance(module, (*ROUTES, Temporal)) and len(known) == len(sources):
+            pool = module.body.pool if isinstance(module, Restart) else getattr(module, "pool", module)
+            self._units[node] = pool(*known)
+        elif isinstance(module, Decode):
+            self._units[node] = sources[0]
+
+    def _parts(self, node: fx.Node, value: Tensor) -> Tensor:
+        """Binary spikes in each entry of a value."""
+        active = value != 0
+        if self._bits == 1:
+            return active
+        unit = self._units[node]
+        if unit is None:
+            return active * self._bits
+        whole = torch.where(active, value / unit, 0).abs().round().long()
+        return torch.stack([whole >> i & 1 for i in range(self._bits)]).sum(0)
+
+    def _follow(self, node: fx.Node, value: Tensor) -> None:
+        """Carries single steps through what lies between the last neuron and the readout layers."""
+        self._measure(node, value)
+        for user in node.users:
+            module = module_of(self.graph, user) if user.op == "call_module" else None
+            if isinstance(module, WEIGHTED):
+                self._count(user, node, value)
+            elif module is not None:
+                held = self._held.setdefault(user, {})  # a join waits for its other inputs, of the same steps
+                held[node] = value
+                if len(held) == len(user.all_input_nodes):
+                    del self._held[user]
+                    self._follow(user, module(*(held[source] for source in user.args if isinstance(source, fx.Node))))
+
+    def _count(self, layer: fx.Node, source: fx.Node, value: Tensor) -> None:
+        name = layer.name
+        if name not in self._fans:
+            self._fans[name] = fan_out(module_of(self.graph, layer), tuple(value.shape[1:]))
+            self.macs[name] = float(self._fans[name].sum())
+        active = self._parts(source, value).sum(0, dtype=torch.float64)
+        self.operations[name] = self.operations.get(name, 0.0) + float((active * self._fans[name][0]).sum())
+
+    def rates(self) -> dict[str, float]:
+        """Spikes per neuron and step, by neuron layer."""
+        return {name: self.spikes[name] / self.sites[name] for name in self.spikes}

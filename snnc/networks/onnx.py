@@ -1,0 +1,266 @@
+"""A spiking network that was written as ONNX, run by onnxruntime.
+
+Inputs and outputs are bound to the memory of torch tensors, so on a GPU they stay there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snnc.errors import DataError, LoadError, SnncError
+from snnc.files.emitted import BATCH, DOMAIN, read_emitted
+from snnc.ir.graph import Stage
+from snnc.ir.neurons import NEURONS
+from snnc.networks.network import CHUNK, Latency, checked
+
+if TYPE_CHECKING:  # both are slow to import, and few files get here
+    import onnx
+    import onnxruntime
+
+_QUIET = 4  # onnxruntime's log: what goes wrong is raised, and told in one sentence
+_NEURONS = tuple(cls.__name__ for cls in NEURONS)
+
+
+class OnnxNetwork(nn.Module):
+    """Runs an emitted `.onnx` with the interface of `Network`: `net(x)`, `net.readout(x)`, `T`, `latency`, `info`.
+
+    There is no graph to edit and no streaming; `spikes` shows what every neuron layer emits.
+
+    Attributes:
+        info: how the network was made.
+        latency: steps from input to readout.
+        stage: SPIKING, or FIXED for a network of integers, which spikes the same everywhere.
+        chunk: rows (time steps x samples) in memory at once.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        info: dict[str, Any],
+        chunk: int = CHUNK,
+        device: str | torch.device = "cpu",
+        options: onnxruntime.SessionOptions | None = None,
+    ) -> None:
+        """`options` of the session; by default as many threads as torch has.
+
+        Raises:
+            SnncError: no such device here.
+            LoadError: onnxruntime does not take the model.
+        """
+        super().__init__()
+        self.model = model
+        self.info = info
+        self.latency = Latency(**info["latency"])
+        self.stage = Stage(info["stage"])
+        self.chunk = chunk
+        self.device = named(device)
+        self.options = options or quiet_options()
+        self.outputs = [output.name for output in model.graph.output]
+        self.session = self._session(model)
+        self._seen: onnxruntime.InferenceSession | None = None
+
+    @property
+    def T(self) -> int:
+        """Steps that are read out."""
+        return self.latency.T
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Output after T steps: `[B, ...]` to `[B, classes]`, on the device of `x`.
+
+        Raises:
+            DataError: an input that does not fit.
+        """
+        return torch.cat([self._run(self.session, part, ["logits"])[0] for part in self._parts(x)]).to(x.device)
+
+    @torch.no_grad()
+    def readout(self, x: Tensor) -> Tensor:
+        """Output after each step: `[B, ...]` to `[T, B, classes]`.
+
+        Raises:
+            SnncError: the file was written without it.
+        """
+        if "by_step" not in self.outputs:
+            raise SnncError(
+                "This file has the readout after the last step only.",
+                "a file that was written with it: compile without --single-output",
+            )
+        return torch.cat([self._run(self.session, part, ["by_step"])[0] for part in self._parts(x)], 1).to(x.device)
+
+    @torch.no_grad()
+    def spikes(self, x: Tensor) -> dict[str, Tensor]:
+        """What every neuron layer emits, by its name: `[T * B, ...]`, step after step, each spike as high as it is.
+
+        All of the batch is in memory at once.
+        """
+        layers = self.neurons()
+        if self._seen is None:
+            looking = type(self.model)()
+            looking.CopyFrom(self.model)
+            for value in layers.values():
+                looking.graph.output.add(name=value)
+            self._seen = self._session(looking)
+        found = self._run(self._seen, checked(x, self.info), list(layers.values()))
+        return {name: value.to(x.device) for name, value in zip(layers, found, strict=True)}
+
+    def neurons(self) -> dict[str, str]:
+        """Names of neuron layers, and of the values that they give, in order."""
+        return {node.name: node.output[0] for node in self._neurons()}
+
+    def heights(self) -> dict[str, Tensor]:
+        """Height of one spike of every neuron layer, by its name: `[]` or `[C, 1, ...]`.
+
+        Raises:
+            LoadError: thresholds that are no numbers of the file.
+        """
+        from onnx import numpy_helper
+
+        numbers = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        found: dict[str, Tensor] = {}
+        for node in self._neurons():
+            unit, theta = node.op_type.startswith("Unit"), numbers.get(node.input[1])
+            if theta is None:
+                raise LoadError(f"The thresholds of '{node.name}' are no numbers of the file.", "compile again")
+            found[node.name] = torch.ones(()) if unit else torch.from_numpy(numpy_helper.to_array(theta).copy())
+        return found
+
+    def _neurons(self) -> list[onnx.NodeProto]:
+        return [
+            node
+            for node in self.model.graph.node
+            if node.domain == DOMAIN and node.op_type.removeprefix("Unit").partition("_")[0] in _NEURONS
+        ]
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        return checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
+
+    def _session(self, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+        import onnxruntime
+
+        try:
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), self.options, providers=providers(self.device, self.stage is Stage.FIXED)
+            )
+        except SnncError:
+            raise
+        except Exception as error:  # onnxruntime's errors share no base
+            raise LoadError(f"onnxruntime does not take the model: {_first_line(error)}.", "compile again") from error
+        if self.device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+            raise SnncError(
+                "onnxruntime could not start CUDA, so it would run on the CPU.",
+                "the CUDA and cuDNN that this onnxruntime-gpu was built for",
+            )
+        return session
+
+    def _run(self, session: onnxruntime.InferenceSession, x: Tensor, names: list[str]) -> list[Tensor]:
+        """One round: some outputs, on the device of the session where torch has that, else on the CPU."""
+        here = self.device if self.device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
+        x = x.to(here).contiguous()
+        binding, index = session.io_binding(), here.index or 0
+        entry = session.get_inputs()[0].name
+        binding.bind_input(entry, here.type, index, np.float32, tuple(x.shape), x.data_ptr())
+        shapes = {output.name: output.shape for output in session.get_outputs()}
+        bound: dict[str, Tensor] = {}
+        for name in names:
+            shape = [len(x) if size == BATCH else size for size in shapes[name] or [None]]
+            if all(isinstance(size, int) for size in shape):
+                bound[name] = torch.empty(shape, device=here)
+                binding.bind_output(name, here.type, index, np.float32, shape, bound[name].data_ptr())
+            else:  # a shape that only the run tells
+                binding.bind_output(name, "cpu")
+        try:
+            if here.type == "cuda":
+                torch.cuda.current_stream(here).synchronize()  # the input may still be on its way
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except Exception as error:  # onnxruntime's errors share no base
+            raise DataError(
+                f"An input of shape {tuple(x.shape)} does not go through the network: {_first_line(error)}.",
+                "samples of the shape that it was trained on",
+            ) from error
+        free = [name for name in names if name not in bound]
+        if free:
+            values = dict(zip(names, binding.get_outputs(), strict=True))
+            bound.update({name: torch.from_numpy(values[name].numpy()) for name in free})
+        result = [bound[name] for name in names]
+        if not all(torch.isfinite(value).all() for value in result):
+            raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
+        return result
+
+
+def quiet_options(threads: int | None = None) -> onnxruntime.SessionOptions:
+    """Options of a session that logs nothing and has `threads` threads, by default as many as torch."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _QUIET
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    return options
+
+
+def named(device: str | torch.device) -> torch.device:
+    """A device by its name.
+
+    Raises:
+        SnncError: no such name.
+    """
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise SnncError(f"'{device}' is no device.", "cpu, cuda or cuda:1") from error
+
+
+def providers(device: torch.device, integers: bool = False) -> list[Any]:
+    """What onnxruntime should run on.
+
+    Args:
+        device: cpu or cuda.
+        integers: sums of integers are to be exact.
+
+    Raises:
+        SnncError: a device that it does not have.
+    """
+    import onnxruntime
+
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    if device.type != "cuda":
+        raise SnncError(f"ONNX files run on cpu or cuda, not on '{device}'.", "--device cpu or --device cuda")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise SnncError(
+            "This onnxruntime runs on the CPU only.",
+            "pip uninstall onnxruntime, then pip install 'snnc[gpu]'; the two packages overwrite each other",
+        )
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21: CUDA and cuDNN of torch's own packages
+        onnxruntime.preload_dlls()
+    # TF32 rounds weights and inputs: floats would spike differently, fixed-point networks of 8 bits would not.
+    cuda: dict[str, Any] = {"device_id": device.index or 0, "use_tf32": 0}
+    if integers:  # the fastest convolution may add other numbers than the products; cuDNN's default does not
+        cuda["cudnn_conv_algo_search"] = "DEFAULT"
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]
+
+
+def load_emitted(
+    path: Path,
+    chunk: int = CHUNK,
+    device: str | torch.device = "cpu",
+    options: onnxruntime.SessionOptions | None = None,
+) -> OnnxNetwork:
+    """An emitted `.onnx`.
+
+    Raises:
+        LoadError: not one that snnc wrote, damaged, or refused.
+        SnncError: no such device here.
+    """
+    model, info = read_emitted(path)
+    return OnnxNetwork(model, info, chunk, device, options)

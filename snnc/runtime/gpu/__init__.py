@@ -1,0 +1,1 @@
+"""What runs fast on NVIDIA's GPUs."""
