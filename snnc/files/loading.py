@@ -29,6 +29,7 @@ from snnc.files.torchfile import (
     read_torch,
 )
 from snnc.files.weights import Leaf, NothingFits, fill, find, leaves, shortened, under
+from snnc.steady import steady
 
 if TYPE_CHECKING:
     import onnx
@@ -41,6 +42,7 @@ _ACCEPTED = (
 )
 
 
+@steady()
 def load_model(
     path: str | Path | None,
     *,

@@ -25,6 +25,7 @@ from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, guess_input, tidy, verify
 from snnc.markup import records_table, table
 from snnc.processes import APART, agree
+from snnc.steady import steady
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -293,6 +294,7 @@ class Pipeline:
             found.append(stage)
         return found
 
+    @steady()
     def run(
         self,
         graph: fx.GraphModule,
