@@ -204,7 +204,7 @@ class _Sums:
             )
         notes.append(
             f"Put into the ANN one at a time, the layers' own errors explain {sum(share.values()):.0f} % of the "
-            "output's square error; what lacks or exceeds 100 is what they do together."
+            "output's square error. Where the shares do not add up to 100, the kinds act on each other."
         )
         return notes
 

@@ -252,7 +252,7 @@ def _layer(name: str, module: Any, x: Span, rows: list[Row]) -> Span:
 def _matched(x: Span, *parameters: Tensor) -> tuple[Span, list[Tensor]]:
     """A value and parameters of a module so that they broadcast: over channels where that is sure, else flattened.
 
-    What is flattened has to be taken at its largest.
+    Where they are flattened, the caller must take their largest value.
     """
     channels = all(
         p.numel() == 1 or (p.dim() == x.rank and p.numel() == p.shape[0] and x.low.shape in ((), p.shape[:1]))
