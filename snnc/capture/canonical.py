@@ -16,7 +16,6 @@ import torch
 from torch import fx, nn
 
 from snnc.capture.bounds import ROUNDINGS, Clamp
-from snnc.capture.lowering import rank_after, shape_after
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
@@ -24,8 +23,7 @@ from snnc.capture.values import Refused, author_line
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
 from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy, view
-
-Shape = tuple[int, ...] | None
+from snnc.ir.shapes import Shapes
 
 
 def canonicalise(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> None:
@@ -39,49 +37,20 @@ def canonicalise(graph: fx.GraphModule, input_shape: Sequence[int] | None = None
     Raises:
         Unsupported: the graph does not take samples of that shape.
     """
-    facts = Facts(graph, input_shape, rank)
+    facts = Shapes.of(graph, input_shape, rank)
     for node in list(graph.graph.nodes):
         if node.op == "call_module":
-            _canonical(graph, node, facts)
+            try:
+                _canonical(graph, node, facts)
+            except Refused as refused:
+                at = refused.node or node
+                raise Unsupported(
+                    f"{at.name} ({type(module_of(graph, at)).__name__}) {refused.why}.", refused.hint
+                ) from refused
     tidy(graph)
 
 
-class Facts:
-    """Shapes and ranks of values, computed as they are asked for, since the graph changes meanwhile."""
-
-    def __init__(self, graph: fx.GraphModule, input_shape: Sequence[int] | None, rank: int | None) -> None:
-        self.graph = graph
-        self.known = input_shape is not None
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.ranks: dict[fx.Node, int | None] = {}
-        entry = next(iter(graph.graph.nodes))
-        self.ranks[entry] = rank
-        if input_shape is not None:
-            self.shapes[entry] = tuple(input_shape)
-        self.like = next((v for v in graph.state_dict().values() if v.is_floating_point()), torch.zeros(()))
-
-    def shape(self, node: fx.Node) -> Shape:
-        """Shape of one sample of a node's value, or None."""
-        if self.known and node not in self.shapes:
-            module = module_of(self.graph, node)
-            inputs = [self.shape(n) or () for n in node.args if isinstance(n, fx.Node)]
-            try:
-                self.shapes[node] = shape_after(module, inputs, self.like)
-            except Refused as refused:
-                raise Unsupported(f"{node.name} ({type(module).__name__}) {refused.why}.", refused.hint) from refused
-        return self.shapes.get(node)
-
-    def rank(self, node: fx.Node) -> int | None:
-        """Number of dimensions of a node's value, the batch included, or None."""
-        shape = self.shape(node)
-        if shape is not None:
-            return 1 + len(shape)
-        if node not in self.ranks:
-            self.ranks[node] = rank_after(module_of(self.graph, node), [self.rank(n) for n in node.all_input_nodes])
-        return self.ranks[node]
-
-
-def _canonical(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
+def _canonical(graph: fx.GraphModule, node: fx.Node, facts: Shapes) -> None:
     """One node. Its inputs are canonical already."""
     module, source = module_of(graph, node), node.all_input_nodes[0]
     if isinstance(module, (*dialect.AVERAGE_POOLS, dialect.Mean)):
@@ -137,7 +106,7 @@ def _is_bias(layer: Any, affine: dialect.Affine) -> bool:
     return True
 
 
-def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Facts) -> None:
+def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -> None:
     """Averages over the whole map, however they are spelled."""
     source = node.all_input_nodes[0]
     before, after, rank = facts.shape(source), facts.shape(node), facts.rank(source)
@@ -147,7 +116,7 @@ def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Facts) ->
             if not module.keepdim:
                 flatten = insert(graph, f"{node.name}_flatten", nn.Flatten(1), node)
                 node.replace_all_uses_with(flatten, delete_user_cb=lambda user: user is not flatten)
-                facts.shapes.pop(node, None)
+                facts.forget(node)
         return
     if before is None or after is None:
         return
@@ -166,7 +135,7 @@ def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Facts) ->
         replace(graph, node, ADAPTIVE_AVERAGE[dims]((1,) * dims))
 
 
-def _reshape(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
+def _reshape(graph: fx.GraphModule, node: fx.Node, facts: Shapes) -> None:
     """`Flatten(1)` where that is what it does; reshapes in a row become one."""
     module, source = module_of(graph, node), node.all_input_nodes[0]
     before, after = facts.shape(source), facts.shape(node)
@@ -188,7 +157,7 @@ def _reshape(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
         replace(graph, node, nn.Flatten(1) if len(after) == 1 else dialect.Reshape(after))
 
 
-def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: Facts) -> None:
+def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: Shapes) -> None:
     """Bounds counted from the front, and nothing where the whole dimension is taken; slices in a row become one."""
     source = node.all_input_nodes[0]
     before = facts.shape(source)
@@ -206,12 +175,12 @@ def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: F
             ranges = [b if a == ALL else a for a, b in pairs]
             replace(graph, source, dialect.Slice(tuple(ranges)))
             remove(graph, node)
-            facts.shapes.pop(source, None)
+            facts.forget(source)
             return
     _either(graph, node, dialect.Slice(tuple(ranges)), all(r == ALL for r in ranges))
 
 
-def _upsample(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
+def _upsample(graph: fx.GraphModule, node: fx.Node, facts: Shapes) -> None:
     """Whole factors as factors; anything else as the author wrote it."""
     before, after = facts.shape(node.all_input_nodes[0]), facts.shape(node)
     if before is None or after is None:

@@ -11,16 +11,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from snnc.ir.rows import Refused as Refused
+
 Spelling = Callable[..., Any]
 SHAPE_HINT = "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32"
-
-
-class Refused(Exception):
-    """An operation cannot be converted. `shape` is True where knowing the input's shape may help."""
-
-    def __init__(self, why: str, hint: str, shape: bool = False) -> None:
-        super().__init__(why)
-        self.why, self.hint, self.shape = why, hint, shape
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,27 @@ Zero is always among the values that a layer may read: borders are padded with i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from snnc.errors import VerifyError
 from snnc.ir.dialect import (
+    AVERAGE_POOLS,
     CONVOLUTIONS,
     HEADS,
     MAX_POOLS,
-    ROUTES,
+    TRAINED,
     TRANSPOSED,
     WEIGHTED,
     Add,
     Affine,
     Concat,
     Grid,
+    Mean,
     Pad,
     Permute,
     Reshape,
@@ -41,6 +44,7 @@ from snnc.ir.dialect import (
     Sub,
 )
 from snnc.ir.neurons import Neuron, OffsetIF
+from snnc.ir.rows import Refusal, Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 
 LIMIT = 2**24  # float32 holds every integer up to here
@@ -94,6 +98,7 @@ class Span:
 
 ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
 Known = Span | str
+Bound = Callable[[str, Any, Sequence[Span], list["Row"]], Known]
 
 
 def prove(graph: fx.GraphModule) -> list[Row]:
@@ -136,40 +141,20 @@ def bounds(graph: fx.GraphModule) -> list[Row]:
 
 
 def _visit(name: str, module: Any, sources: list[Known], rows: list[Row]) -> Known:
+    kind = type(module).__name__
+    rule = PROOFS.at(name, module, VerifyError)
     if isinstance(module, Grid):
         if sources != [ANALOG]:
             raise VerifyError(f"'{name}' puts values on a grid that are on one already.")
         return Span(_exact(float(module.low)), _exact(float(module.high)))
     if READ in sources:
-        factor = isinstance(module, Affine) and not module.shift.any()
-        if set(sources) == {READ} and (factor or isinstance(module, (*MAX_POOLS, *HEADS, *ROUTES))):
+        if set(sources) == {READ} and rule.read(module):
             return READ
-        raise VerifyError(f"'{name}' ({type(module).__name__}) computes with what is read out, which is no integer.")
+        raise VerifyError(f"'{name}' ({kind}) computes with what is read out, which is no integer.")
     spans = [value for value in sources if isinstance(value, Span)]
     if len(spans) < len(sources) or not spans:
         raise VerifyError(f"'{name}' reads the analog input, and not its grid.")
-    one = spans[0]
-    if isinstance(module, WEIGHTED):
-        return _layer(name, module, one, rows)
-    if isinstance(module, Affine):
-        return _affine(name, module, one, rows)
-    if isinstance(module, Add | Sub):
-        return _join(name, module, spans, rows)
-    if isinstance(module, Neuron):
-        return _neuron(name, module, one, rows)
-    if isinstance(module, StepCurrent):
-        return _stepped(name, module, one, rows)
-    if isinstance(module, TemporalMax | Restart):
-        _row(rows, name, module, one.size * module.T)
-        return one
-    if isinstance(module, Decode):
-        _row(rows, name, module, one.size * module.read)
-        return READ
-    if isinstance(module, (Encode, *MAX_POOLS)):
-        return one
-    if isinstance(module, ROUTES):
-        return _route(name, module, spans)
-    raise VerifyError(f"'{name}' ({type(module).__name__}) leaves the integers.")
+    return rule.bound(name, module, spans, rows)
 
 
 def _exact(value: float) -> Tensor:
@@ -217,7 +202,8 @@ def _shared(rows: Tensor) -> Tensor:
     return lowest.amin(1).double()
 
 
-def _layer(name: str, module: Any, x: Span, rows: list[Row]) -> Span:
+def _layer(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
     weight = integers(f"{name}.weight", module.weight)
     outputs = weight.shape[1] * module.groups if isinstance(module, TRANSPOSED) else weight.shape[0]
     bias = torch.zeros(outputs, dtype=torch.float64)
@@ -262,7 +248,8 @@ def _matched(x: Span, *parameters: Tensor) -> tuple[Span, list[Tensor]]:
     return x.whole(x.rank), flat
 
 
-def _affine(name: str, module: Affine, x: Span, rows: list[Row]) -> Span:
+def _affine(name: str, module: Affine, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
     scale, shift = integers(f"{name}.scale", module.scale), integers(f"{name}.shift", module.shift)
     scale, shift = torch.broadcast_tensors(scale, shift)
     seen, (s, t) = _matched(x, scale, shift)
@@ -275,7 +262,8 @@ def _affine(name: str, module: Affine, x: Span, rows: list[Row]) -> Span:
     return found if sure and (s.dim() == 0 or scale.dim() == x.rank) else found.whole(x.rank)
 
 
-def _stepped(name: str, module: StepCurrent, x: Span, rows: list[Row]) -> Span:
+def _stepped(name: str, module: StepCurrent, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
     shift = integers(f"{name}.shift", module.shift)
     seen, (low, high) = _matched(x, shift.amin(0), shift.amax(0))
     if seen is not x:
@@ -285,7 +273,7 @@ def _stepped(name: str, module: StepCurrent, x: Span, rows: list[Row]) -> Span:
     return found
 
 
-def _join(name: str, module: Any, spans: list[Span], rows: list[Row]) -> Span:
+def _join(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
     a, b = spans
     if a.low.shape != b.low.shape or a.rank != b.rank:
         ranks = {a.rank, b.rank} - {None}
@@ -297,7 +285,8 @@ def _join(name: str, module: Any, spans: list[Span], rows: list[Row]) -> Span:
     return found
 
 
-def _neuron(name: str, module: Neuron, x: Span, rows: list[Row]) -> Span:
+def _neuron(name: str, module: Neuron, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
     theta, v0 = integers(f"{name}.theta", module.theta), integers(f"{name}.v0", module.v0)
     if isinstance(module, OffsetIF) and not module.unit:
         raise VerifyError(f"'{name}' shifts potentials by a margin that is no integer.")
@@ -310,26 +299,95 @@ def _neuron(name: str, module: Neuron, x: Span, rows: list[Row]) -> Span:
     return Span(low * height, high * height, x.rank)
 
 
-def _route(name: str, module: Any, spans: list[Span]) -> Span:
-    x = spans[0]
-    if isinstance(module, Concat):
-        ranks = {one.rank for one in spans}
-        rank = ranks.pop() if len(ranks) == 1 else None
-        if module.dim == 1 and rank is not None and all(one.low.dim() for one in spans):
-            return Span(torch.cat([one.low for one in spans]), torch.cat([one.high for one in spans]), rank)
-        return Span(
-            torch.stack([s.low.min() for s in spans]).min(), torch.stack([s.high.max() for s in spans]).max(), rank
-        )
-    if isinstance(module, Pad):
-        value = integers(f"{name}.value", torch.tensor(module.value))
-        padded = Span(x.low.clamp_max(float(value)), x.high.clamp_min(float(value)), x.rank)
-        inside = x.rank is not None and len(module.pads) < 2 * x.rank
-        return padded if inside else padded.whole(x.rank)
-    if isinstance(module, Slice):
-        keeps = x.low.dim() == 0 or not module.ranges or module.ranges[0] == (None, None, None)
-        return x if keeps else Span(x.low[slice(*module.ranges[0])], x.high[slice(*module.ranges[0])], x.rank)
-    if isinstance(module, torch.nn.Upsample):
-        return x
-    sizes = {Reshape: "shape", Permute: "dims"}
-    rank = len(getattr(module, sizes[type(module)])) if type(module) in sizes else None
-    return x.whole(rank - 1 if isinstance(module, Permute) and rank else rank)
+def _pool(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
+    _row(rows, name, module, spans[0].size * module.T)
+    return spans[0]
+
+
+def _readout(name: str, module: Decode, spans: Sequence[Span], rows: list[Row]) -> str:
+    _row(rows, name, module, spans[0].size * module.read)
+    return READ
+
+
+def _kept(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
+    return spans[0]
+
+
+def _softened(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
+    raise VerifyError(f"'{name}' ({type(module).__name__}) leaves the integers.")
+
+
+def _concat(name: str, module: Concat, spans: Sequence[Span], rows: list[Row]) -> Span:
+    ranks = {one.rank for one in spans}
+    rank = ranks.pop() if len(ranks) == 1 else None
+    if module.dim == 1 and rank is not None and all(one.low.dim() for one in spans):
+        return Span(torch.cat([one.low for one in spans]), torch.cat([one.high for one in spans]), rank)
+    return Span(torch.stack([s.low.min() for s in spans]).min(), torch.stack([s.high.max() for s in spans]).max(), rank)
+
+
+def _pad(name: str, module: Pad, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
+    value = integers(f"{name}.value", torch.tensor(module.value))
+    padded = Span(x.low.clamp_max(float(value)), x.high.clamp_min(float(value)), x.rank)
+    inside = x.rank is not None and len(module.pads) < 2 * x.rank
+    return padded if inside else padded.whole(x.rank)
+
+
+def _slice(name: str, module: Slice, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
+    keeps = x.low.dim() == 0 or not module.ranges or module.ranges[0] == (None, None, None)
+    return x if keeps else Span(x.low[slice(*module.ranges[0])], x.high[slice(*module.ranges[0])], x.rank)
+
+
+def _moved(rank: Callable[[Any], int | None]) -> Bound:
+    """Of routes behind which channels are no longer known; `rank` is that of a sample."""
+    return lambda name, module, spans, rows: spans[0].whole(rank(module))
+
+
+def _factor(module: Affine) -> bool:
+    return not module.shift.any()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far a module's integers reach.
+
+    Attributes:
+        bound: by its name, itself, and the spans of what it reads, what it gives; adds to the rows.
+        read: whether it may also act on what was read out, which is no integer.
+    """
+
+    bound: Bound
+    read: Callable[[Any], bool] = lambda module: False
+
+
+def _anywhere(bound: Bound) -> Proof:
+    return Proof(bound, lambda module: True)
+
+
+LEAVES = Refusal("leaves the integers", "")
+
+PROOFS: Table[Proof] = Table(
+    "proofs",
+    __name__,
+    {
+        Grid: Proof(_kept),
+        WEIGHTED: Proof(_layer),
+        Affine: Proof(_affine, _factor),
+        (Add, Sub): Proof(_join),
+        Neuron: Proof(_neuron),
+        StepCurrent: Proof(_stepped),
+        (TemporalMax, Restart): Proof(_pool),
+        Decode: Proof(_readout),
+        Encode: Proof(_kept),
+        (*MAX_POOLS, nn.Upsample): _anywhere(_kept),
+        HEADS: _anywhere(_softened),
+        Concat: _anywhere(_concat),
+        Pad: _anywhere(_pad),
+        Slice: _anywhere(_slice),
+        Reshape: _anywhere(_moved(lambda module: len(module.shape))),
+        Permute: _anywhere(_moved(lambda module: len(module.dims) - 1)),
+        (nn.Flatten, nn.PixelShuffle): _anywhere(_moved(lambda module: None)),
+        (*AVERAGE_POOLS, Mean, *TRAINED): LEAVES,
+    },
+)
