@@ -32,6 +32,7 @@ from snnc.passes.trace import Trace
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.steady import steady
 from snnc.version import __version__
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@steady()
 def compile(
     model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Staged,
     T: int = 8,
@@ -194,6 +196,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
     }
 
 
+@steady()
 def save(network: Network | Staged, path: str | Path, backend: str | Backend | None = None) -> Path:
     """Writes a network, whole or not at all. Of processes that share the work the first alone writes.
 
@@ -227,6 +230,7 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
     return path
 
 
+@steady()
 def load(
     path: str | Path,
     chunk: int = CHUNK,

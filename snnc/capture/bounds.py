@@ -95,7 +95,8 @@ def _affine(module: dialect.Affine, inputs: Sequence[Interval]) -> Interval:
     return float(ends.min()), float(ends.max())
 
 
-def _anything(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
+def anything(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
+    """Where nothing follows from the module."""
     return ANYTHING
 
 
@@ -112,7 +113,7 @@ INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
         dialect.Affine: _affine,
         (*dialect.MAX_POOLS, *dialect.ROUTES, dialect.Mean): _hull,
         dialect.Pad: _pad,
-        (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS): _anything,
+        (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS): anything,
         (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
     },
 )

@@ -10,17 +10,20 @@ the sizes of `values`. The batch has no number here: an operation that would nee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from torch import Tensor, fx, nn
 
-from snnc.capture.values import SHAPE_HINT, Batch, Dim, Refused, Unknown, author_line
+from snnc.capture.bounds import INTERVALS, anything
+from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
 from snnc.errors import Blocker
 from snnc.ir import dialect
 from snnc.ir.graph import GraphBuilder, flat
-from snnc.ir.shapes import Shapes
+from snnc.ir.shapes import ALIKE, SHAPES, Shapes
+
+Passes = Callable[[fx.Node, "nn.Module | None", Any, Any], bool]
 
 
 @dataclass
@@ -36,6 +39,28 @@ class Cell:
     value: Any
     storage: object
     stale: bool = False
+
+
+class StandIn(nn.Module):
+    """Stands for the result of a refused operation while the rest is looked at. Only during capture.
+
+    Args:
+        shape: of one sample, or None.
+        inner: what stands before it is not at the network's end.
+        neuron: an activation could take its place.
+    """
+
+    def __init__(self, shape: tuple[int, ...] | None, inner: bool, neuron: bool) -> None:
+        super().__init__()
+        self.shape, self.inner, self.neuron = shape, inner, neuron
+
+    def forward(self, *x: Tensor) -> Tensor:
+        """A value of that shape, of as many samples."""
+        return x[0].new_zeros((x[0].shape[0], *(self.shape or ())))
+
+
+SHAPES.add(StandIn, ALIKE)
+INTERVALS.add(StandIn, anything)
 
 
 @dataclass
@@ -130,12 +155,21 @@ class Lowering:
         input_shape: shape of one sample, or None.
         rank: of the input, the batch included, where only that is known.
         like: a tensor with the network's dtype and device.
+
+    Attributes:
+        elsewhere: what this door cannot read and the other one may.
+        unsure: whether the other door has to be asked which of `elsewhere` it can read.
+        lost: stand-ins of which too little is known, and what was computed from them.
+        passes: tells whether the other door reads an operation (its node, module and arguments), where there is one.
     """
 
     def __init__(self, input_shape: Sequence[int] | None, rank: int | None, like: Tensor) -> None:
         self.build = GraphBuilder()
         self.blockers: list[Blocker] = []
-        self.wants_shape = False
+        self.elsewhere: list[Blocker] = []
+        self.unsure = False
+        self.lost: set[fx.Node] = set()
+        self.passes: Passes | None = None
         self.cells: dict[fx.Node, Cell] = {}
         self.like = like
         self.batch: int | None = None
@@ -148,13 +182,43 @@ class Lowering:
         node = self.build.call(name, module.eval(), *inputs)
         node.meta["stack_trace"] = trace
         self.shapes.rank(node)  # refused here, if at all
+        if self.shapes.shape(node) is None and self.lost.intersection(inputs):
+            self.lost.add(node)
         return node
 
+    @property
+    def shaped(self) -> bool:
+        """Whether the shape of a sample is known."""
+        return self.shapes.shape(self.x) is not None
+
+    def stand_in(
+        self, shape: tuple[int, ...] | None, rank: int | None = None, inputs: Sequence[fx.Node] = (),
+        inner: bool = False, neuron: bool = False,
+    ) -> fx.Node:  # fmt: skip
+        """A node in the place of a refused operation, so that what reads it is looked at too."""
+        node = self.build.call("standin", StandIn(shape, inner, neuron), *(inputs or (self.x,)))
+        self.shapes.give(node, shape, rank)
+        if shape is None and (self.shaped or rank is None or self.lost.intersection(inputs)):
+            self.lost.add(node)
+        return node
+
+    def is_lost(self, values: Sequence[Any]) -> bool:
+        """Whether one of `values` comes from a refused operation of whose result too little is known."""
+        return any(
+            v is LOST
+            or (isinstance(v, fx.Node) and v in self.lost)
+            or (isinstance(v, (Dim, Sizes)) and v.node in self.lost)
+            or (isinstance(v, Unknown) and v.lost)
+            for v in values
+        )
+
     def note(self, node: fx.Node, op: str, refused: Refused, name: str = "") -> None:
-        """Notes a blocker."""
-        self.wants_shape |= refused.shape
-        where = author_line(node)
-        self.blockers.append(Blocker(flat(name or node.name), op, refused.why, refused.hint, where))
+        """Notes a blocker, once for each module of the author's."""
+        hint = CONSTANT_HINT if refused.hint == SHAPE_HINT and self.shaped else refused.hint
+        blocker = Blocker(flat(name or node.name), op, refused.why, hint, author_line(node))
+        found = self.elsewhere if refused.shape and self.passes else self.blockers
+        if all((b.node, b.op, b.why) != (blocker.node, op, refused.why) for b in found):
+            found.append(blocker)
 
     def load(self, value: Any) -> Any:
         """Arguments of the old graph as values of the new one."""

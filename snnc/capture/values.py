@@ -15,6 +15,7 @@ from snnc.ir.rows import Refused as Refused
 
 Spelling = Callable[..., Any]
 SHAPE_HINT = "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32"
+CONSTANT_HINT = "write its sizes as constants"  # in the place of that, where the shape has been passed
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What was calculated from a `Dim` (`shape` is True) or from the batch."""
+    """What was calculated from a `Dim` (`shape` is True) or from the batch.
+
+    `lost` is True where it comes from the result of a refused operation.
+    """
 
     shape: bool
+    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Filled:
 
 
 class _Lost:
-    """The result of a refused operation: nothing more is said about what reads it."""
+    """The result of a refused operation that is no value of a sample: nothing more is said about what reads it."""
 
 
 LOST = _Lost()

@@ -52,10 +52,12 @@ class Model:
 
     factory: str | None
     allow: tuple[str, ...]
+    key: str | None
+    leftover: bool
 
     def load(self, path: Path | None) -> Any:
         """The network in a file, or the one that the factory builds."""
-        return uncompiled(path, self.factory, self.allow)
+        return uncompiled(path, self.factory, self.allow, self.key, self.leftover)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,10 @@ _LOADING = (
         "follow: pkg.mod:resnet(20).",
     ),
     click.option("--allow", multiple=True, metavar="MOD:CLASS", help="Class of yours that MODEL may hold. Repeatable."),
+    click.option(
+        "--key", metavar="NAME", help="Entry of MODEL that holds the network or its weights, where several may."
+    ),
+    click.option("--leftover", is_flag=True, help="Leave out weights in MODEL that the network of --factory lacks."),
 )
 model_options = block("how", Model, *_LOADING)
 

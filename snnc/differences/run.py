@@ -21,10 +21,12 @@ from snnc.networks.network import Network
 from snnc.networks.onnx import OnnxNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.runtime.runner import Runner
+from snnc.steady import steady
 
 Artefact = Network | Portable | OnnxNetwork
 
 
+@steady()
 @torch.no_grad()
 def differences(
     a: Artefact,

@@ -23,11 +23,13 @@ from snnc.networks.network import Network
 from snnc.networks.onnx import OnnxNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.runtime.runner import Runner
+from snnc.steady import steady
 
 ROWS_PER_SAMPLE = 8  # at least: beside its time steps each sample holds sums, and all values of the ANN
 SAME = 1e-3  # of the activation: what folding and rounding may change in a current that no neuron has touched
 
 
+@steady()
 @torch.no_grad()
 def explain(
     network: Network | Portable | OnnxNetwork,
@@ -202,7 +204,7 @@ class _Sums:
             )
         notes.append(
             f"Put into the ANN one at a time, the layers' own errors explain {sum(share.values()):.0f} % of the "
-            "output's square error; what lacks or exceeds 100 is what they do together."
+            "output's square error. Where the shares do not add up to 100, the kinds act on each other."
         )
         return notes
 

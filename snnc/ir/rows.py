@@ -32,14 +32,15 @@ class Refused(Exception):
         why: one clause that goes on after the operation's name.
         hint: what to try.
         shape: whether knowing the input's shape may help.
+        final: whether no other door can read it either.
         node: where it was found, once that is known.
     """
 
     node: fx.Node | None = None
 
-    def __init__(self, why: str, hint: str, shape: bool = False) -> None:
+    def __init__(self, why: str, hint: str, shape: bool = False, final: bool = False) -> None:
         super().__init__(why)
-        self.why, self.hint, self.shape = why, hint, shape
+        self.why, self.hint, self.shape, self.final = why, hint, shape, final
 
 
 @dataclass(frozen=True)

@@ -153,10 +153,8 @@ class Shapes:
         like: Tensor | None = None,
     ) -> None:
         self._module, self._like = module, torch.zeros(()) if like is None else like
-        known = None if shape is None else tuple(shape)
-        self._found: dict[fx.Node, tuple[Shape | None, int | None]] = {
-            entry: (known, rank if known is None else 1 + len(known))
-        }
+        self._found: dict[fx.Node, tuple[Shape | None, int | None]] = {}
+        self.give(entry, None if shape is None else tuple(shape), rank)
 
     @classmethod
     def of(cls, graph: fx.GraphModule, shape: Sequence[int] | None, rank: int | None = None) -> Shapes:
@@ -175,6 +173,10 @@ class Shapes:
     def rank(self, node: fx.Node) -> int | None:
         """Dimensions of a node's value, the batch included, where they are known."""
         return self._find(node)[1]
+
+    def give(self, node: fx.Node, shape: Shape | None, rank: int | None) -> None:
+        """Says what the value of a node is like, in the place of what its module makes of it."""
+        self._found[node] = shape, rank if shape is None else 1 + len(shape)
 
     def forget(self, node: fx.Node) -> None:
         """Has the shape of a node found anew, which has got another module."""

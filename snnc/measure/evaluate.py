@@ -19,6 +19,7 @@ from snnc.networks.network import Latency, Network
 from snnc.networks.onnx import OnnxNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.processes import agree, digest, exchange, rank, world
+from snnc.steady import steady
 
 MANY_STEPS = 16
 
@@ -60,6 +61,7 @@ class Evaluation:
         return asdict(self)
 
 
+@steady()
 @torch.no_grad()
 def evaluate(
     network: Network | Portable | OnnxNetwork,

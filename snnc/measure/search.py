@@ -19,6 +19,7 @@ from snnc.networks.network import CHUNK, Latency, Network
 from snnc.passes.pipeline import no_progress
 from snnc.recipes import Recipe, names
 from snnc.recipes import recipe as find_recipe
+from snnc.steady import steady
 
 log = logging.getLogger(__name__)
 STEPS = (1, 2, 4, 8, 16, 32, 64)
@@ -76,6 +77,7 @@ class Search:
     notes: list[str]
 
 
+@steady()
 @torch.no_grad()
 def search(
     model: nn.Module | torch.export.ExportedProgram,

@@ -14,7 +14,7 @@ from snnc.files import load_model
 from snnc.files.sniffing import open_zip
 from snnc.networks.network import CHUNK, Latency, checked
 from snnc.networks.onnx import OnnxNetwork
-from snnc.runtime.exact import exact
+from snnc.steady import exact
 
 INFO_FILE = "snnc.json"
 
@@ -51,8 +51,8 @@ class Portable(nn.Module):
         return torch.cat([every for _, every in self._run(x)], 1)
 
     def _run(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        parts = checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
-        with exact(x.device):
+        with exact():
+            parts = checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
             return [self.program(part) for part in parts]
 
 

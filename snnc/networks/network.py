@@ -17,6 +17,7 @@ from snnc.ir.proof import holds_integers
 from snnc.markup import records_table
 from snnc.runtime.choice import RUNTIMES, Choice, Fingerprint, choose
 from snnc.runtime.runner import Observer, Runner
+from snnc.steady import exact
 
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
 CHUNK = 256  # rows of `steps * samples`: a few tens of megabytes for CIFAR-sized networks
@@ -147,14 +148,17 @@ class Network(nn.Module):
         Raises:
             SnncError: the network is layer-synchronous.
         """
-        x = self.entry(x)
-        with torch.no_grad():
-            yield from Runner(self.graph).run(x, window=1, anytime=True)
+        with exact(), torch.no_grad():
+            outputs = Runner(self.graph).run(self.entry(x), window=1, anytime=True)
+        yield from outputs  # no guard is held while the caller has its turn
 
     @torch.compiler.disable  # torch.compile would trace what chooses and checks, and code that it cannot see through
     def _rounds(self, x: Tensor, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
         """Output of one round after the other."""
-        x = self.entry(x)
+        with exact():
+            return self._run(self.entry(x), anytime, observe)
+
+    def _run(self, x: Tensor, anytime: bool, observe: Observer | None) -> list[Tensor]:
         try:
             choice = self._choice(x)
             runner = choice.runner(anytime, observe)

@@ -17,6 +17,7 @@ from snnc.files.emitted import BATCH, DOMAIN, read_emitted
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import NEURONS
 from snnc.networks.network import CHUNK, Latency, checked
+from snnc.steady import exact
 
 if TYPE_CHECKING:  # both are slow to import, and few files get here
     import onnx
@@ -70,6 +71,7 @@ class OnnxNetwork(nn.Module):
         """Steps that are read out."""
         return self.latency.T
 
+    @exact()
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Output after T steps: `[B, ...]` to `[B, classes]`, on the device of `x`.
@@ -79,6 +81,7 @@ class OnnxNetwork(nn.Module):
         """
         return torch.cat([self._run(self.session, part, ["logits"])[0] for part in self._parts(x)]).to(x.device)
 
+    @exact()
     @torch.no_grad()
     def readout(self, x: Tensor) -> Tensor:
         """Output after each step: `[B, ...]` to `[T, B, classes]`.
@@ -93,6 +96,7 @@ class OnnxNetwork(nn.Module):
             )
         return torch.cat([self._run(self.session, part, ["by_step"])[0] for part in self._parts(x)], 1).to(x.device)
 
+    @exact()
     @torch.no_grad()
     def spikes(self, x: Tensor) -> dict[str, Tensor]:
         """What every neuron layer emits, by its name: `[T * B, ...]`, step after step, each spike as high as it is.
@@ -170,7 +174,7 @@ class OnnxNetwork(nn.Module):
         for name in names:
             shape = [len(x) if size == BATCH else size for size in shapes[name] or [None]]
             if all(isinstance(size, int) for size in shape):
-                bound[name] = torch.empty(shape, device=here)
+                bound[name] = torch.empty(shape, dtype=torch.float32, device=here)
                 binding.bind_output(name, here.type, index, np.float32, shape, bound[name].data_ptr())
             else:  # a shape that only the run tells
                 binding.bind_output(name, "cpu")

@@ -26,6 +26,7 @@ from snnc.ir.graph import Stage, tidy, verify
 from snnc.ir.shapes import guess_input
 from snnc.markup import records_table, table
 from snnc.processes import APART, agree
+from snnc.steady import steady
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -294,6 +295,7 @@ class Pipeline:
             found.append(stage)
         return found
 
+    @steady()
     def run(
         self,
         graph: fx.GraphModule,

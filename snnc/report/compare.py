@@ -27,6 +27,7 @@ from snnc.report.look import rasters
 from snnc.report.page import environment
 from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import gather
+from snnc.steady import steady
 
 COLUMNS = ("network", "recipe", "T", "schedule", "step", "latency", "score", "agreement")
 
@@ -119,6 +120,7 @@ class Comparison:
         )
 
 
+@steady()
 @torch.no_grad()
 def compare(
     networks: Mapping[str, Network | Portable | OnnxNetwork],

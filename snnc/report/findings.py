@@ -27,6 +27,7 @@ from snnc.report.look import Raster, Scatter, Threshold, rasters, scatters, thre
 from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import BATCH, classes, gather
 from snnc.report.schedule import Turn, timetable
+from snnc.steady import steady
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Findings:
         return found
 
 
+@steady()
 @torch.no_grad()
 def measure(
     network: Network | Portable | OnnxNetwork,

@@ -28,6 +28,7 @@ from snnc.passes.pipeline import Context, Pipeline, no_progress
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.steady import steady
 from snnc.tune.forward import require_trainable
 from snnc.tune.loop import Training
 from snnc.tune.match import matched
@@ -58,6 +59,7 @@ class Start:
     work: Training
 
 
+@steady()
 def tune(
     model: Any,
     data: Any,
@@ -144,6 +146,7 @@ def tune(
     return result
 
 
+@steady()
 def prepare(
     model: Any,
     data: Any,

@@ -30,10 +30,9 @@ from snnc.passes import (
     WaitForInput,
 )
 from snnc.passes.pipeline import Pipeline
+from tests import zoo
 from tests.nets import NETS, quantized, sample, spiking
 from tests.nir_reader import Reader
-
-from . import zoo
 
 REFUSED = {
     "maxpool": "NIR has no maximum",
