@@ -8,7 +8,7 @@ is done.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,9 @@ from snnc.capture.values import Refused, author_line
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
 from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy, view
+from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shapes
+from snnc.ir.temporal import TIME
 
 
 def canonicalise(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> None:
@@ -43,44 +45,14 @@ def canonicalise(graph: fx.GraphModule, input_shape: Sequence[int] | None = None
     for node in list(graph.graph.nodes):
         if node.op == "call_module":
             try:
-                _canonical(graph, node, facts)
+                module = module_of(graph, node)
+                FORMS(module)(graph, node, module, facts)
             except Refused as refused:
                 at = refused.node or node
                 raise Unsupported(
                     f"{at.name} ({type(module_of(graph, at)).__name__}) {refused.why}.", refused.hint
                 ) from refused
     tidy(graph)
-
-
-def _canonical(graph: fx.GraphModule, node: fx.Node, facts: Shapes) -> None:
-    """One node. Its inputs are canonical already."""
-    module, source = module_of(graph, node), node.all_input_nodes[0]
-    if isinstance(module, (*dialect.AVERAGE_POOLS, dialect.Mean)):
-        _average(graph, node, module, facts)
-    elif isinstance(module, (nn.Flatten, dialect.Reshape)):
-        _reshape(graph, node, facts)
-    elif isinstance(module, dialect.Slice):
-        _slice(graph, node, module, facts)
-    elif isinstance(module, dialect.Pad):
-        pads = list(module.pads)
-        # Only zeros can be padded in the last dimensions alone: torch's other modes name all that they could reach.
-        while pads and not any(pads[-2:] if module.mode == "constant" else pads):
-            del pads[-2:]
-        _either(graph, node, dialect.Pad(tuple(pads), module.mode, float(module.value)), not pads)
-    elif isinstance(module, dialect.Permute):
-        dims = tuple(d % len(module.dims) for d in module.dims)
-        first = _only_before(graph, source, dialect.Permute)
-        if first is not None:
-            dims = tuple(first.dims[d] for d in dims)
-            remove(graph, source)
-        _either(graph, node, dialect.Permute(dims), dims == tuple(range(len(dims))))
-    elif isinstance(module, dialect.Affine):
-        useless = _is_bias(_only_before(graph, source, *dialect.WEIGHTED), module)
-        _either(graph, node, module, useless or bool((module.scale == 1).all() and (module.shift == 0).all()))
-    elif isinstance(module, nn.Upsample):
-        _upsample(graph, node, facts)
-    elif isinstance(module, (dialect.Concat, *dialect.HEADS)) and (rank := facts.rank(source)) is not None:
-        module.dim = int(module.dim) % rank  # type: ignore[arg-type]
 
 
 def _either(graph: fx.GraphModule, node: fx.Node, module: nn.Module, useless: bool) -> None:
@@ -137,9 +109,9 @@ def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -
         replace(graph, node, ADAPTIVE_AVERAGE[dims]((1,) * dims))
 
 
-def _reshape(graph: fx.GraphModule, node: fx.Node, facts: Shapes) -> None:
+def _reshape(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Shapes) -> None:
     """`Flatten(1)` where that is what it does; reshapes in a row become one."""
-    module, source = module_of(graph, node), node.all_input_nodes[0]
+    source = node.all_input_nodes[0]
     before, after = facts.shape(source), facts.shape(node)
     if before is None or after is None:
         if isinstance(module, dialect.Reshape) and module.shape == (-1,):
@@ -182,7 +154,7 @@ def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: S
     _either(graph, node, dialect.Slice(tuple(ranges)), all(r == ALL for r in ranges))
 
 
-def _upsample(graph: fx.GraphModule, node: fx.Node, facts: Shapes) -> None:
+def _upsample(graph: fx.GraphModule, node: fx.Node, module: nn.Upsample, facts: Shapes) -> None:
     """Whole factors as factors; anything else as the author wrote it."""
     before, after = facts.shape(node.all_input_nodes[0]), facts.shape(node)
     if before is None or after is None:
@@ -192,8 +164,63 @@ def _upsample(graph: fx.GraphModule, node: fx.Node, facts: Shapes) -> None:
     elif all(b % a == 0 for a, b in zip(before[1:], after[1:], strict=True)):
         factors = tuple(float(b // a) for a, b in zip(before[1:], after[1:], strict=True))
         replace(graph, node, nn.Upsample(scale_factor=factors, mode="nearest"))
-    elif isinstance(scale := module_of(graph, node).scale_factor, float):
+    elif isinstance(scale := module.scale_factor, float):
         replace(graph, node, nn.Upsample(scale_factor=(scale,) * (len(before) - 1), mode="nearest"))
+
+
+def _pad(graph: fx.GraphModule, node: fx.Node, module: dialect.Pad, facts: Shapes) -> None:
+    pads = list(module.pads)
+    # Only zeros can be padded in the last dimensions alone: torch's other modes name all that they could reach.
+    while pads and not any(pads[-2:] if module.mode == "constant" else pads):
+        del pads[-2:]
+    _either(graph, node, dialect.Pad(tuple(pads), module.mode, float(module.value)), not pads)
+
+
+def _permute(graph: fx.GraphModule, node: fx.Node, module: dialect.Permute, facts: Shapes) -> None:
+    """Orders in a row become one."""
+    source = node.all_input_nodes[0]
+    dims = tuple(d % len(module.dims) for d in module.dims)
+    first = _only_before(graph, source, dialect.Permute)
+    if first is not None:
+        dims = tuple(first.dims[d] for d in dims)
+        remove(graph, source)
+    _either(graph, node, dialect.Permute(dims), dims == tuple(range(len(dims))))
+
+
+def _affine(graph: fx.GraphModule, node: fx.Node, module: dialect.Affine, facts: Shapes) -> None:
+    useless = _is_bias(_only_before(graph, node.all_input_nodes[0], *dialect.WEIGHTED), module)
+    _either(graph, node, module, useless or bool((module.scale == 1).all() and (module.shift == 0).all()))
+
+
+def _along(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -> None:
+    """A dimension counted from the front."""
+    if (rank := facts.rank(node.all_input_nodes[0])) is not None:
+        module.dim = int(module.dim) % rank
+
+
+def _as_it_is(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Shapes) -> None:
+    pass
+
+
+# How each module is brought into its form, in place; its inputs have theirs already.
+FORMS: Table[Callable[[fx.GraphModule, fx.Node, Any, Shapes], None]] = Table(
+    "forms",
+    __name__,
+    {
+        (*dialect.AVERAGE_POOLS, dialect.Mean): _average,
+        (nn.Flatten, dialect.Reshape): _reshape,
+        dialect.Slice: _slice,
+        dialect.Pad: _pad,
+        dialect.Permute: _permute,
+        dialect.Affine: _affine,
+        nn.Upsample: _upsample,
+        (dialect.Concat, *dialect.HEADS): _along,
+        (*dialect.WEIGHTED, *dialect.MAX_POOLS, *dialect.TRAINED): _as_it_is,
+        (dialect.Add, dialect.Sub, nn.PixelShuffle): _as_it_is,
+        (*ROUNDINGS, Clamp, StandIn): _as_it_is,
+        (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
+    },
+)
 
 
 def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> list[Blocker]:

@@ -64,6 +64,15 @@ def test_an_operation_without_rows_is_found_by_every_table(monkeypatch):
         assert f"{table.home}.{table.name.upper()}.add(Square, ...)" in raised.value.hint
 
 
+def test_contributors_are_told_of_every_table():
+    """Those of one kind with the file in which they stand, and two that are no `Table`."""
+    lines = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
+    told = [tuple(re.findall(r"`([^`]+)`", line)[:2]) for line in lines if re.match(r" +\| `[A-Z]+` \|", line)]
+    wanted = {(table.name.upper(), table.file) for table in TABLES.values()}
+    assert set(told) == wanted | {("CONFIG", "snnc/ir/dialect.py"), ("SPEC", "snnc/ir/graph.py")}
+    assert len(told) == len(set(told))
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_stands_under_its_name(name):
     """What the hint says is what a user types."""
