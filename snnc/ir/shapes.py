@@ -33,10 +33,10 @@ def _same(module: Any, ranks: Ranks) -> int | None:
 
 
 def _flattened(module: nn.Flatten, ranks: Ranks) -> int | None:
-    if module.end_dim == -1:
+    if module.start_dim >= 0 and module.end_dim == -1:
         return int(module.start_dim) + 1
     found = _same(module, ranks)
-    return found and found - (module.end_dim - module.start_dim)
+    return found and found - (module.end_dim % found - module.start_dim % found)
 
 
 def _averaged(module: dialect.Mean, ranks: Ranks) -> int | None:

@@ -1,6 +1,8 @@
 """The dialect against every table: a module without a row fails here, and the failure names the file."""
 
+import copy
 import importlib
+import math
 import pkgutil
 import re
 from pathlib import Path
@@ -10,10 +12,17 @@ import torch
 from torch import nn
 
 import snnc
+from snnc.errors import SnncError
 from snnc.ir import dialect
-from snnc.ir.graph import SPEC
+from snnc.ir.graph import SPEC, Place, Stage, insert, remove
 from snnc.ir.neurons import IF
 from snnc.ir.rows import MissingRow, Refusal, Refused, Table
+from snnc.ir.shapes import ALIKE
+from snnc.measure.meter import Cost, Meter
+from snnc.networks.network import Network
+from snnc.passes import FixedPoint, InsertNeurons
+from snnc.passes.pipeline import Context, Pipeline
+from tests.nets import quantized, sample
 
 ROOT = Path(snnc.__file__).parent.parent
 
@@ -53,8 +62,7 @@ def test_every_module_has_a_row_in_every_table(kind):
 
 def test_an_operation_without_rows_is_found_by_every_table(monkeypatch):
     """And each says which file to edit."""
-    monkeypatch.setattr(dialect, "CONFIG", dict(dialect.CONFIG))
-    dialect.register()(Square)
+    monkeypatch.setitem(dialect.CONFIG, Square, ())
     assert len(faults(Square)) == len(TABLES) + 1
     for table in TABLES.values():
         with pytest.raises(MissingRow, match=re.escape(f"'Square' has no row in the table '{table.name}'")) as raised:
@@ -87,6 +95,61 @@ def test_a_row_of_ones_own(name, monkeypatch):
     table.add(Square, Refusal("squares", "something else"))
     with pytest.raises(Refused, match="squares"):
         table(Square())
+
+
+NO = Refusal("is not linear, and no neuron computes it", "the network without it")
+ROWS = {
+    "costs": Cost(),
+    "emitters": lambda at, module, x: at.op("Mul", x, x),
+    "forms": lambda graph, node, module, facts: None,
+    "gradients": NO,
+    "integers": NO,
+    "intervals": lambda module, inputs: (0.0, math.inf),
+    "moments": lambda module, args: args[0],
+    "places": Place(blind=False),
+    "proofs": NO,
+    "roles": NO,
+    "rules": NO,
+    "shapes": ALIKE,
+}
+
+
+def test_rows_are_all_that_an_operation_needs(monkeypatch, tmp_path):
+    """With rows it is compiled, counted, saved, loaded and written as ONNX; fixed point refuses it by name."""
+    monkeypatch.setitem(dialect.CONFIG, Square, ())
+    for stage, kinds in SPEC.items():
+        monkeypatch.setitem(SPEC, stage, kinds | {Square})
+    for table in TABLES.values():
+        monkeypatch.setitem(table._rows, Square, ROWS[table.name])
+    assert faults(Square) == []
+
+    graph, shape = quantized("mlp", 4)
+    last = next(iter(reversed(graph.graph.nodes)))
+    square = insert(graph, "square", Square(), last.all_input_nodes[0])
+    last.replace_input_with(last.all_input_nodes[0], square)
+    x = sample(shape)
+    made = Pipeline((InsertNeurons(),)).run(graph, Context(T=4, input_shape=shape), Stage.QUANTIZED)
+    network = Network(made.graph, {"input_shape": list(shape), "recipe": "test", "records": []}, stage=made.stage)
+    meter = Meter(network.graph)
+    logits = network.readout(x, observe=meter)[-1]
+    assert sum(meter.operations.values()) > 0
+    without = remove_last(network)
+    assert torch.equal(logits, without(x).square())
+
+    snnc.save(network, tmp_path / "squared.snn")
+    assert torch.equal(snnc.load(tmp_path / "squared.snn")(x), network(x))
+    snnc.save(network, tmp_path / "squared.onnx")
+    assert torch.equal(torch.as_tensor(snnc.load(tmp_path / "squared.onnx")(x)), network(x))
+    with pytest.raises(SnncError, match=r"'square' \(Square\) is not linear"):
+        Pipeline((FixedPoint(),)).run(made.graph, Context(T=4, input_shape=shape), Stage.SPIKING)
+
+
+def remove_last(network):
+    """The network without its last operation."""
+    graph = copy.deepcopy(network.graph)
+    remove(graph, next(iter(reversed(graph.graph.nodes))).all_input_nodes[0])
+    graph.recompile()
+    return graph
 
 
 class Mine(IF):

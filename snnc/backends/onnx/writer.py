@@ -23,7 +23,7 @@ from snnc.files.emitted import BATCH, DOMAIN, KEY
 from snnc.ir.graph import calls, module_of, phases
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import MissingRow, Refused
-from snnc.ir.shapes import Shapes, guess_input
+from snnc.ir.shapes import Shapes
 from snnc.ir.temporal import Decode
 from snnc.networks.network import Network
 from snnc.version import __version__
@@ -36,10 +36,7 @@ class _Writer:
 
     def __init__(self, network: Network) -> None:
         self.graph = network.graph
-        given = network.info.get("input_shape")
-        guess = None if given else guess_input(network.graph)
-        rank = None if guess is None else guess.dim()
-        self.shapes = Shapes.of(network.graph, given, rank)
+        self.shapes = Shapes.of(network.graph, network.info.get("input_shape"), network.info.get("input_rank"))
         self.phase = phases(network.graph)
         self.weights: list[TensorProto] = []
         self.library = Library()
