@@ -45,57 +45,9 @@ from snnc.ir.dialect import (
 )
 from snnc.ir.neurons import Neuron, OffsetIF
 from snnc.ir.rows import Refusal, Table
+from snnc.ir.spans import LIMIT, Row, Span, double, integers, note, shared, significant
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
 from snnc.steady import steady
-
-LIMIT = 2**24  # float32 holds every integer up to here
-TF32, BF16 = 11, 8  # significant bits of an operand on matrix units of these kinds
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was proved of one layer.
-
-    Attributes:
-        name: of the node.
-        module: its class.
-        bits: of the largest weight, sign included and without the power of two that all weights of an output share;
-            None where there are no weights.
-        bound: no integer inside the layer is larger, partial sums and potentials included.
-        headroom: bits between `bound` and 2^24.
-        tf32, bf16: whether both operands of its products are exact in these formats; None where it has no products of
-            matrices.
-    """
-
-    name: str
-    module: str
-    bits: int | None
-    bound: int
-    headroom: float
-    tf32: bool | None
-    bf16: bool | None
-
-
-@dataclass(frozen=True)
-class Span:
-    """Least and largest integer of a value, float64: `[]`, or `[C]` over its channels.
-
-    `rank` is the number of dimensions of one sample, where it is known.
-    """
-
-    low: Tensor
-    high: Tensor
-    rank: int | None = None
-
-    @property
-    def size(self) -> Tensor:
-        """Largest magnitude."""
-        return torch.maximum(self.low.abs(), self.high.abs())
-
-    def whole(self, rank: int | None = None) -> Span:
-        """One range for all channels."""
-        return Span(self.low.min(), self.high.max(), rank)
-
 
 ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
 Known = Span | str
@@ -148,7 +100,7 @@ def _visit(name: str, module: Any, sources: list[Known], rows: list[Row]) -> Kno
     if isinstance(module, Grid):
         if sources != [ANALOG]:
             raise VerifyError(f"'{name}' puts values on a grid that are on one already.")
-        return Span(_exact(float(module.low)), _exact(float(module.high)))
+        return Span(double(float(module.low)), double(float(module.high)))
     if READ in sources:
         if set(sources) == {READ} and rule.read(module):
             return READ
@@ -157,51 +109,6 @@ def _visit(name: str, module: Any, sources: list[Known], rows: list[Row]) -> Kno
     if len(spans) < len(sources) or not spans:
         raise VerifyError(f"'{name}' reads the analog input, and not its grid.")
     return rule.bound(name, module, spans, rows)
-
-
-def _exact(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)
-
-
-def holds_integers(dtype: torch.dtype) -> bool:
-    """Whether a type holds every integer up to 2^24."""
-    return dtype.itemsize >= 4
-
-
-def integers(name: str, value: Tensor) -> Tensor:
-    """A parameter in float64.
-
-    Raises:
-        VerifyError: it holds something else than integers below 2^24, or would compute in a type that rounds them.
-    """
-    if value.is_floating_point() and not holds_integers(value.dtype):
-        raise VerifyError(f"'{name}' is {value.dtype}, which does not hold every integer below 2^24.")
-    value = value.detach().double()
-    if not ((value == value.round()) & (value.abs() < LIMIT)).all():
-        raise VerifyError(f"'{name}' holds numbers that are no integers below 2^24.")
-    return value
-
-
-def _row(rows: list[Row], name: str, module: Any, bound: Tensor, bits: int | None = None, operand: int = 0) -> None:
-    """Adds a row; `operand` is the number of significant bits of the widest operand, 0 where nothing multiplies."""
-    largest = int(bound.max())
-    headroom = 24 - float(torch.log2(_exact(max(largest, 1))))
-    safe = (operand <= TF32, operand <= BF16) if operand else (None, None)
-    rows.append(Row(name, type(module).__name__, bits, largest, round(headroom, 2), *safe))
-
-
-def significant(values: Tensor) -> int:
-    """Significant bits of the widest of some integers: those from its first to its last 1."""
-    whole = values.abs().to(torch.int64)
-    lowest = (whole & -whole).clamp_min(1)
-    return int(torch.div(whole, lowest, rounding_mode="floor").max()).bit_length()
-
-
-def _shared(rows: Tensor) -> Tensor:
-    """The largest power of two that divides all integers of each row."""
-    whole = rows.abs().to(torch.int64)
-    lowest = torch.where(whole > 0, whole & -whole, LIMIT)
-    return lowest.amin(1).double()
 
 
 def _layer(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
@@ -228,8 +135,8 @@ def _layer(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Sp
     bound = torch.maximum(up + bias.clamp_min(0), -down - bias.clamp_max(0))
     magnitude = int(x.size.max())
     each = parts.flatten(2).flatten(0, 1)
-    bits = int((each.abs().amax(1) / _shared(each)).max()).bit_length() + 1
-    _row(rows, name, module, bound, bits, max(significant(weight), (magnitude - 1).bit_length(), 1))
+    bits = int((each.abs().amax(1) / shared(each)).max()).bit_length() + 1
+    note(rows, name, module, bound, bits, max(significant(weight), (magnitude - 1).bit_length(), 1))
     if weight.dim() == 2:
         return Span(down + bias, up + bias).whole()
     return Span(down + bias, up + bias, weight.dim() - 1)
@@ -258,7 +165,7 @@ def _affine(name: str, module: Affine, spans: Sequence[Span], rows: list[Row]) -
     ends = torch.stack([seen.low * s, seen.high * s])
     low, high = ends.amin(0), ends.amax(0)
     bound = torch.maximum(torch.maximum(low.abs(), high.abs()), torch.maximum((low + t).abs(), (high + t).abs()))
-    _row(rows, name, module, bound, int(s.abs().max()).bit_length() + 1)
+    note(rows, name, module, bound, int(s.abs().max()).bit_length() + 1)
     found = Span(low + t, high + t, x.rank)
     sure = seen is x and found.low.shape in ((), x.low.shape if x.low.dim() else s.shape)
     return found if sure and (s.dim() == 0 or scale.dim() == x.rank) else found.whole(x.rank)
@@ -271,7 +178,7 @@ def _stepped(name: str, module: StepCurrent, spans: Sequence[Span], rows: list[R
     if seen is not x:
         low, high = low.min(), high.max()
     found = Span(seen.low + low, seen.high + high, x.rank)
-    _row(rows, name, module, torch.maximum(seen.size, found.size))
+    note(rows, name, module, torch.maximum(seen.size, found.size))
     return found
 
 
@@ -283,7 +190,7 @@ def _join(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Spa
         a = Span(a.low, a.high, ranks.pop() if len(ranks) == 1 else None)
     low, high = (a.low - b.high, a.high - b.low) if isinstance(module, Sub) else (a.low + b.low, a.high + b.high)
     found = Span(low, high, a.rank)
-    _row(rows, name, module, found.size)
+    note(rows, name, module, found.size)
     return found
 
 
@@ -295,19 +202,19 @@ def _neuron(name: str, module: Neuron, spans: Sequence[Span], rows: list[Row]) -
     seen, (theta, v0) = _matched(x, theta, v0)
     if seen is not x:
         theta, v0 = theta.max(), v0.abs().max()
-    _row(rows, name, module, module.charge(theta, v0.abs(), seen.size))
+    note(rows, name, module, module.charge(theta, v0.abs(), seen.size))
     low, high = module.reach()
     height = module.height.double().max().cpu()
     return Span(low * height, high * height, x.rank)
 
 
 def _pool(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
-    _row(rows, name, module, spans[0].size * module.T)
+    note(rows, name, module, spans[0].size * module.T)
     return spans[0]
 
 
 def _readout(name: str, module: Decode, spans: Sequence[Span], rows: list[Row]) -> str:
-    _row(rows, name, module, spans[0].size * module.read)
+    note(rows, name, module, spans[0].size * module.read)
     return READ
 
 

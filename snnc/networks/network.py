@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from snnc.errors import DataError, SnncError
 from snnc.ir.graph import Stage, calls, module_of, verify, view
 from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, STREAMING, TWO_PASS, Neuron, OffsetIF
-from snnc.ir.proof import holds_integers
+from snnc.ir.spans import holds_integers
 from snnc.markup import records_table
 from snnc.runtime.choice import RUNTIMES, Choice, Fingerprint, choose
 from snnc.runtime.runner import Observer, Runner

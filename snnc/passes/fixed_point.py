@@ -19,8 +19,9 @@ from snnc.integers.prepare import prepare
 from snnc.ir.dialect import Affine, Grid
 from snnc.ir.graph import Stage, calls, module_of, steps
 from snnc.ir.neurons import Neuron
-from snnc.ir.proof import LIMIT, Row, bounds, prove
+from snnc.ir.proof import bounds, prove
 from snnc.ir.shapes import Shape, every_shape
+from snnc.ir.spans import LIMIT, Row
 from snnc.passes.pipeline import Context, Pass, no_progress
 
 LEAST_BITS = 2
