@@ -56,7 +56,7 @@ class MissingRow(SnncError):
 
 
 class Table(Generic[R]):
-    """Rows by type.
+    """Rows by type. Where two are given for a class, as by a group and by itself, the later holds.
 
     Attributes:
         name: what its rows say of a module.
