@@ -22,7 +22,8 @@ from torch import Tensor, fx
 
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
-from snnc.ir.graph import Stage, guess_input, tidy, verify
+from snnc.ir.graph import Stage, tidy, verify
+from snnc.ir.shapes import guess_input
 from snnc.markup import records_table, table
 from snnc.processes import APART, agree
 from snnc.steady import steady
@@ -207,6 +208,9 @@ def _spell(kind: Any) -> str:
     )
 
 
+NEAR = 0.75  # of 1: what looks like a name that was mistyped, and not like another name
+
+
 def choose(name: str, among: Iterable[str], what: str) -> str:
     """`name` itself, if it is one of `among`.
 
@@ -216,7 +220,7 @@ def choose(name: str, among: Iterable[str], what: str) -> str:
     names = sorted(among)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 1)
+    near = difflib.get_close_matches(name, names, 1, NEAR)
     raise RecipeError(f"There is no {what} '{name}'.", f"'{near[0]}'" if near else f"one of {', '.join(names)}")
 
 
