@@ -177,7 +177,7 @@ def chosen(which: str) -> Recipe:
     """The recipe behind a column name."""
     base = recipe(which.split("-")[0]) if which not in names() else recipe(which)
     change = CHANGES.get(which)
-    return replace(base, name=which, pipeline=change(base.pipeline)) if change else base
+    return replace(base.settled(change(base.pipeline)), name=which) if change else base
 
 
 @torch.no_grad()

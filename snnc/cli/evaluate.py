@@ -14,11 +14,19 @@ from snnc.cli.options import PATH, verb
 from snnc.data import require_labels
 from snnc.measure.evaluate import evaluate
 
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)  # of the curve that --exit tables
+
 
 @click.command("eval")
 @click.argument("snn", type=PATH)
 @scored_options("test", "Split that is scored, if DATA has several.", draw=False, labelled=True)
 @original_options("The original network, for comparison; '-' where --factory gives all of it.")
+@click.option(
+    "--exit",
+    "confidence",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Let each sample leave at the first step at which its class is so sure; 0.9, for instance.",
+)
 @batch_option
 @running_options()
 @verb
@@ -27,6 +35,7 @@ def eval_(
     snn: Path,
     scored: Scored,
     original: Original,
+    confidence: float | None,
     batch: int,
     running: Running,
     as_json: bool,
@@ -41,7 +50,8 @@ def eval_(
     ann = original.module(samples.input_shape)
     require_labels(samples, "to measure accuracy")
     total = -(-len(samples) // batch)
-    found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total))
+    exits = sorted({*CONFIDENCES, confidence}) if confidence else []
+    found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total), exits)
     content = {
         "snn": str(snn),
         "data": samples.source,
@@ -54,6 +64,7 @@ def eval_(
         return show.as_json(content)
     show.say(f"Data: {samples.source}")
     show.evaluation(content)
+    show.exits(content["exits"], confidence)
     if not net.looks_inside:
         show.say(f"{net.form} runs without its spikes and operations being counted. The .snn file has them.")
     return None

@@ -112,6 +112,7 @@ def searched(
     samples: int,
     holdout: int,
     seed: int,
+    quick: bool,
     as_json: bool,
 ) -> Network:
     """The network that a search chose; shows the frontier, also where nothing was found."""
@@ -127,6 +128,7 @@ def searched(
             samples=samples,
             holdout=holdout,
             seed=seed,
+            quick=quick,
             track=show.track,
         )
     except OutOfReach as problem:
