@@ -33,8 +33,8 @@ from speed_peers import PEERS
 from torch import nn
 
 import snnc
+from snnc.defaults import CHUNK
 from snnc.files import atomic_write
-from snnc.networks.base import CHUNK
 from snnc.passes import FixedPoint
 from snnc.passes.pipeline import Pipeline
 from snnc.recipes import recipe

@@ -15,7 +15,9 @@ from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
 from snnc.capture import capture, told_shape
+from snnc.checks import one_of
 from snnc.data import as_batches, fingerprint
+from snnc.defaults import CHUNK
 from snnc.errors import LoadError, RecipeError, SnncError
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.ir.dialect import ACTIVATIONS
@@ -23,12 +25,12 @@ from snnc.ir.graph import TIMED, Stage, calls
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
 from snnc.ir.shapes import guess_input
-from snnc.networks.base import CHUNK, SpikingNetwork
+from snnc.networks.base import SpikingNetwork
 from snnc.networks.exported import load_exported
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
-from snnc.passes.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
+from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
 from snnc.processes import rank
 from snnc.recipes import Recipe
@@ -225,7 +227,7 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
     if backend is None:
         backend = next((b.name for b in BACKENDS.values() if b.suffix == path.suffix), "torch")
     if not isinstance(backend, Backend):
-        backend = BACKENDS[choose(backend, BACKENDS, "backend")]
+        backend = BACKENDS[one_of(backend, BACKENDS, "backend")]
     backend.emit(network, path)
     log.info("wrote %s", path)
     return path

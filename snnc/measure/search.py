@@ -14,8 +14,9 @@ from torch import Tensor, fx, nn
 from snnc.api import compile
 from snnc.capture import capture
 from snnc.data import Dataset, maybe_labelled_batches
+from snnc.defaults import CHUNK
 from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError
-from snnc.networks.base import CHUNK, Latency
+from snnc.networks.base import Latency
 from snnc.networks.network import Network
 from snnc.passes.pipeline import no_progress
 from snnc.recipes import Recipe, names

@@ -15,7 +15,6 @@ from snnc.ir.neurons import PIPELINED, STREAMING, TWO_PASS, Neuron
 from snnc.runtime.runner import Observer
 
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
-CHUNK = 256  # rows of `steps * samples`: a few tens of megabytes for CIFAR-sized networks
 Trains = dict[str, Tensor]  # what neuron layers emit, by name
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnc.defaults import CHUNK
 from snnc.errors import LoadError
 from snnc.files import load_model
 from snnc.files.sniffing import open_zip
 from snnc.ir.graph import Stage
-from snnc.networks.base import CHUNK, SpikingNetwork, checked
+from snnc.networks.base import SpikingNetwork, checked
 from snnc.runtime.runner import Observer
 from snnc.steady import exact
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, SnncError
 from snnc.files.emitted import BATCH, DOMAIN, read_emitted
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import NEURONS
-from snnc.networks.base import CHUNK, SpikingNetwork, Trains, checked
+from snnc.networks.base import SpikingNetwork, Trains, checked
 from snnc.runtime.runner import Observer
 from snnc.steady import exact
 
