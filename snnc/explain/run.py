@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 
 from snnc.capture import capture
 from snnc.data import maybe_labelled_batches, require_classes
-from snnc.explain.report import Cause, Explanation, LayerError, advice, parts, percent, summary
+from snnc.explain.cures import advice
+from snnc.explain.report import Cause, Explanation, LayerError, parts, percent, summary
 from snnc.explain.sides import Perturbed, matched, observed, other
 from snnc.explain.terms import OWN, Tally, split
 from snnc.ir.graph import view
@@ -87,6 +88,7 @@ class _Sums:
 
     def __post_init__(self) -> None:
         self.neurons: dict[str, Neuron] = dict(self.network.neurons())
+        self.passes = {record["name"] for record in self.network.info.get("records", []) if record["sites"]}
         self.tallies = {name: Tally() for name in self.sites}
         self.alone = {name: _Effect() for name in self.sites}
         net = view(self.graph)
@@ -158,7 +160,7 @@ class _Sums:
             logit_error=percent(self.square**0.5, self.size**0.5),
             causes=causes,
             layers=layers,
-            summary=summary(layers, causes, self.square),
+            summary=summary(layers, causes, self.square, self.passes),
             notes=self._notes(layers, share),
         )
 
@@ -176,7 +178,7 @@ class _Sums:
             logit_share=share[name],
             agreement=self._kept(self.alone[name].same),
             source=max(earlier, key=lambda n: share[n]) if inherits else None,
-            change=advice(known["cause"], neuron),
+            change=advice(known["cause"], neuron, self.passes),
             **known,
         )
 

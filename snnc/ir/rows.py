@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import fx, nn
 
@@ -32,15 +32,15 @@ class Refused(Exception):
         why: one clause that goes on after the operation's name.
         hint: what to try.
         shape: whether knowing the input's shape may help.
-        final: whether no other door can read it either.
+        reason: the row of the capture's refusals that says so, where there is one.
         node: where it was found, once that is known.
     """
 
     node: fx.Node | None = None
 
-    def __init__(self, why: str, hint: str, shape: bool = False, final: bool = False) -> None:
+    def __init__(self, why: str, hint: str, shape: bool = False, reason: Any = None) -> None:
         super().__init__(why)
-        self.why, self.hint, self.shape, self.final = why, hint, shape, final
+        self.why, self.hint, self.shape, self.reason = why, hint, shape, reason
 
 
 @dataclass(frozen=True)

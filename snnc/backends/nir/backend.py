@@ -50,13 +50,9 @@ class NirFile(Backend):
     def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
         _, rules = _library()
         told(shape, self.name)
-        neurons = None
+        neurons, evened = None, False
         for one in pipeline:
-            if one.name == "even-currents" and T > 1 and one.options["gain"]:
-                raise Unsupported(
-                    "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
-                    "the same recipe with --set even-currents.gain=0",
-                )
+            evened |= one.name == "even-currents" and T > 1 and bool(one.options["gain"])
             if one.name in PLAIN or one.options.get("wait") == 0:
                 neurons = None
             elif one.name in OTHER:
@@ -65,6 +61,11 @@ class NirFile(Backend):
             raise Unsupported(
                 f"NIR cannot carry this network: '{neurons}' makes neurons that NIR has not.", rules.PLAIN_NEURONS
             )
+        if evened:  # told last: without it other neurons would still be refused
+            raise Unsupported(
+                "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
+                "the same recipe with --set even-currents.gain=0",
+            )
         if blockers := rules.never(graph):
             raise _refused(blockers)
 
@@ -72,7 +73,8 @@ class NirFile(Backend):
         nir, rules = _library()
         from snnc.backends.nir.graph import Lowering
 
-        if step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None):
+        plain = all(type(neuron) is IF for _, neuron in network.neurons())
+        if plain and (step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None)):
             raise Unsupported(
                 f"NIR cannot carry this network: '{step}' is a current that changes from step to step.",
                 "the same recipe with --set even-currents.gain=0",
