@@ -23,6 +23,7 @@ from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
 from snnc.ir.graph import Stage, verify
 from snnc.networks.staged import Staged
+from snnc.steady import steady
 
 if TYPE_CHECKING:
     import onnx
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto"]
 
 
+@steady()
 def capture(model: Network, input_shape: tuple[int, ...] | None = None) -> fx.GraphModule:
     """The network as a graph of stage `ANN`: the same function in eval mode, with its own copies of all weights.
 
@@ -65,6 +67,7 @@ def is_onnx(model: Any) -> TypeGuard[onnx.ModelProto]:
     return "onnx" in sys.modules and isinstance(model, sys.modules["onnx"].ModelProto)
 
 
+@steady()
 def blockers(model: Network, input_shape: tuple[int, ...] | None = None) -> list[Blocker]:
     """Everything that keeps a network from being converted; empty where nothing does."""
     return _capture(model, input_shape)[1]

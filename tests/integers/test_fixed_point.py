@@ -20,7 +20,7 @@ from snnc.ir.graph import GraphBuilder, Stage, calls, verify
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.neurons import IF, NEURONS, GradedIF, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.ir.packing import pack, unpack
-from snnc.ir.proof import LIMIT
+from snnc.ir.spans import LIMIT
 from snnc.ir.temporal import Decode, Encode
 from snnc.networks.network import Network
 from snnc.passes import FixedPoint, UseSignedNeurons
@@ -183,7 +183,7 @@ def test_the_same_in_any_precision_and_order(name):
 
 
 @pytest.mark.parametrize(
-    "which", ["opi", "best", "signed", "graded", "cos", "asg", "srp", "data-free", "low-latency-streaming"]
+    "which", ["opi", "best", "best-signed", "graded", "cos", "asg", "srp", "data-free", "low-latency-streaming"]
 )
 def test_recipes(which):
     """Any neuron: the bound holds, precision does not matter, and the function is about what it was."""

@@ -23,40 +23,19 @@ from snnc.backends.base import Backend, told
 from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.files import atomic_buffer
 from snnc.ir.graph import calls, remove, tidy
-from snnc.ir.neurons import IF, Neuron
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.neurons import IF
+from snnc.ir.shapes import Shape, every_shape
+from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.networks.network import Network
 from snnc.passes.normalize_thresholds import divide_before, multiply_behind
 from snnc.passes.pipeline import Pipeline
 from snnc.version import __version__
 
-Shape = tuple[int, ...]
 # Passes that choose neurons: the last one decides.
 PLAIN = ("insert-neurons", "train-thresholds")
 OTHER = (
     "calibrate-offset", "use-signed-neurons", "use-graded-neurons", "wait-for-input", "average-input", "mask-residual",
 )  # fmt: skip
-
-
-class _Shapes(fx.Interpreter):
-    """Runs one step of a graph for the shape of every value; states play no part in it."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.found: dict[fx.Node, Shape] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.found[n] = tuple(value.shape[1:])
-        return value
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        module: Any = self.fetch_attr(target)
-        if isinstance(module, Neuron):
-            return args[0]
-        if isinstance(module, Restart):
-            module = module.body
-        return module.pool(args[0]) if isinstance(module, TemporalMax) else module(*args)
 
 
 @dataclass(frozen=True)
@@ -71,13 +50,9 @@ class NirFile(Backend):
     def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
         _, rules = _library()
         told(shape, self.name)
-        neurons = None
+        neurons, evened = None, False
         for one in pipeline:
-            if one.name == "even-currents" and T > 1 and one.options["gain"]:
-                raise Unsupported(
-                    "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
-                    "the same recipe with --set even-currents.gain=0",
-                )
+            evened |= one.name == "even-currents" and T > 1 and bool(one.options["gain"])
             if one.name in PLAIN or one.options.get("wait") == 0:
                 neurons = None
             elif one.name in OTHER:
@@ -86,6 +61,11 @@ class NirFile(Backend):
             raise Unsupported(
                 f"NIR cannot carry this network: '{neurons}' makes neurons that NIR has not.", rules.PLAIN_NEURONS
             )
+        if evened:  # told last: without it other neurons would still be refused
+            raise Unsupported(
+                "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
+                "the same recipe with --set even-currents.gain=0",
+            )
         if blockers := rules.never(graph):
             raise _refused(blockers)
 
@@ -93,13 +73,14 @@ class NirFile(Backend):
         nir, rules = _library()
         from snnc.backends.nir.graph import Lowering
 
-        if step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None):
+        plain = all(type(neuron) is IF for _, neuron in network.neurons())
+        if plain and (step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None)):
             raise Unsupported(
                 f"NIR cannot carry this network: '{step}' is a current that changes from step to step.",
                 "the same recipe with --set even-currents.gain=0",
             )
         graph = one_step(network)
-        lowering = Lowering(graph, shapes(graph, network), rules.rule)
+        lowering = Lowering(graph, shapes(graph, network), rules.RULES)
         lowering.run()
         if lowering.blockers:
             raise _refused(lowering.blockers)
@@ -147,11 +128,7 @@ def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
     Raises:
         SnncError: nothing told the shape of the input.
     """
-    shape = told(network.info.get("input_shape"), NirFile.name)
-    interpreter = _Shapes(graph)
-    with torch.no_grad():
-        interpreter.run(torch.zeros(1, *shape))
-    return interpreter.found
+    return every_shape(graph, told(network.info.get("input_shape"), NirFile.name))
 
 
 def metadata(network: Network) -> dict[str, Any]:
