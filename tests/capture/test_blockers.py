@@ -155,6 +155,15 @@ def stochastic_depth(input, p, mode, training=True):
     return input if not training else input * (torch.rand(len(input), 1, 1, 1) > p)
 
 
+def test_what_is_refused_beside_a_decision_is_listed():
+    class Deciding(nn.Module):
+        def forward(self, x):
+            x = torch.tanh(x)
+            return F.gelu(x) if x.sum() > 0 else F.gelu(x) + 1
+
+    assert told(blockers(Deciding().eval(), SHAPE)) == ["forward", "gelu", "tanh"]
+
+
 def test_a_network_that_is_refused_by_name_is_not_exported(monkeypatch):
     def export(*args):
         raise AssertionError("exported")

@@ -109,6 +109,9 @@ FOLLOWED = [
     ("value's own shape", lambda n, x, y: y[:, :1] + MEAN, lambda n, x, y: y + MEAN),
     ("pad with torch.nn.functional.pad", lambda n, x, y: torch.cat([y, torch.ones(1, 4, 6, 6)], 1),
      lambda n, x, y: F.pad(y, (0, 0, 0, 0, 0, 4)) + torch.cat([torch.zeros(4, 6, 6), torch.ones(4, 6, 6)])),
+    ("use torch.nn.functional.pad and add it",
+     lambda n, x, y: torch.cat([torch.ones(1, 1, 6, 6).expand(y.shape[0], -1, -1, -1), y], 1),
+     lambda n, x, y: F.pad(y, (0, 0, 0, 0, 1, 0)) + torch.cat([torch.ones(1, 6, 6), torch.zeros(4, 6, 6)])),
     ("over the whole map", lambda n, x, y: y.amax(1), lambda n, x, y: y.amax((2, 3))),
     ("or with nn.MaxPool2d", lambda n, x, y: y.amax(1), lambda n, x, y: nn.MaxPool2d(2)(y)),
     ("use nn.Linear", lambda n, x, y: y @ torch.ones(4, 6, 6), lambda n, x, y: n.fc(y)),
@@ -132,6 +135,7 @@ def test_what_a_hint_says_is_accepted(case):
 
 # Hints that other tests follow, or that ask for another file, or for a bug in torch.
 ELSEWHERE = """
+    capture what comes behind it, with the vectors as input
     change buffers only where self.training is True, and call eval()
     capture the network that it was compiled from
     check its sizes: no network needs so many
