@@ -80,6 +80,7 @@ def test_subsets():
         ({"x": np.array([[1e300]])}, "sample 0 holds"),
         ({"y": np.arange(4)}, "3 inputs but 4 labels"),
         ({"y": np.array([0, 1, -1])}, "negative"),
+        ({"y": np.eye(3)}, r"y\.argmax\(1\)"),
         ({"y": np.array([0.0, 1.0, 2.0])}, "float64, not an integer"),
         ({"y": np.eye(3, dtype=int)}, r"shape \(3, 3\)"),
         ({"mean": (0.1, 0.2, 0.3)}, "does not fit 2 channels"),
