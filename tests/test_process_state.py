@@ -370,3 +370,12 @@ def test_a_network_with_other_modules_gets_another_plan(change, fixed):
     reference.runtime = "reference"
     assert torch.equal(net(X), reference(X))
     assert not torch.equal(net(X), before)
+
+
+def test_a_file_of_several_types_loads_and_runs(tmp_path):
+    """As earlier versions wrote them where a process had another default type."""
+    net = snnc.compile(ANN, T, "low-latency", X)
+    want = net(X)
+    for _, neuron in net.neurons():
+        neuron.theta = neuron.theta.double()
+    assert torch.equal(snnc.load(snnc.save(net, tmp_path / "net.snn"))(X), want)

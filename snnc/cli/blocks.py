@@ -17,7 +17,7 @@ from snnc.capture import capture
 from snnc.cli import show
 from snnc.cli.options import CHANNELS, COUNT, PATH, SEED, SHAPE, SPLIT, Renamed, block
 from snnc.cli.sources import uncompiled
-from snnc.data import Dataset, read
+from snnc.data import Dataset, eight_bits, read
 from snnc.files import sniff
 from snnc.networks.exported import Portable
 from snnc.networks.network import CHUNK, Network
@@ -116,7 +116,10 @@ class Reading:
 
     def read(self, path: Path, split: str | None = None) -> Dataset:
         """All of a file or folder; of its split, if it has several."""
-        return read(path, mean=self.mean, std=self.std, raw=self.raw, split=split or self.split)
+        found = read(path, mean=self.mean, std=self.std, raw=self.raw, split=split or self.split)
+        if told := eight_bits(found):
+            show.note(told)
+        return found
 
 
 @dataclass(frozen=True)

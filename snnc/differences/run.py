@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.data.fit import Fit
 from snnc.data.loaders import maybe_labelled_batches
 from snnc.differences.count import Count, Trains
 from snnc.differences.report import Differences
@@ -56,13 +57,16 @@ def differences(
     count = Count(_exact(a) and _exact(b), rounded, _heights(a), _heights(b))
     # Spikes of all steps are held, so one part is what a network itself would hold.
     part = max(1, min(a.chunk, b.chunk) // max(_simulated(a), _simulated(b)))
-    for x, y in track(maybe_labelled_batches(data), "comparing"):
+    fit = Fit(a.info, data)
+    for x, y in track(fit.watch(maybe_labelled_batches(data)), "comparing"):
         labels: list[Tensor | None] = [None] * len(x) if y is None else list(y.split(part))
         for samples, label in zip(x.split(part), labels, strict=False):
             count.add(emitted(a, samples), emitted(b, samples, stream), label)
+            if count.classes:
+                fit.classes(count.classes[0], label)
             if ann is not None:
                 count.beside(ann_classes(ann, samples), label)
-    return count.report()
+    return count.report(fit.notes())
 
 
 def emitted(network: Artefact, x: Tensor, stream: bool = False) -> tuple[Tensor, Trains | None]:

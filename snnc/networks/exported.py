@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from snnc.errors import LoadError
 from snnc.files import load_model
 from snnc.files.sniffing import open_zip
-from snnc.networks.network import CHUNK, Latency, checked
+from snnc.networks.network import CHUNK, Latency, checked, counted
 from snnc.networks.onnx import OnnxNetwork
 from snnc.steady import exact
 
@@ -35,24 +36,24 @@ class Portable(nn.Module):
         self.program = program.module()
         self.info = info
         self.latency = Latency(**info["latency"])
-        self.chunk = chunk
+        self.chunk = counted(chunk)
 
     @property
     def T(self) -> int:
         """Steps that are read out."""
         return self.latency.T
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | np.ndarray) -> Tensor:
         """Output after T steps: `[B, ...]` to `[B, classes]`."""
         return torch.cat([one for one, _ in self._run(x)])
 
-    def readout(self, x: Tensor) -> Tensor:
+    def readout(self, x: Tensor | np.ndarray) -> Tensor:
         """Output after each step: `[B, ...]` to `[T, B, classes]`."""
         return torch.cat([every for _, every in self._run(x)], 1)
 
-    def _run(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _run(self, x: Tensor | np.ndarray) -> list[tuple[Tensor, Tensor]]:
         with exact():
-            parts = checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
+            parts = checked(x, self.info).split(max(1, counted(self.chunk) // self.latency.simulated))
             return [self.program(part) for part in parts]
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.data import floats
 from snnc.errors import DataError, SnncError
 from snnc.ir.graph import Stage, calls, module_of, verify, view
 from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, STREAMING, TWO_PASS, Neuron, OffsetIF
@@ -88,7 +90,7 @@ class Network(nn.Module):
         self.stage = stage
         self.graph = graph.requires_grad_(False)  # spikes have no gradient: a tape over T steps would be waste
         self.info = info
-        self.chunk = chunk
+        self.chunk = counted(chunk)
         self.runtime = runtime
         self._chosen: tuple[Fingerprint, Choice] | None = None
         self.eval()
@@ -125,15 +127,15 @@ class Network(nn.Module):
         steps = runner.skip + runner.read + (taken if pipelined else 0)
         return Latency(runner.schedule, runner.read, runner.skip, depth, steps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Output after T steps: input `[B, ...]` to `[B, classes]`.
+    def forward(self, x: Tensor | np.ndarray) -> Tensor:
+        """Output after T steps: input `[B, ...]`, a tensor or an array, to `[B, classes]`.
 
         Raises:
-            DataError: the input is not floating-point, holds NaN or infinity, or has the wrong shape.
+            DataError: the input is no dense tensor or array of floats, holds NaN or infinity, or has the wrong shape.
         """
         return torch.cat(self._rounds(x, False))
 
-    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+    def readout(self, x: Tensor | np.ndarray, observe: Observer | None = None) -> Tensor:
         """Output after each step (any-time readout): `[B, ...]` to `[T, B, classes]`.
 
         Args:
@@ -142,7 +144,7 @@ class Network(nn.Module):
         """
         return torch.cat(self._rounds(x, True, observe), 1)
 
-    def stream(self, x: Tensor) -> Iterator[Tensor]:
+    def stream(self, x: Tensor | np.ndarray) -> Iterator[Tensor]:
         """Runs step by step, as a chip does; gives the output `[B, classes]` after each step.
 
         Raises:
@@ -153,16 +155,17 @@ class Network(nn.Module):
         yield from outputs  # no guard is held while the caller has its turn
 
     @torch.compiler.disable  # torch.compile would trace what chooses and checks, and code that it cannot see through
-    def _rounds(self, x: Tensor, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
+    def _rounds(self, x: Tensor | np.ndarray, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
         """Output of one round after the other."""
         with exact():
             return self._run(self.entry(x), anytime, observe)
 
     def _run(self, x: Tensor, anytime: bool, observe: Observer | None) -> list[Tensor]:
+        chunk = counted(self.chunk)
         try:
             choice = self._choice(x)
             runner = choice.runner(anytime, observe)
-            samples, rows = choice.round(self.chunk)
+            samples, rows = choice.round(chunk)
             results = []
             for part in x.split(samples):
                 window = max(1, rows // len(part)) if runner.streaming else runner.T
@@ -177,19 +180,27 @@ class Network(nn.Module):
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
         return results
 
-    def entry(self, x: Tensor) -> Tensor:
+    def entry(self, x: Tensor | np.ndarray) -> Tensor:
         """An input as the network takes it: checked, in its own precision and order of memory.
 
         Raises:
             DataError: see `checked`.
             SnncError: a network of integers in a precision that does not hold them.
         """
-        dtype = next(self.graph.buffers()).dtype
+        like = next(self.graph.buffers())
+        dtype, given = like.dtype, x
         if self.stage is Stage.FIXED and not holds_integers(dtype):
             raise SnncError(
                 f"The network is one of integers, which {dtype} rounds.", "it in float32, as it was compiled or saved"
             )
-        return near(checked(x, self.info, dtype))
+        x = checked(x, self.info, dtype)
+        if x.device != like.device:
+            if isinstance(given, Tensor):
+                raise DataError(
+                    f"The input is on {x.device}, and the network on {like.device}.", f"x.to('{like.device}')"
+                )
+            x = x.to(like.device)  # an array is nowhere else than in main memory
+        return near(x)
 
     def _choice(self, x: Tensor) -> Choice:
         """The runtime, chosen anew when the graph is no longer what it was."""
@@ -215,24 +226,39 @@ class Network(nn.Module):
         return [(node.name, module_of(self.graph, node)) for node, _ in calls(self.graph, Neuron)]
 
 
+def counted(chunk: Any) -> int:
+    """Rows that a network may hold at once.
+
+    Raises:
+        SnncError: no whole number of them, or none.
+    """
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
+        raise SnncError(f"chunk is {chunk!r}.", "a whole number of rows (time steps x samples), 1 or more, such as 256")
+    return chunk
+
+
 def near(x: Tensor) -> Tensor:
     """An input with its channels closest together in memory, which is how convolutions on CPUs run fastest."""
     images = x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
     return x.contiguous(memory_format=torch.channels_last) if images else x
 
 
-def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
+def checked(x: Tensor | np.ndarray, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
     """A network's input in its own precision, if it can be trusted.
 
     Args:
-        x: input.
+        x: input, a tensor or an array.
         info: history of the network: "input_shape" where it is known, "input_rank" where it had to be guessed.
         dtype: of the network.
 
     Raises:
-        DataError: the input is not floating-point, is empty, holds NaN or infinity, or has the wrong shape.
+        DataError: the input is no dense tensor or array of floats, is empty, holds NaN or infinity, or is of another
+            shape than the network takes.
     """
+    x = floats(x, "The input")
     shape, rank = info.get("input_shape"), info.get("input_rank")
+    if (shape and tuple(x.shape) == tuple(shape)) or (rank and x.dim() == rank - 1):
+        raise DataError(f"The input of shape {tuple(x.shape)} is one sample, without a batch.", "x[None]")
     if shape and tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
             f"The input has shape {tuple(x.shape)}; the network takes [B, {', '.join(map(str, shape))}].",
@@ -243,8 +269,6 @@ def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32)
             f"The input has shape {tuple(x.shape)}; the network was compiled without a shape, for {rank} dimensions.",
             f"a batch dimension in front, or compile with --input-shape {','.join(map(str, x.shape[1:])) or 'SHAPE'}",
         )
-    if not x.is_floating_point():
-        raise DataError(f"The input is {x.dtype}, not floating-point.", "x.float(), normalised as in training")
     if not len(x):
         raise DataError("The input is an empty batch.", "at least one sample")
     x = x.to(dtype)  # of float64, numbers that this does not hold become infinite

@@ -16,7 +16,7 @@ from snnc.errors import DataError, LoadError, SnncError
 from snnc.files.emitted import BATCH, DOMAIN, read_emitted
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import NEURONS
-from snnc.networks.network import CHUNK, Latency, checked
+from snnc.networks.network import CHUNK, Latency, checked, counted
 from snnc.steady import exact
 
 if TYPE_CHECKING:  # both are slow to import, and few files get here
@@ -59,7 +59,7 @@ class OnnxNetwork(nn.Module):
         self.info = info
         self.latency = Latency(**info["latency"])
         self.stage = Stage(info["stage"])
-        self.chunk = chunk
+        self.chunk = counted(chunk)
         self.device = named(device)
         self.options = options or quiet_options()
         self.outputs = [output.name for output in model.graph.output]
@@ -73,17 +73,18 @@ class OnnxNetwork(nn.Module):
 
     @exact()
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | np.ndarray) -> Tensor:
         """Output after T steps: `[B, ...]` to `[B, classes]`, on the device of `x`.
 
         Raises:
             DataError: an input that does not fit.
         """
-        return torch.cat([self._run(self.session, part, ["logits"])[0] for part in self._parts(x)]).to(x.device)
+        parts = self._parts(x)
+        return torch.cat([self._run(self.session, part, ["logits"])[0] for part in parts]).to(parts[0].device)
 
     @exact()
     @torch.no_grad()
-    def readout(self, x: Tensor) -> Tensor:
+    def readout(self, x: Tensor | np.ndarray) -> Tensor:
         """Output after each step: `[B, ...]` to `[T, B, classes]`.
 
         Raises:
@@ -94,11 +95,12 @@ class OnnxNetwork(nn.Module):
                 "This file has the readout after the last step only.",
                 "a file that was written with it: compile without --single-output",
             )
-        return torch.cat([self._run(self.session, part, ["by_step"])[0] for part in self._parts(x)], 1).to(x.device)
+        parts = self._parts(x)
+        return torch.cat([self._run(self.session, part, ["by_step"])[0] for part in parts], 1).to(parts[0].device)
 
     @exact()
     @torch.no_grad()
-    def spikes(self, x: Tensor) -> dict[str, Tensor]:
+    def spikes(self, x: Tensor | np.ndarray) -> dict[str, Tensor]:
         """What every neuron layer emits, by its name: `[T * B, ...]`, step after step, each spike as high as it is.
 
         All of the batch is in memory at once.
@@ -110,7 +112,8 @@ class OnnxNetwork(nn.Module):
             for value in layers.values():
                 looking.graph.output.add(name=value)
             self._seen = self._session(looking)
-        found = self._run(self._seen, checked(x, self.info), list(layers.values()))
+        x = checked(x, self.info)
+        found = self._run(self._seen, x, list(layers.values()))
         return {name: value.to(x.device) for name, value in zip(layers, found, strict=True)}
 
     def neurons(self) -> dict[str, str]:
@@ -141,8 +144,8 @@ class OnnxNetwork(nn.Module):
             if node.domain == DOMAIN and node.op_type.removeprefix("Unit").partition("_")[0] in _NEURONS
         ]
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        return checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
+    def _parts(self, x: Tensor | np.ndarray) -> tuple[Tensor, ...]:
+        return checked(x, self.info).split(max(1, counted(self.chunk) // self.latency.simulated))
 
     def _session(self, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         import onnxruntime
