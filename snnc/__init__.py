@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from snnc.ir.proof import prove
     from snnc.measure.evaluate import evaluate
     from snnc.measure.search import search
+    from snnc.networks.base import SpikingNetwork
     from snnc.networks.network import Network
     from snnc.networks.staged import Staged
     from snnc.passes import PASSES
@@ -47,6 +48,7 @@ _HOME = {
     "snnc.ir.proof": ("prove",),
     "snnc.measure.evaluate": ("evaluate",),
     "snnc.measure.search": ("search",),
+    "snnc.networks.base": ("SpikingNetwork",),
     "snnc.networks.network": ("Network",),
     "snnc.networks.staged": ("Staged",),
     "snnc.passes": ("PASSES",),
@@ -66,6 +68,7 @@ __all__ = [
     "Pipeline",
     "Record",
     "SnncError",
+    "SpikingNetwork",
     "Stage",
     "Staged",
     "TuneOptions",

@@ -22,9 +22,10 @@ from snnc.ir.dialect import ACTIVATIONS
 from snnc.ir.graph import TIMED, Stage, calls, guess_input
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
-from snnc.networks.exported import Portable, load_portable
-from snnc.networks.network import CHUNK, Network, counted
-from snnc.networks.onnx import OnnxNetwork, load_emitted, named
+from snnc.networks.base import CHUNK, SpikingNetwork, counted
+from snnc.networks.exported import load_exported
+from snnc.networks.network import Network
+from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
 from snnc.passes.trace import Trace
@@ -83,7 +84,7 @@ def compile(
         DataError: calibration data that cannot be used.
         PassFailed: a pass broke.
     """
-    if isinstance(model, Network | Portable | OnnxNetwork):
+    if isinstance(model, SpikingNetwork):
         raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
     T = _whole("T", T, 1, "a whole number of time steps, 1 or more, such as 8")
     samples = _whole("samples", samples, 1, "a whole number of calibration samples, 1 or more, such as 512")
@@ -260,7 +261,7 @@ def load(
     *,
     device: str | torch.device = "cpu",
     options: onnxruntime.SessionOptions | None = None,
-) -> Network | Portable | OnnxNetwork:
+) -> SpikingNetwork:
     """A spiking network from a file that `save` or `snnc compile` wrote.
 
     Args:
@@ -281,7 +282,7 @@ def load(
     if kind == "pt2" and named(device).type != "cpu":
         raise SnncError("An exported program runs on the CPU.", "the graph file (.snn) of the same network")
     if kind == "pt2":
-        return load_portable(path, chunk)
+        return load_exported(path, chunk)
     try:
         content = load_torch(path)
     except LoadError as error:

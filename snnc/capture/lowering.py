@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.capture.bounds import Clamp
+from snnc.capture.refusals import Reason, key
 from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
 from snnc.errors import Blocker
 from snnc.ir import dialect
@@ -51,13 +53,12 @@ class StandIn(nn.Module):
 
     Args:
         shape: of one sample, or None.
-        inner: what stands before it is not at the network's end.
-        neuron: an activation could take its place.
+        reason: why the operation is refused; None for a second input, and for several outputs.
     """
 
-    def __init__(self, shape: tuple[int, ...] | None, inner: bool, neuron: bool) -> None:
+    def __init__(self, shape: tuple[int, ...] | None, reason: Reason | None) -> None:
         super().__init__()
-        self.shape, self.inner, self.neuron = shape, inner, neuron
+        self.shape, self.reason = shape, reason
 
     def forward(self, *x: Tensor) -> Tensor:
         """A value of that shape, of as many samples."""
@@ -201,16 +202,42 @@ class Lowering:
 
     def stand_in(
         self, shape: tuple[int, ...] | None, rank: int | None = None, inputs: Sequence[fx.Node] = (),
-        inner: bool = False, neuron: bool = False,
+        reason: Reason | None = None,
     ) -> fx.Node:  # fmt: skip
         """A node in the place of a refused operation, so that what reads it is looked at too."""
-        node = self.build.call("standin", StandIn(shape, inner, neuron), *(inputs or (self.x,)))
+        node = self.build.call("standin", StandIn(shape, reason), *(inputs or (self.x,)))
         if shape is not None:
             self.shapes[node], rank = shape, 1 + len(shape)
         elif self.shaped or rank is None or self.lost.intersection(inputs):
             self.lost.add(node)
         self.ranks[node] = rank
         return node
+
+    def part_of(self, name: str, values: Sequence[Any]) -> Reason | None:
+        """Why something before it is refused, where that refusal takes the operation called `name` with it."""
+        for node in (v for v in values if isinstance(v, fx.Node)):
+            module = self.module(node)
+            if isinstance(module, StandIn) and module.reason and key(name) in module.reason.parts:
+                last = key(name) in ("div", "divide", "truediv", "mul", "multiply")
+                return replace(module.reason, alike=True, parts=frozenset()) if last else module.reason
+        return None
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """The module that a node of the new graph calls."""
+        return self.build.root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def related(self, a: fx.Node, b: fx.Node) -> bool:
+        """Whether one of two values is computed from the other, or both from the same, each number by itself."""
+        return bool(self._line(a) & self._line(b))
+
+    def _line(self, node: fx.Node) -> set[fx.Node]:
+        found = {node}
+        while isinstance(module := self.module(node), (nn.ReLU, nn.Hardtanh, Clamp, dialect.Affine, StandIn)):
+            if isinstance(module, StandIn) and not (module.reason and module.reason.alike and module.reason.neuron):
+                break
+            node = node.all_input_nodes[0]
+            found.add(node)
+        return found
 
     def is_lost(self, values: Sequence[Any]) -> bool:
         """Whether one of `values` comes from a refused operation of whose result too little is known."""

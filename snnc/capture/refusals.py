@@ -5,7 +5,7 @@ What snnc learns to convert loses its name here; `tests/test_refusals.py` finds 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from snnc.capture.values import Refused
 
@@ -21,6 +21,7 @@ class Reason:
         alike: its result has the shape of its first input.
         neuron: what to try puts an activation in its place.
         inner: it belongs inside a network, so what stands before it does too.
+        parts: what its result then goes through belongs to it, and is no blocker of its own.
     """
 
     why: str
@@ -29,10 +30,11 @@ class Reason:
     alike: bool = False
     neuron: bool = False
     inner: bool = True
+    parts: frozenset[str] = frozenset()
 
     def refused(self) -> Refused:
         """The exception that says so."""
-        return Refused(self.why, self.hint, final=self.final)
+        return Refused(self.why, self.hint, reason=self)
 
 
 ACTIVATION = Reason(
@@ -48,14 +50,22 @@ STATISTICS = Reason(
     "use BatchNorm, whose statistics are constants, and train again",
     alike=True,
 )
+# What a normalisation does with a sample's length or deviation before it has divided by it.
+_SCALED = frozenset(
+    {"add", "clamp", "clampmin", "clip", "max", "maximum", "sqrt", "rsqrt", "pow", "reciprocal", "expand", "expandas"}
+    | {"unsqueeze", "squeeze", "cast", "identity", "div", "divide", "truediv", "mul", "multiply"}
+)
 LENGTH = Reason(
     "divides each sample by its own length",
     "where it comes last, return what it is given and normalise that outside; elsewhere use BatchNorm, and train again",
     alike=True,
 )
+NORM = replace(LENGTH, alike=False, parts=_SCALED)
+DEVIATION = replace(STATISTICS, alike=False, parts=_SCALED)
 PRODUCT = Reason(
     "multiplies values that both depend on the input",
-    "put convolutions or linear layers in its place, and train again",
+    "take it out, be it a gate, attention or squeeze-and-excitation, put layers of constant weights in its place, and "
+    "train again",
 )
 LETTERS = Reason(
     "sums products by a formula of letters, which snnc does not read",
@@ -63,6 +73,12 @@ LETTERS = Reason(
 )
 STATE = Reason(
     "carries a state through time of its own", "put convolutions over time (nn.Conv1d) in its place, and train again"
+)
+GATED = Reason(
+    "multiplies a value by a function of itself, as hard swish, SiLU and GELU do",
+    "replace that activation by ReLU, and train again",
+    alike=True,
+    neuron=True,
 )
 CURVED = Reason(
     "is not linear, and no neuron computes it",
@@ -99,12 +115,16 @@ RANDOM = Reason("is random at inference", "draw random numbers only where self.t
 QUANTISED = Reason(
     "computes with integers of a scale of its own",
     "import the float network that it was quantised from; snnc quantises itself",
+    parts=frozenset({"dequantizelinear"}),
 )
 CONTROL = Reason("decides at run time what is computed", "export it with constant shapes and without loops")
 SPIKING = Reason("belongs to a spiking network", "capture the network that it was compiled from", alike=True)
 OTHER = Reason(
     "is not among the operations that snnc converts", "rewrite it with layers of torch.nn that snnc knows", final=False
 )
+
+# What is known of an operation that is refused for how it is spelled: it may be an activation's.
+SPELLED = replace(OTHER, neuron=True)
 
 _NAMES: dict[Reason, str] = {
     ACTIVATION: """
@@ -118,6 +138,8 @@ _NAMES: dict[Reason, str] = {
         instancenormalization meanvariancenormalization rmsnormalization fusedrmsnorm
     """,
     LENGTH: "normalize lpnormalization",
+    NORM: "norm vectornorm linalgnorm linalgvectornorm reducel1 reducel2 reducesumsquare",
+    DEVIATION: "std var stdmean varmean",
     PRODUCT: """
         multiheadattention transformer transformerencoder transformerencoderlayer transformerdecoder bmm bilinear
         transformerdecoderlayer scaleddotproductattention baddbmm attention cosinesimilarity cdist
@@ -127,8 +149,7 @@ _NAMES: dict[Reason, str] = {
     STATE: "rnn lstm gru rnncell lstmcell grucell",
     ELEMENTWISE: "abs sign exp log sqrt rsqrt reciprocal pow square sin cos ceil trunc frac fmod remainder cumsum",
     CURVED: """
-        std var norm where prod amin logsumexp vectornorm linalgvectornorm
-        reduceprod reducemin reducel1 reducel2 reducelogsumexp reducelogsum reducesumsquare
+        where prod amin logsumexp reduceprod reducemin reducelogsumexp reducelogsum
         lppool globallppool and or xor not
     """,
     PICKED: """

@@ -5,7 +5,7 @@ Its shape is told by the traced graph, where that holds one, or by the operation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from snnc.capture.lowering import Lowering
 from snnc.capture.refusals import Reason
-from snnc.capture.values import LOST, Batch, Filled
+from snnc.capture.values import LOST, Batch, Filled, Refused
 
 # Samples in a batch that is run for its shape: a number that nobody writes into a network.
 SAMPLES = 13
@@ -54,6 +54,11 @@ def caller(node: fx.Node, module: nn.Module | None) -> Callable[..., Any]:
     return node.target
 
 
+def is_said(lowering: Lowering, refused: Refused, product: bool, values: Sequence[Any]) -> bool:
+    """Whether a refusal is one: not where it may come from what is not known of another operation's result."""
+    return bool(refused.reason) or (product and not refused.shape) or not lowering.is_lost(values)
+
+
 def result_of(
     lowering: Lowering, node: fx.Node, module: nn.Module | None, args: Any, kwargs: Any, reason: Reason
 ) -> Any:
@@ -65,12 +70,12 @@ def result_of(
     if told is None:
         if reason.alike and inputs:
             return _alike(lowering, inputs, reason)
-        return lowering.stand_in(None, None, inputs, reason.inner, reason.neuron) if inputs else LOST
+        return lowering.stand_in(None, None, inputs, reason) if inputs else LOST
 
     def stand(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return LOST
-        return lowering.stand_in(sample(value, lowering), None, inputs, reason.inner, reason.neuron)
+        return lowering.stand_in(sample(value, lowering), None, inputs, reason)
 
     return mapped(told, stand)
 
@@ -78,7 +83,7 @@ def result_of(
 def _alike(lowering: Lowering, inputs: tuple[fx.Node, ...], reason: Reason) -> fx.Node:
     first = inputs[0]
     shape, rank = lowering.shapes.get(first), lowering.ranks.get(first)
-    node = lowering.stand_in(shape, rank, inputs, reason.inner, reason.neuron)
+    node = lowering.stand_in(shape, rank, inputs, reason)
     if first not in lowering.lost:
         lowering.lost.discard(node)  # no less is known of it than of its input
     return node

@@ -19,12 +19,12 @@ CONSTANT_HINT = "write its sizes as constants"  # in the place of that, where th
 class Refused(Exception):
     """An operation cannot be converted.
 
-    `shape` is True where knowing the input's shape may help, `final` where no other door can read it either.
+    `shape` is True where knowing the input's shape may help, and `reason` is the row of `refusals`, where it has one.
     """
 
-    def __init__(self, why: str, hint: str, shape: bool = False, final: bool = False) -> None:
+    def __init__(self, why: str, hint: str, shape: bool = False, reason: Any = None) -> None:
         super().__init__(why)
-        self.why, self.hint, self.shape, self.final = why, hint, shape, final
+        self.why, self.hint, self.shape, self.reason = why, hint, shape, reason
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,9 +14,9 @@ from torch.nn import functional
 from snnc.capture import refusals
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
-from snnc.capture.refusals import RANDOM, reason
+from snnc.capture.refusals import RANDOM, SPELLED, reason
 from snnc.capture.spellings import arithmetic
-from snnc.capture.standins import leaves, result_of
+from snnc.capture.standins import is_said, leaves, result_of
 from snnc.capture.values import LOST, PLACES, SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Spelling, Unknown
 
 IN_PLACE = {
@@ -28,8 +27,6 @@ IN_PLACE = {
     operator.ifloordiv: "floor_divide",
     operator.setitem: "setitem",
 }
-# What is known of an operation that is refused as it is spelled here: it may be an activation's.
-SPELLED = replace(refusals.OTHER, neuron=True)
 UNSIZED = (Batch, Dim, Sizes, Unknown)
 # What is refused of two values of samples, whatever their shapes.
 PRODUCTS = frozenset({"mul", "multiply", "div", "divide", "true_divide", "truediv", "matmul", "mm", "linear"})
@@ -131,6 +128,8 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
             value = Unknown(shape=True, lost=True) if lowering.is_lost(values) else value
         elif plain in ASKS and values[0] is LOST:
             value = Unknown(shape=True, lost=True)
+        elif part := lowering.part_of(plain, values):
+            value = result_of(lowering, node, module, args, kwargs, part)
         elif spelling is None:
             raise why.refused()
         elif in_place and isinstance(values[0], Tensor):
@@ -147,10 +146,9 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
                 args, kwargs = (*args, *kwargs.values()), {}
             value = _call(spelling, site, (*more, *args) if module in more else (*args, *more), kwargs)
     except Refused as refused:
-        named = (refused.why, refused.hint) == (why.why, why.hint)
-        if named or plain in PRODUCTS or not lowering.is_lost(values):
+        if is_said(lowering, refused, plain in PRODUCTS, values):
             lowering.note(node, name, _elsewhere(lowering, refused, node, module, args, kwargs), site.base)
-        value = result_of(lowering, node, module, args, kwargs, why if named else SPELLED)
+        value = result_of(lowering, node, module, args, kwargs, refused.reason or SPELLED)
     # nn.Flatten gives a view as torch.flatten does.
     views = (plain.lower() if module is not None else plain) in VIEWS or plain in COPIES
     lowering.bind(node, value, in_place or site.inplace, plain in COPIES, views and plain not in COPIES)
@@ -161,7 +159,11 @@ def _elsewhere(
 ) -> Refused:
     """The refusal, as one that the shape of a sample cures where another door then reads the operation."""
     name = op_name(node.target)
-    if refused.final or lowering.passes is None or name.rstrip("_") in (*PRODUCTS, "getitem"):
+    if (
+        (refused.reason and refused.reason.final)
+        or lowering.passes is None
+        or name.rstrip("_") in (*PRODUCTS, "getitem")
+    ):
         lowering.unsure |= refused.shape
         return refused
     if not refused.shape and lowering.passes(node, module, args, kwargs):

@@ -19,9 +19,8 @@ from snnc.cli.options import CHANNELS, COUNT, PATH, SEED, SHAPE, SPLIT, Renamed,
 from snnc.cli.sources import uncompiled
 from snnc.data import Dataset, eight_bits, read
 from snnc.files import sniff
-from snnc.networks.exported import Portable
-from snnc.networks.network import CHUNK, Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import CHUNK, SpikingNetwork
+from snnc.networks.network import Network
 from snnc.runtime.choice import RUNTIMES
 
 Option = Callable[[Any], Any]
@@ -196,7 +195,7 @@ class Running:
     device: str
     runtime: str
 
-    def load(self, path: Path) -> Network | Portable | OnnxNetwork:
+    def load(self, path: Path) -> SpikingNetwork:
         """The spiking network in a file, ready to run."""
         if self.runtime != "auto" and sniff(path) in ("pt2", "onnx"):  # before a load that takes seconds
             raise click.UsageError(
@@ -204,8 +203,7 @@ class Running:
             )
         with show.busy(f"loading {path}"):
             net = api.load(path, self.chunk, device=self.device)
-        if isinstance(net, Network):
-            net.runtime = self.runtime
+        net.runtime = self.runtime
         return net
 
     def place(self, network: Network) -> Network:

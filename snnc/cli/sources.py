@@ -20,9 +20,8 @@ from snnc.files import load_model, load_torch, sniff
 from snnc.files.emitted import is_emitted_file
 from snnc.ir.graph import Stage
 from snnc.ir.graphfile import FORMAT
-from snnc.networks.exported import Portable, has_history
-from snnc.networks.network import Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork
+from snnc.networks.exported import has_history
 from snnc.networks.staged import staged
 
 
@@ -102,7 +101,7 @@ def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | 
     return graph
 
 
-def compiled(file: Path | None) -> Network | Portable | OnnxNetwork | None:
+def compiled(file: Path | None) -> SpikingNetwork | None:
     """The spiking network in a file, or None where it holds something else."""
     if file is None or str(file) == "-":
         return None

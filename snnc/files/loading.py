@@ -28,7 +28,7 @@ from snnc.files.torchfile import (
     nn_classes,
     read_torch,
 )
-from snnc.files.weights import Leaf, fill, find, leaves, shortened, under
+from snnc.files.weights import Leaf, NothingFits, fill, find, leaves, shortened, under
 from snnc.steady import steady
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def load_model(
     if path is None or str(path) == "-":
         if factory is None:
             raise LoadError("There is no model.", "a file, or --factory pkg.mod:function")
-        _refuse_useless("what the factory builds", {"--key": key, "--leftover": leftover})
+        _refuse_useless("What the factory builds", {"--key": key, "--leftover": leftover})
         return _checked(_call(factory), factory)
     path = Path(path)
     kind = sniff(path)
@@ -121,7 +121,11 @@ def _module(content: Content, held: list[Leaf], key: str | None) -> nn.Module:
         if key is not None:
             raise LoadError(f"{path} is one module, and has no entry '{key}'.", "drop --key")
         return _checked(value, str(path), pickled=True)
-    modules = [x for x in _modules(held) if under(key, x.name)]
+    several = _modules(held)
+    modules = [x for x in several if under(key, x.name)]
+    if several and not modules:
+        message = f"{path} has no module in an entry '{key}', but in {shortened(repr(x.name) for x in several)}."
+        raise LoadError(message, "drop --key, or name one of these")
     if len(modules) > 1:
         names = [x.name for x in modules]
         message = f"{path} holds {len(names)} modules: {shortened(names)}."
@@ -141,8 +145,9 @@ def _module(content: Content, held: list[Leaf], key: str | None) -> nn.Module:
 
 
 def _modules(held: list[Leaf]) -> list[Leaf]:
-    """The modules in a file that may be the network."""
-    return [x for x in held if isinstance(x.value, nn.Module) and not isinstance(x.value, _Loss)]
+    """The modules in a file that may be the network, each once."""
+    found = (x for x in held if isinstance(x.value, nn.Module) and not isinstance(x.value, _Loss))
+    return list({id(x.value): x for x in found}.values())
 
 
 def _described(value: Any) -> str:
@@ -158,15 +163,14 @@ def _filled(
     whole = LoadError(f"{path} holds a whole module and needs no factory.", "drop --factory")
     if isinstance(content.value, nn.Module):
         raise content.refusal() or whole
+    if not tensors:
+        nothing = LoadError(f"{path} holds no weights: it is {_described(content.value)}.", _ACCEPTED)
+        raise content.refusal_of_network() or content.refusal() or (whole if _modules(held) else nothing)
+    network = _intact(_call(factory), factory)
     try:
-        if not tensors:
-            raise LoadError(f"{path} holds no weights: it is {_described(content.value)}.", _ACCEPTED)
-        network = _intact(_call(factory), factory)
         fit = find(tensors, network, key, str(path), factory)
-    except LoadError as problem:
-        if refusal := content.refusal_of_network() or (None if tensors else content.refusal()):
-            raise refusal from problem
-        raise (whole if _modules(held) else problem) from None
+    except NothingFits as problem:
+        raise content.refusal_of_network() or (whole if _modules(held) else problem) from None
     if fit.left and not leftover:
         left = f"{len(fit.left)} left over ({shortened(fit.left)})"
         raise LoadError(f"{path} holds more than {factory} builds: {left}.", "--leftover, to leave them out")

@@ -67,6 +67,10 @@ class Fit:
         return f"{'; '.join(said)}." if said else ""
 
 
+class NothingFits(LoadError):
+    """Not one name of the file is a name of the network."""
+
+
 def leaves(content: Any) -> Iterator[Leaf]:
     """All tensors and modules in nested dicts, lists and dataclasses, each container once."""
     seen: set[int] = set()
@@ -127,9 +131,11 @@ def find(held: list[Leaf], network: nn.Module, key: str | None, what: str, facto
     needed = [name for name in wanted if name.rpartition(".")[2] not in _COUNTERS]
     if not needed:
         raise LoadError(f"{factory} builds a network without weights.", "'-' in the place of the file")
+    entries = shortened(repr(name) for name in dict.fromkeys(".".join(leaf.path) or "." for leaf in held))
     held = [leaf for leaf in held if under(key, leaf.name)]
     if not held:
-        raise LoadError(f"{what} has no weights in an entry '{key}'.", "the name of an entry, as in --key state_dict")
+        message = f"{what} has no weights in an entry '{key}', but in {entries}."
+        raise NothingFits(message, "drop --key, or name one of these")
     fits = _fits(held, wanted)
     whole = [fit for fit in fits if fit.found.keys() >= set(needed)]
     good = [fit for fit in whole if not _differing(fit, wanted)]
@@ -238,7 +244,7 @@ def _misfit(fit: Fit, wanted: Mapping[str, Any], needed: list[str], what: str, f
     problems = [f"{len(missing)} missing ({shortened(missing)})"]
     if fit.left:
         problems.append(f"{len(fit.left)} left over ({shortened(fit.left)})")
-    return LoadError(f"{where}: {' and '.join(problems)}.", MATCHING)
+    return (LoadError if fit.found else NothingFits)(f"{where}: {' and '.join(problems)}.", MATCHING)
 
 
 def shortened(names: Iterable[str], between: str = ", ") -> str:

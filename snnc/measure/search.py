@@ -15,7 +15,8 @@ from snnc.api import compile
 from snnc.capture import capture
 from snnc.data import Dataset, maybe_labelled_batches, read, reading
 from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError
-from snnc.networks.network import CHUNK, Latency, Network
+from snnc.networks.base import CHUNK, Latency
+from snnc.networks.network import Network
 from snnc.passes.pipeline import no_progress
 from snnc.recipes import Recipe, names
 from snnc.recipes import recipe as find_recipe

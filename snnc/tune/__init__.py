@@ -20,9 +20,8 @@ from snnc.capture import capture
 from snnc.data import Dataset, require_classes
 from snnc.errors import DataError, RecipeError
 from snnc.ir.graph import Stage
-from snnc.networks.exported import Portable, emitted_kind
-from snnc.networks.network import Network, checked
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork, checked
+from snnc.networks.network import Network
 from snnc.networks.staged import Staged
 from snnc.passes.pipeline import Context, Pipeline, no_progress
 from snnc.processes import rank
@@ -188,8 +187,8 @@ def prepare(
 
 def _original(model: Any, teacher: Any, shape: tuple[int, ...]) -> fx.GraphModule | None:
     """The network to distil from, as a graph."""
-    if isinstance(model, Portable | OnnxNetwork):
-        raise RecipeError(f"{emitted_kind(model)} cannot be trained: its graph is not there.", "the .snn file of it")
+    if isinstance(model, SpikingNetwork) and not model.looks_inside:
+        raise RecipeError(f"{model.form} cannot be trained: its graph is not there.", "the .snn file of it")
     source = teacher if teacher is not None else model
     if isinstance(source, Network):
         return None

@@ -355,9 +355,25 @@ def test_bare_names_win_over_prefixed_ones_beside_them():
 
 
 def test_a_key_that_is_none():
-    with pytest.raises(LoadError, match="no weights in an entry 'nope'") as caught:
+    with pytest.raises(LoadError, match="no weights in an entry 'nope', but in 'state_dict'") as caught:
         load({"state_dict": TRAINED}, key="nope")
-    assert "state_dict" in caught.value.hint
+    assert "drop --key" in caught.value.hint
+    with pytest.raises(LoadError, match="no module in an entry 'nope', but in 'net'"):
+        load({"net": nn.Sequential(nn.Linear(4, 3))}, None, key="nope")
+
+
+def test_a_module_that_stands_twice_is_one():
+    whole = nn.Sequential(nn.Linear(4, 3))
+    assert isinstance(load({"model": whole, "best": whole}, None), nn.Sequential)
+
+
+def test_a_module_beside_weights_does_not_hide_what_is_wrong_with_them():
+    content = {"old": nn.Sequential(nn.Linear(4, 3)), "model": TRAINED, "ema": other()}
+    with pytest.raises(LoadError, match="more than once"):
+        load(content)
+    assert holds(load(content, key="ema"), other())
+    with pytest.raises(LoadError, match=r"1 missing \(3\.bias\)"):
+        load({"old": content["old"], "model": {k: v for k, v in TRAINED.items() if k != "3.bias"}})
 
 
 def test_a_key_chooses_a_module():

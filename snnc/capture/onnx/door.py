@@ -21,6 +21,8 @@ from snnc.capture.onnx.model import OWN_DOMAINS, Call, Program, kind_name, read
 from snnc.capture.onnx.operations import OPERATIONS, SIZED, refusal
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.onnx.standins import results_of, second_input
+from snnc.capture.refusals import SPELLED
+from snnc.capture.standins import is_said
 from snnc.capture.values import LOST, Refused
 from snnc.errors import Blocker
 from snnc.files.onnxfile import array, plain
@@ -64,10 +66,9 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
         try:
             results = _results(lowering, call, inputs, program, read_names)
         except Refused as refused:
-            named = (refused.why, refused.hint) == (refusal(call.op).why, refusal(call.op).hint)
-            if named or call.op in PRODUCTS or not lowering.is_lost(inputs):
+            if is_said(lowering, refused, call.op in PRODUCTS, inputs):
                 lowering.blockers.append(Blocker(call.name, call.label, refused.why, refused.hint))
-            results = results_of(lowering, call, inputs, program.opset)
+            results = results_of(lowering, call, inputs, program.opset, refused.reason or SPELLED)
         missing = [LOST] * (len(call.outputs) - len(results))
         values.update(zip(call.outputs, (*results, *missing), strict=False))
     return lowering, values[program.results[0]], shape
@@ -82,7 +83,11 @@ def _results(
         hint = INLINE if own else "export it with the operations of ONNX itself"
         raise Refused(f"belongs to the domain '{call.domain}', which is not ONNX's own", hint)
     if any(value is LOST for value in inputs):
-        return results_of(lowering, call, inputs, program.opset)
+        if call.op not in (*OPERATIONS, *SIZES):
+            raise refusal(call.op).refused()
+        return results_of(lowering, call, inputs, program.opset, SPELLED)
+    if part := lowering.part_of(call.op, inputs):
+        return results_of(lowering, call, inputs, program.opset, part)
     if call.op == "Constant":
         return (_constant(call),)
     if call.op in SIZES and not any(isinstance(value, fx.Node) for value in inputs):

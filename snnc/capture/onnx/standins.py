@@ -13,7 +13,7 @@ from torch import fx
 from snnc.capture.lowering import Lowering
 from snnc.capture.onnx.fold import SAMPLES, Varying
 from snnc.capture.onnx.model import OWN_DOMAINS, Call, Entry
-from snnc.capture.onnx.operations import refusal
+from snnc.capture.refusals import Reason
 from snnc.capture.values import LOST
 
 Shape = tuple[int, ...] | None
@@ -26,17 +26,16 @@ def second_input(lowering: Lowering, entry: Entry) -> fx.Node:
     return lowering.stand_in(whole if entry.sizes and len(whole) == len(sizes) else None)
 
 
-def results_of(lowering: Lowering, call: Call, inputs: Sequence[Any], opset: int) -> tuple[Any, ...]:
+def results_of(lowering: Lowering, call: Call, inputs: Sequence[Any], opset: int, reason: Reason) -> tuple[Any, ...]:
     """Stand-ins for what a refused node gives; `LOST` where it depends on no sample."""
     nodes = tuple(v for v in inputs if isinstance(v, fx.Node))
-    if not nodes:
+    if not nodes or call.op in ("Shape", "Size"):
         return (LOST,) * len(call.outputs)
-    reason = refusal(call.op)
     shapes = _inferred(lowering, call, inputs, opset)
     if not shapes and reason.alike:
         shapes = [lowering.shapes.get(nodes[0])]
     shapes += [None] * (len(call.outputs) - len(shapes))
-    return tuple(lowering.stand_in(shape, None, nodes, reason.inner, reason.neuron) for shape in shapes)
+    return tuple(lowering.stand_in(shape, None, nodes, reason) for shape in shapes)
 
 
 def _inferred(lowering: Lowering, call: Call, inputs: Sequence[Any], opset: int) -> list[Shape]:
