@@ -134,7 +134,7 @@ WORK: dict[str, Callable[[Path], Any]] = {
     "prove": lambda folder: [repr(snnc.prove(snnc.load(KEPT["fixed"]).graph))],
     "forward": lambda folder: [net(X) for net in NETWORKS.values()],
     "readout": lambda folder: [net.readout(X) for net in NETWORKS.values()],
-    "stream": lambda folder: [out for net in NETWORKS.values() if hasattr(net, "stream") for out in net.stream(X)],
+    "stream": lambda folder: [out for net in NETWORKS.values() if net.looks_inside for out in net.stream(X)],
     "evaluate": lambda folder: [snnc.evaluate(net, (X, Y), ANN).to_dict() for net in NETWORKS.values()],
     "explain": lambda folder: [repr(snnc.explain(NETWORKS["plain"], ANN, (X, Y)).to_dict())],
     "differences": lambda folder: [repr(snnc.differences(NETWORKS["plain"], NETWORKS["onnx"], X, ANN).to_dict())],

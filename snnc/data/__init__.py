@@ -6,7 +6,7 @@ loader. All give float32 tensors `[B, ...]`, and refuse data that would spoil a 
 
 from snnc.data.dataset import Batches, Dataset, require_classes, require_labels
 from snnc.data.fingerprint import fingerprint, stored
-from snnc.data.fit import Fit, PreparationWarning, described, eight_bits, reading
+from snnc.data.fit import Fit, PreparationWarning, described, eight_bits, read_as
 from snnc.data.loaders import as_batches, labelled_batches, maybe_labelled_batches
 from snnc.data.reading import ACCEPTED, read
 from snnc.data.values import floats
@@ -25,7 +25,7 @@ __all__ = [
     "labelled_batches",
     "maybe_labelled_batches",
     "read",
-    "reading",
+    "read_as",
     "require_classes",
     "require_labels",
     "stored",

@@ -36,10 +36,10 @@ class PreparationWarning(UserWarning):
 
 def described(data: Any, x: Tensor) -> dict[str, Any]:
     """How calibration data `[N, ...]` were read, and their range, mean and deviation for each channel; plain data."""
-    return {**reading(data), "layout": list(x.shape[1:]), "channels": statistics(x)}
+    return {**read_as(data), "layout": list(x.shape[1:]), "channels": statistics(x)}
 
 
-def reading(data: Any) -> dict[str, Any]:
+def read_as(data: Any) -> dict[str, Any]:
     """How data were read: type as stored, and what was done to it. Of tensors and loaders snnc knows nothing.
 
     "raw" tells whether 8-bit values stayed 0..255; it is None where there are none.
@@ -85,7 +85,7 @@ class Fit:
     """
 
     def __init__(self, info: Mapping[str, Any], data: Any) -> None:
-        self.known, self.read = info.get("calibration"), reading(data)
+        self.known, self.read = info.get("calibration"), read_as(data)
         self.seen: list[Tensor] = []
         self.guesses: Counter[int] = Counter()
         self.labels: Counter[int] = Counter()

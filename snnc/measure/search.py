@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from snnc.api import compile
 from snnc.capture import capture
-from snnc.data import Dataset, maybe_labelled_batches, read, reading
+from snnc.data import Dataset, maybe_labelled_batches, read, read_as
 from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError
 from snnc.networks.base import CHUNK, Latency
 from snnc.networks.network import Network
@@ -163,7 +163,7 @@ def search(
         if found:
             chosen, network = min(found, key=lambda pair: pair[0].drop)
             notes += held.doubts(chosen)
-            network.info["calibration"] |= reading(calibration)  # which the samples themselves do not tell
+            network.info["calibration"] |= read_as(calibration)  # which the samples themselves do not tell
             network.info["search"] = held.history(frontier, failed, notes)
             return Search(network, chosen, frontier, max_drop, y is not None, held.ann_accuracy, notes)
     if not frontier:

@@ -9,7 +9,7 @@ from torch import nn
 import snnc
 from snnc.cli import main
 from snnc.data import Dataset, PreparationWarning, described, eight_bits
-from snnc.data.fit import Fit, misfit, reading
+from snnc.data.fit import Fit, misfit, read_as
 
 MEAN, STD = (0.5,), (0.25,)
 
@@ -73,7 +73,7 @@ def test_each_channel_has_its_own_statistics():
     ],
 )
 def test_options_that_differ_are_named(then, now, text, ask):
-    found = misfit(known(then), reading(data(now)), batch(now))
+    found = misfit(known(then), read_as(data(now)), batch(now))
     assert text in found
     assert ask in found
 
@@ -89,22 +89,22 @@ def test_options_that_differ_are_named(then, now, text, ask):
 )
 def test_numbers_that_differ_are_told_where_nobody_says_how_they_were_read(then, now, ask, n):
     x = batch(now, 1, n)
-    assert ask in misfit(known(then), reading(x), x)
+    assert ask in misfit(known(then), read_as(x), x)
 
 
 @pytest.mark.parametrize("n", [16, 64, 512])
 def test_a_forgotten_normalisation_is_told_by_its_numbers(n):
     x = batch("plain", 1, n)
-    assert "--mean 0.5 --std 0.25" in misfit(known("normal"), reading(x), x)
+    assert "--mean 0.5 --std 0.25" in misfit(known("normal"), read_as(x), x)
 
 
 @pytest.mark.parametrize("n", [1, 4, 16, 64, 512])
 @pytest.mark.parametrize("way", ["plain", "raw", "normal"])
 def test_other_samples_that_were_read_alike_fit(way, n):
-    assert misfit(known(way), reading(data(way, 1, n)), batch(way, 1, n)) is None
+    assert misfit(known(way), read_as(data(way, 1, n)), batch(way, 1, n)) is None
     dark = batch(way, 2, n)
     dark[: n // 2] *= 0.5  # a few that are darker than others
-    assert misfit(known(way), reading(dark), dark) is None
+    assert misfit(known(way), read_as(dark), dark) is None
 
 
 @pytest.mark.parametrize(
