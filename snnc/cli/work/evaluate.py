@@ -26,6 +26,8 @@ def run(
     require_labels(samples, "to measure accuracy")
     total = -(-len(samples) // batch)
     found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total))
+    for note in found.notes:
+        show.note(note)
     content = {
         "snn": str(snn),
         "data": samples.source,
