@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnc.data import labelled_batches, require_classes
+from snnc.data import Fit, labelled_batches, require_classes
 from snnc.errors import DataError
 from snnc.measure.meter import Meter
 from snnc.networks.base import Latency, SpikingNetwork
@@ -59,6 +60,7 @@ class Evaluation:
         macs: multiply-accumulates of the same layers in the ANN, per sample.
         latency: steps from input to readout.
         exits: what it comes to if samples leave when they are sure, one for each confidence that was asked for.
+        notes: what makes the figures doubtful: data unlike those of the calibration, or one class for everything.
     """
 
     samples: int
@@ -71,6 +73,7 @@ class Evaluation:
     macs: float | None
     latency: Latency
     exits: list[EarlyExit] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
@@ -112,8 +115,8 @@ def evaluate(
     left = torch.zeros(len(exits), 2, dtype=torch.long)  # right, and steps taken, for each confidence
     before = network.latency.steps - network.T
     ann_correct = samples = 0
-    seen = hashlib.sha256()
-    for number, (x, y) in enumerate(track(labelled_batches(data), "evaluating")):
+    seen, fit = hashlib.sha256(), Fit(network.info, data)
+    for number, (x, y) in enumerate(track(fit.watch(labelled_batches(data)), "evaluating")):
         if world() > 1:
             seen.update(digest(x, y).encode())
         if number % world() != rank():
@@ -124,6 +127,7 @@ def evaluate(
             raise DataError(f"The network's output has shape {tuple(guess.shape[1:])} per step, not [B, classes].")
         require_classes(y, guess.shape[-1])
         classes = guess.argmax(-1).cpu()
+        fit.classes(classes[-1], y)
         correct += (classes == y).sum(1)
         samples += len(y)
         sure = network.certainty(guess) if exits else guess
@@ -135,8 +139,20 @@ def evaluate(
             ann_correct += int((wanted == y).sum())
             same += (classes == wanted).sum(1)
     agree("was given other data or another network", seen.hexdigest(), *network.state_dict().values())
-    own = (correct, same, left, ann_correct, samples, *((meter.spikes, meter.sites, meter.operations) if meter else ()))
-    correct, same, left, ann_correct, samples, *counts = (_sum(parts) for parts in zip(*exchange(own), strict=True))
+    own = (
+        correct,
+        same,
+        left,
+        ann_correct,
+        samples,
+        dict(fit.guesses),
+        dict(fit.labels),
+        *((meter.spikes, meter.sites, meter.operations) if meter else ()),
+    )
+    correct, same, left, ann_correct, samples, guesses, labels, *counts = (
+        _sum(parts) for parts in zip(*exchange(own), strict=True)
+    )
+    fit.guesses, fit.labels = Counter(guesses), Counter(labels)
     if meter:
         meter.spikes, meter.sites, meter.operations = counts
         meter.macs = exchange(meter.macs)[0]  # of one sample, which the first process has seen if there is any
@@ -156,6 +172,7 @@ def evaluate(
             EarlyExit(confidence, 100 * int(right) / samples, int(steps) / samples)
             for confidence, (right, steps) in zip(exits, left, strict=True)
         ],
+        notes=fit.notes(),
     )
 
 

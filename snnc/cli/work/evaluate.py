@@ -1,0 +1,50 @@
+"""What `snnc eval` does."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from snnc.cli import show
+from snnc.cli.blocks import Original, Running, Scored
+from snnc.data import require_labels
+from snnc.measure.evaluate import evaluate
+
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)  # of the curve that --exit tables
+
+
+def run(
+    snn: Path,
+    scored: Scored,
+    original: Original,
+    confidence: float | None,
+    batch: int,
+    running: Running,
+    as_json: bool,
+) -> None:
+    """See the command."""
+    net = running.load(snn)
+    samples = scored.samples()
+    ann = original.module(samples.input_shape)
+    require_labels(samples, "to measure accuracy")
+    total = -(-len(samples) // batch)
+    exits = sorted({*CONFIDENCES, confidence}) if confidence else []
+    found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total), exits)
+    for note in found.notes:
+        show.note(note)
+    content = {
+        "snn": str(snn),
+        "data": samples.source,
+        "T": net.T,
+        "runtime": net.ran_by,
+        **found.to_dict(),
+        "latency_text": show.timing(net.latency),
+    }
+    if as_json:
+        return show.as_json(content)
+    show.say(f"Data: {samples.source}")
+    show.evaluation(content)
+    show.exits(content["exits"], confidence)
+    if not net.looks_inside:
+        show.say(f"{net.form} runs without its spikes and operations being counted. The .snn file has them.")
+    return None
