@@ -26,7 +26,8 @@ from snnc.networks.exported import Portable, load_portable
 from snnc.networks.network import CHUNK, Network
 from snnc.networks.onnx import OnnxNetwork, load_emitted, named
 from snnc.networks.staged import Staged
-from snnc.passes.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
+from snnc.passes.options import MOST, MOST_STEPS, choose
+from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
 from snnc.processes import rank
 from snnc.recipes import Recipe
@@ -130,11 +131,11 @@ def require_calibration(recipe: Recipe, there: bool) -> None:
 
 def _whole(T: Any) -> int:
     try:
-        if isinstance(T, bool) or operator.index(T) < 1:
+        if isinstance(T, bool) or not 1 <= operator.index(T) <= MOST_STEPS:
             raise TypeError
         return operator.index(T)
     except TypeError:
-        raise RecipeError(f"T is {T!r}.", "a whole number of time steps, 1 or more, such as 8") from None
+        raise RecipeError(f"T is {T!r}.", f"a whole number of time steps, 1 to {MOST_STEPS}, such as 8") from None
 
 
 def single(model: Any) -> Any:
@@ -155,8 +156,8 @@ def default_recipe(graph: fx.GraphModule, data: bool) -> str:
 
 def collect(calibration: Any, samples: int) -> list[Tensor]:
     """At most `samples` samples of calibration data as a list of float batches."""
-    if samples < 1:
-        raise RecipeError(f"The number of calibration samples is {samples}.", "1 or more")
+    if not 1 <= samples <= MOST:
+        raise RecipeError(f"The number of calibration samples is {samples}.", f"1 to {MOST}")
     found: list[Tensor] = []
     for batch in as_batches(calibration):
         found.append(batch[: samples - sum(map(len, found))])

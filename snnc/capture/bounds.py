@@ -55,15 +55,28 @@ def double(value: Any) -> Tensor:
     return torch.as_tensor(value).detach().to("cpu", torch.float64)
 
 
-def intervals(graph: fx.GraphModule) -> dict[fx.Node, tuple[float, float]]:
-    """For each node the least and the greatest value that it can have, as far as that follows from the modules."""
-    found: dict[fx.Node, tuple[float, float]] = {}
-    for node in graph.graph.nodes:
-        module = module_of(graph, node) if node.op == "call_module" else None
-        found[node] = (-INFINITY, INFINITY)
-        if module is not None:
-            found[node] = _interval(module, [found[i] for i in node.args if isinstance(i, fx.Node)])
-    return found
+class Intervals:
+    """For each node the least and the greatest value that it can have, as far as that follows from the modules.
+
+    They are found as they are asked for, and once: whoever changes the graph meanwhile keeps each node's function.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.graph = graph
+        self.found: dict[fx.Node, tuple[float, float]] = {}
+
+    def __getitem__(self, node: fx.Node) -> tuple[float, float]:
+        pending = [node]  # no recursion: a chain may be longer than Python's stack
+        while pending:
+            last = pending[-1]
+            module = module_of(self.graph, last) if last.op == "call_module" else None
+            inputs = [i for i in last.args if isinstance(i, fx.Node)] if module is not None else []
+            if missing := [i for i in inputs if i not in self.found]:
+                pending += missing
+                continue
+            known = [self.found[i] for i in inputs]
+            self.found[pending.pop()] = (-INFINITY, INFINITY) if module is None else _interval(module, known)
+        return self.found[node]
 
 
 def _interval(module: nn.Module, inputs: list[tuple[float, float]]) -> tuple[float, float]:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import networkx as nx
 import torch
 from torch import fx, nn
 
@@ -23,7 +22,7 @@ from snnc.capture.routes import ALL, Range
 from snnc.capture.values import Refused, author_line
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
-from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy, view
+from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy
 
 Shape = tuple[int, ...] | None
 
@@ -266,7 +265,10 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
         why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
         hint = "check that the forward method applies its ReLUs, and train the network with them"
         return [Blocker(output.name, "network", why, hint)]
-    below = view(graph)
+    leading: set[fx.Node] = set()  # to an activation
+    for node in reversed(graph.graph.nodes):
+        if any(user in last or user in leading for user in node.users):
+            leading.add(node)
     return [
         Blocker(
             node.name,
@@ -276,5 +278,5 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
             author_line(node),
         )
         for node, module in calls(graph, *dialect.HEADS)
-        if last & nx.descendants(below, node)
+        if node in leading
     ]

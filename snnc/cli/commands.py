@@ -16,7 +16,7 @@ from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage
 from snnc.networks.exported import emitted_kind
 from snnc.networks.network import Network
-from snnc.passes.pipeline import choose
+from snnc.passes.options import choose
 from snnc.version import __version__
 
 

@@ -21,7 +21,7 @@ from snnc.cli.sources import captured, destination
 from snnc.measure.search import STEPS, searchable
 from snnc.networks.staged import Staged
 from snnc.passes import PASSES, FixedPoint
-from snnc.passes.pipeline import choose
+from snnc.passes.options import choose
 from snnc.recipes import Recipe, parse
 from snnc.recipes import recipe as find_recipe
 

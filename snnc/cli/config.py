@@ -28,7 +28,7 @@ from snnc.cli.options import PATH
 from snnc.cli.sources import target
 from snnc.errors import SnncError, WriteError
 from snnc.files import atomic_write
-from snnc.passes.pipeline import choose
+from snnc.passes.options import choose
 from snnc.processes import rank
 from snnc.recipes import toml
 from snnc.report.provenance import files, versions

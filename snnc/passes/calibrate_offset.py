@@ -10,6 +10,7 @@ from torch import fx
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import OffsetIF
+from snnc.passes.options import MOST_STEPS
 from snnc.passes.pipeline import Context, Pass
 
 
@@ -41,8 +42,9 @@ class CalibrateOffset(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("rho", isinstance(self.rho, str) or self.rho >= 1, "1 or more, or 'T', or '2T'")
-        self.require("iterations", self.iterations >= 1, "1 or more")
+        fits = isinstance(self.rho, str) or 1 <= self.rho <= MOST_STEPS
+        self.require("rho", fits, f"1 to {MOST_STEPS}, or 'T', or '2T'")
+        self.require("iterations", 1 <= self.iterations <= MOST_STEPS, f"1 to {MOST_STEPS}")
         self.require("eps", self.eps > 0, "a small number above 0, such as 0.001")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:

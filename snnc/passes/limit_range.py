@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,7 @@ from torch import fx
 from snnc.errors import SnncError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, calls, replace
+from snnc.passes.options import MOST_STEPS
 from snnc.passes.pipeline import Context, Pass
 
 
@@ -46,8 +46,8 @@ class LimitRange(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fits = isinstance(self.resolution, str) or 1 <= self.resolution < math.inf
-        self.require("resolution", fits, "T or more, or 'auto'")
+        fits = isinstance(self.resolution, str) or 1 <= self.resolution <= MOST_STEPS
+        self.require("resolution", fits, f"T or more, {MOST_STEPS} at most, or 'auto'")
         self.require("shift", 0 <= self.shift < 1, "0.001 to floor, 0.5 to round")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:

@@ -34,7 +34,8 @@ from typing import Any
 
 from snnc.errors import RecipeError
 from snnc.passes import PASSES
-from snnc.passes.pipeline import Pass, Pipeline, choose
+from snnc.passes.options import choose
+from snnc.passes.pipeline import Pass, Pipeline
 
 _LABELS = {"name": str, "summary": str, "source": str, "needs_data": bool}
 _EDITS = {"remove": list, "set": dict, "insert": list}

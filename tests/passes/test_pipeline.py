@@ -20,7 +20,8 @@ from snnc.passes import (
     ScaleThresholds,
     SetInitialPotential,
 )
-from snnc.passes.pipeline import EXACT_TOLERANCE, Context, Pass, Pipeline, choose
+from snnc.passes.options import choose
+from snnc.passes.pipeline import EXACT_TOLERANCE, Context, Pass, Pipeline
 from tests.nets import NETS, folded, quantized, sample
 
 WHOLE = Pipeline((FoldBatchNorm(), QuantizeActivations(), ScaleThresholds(), InsertNeurons(), CalibrateOffset()))

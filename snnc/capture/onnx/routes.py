@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, fx, nn
 
 from snnc.capture import layers, routes
-from snnc.capture.onnx.fold import SAMPLES, Varying
+from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.values import Batch
 
@@ -87,7 +87,7 @@ def concat(at: OnnxSite, *values: Any) -> Any:
     """`Concat`; blocks of one number may be of the batch's size."""
     parts = [(v.filled() or v) if isinstance(v, Varying) else v for v in values]
     if any(isinstance(v, Varying) for v in parts):
-        at.refuse("uses the number of samples", "keep samples apart, and constants constant")
+        at.refuse(*SAMPLED)
     return routes.cat(at, parts, at.get("axis", 1))
 
 
@@ -96,6 +96,8 @@ def split(at: OnnxSite, x: fx.Node, sizes: Any = None) -> Any:
     dim = at.axis(x, at.get("axis", 0))
     found = at.numbers(sizes, "split")
     total = at.known(x)[dim - 1]
+    if at.get("num_outputs", at.results) != at.results:
+        at.refuse(f"has {at.results} outputs, and num_outputs = {at.get('num_outputs')}", "check the file")
     if found is None:
         part = -(-total // at.results)
         found = [min(part, total - part * i) for i in range(at.results)]
@@ -200,5 +202,5 @@ def space_to_depth(at: OnnxSite, x: fx.Node) -> Any:
     block = at.get("blocksize", 0)
     channels, height, width = at.known(x)
     x = routes.reshape(at, x, Batch(), channels, height // block, block, width // block, block)
-    x = routes.permute(at, x, 0, 3, 5, 1, 2, 4)
+    x = routes.permute(at, x, 0, *((1, 3, 5) if at.get("mode", "DCR") == "CRD" else (3, 5, 1)), 2, 4)
     return routes.reshape(at, x, Batch(), channels * block**2, height // block, width // block)

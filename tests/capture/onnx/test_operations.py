@@ -162,6 +162,12 @@ CASES = {
     "pixels": ('y = DepthToSpace<blocksize=2, mode="CRD">(a)', ["PixelShuffle"], {}),
     "pixels by depth": ("y = DepthToSpace<blocksize=2>(a)", ["Reshape", "Permute", "Reshape"], {"x": "N,8,3,3"}),
     "depth": ("y = SpaceToDepth<blocksize=2>(a)", ["Reshape", "Permute", "Reshape"], {}),
+    "max of channels": ("y = Max(x, l)", ["ReLU"], {"l": np.zeros((4, 1, 1), np.float32)}),
+    "constant like data": ("c = CastLike(k, a) d = Neg(c) y = Add(a, d)", ["Affine"], {"k": np.int64(3)}),
+    "kernel told": ("y = Conv<kernel_shape=[3,3]>(a, w)", ["Conv2d"], {"w": W}),
+    "reduced with a flag of no effect": (
+        "y = ReduceMean<noop_with_empty_axes=1>(a, i)", ["AdaptiveAvgPool2d"], {"x": "N,3,4,4", "i": IDS, "opset": 18},
+    ),
     # scaling maps
     "upsample 7": ("y = Upsample<scales=[1.0,1.0,2.0,3.0]>(a)", ["Upsample"], {"opset": 7}),
     "upsample 9": ("y = Upsample(a, s)", ["Upsample"], {"opset": 9, "s": np.float32([1, 1, 2, 2])}),
@@ -190,7 +196,7 @@ CASES = {
 def test_operations(case):
     """What reads `a` sees both signs; what reads `x` is an activation itself."""
     body, expected, options = case
-    before = "" if "(x" in body else "r = Relu(x) h = Constant<value_float=0.5>() a = Sub(r, h) "
+    before = "" if "(x" in body else "r = Relu(x) h = Constant<value=float {0.5}>() a = Sub(r, h) "
     graph = same(model(before + body, **options))
     assert kinds(graph) == [*(["ReLU", "Affine"] if before else []), *expected]
 
