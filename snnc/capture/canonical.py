@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from snnc.capture.bounds import ROUNDINGS, Clamp
-from snnc.capture.lowering import rank_after, shape_after
+from snnc.capture.lowering import StandIn, rank_after, shape_after
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
@@ -247,6 +248,13 @@ def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank
     return _check_whole(graph)
 
 
+def remaining(graph: fx.GraphModule, rank: int | None = None) -> list[Blocker]:
+    """What `finish` would find in a graph with stand-ins for what has been refused."""
+    with suppress(Unsupported):  # where sizes do not fit, for want of those of the stand-ins
+        canonicalise(graph, None, rank)
+    return [*_not_finite(graph), *recognise(graph), *_check_whole(graph)]
+
+
 def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
     return [
         Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", "check the file it came from")
@@ -261,10 +269,12 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
     output = next(iter(reversed(graph.graph.nodes)))
     kinds = (*dialect.ACTIVATIONS, dialect.ClipQuant)
     last = {node for node, module in calls(graph) if isinstance(module, kinds)}
-    if not last:
+    stand_ins = list(calls(graph, StandIn))
+    if not last and not any(module.reason and module.reason.neuron for _, module in stand_ins):
         why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
         hint = "check that the forward method applies its ReLUs, and train the network with them"
         return [Blocker(output.name, "network", why, hint)]
+    last.update(node for node, module in stand_ins if module.reason and module.reason.inner)
     leading: set[fx.Node] = set()  # to an activation
     for node in reversed(graph.graph.nodes):
         if any(user in last or user in leading for user in node.users):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc.capture.lowering import Site
+from snnc.capture.refusals import ASSIGNED, ORDER, REPEATED
 from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Unknown
 from snnc.ir import dialect
 
@@ -168,7 +169,7 @@ def getitem(at: Site, x: Any, index: Any) -> Any:
         return x[index]
     items = list(index) if isinstance(index, tuple) else [index]
     if not all(i is Ellipsis or i is None or isinstance(i, (int, slice)) for i in items):
-        at.refuse("is indexed by something other than constants", "use slices with constant bounds")
+        raise ORDER.refused()
     if Ellipsis in items:
         place, rank = items.index(Ellipsis), at.rank(x)
         if rank is None:
@@ -189,6 +190,29 @@ def getitem(at: Site, x: Any, index: Any) -> Any:
         size = 1 if item is None else next(shape)
         sizes += [] if isinstance(item, int) else [size]
     return reshape(at, x, Batch(), *sizes, *shape)
+
+
+def setitem(at: Site, x: Any, index: Any, value: Any) -> Any:
+    """`x[..] = value`, which only an exported program can follow, where it writes the whole of `x`."""
+    whole = all(i is Ellipsis or i == slice(None) for i in (index if isinstance(index, tuple) else (index,)))
+    if whole:
+        raise Refused("writes a value over another", SHAPE_HINT, shape=True)
+    raise ASSIGNED.refused()
+
+
+def expand(at: Site, x: Any, *sizes: Any, **_: Any) -> Any:
+    """`x.expand` to the shape that the value has."""
+    wanted = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    own = (Batch(), *at.known(x))
+    fits = len(wanted) == len(own) and wanted[0] in (-1, Batch(), at.lowering.batch)
+    if not fits or any(w not in (-1, h) for w, h in zip(wanted[1:], own[1:], strict=True)):
+        raise REPEATED.refused()
+    return x
+
+
+def expand_as(at: Site, x: Any, other: Any) -> Any:
+    """`x.expand_as`, for a value of the same shape."""
+    return expand(at, x, Batch(), *at.known(other))
 
 
 def _range(at: Site, part: slice) -> Range:
@@ -263,6 +287,11 @@ def _widths(values: Sequence[Any], dim: int) -> list[int]:
             break
         widths.append(value.sizes[dim - 1])
     return widths
+
+
+def hstack(at: Site, tensors: Sequence[Any]) -> Any:
+    """Values joined along dimension 1."""
+    return cat(at, tensors, 1)
 
 
 def stack(at: Site, tensors: Sequence[Any], dim: int = 0) -> Any:

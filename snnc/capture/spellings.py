@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from snnc.capture import routes
 from snnc.capture.bounds import Clamp, Floor, Round
 from snnc.capture.lowering import Site
+from snnc.capture.refusals import GATED, PRODUCT
 from snnc.capture.values import Batch, Dim, Sizes, Spelling, Unknown
 from snnc.ir import dialect
 
@@ -155,17 +156,14 @@ def neg(at: Site, x: Any) -> Any:
 def mul(at: Site, x: Any, other: Any) -> Any:
     """A product with a constant."""
     if _data(x) and _data(other):
-        at.refuse(
-            "multiplies two values that both depend on the input",
-            "a spiking layer needs constant factors: take gates and squeeze-and-excitation out, and train again",
-        )
+        raise (GATED if at.lowering.related(x, other) else PRODUCT).refused()
     return _affine(at, x, other, 0.0) if _data(x) else _affine(at, other, x, 0.0)
 
 
 def div(at: Site, x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     """A quotient by a constant, rounded where `rounding_mode` says so."""
     if not _data(x) or _data(other):
-        at.refuse("divides by a value that depends on the input", "divide by a constant")
+        at.refuse("divides by a value that depends on the input", "divide by a constant, or outside of the network")
     if rounding_mode == "trunc":
         at.refuse("rounds towards zero", "use torch.floor")
     like = at.lowering.like
@@ -198,6 +196,23 @@ def dropout(at: Site, x: Any, p: float = 0.5, training: bool = True, inplace: bo
     return x
 
 
+def stochastic_depth(at: Site, x: Any, p: float, mode: str = "row", training: bool = True) -> Any:
+    """torchvision's, which drops whole samples of a branch while it trains."""
+    return dropout(at, x, p, training)
+
+
+def drop_path(at: Site, x: Any, drop_prob: float = 0.0, training: bool = False, scale_by_keep: bool = True) -> Any:
+    """The same, as timm calls it."""
+    return dropout(at, x, drop_prob, training)
+
+
+def drop_block(
+    at: Site, x: Any, p: float, block_size: int, inplace: bool = False, eps: float = 1e-6, training: bool = True
+) -> Any:
+    """Drops squares of a map while it trains."""
+    return dropout(at, x, p, training)
+
+
 def head(cls: Any) -> Spelling:
     """Softmax and its logarithm."""
 
@@ -218,6 +233,7 @@ def getattr_(at: Site, x: Any, name: str) -> Any:
         "shape": lambda: routes.size(at, x),
         "ndim": lambda: routes.rank(at, x),
         "data": lambda: x,
+        "mT": lambda: routes.transpose(at, x, -2, -1),
         "dtype": lambda: at.lowering.like.dtype,
         "device": lambda: at.lowering.like.device,
         "requires_grad": lambda: False,

@@ -56,6 +56,9 @@ def _spell(kind: Any) -> str:
     )
 
 
+NEAR = 0.75  # of 1: what looks like a name that was mistyped, and not like another name
+
+
 def choose(name: str, among: Iterable[str], what: str) -> str:
     """`name` itself, if it is one of `among`.
 
@@ -65,5 +68,5 @@ def choose(name: str, among: Iterable[str], what: str) -> str:
     names = sorted(among)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 1)
+    near = difflib.get_close_matches(name, names, 1, NEAR)
     raise RecipeError(f"There is no {what} '{name}'.", f"'{near[0]}'" if near else f"one of {', '.join(names)}")

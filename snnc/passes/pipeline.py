@@ -24,6 +24,7 @@ from snnc.ir.graph import Stage, guess_input, tidy, verify
 from snnc.markup import records_table, table
 from snnc.passes.options import MOST, MOST_STEPS, check_option, choose
 from snnc.processes import APART, agree
+from snnc.steady import steady
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -260,6 +261,7 @@ class Pipeline:
             found.append(stage)
         return found
 
+    @steady()
     def run(
         self,
         graph: fx.GraphModule,

@@ -71,7 +71,8 @@ def _pads(
         at.refuse(f"pads in a way called '{mode}'", "export it with pads as numbers")
     sizes = at.known(x)[1:]
     if backwards:
-        total = [max(0, r - s) for r, s in zip(reach, strides, strict=True)]
+        extra = at.get("output_padding", [0] * dims)
+        total = [max(0, r + e - s) for r, s, e in zip(reach, strides, extra, strict=True)]
     else:
         total = [max(0, (-(-n // s) - 1) * s + r - n) for n, r, s in zip(sizes, reach, strides, strict=True)]
     less, more = [n // 2 for n in total], [n - n // 2 for n in total]
@@ -175,6 +176,10 @@ def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
     kernel, strides = _whole(at, "kernel_shape", dims), _whole(at, "strides", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
+    if any(pad >= r for pad, r in zip((*begin, *end), (*reach, *reach), strict=True)):
+        at.refuse(
+            f"pads by {max(*begin, *end)}, so that a window lies outside of the map", "pads smaller than the window"
+        )
     ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
     want = [_windows(*one, ceil) for one in zip(sizes, begin, end, reach, strides, strict=True)]
     found = []

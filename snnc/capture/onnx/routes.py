@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from snnc.capture import layers, routes
 from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
 from snnc.capture.onnx.site import OnnxSite
+from snnc.capture.refusals import ORDER, REPEATED
 from snnc.capture.values import Batch
 
 
@@ -56,6 +57,8 @@ def flatten(at: OnnxSite, x: fx.Node) -> Any:
 def squeeze(at: OnnxSite, x: fx.Node, axes: Any = None) -> Any:
     """`Squeeze`."""
     dims = at.numbers(axes, "axes")
+    if dims == []:
+        at.refuse("names no axes, which runtimes take as none or as all of them", "name the axes, or leave them out")
     if dims is None and at.lowering.batch == 1:
         at.refuse("drops all dimensions of size one, the batch among them", "name the axes")
     if dims and any(at.known(x)[at.axis(x, d) - 1] != 1 for d in dims):
@@ -139,7 +142,7 @@ def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
     dim = at.axis(x, at.get("axis", 0))
     total = at.known(x)[dim - 1]
     if not isinstance(indices, Tensor) or indices.dim() > 1 or not indices.numel():
-        at.refuse("is indexed by something other than constants", "use slices with constant bounds")
+        raise ORDER.refused()
     places = [at.integer(i) for i in indices.flatten()]
     if any(not -total <= i < total for i in places):
         at.refuse(f"picks entries that are not there, of {total}", "check the file")
@@ -148,7 +151,7 @@ def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
         return routes.select(at, x, dim, places[0])
     step = places[1] - places[0] if len(places) > 1 else 1
     if step < 1 or places != list(range(places[0], places[-1] + 1, step)):
-        at.refuse("picks entries in an order of its own", "use slices with constant bounds")
+        raise ORDER.refused()
     return routes.getitem(at, x, (*[slice(None)] * dim, slice(places[0], places[-1] + 1, step)))
 
 
@@ -157,7 +160,7 @@ def expand(at: OnnxSite, x: fx.Node, sizes: Any) -> Any:
     wanted, own = at.numbers(sizes) or [], [Batch(), *at.known(x)]
     rank = len(own)
     if len(wanted) > rank or any(w not in (1, h) for w, h in zip(wanted[::-1], own[::-1], strict=False)):
-        at.refuse("repeats a value over a larger shape", "give both operands the same shape")
+        raise REPEATED.refused()
     return x
 
 
@@ -179,6 +182,8 @@ def pad(at: OnnxSite, x: fx.Node, pads: Any = None, value: Any = None, axes: Any
         at.refuse(f"pads in a way called '{mode}'", "mode constant, reflect or edge")
     number = at.real(value, at.get("value", 0.0))
     flat = [n for b, e in zip(begin[:0:-1], end[:0:-1], strict=True) for n in (b, e)]
+    if modes[mode] != "constant" and min(flat, default=0) < 0:
+        at.refuse(f"crops the map and pads it by '{mode}' at once", "crop it by a Slice before")
     if modes[mode] != "constant":  # torch mirrors dimensions of maps alone
         while len(flat) > 2 and not any(flat[-2:]):
             del flat[-2:]
