@@ -180,8 +180,13 @@ def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
         at.refuse(
             f"pads by {max(*begin, *end)}, so that a window lies outside of the map", "pads smaller than the window"
         )
-    ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
-    want = [_windows(*one, ceil) for one in zip(sizes, begin, end, reach, strides, strict=True)]
+    places = list(zip(sizes, begin, end, reach, strides, strict=True))
+    ceil, plain = bool(at.get("ceil_mode", 0)), at.get("auto_pad", "NOTSET") in ("NOTSET", "")
+    want = [_windows(*one, ceil and plain) for one in places]
+    # ONNX lets auto_pad ignore ceil_mode, and says nothing of gaps; runtimes do otherwise.
+    if not plain and (any(d != 1 for d in dilations) or (ceil and want != [_windows(*one, True) for one in places])):
+        at.refuse("pads by auto_pad in a way that runtimes read differently", "export it with pads as numbers")
+    ceil = ceil and plain
     found = []
     for mode in (ceil, not ceil):
         fits = [_fit(*one, mode) for one in zip(sizes, begin, reach, strides, want, strict=True)]
