@@ -19,9 +19,10 @@ from snnc.data import as_batches, fingerprint
 from snnc.errors import LoadError, RecipeError, SnncError
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.ir.dialect import ACTIVATIONS
-from snnc.ir.graph import TIMED, Stage, calls, guess_input
+from snnc.ir.graph import TIMED, Stage, calls
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
+from snnc.ir.shapes import guess_input
 from snnc.networks.base import CHUNK, SpikingNetwork
 from snnc.networks.exported import load_exported
 from snnc.networks.network import Network

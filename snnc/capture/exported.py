@@ -190,6 +190,8 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, 
             [Blocker("input", "input", "the program has no input", "export a module that takes one tensor")]
         )
     entry = entries[0]
+    if not isinstance(entry.meta["val"], torch.Tensor) or not entry.meta["val"].dim():
+        raise Unsupported.of([Blocker(entry.name, "input", "is a single number", "a network of samples in a batch")])
     batch, *sizes = entry.meta["val"].shape
     if not all(isinstance(n, int) for n in sizes):
         open_sizes = Blocker(entry.name, "input", "has sizes that are left open", "export with only the batch dynamic")

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from snnc.capture.values import Refused
+from snnc.ir.dialect import CONFIG
+from snnc.ir.neurons import NEURONS
+from snnc.ir.temporal import TIME
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ _NAMES: dict[Reason, str] = {
         setitem slicescatter selectscatter indexput scatter scatteradd indexcopy indexfill indexadd maskedfill
         maskedscatter copy scatternd scatterelements
     """,
-    SPIKING: "if offsetif signedif delayedif encode decode runningmax gatedmax stepmax",
+    SPIKING: " ".join(kind.__name__.lower() for kind in {*CONFIG, *NEURONS} if issubclass(kind, TIME)),
     RANDOM: """
         nativedropout bernoulli rand randn randlike randnlike randomnormal randomuniform randomnormallike
         randomuniformlike multinomial

@@ -46,8 +46,8 @@ class Trial:
         return self.found[key]
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
-        known = self.lowering.shapes.get(node)
-        return GUESS[: (self.lowering.ranks.get(node) or 4) - 1] if known is None else known
+        known = self.lowering.shapes.shape(node)
+        return GUESS[: (self.lowering.shapes.rank(node) or 4) - 1] if known is None else known
 
     def _try(
         self, node: fx.Node, module: nn.Module | None, args: Any, kwargs: Any,

@@ -174,7 +174,7 @@ def _elsewhere(
 
 def _unfilled(lowering: Lowering, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments with a number in the place of a tensor that holds it everywhere, where that changes no shape."""
-    shapes = [lowering.shapes.get(v) for v in args if isinstance(v, fx.Node)]
+    shapes = [lowering.shapes.shape(v) for v in args if isinstance(v, fx.Node)]
     fills = [v for v in args if isinstance(v, Filled)]
     if name not in ELEMENTWISE or len(fills) != 1 or len(shapes) != 1 or shapes[0] != fills[0].sizes:
         raise Refused("uses a tensor that holds one number everywhere", "write the number in its place")

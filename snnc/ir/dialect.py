@@ -236,6 +236,7 @@ ROUTES = (Concat, Pad, Slice, Reshape, Permute, nn.Flatten, nn.Upsample, nn.Pixe
 LINEAR = (*WEIGHTED, *AVERAGE_POOLS, *ROUTES, Add, Sub, Affine, Mean)
 ACTIVATIONS = (nn.ReLU, nn.Hardtanh)
 HEADS = (nn.Softmax, nn.LogSoftmax)
+TRAINED = (*BATCHNORMS, *ACTIVATIONS, ClipQuant)  # what a network has before it spikes
 
 _CONV = (
     "in_channels",

@@ -13,7 +13,7 @@ from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import HEADS
 from snnc.ir.graph import Stage, calls, module_of, steps, verify, view
 from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron, OffsetIF
-from snnc.ir.proof import holds_integers
+from snnc.ir.spans import holds_integers
 from snnc.markup import records_table
 from snnc.networks.base import CHUNK, Latency, SpikingNetwork, Trains, checked
 from snnc.runtime.choice import RUNTIMES, Choice, Fingerprint, choose

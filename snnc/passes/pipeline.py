@@ -20,7 +20,8 @@ from torch import Tensor, fx
 
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
-from snnc.ir.graph import Stage, guess_input, tidy, verify
+from snnc.ir.graph import Stage, tidy, verify
+from snnc.ir.shapes import guess_input
 from snnc.markup import records_table, table
 from snnc.passes.options import MOST, MOST_STEPS, check_option, choose
 from snnc.processes import APART, agree

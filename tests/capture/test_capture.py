@@ -12,10 +12,13 @@ from torch import fx, nn
 from torch.nn.utils import prune
 
 from snnc.capture import blockers, capture, told_shape
+from snnc.capture.refusals import SPIKING, reason
 from snnc.errors import Unsupported
+from snnc.ir.dialect import CONFIG
 from snnc.ir.graph import Stage, calls, verify
 from snnc.ir.neurons import IF
 from snnc.ir.packing import pack
+from snnc.ir.temporal import TIME
 from tests.zoo import ZOO, dyadic, sample
 
 
@@ -532,6 +535,11 @@ def test_a_reshape_that_may_merge_samples_is_checked_when_it_runs():
         graph(torch.randn(3, 4, 4))
     (blocker,) = blockers(Several(lambda x: x.view(-1, 8)), (4, 4))
     assert "between samples" in blocker.why
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CONFIG if issubclass(kind, TIME)])
+def test_what_spikes_is_known_by_name(kind):
+    assert reason(kind.__name__) is SPIKING
 
 
 @pytest.mark.parametrize("name", ["residual", "qcfs"])

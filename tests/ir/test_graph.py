@@ -16,7 +16,6 @@ from snnc.ir.graph import (
     Stage,
     calls,
     flat,
-    guess_input,
     insert,
     module_of,
     phases,
@@ -28,6 +27,7 @@ from snnc.ir.graph import (
     view,
 )
 from snnc.ir.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.shapes import guess_input
 from snnc.ir.temporal import Decode, Encode, Restart, RunningMax
 from tests.nets import NETS, folded, quantized, sample, spiking
 

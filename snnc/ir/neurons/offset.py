@@ -54,6 +54,10 @@ class OffsetIF(IF):
     def steps(self) -> int:
         return self.rho * self.iterations + self.T
 
+    @property
+    def updates(self) -> int:
+        return self.steps
+
     def forward(self, current: Tensor) -> Tensor:
         window = current.reshape(self.T, -1, *current.shape[1:])[: self.rho]
         return self.walk(self.calibrated(window), current, self.T)[1]

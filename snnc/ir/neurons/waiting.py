@@ -41,6 +41,10 @@ class WaitingIF(IF):
     def delay(self) -> int:
         return self.wait
 
+    @property
+    def updates(self) -> int:
+        return self.T + self.wait
+
     def forward(self, current: Tensor) -> Tensor:
         steps = current.reshape(self.T, -1, *current.shape[1:]).unbind(0)
         first = torch.stack(steps[: self.wait + 1]).sum(0)
