@@ -54,25 +54,23 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    found: dict[str, Any] = {"provenance": provenance(), "counts": {}, "not equal or refused": [], "refused": {}}
     for suite in options.suite or standards.SUITES:
-        begin, reasons = time.perf_counter(), Counter()
+        begin, reasons, others = time.perf_counter(), Counter(), []
         counts: dict[str, Counter[str]] = {}
         for row in tried(case for case in standards.SUITES[suite]() if options.only in case.name):
             counts.setdefault(row["with"], Counter())[row["outcome"]] += 1
             if row["outcome"] not in ("equal", "refused"):
-                found["not equal or refused"].append(row)
+                others.append(row)
                 print(row, flush=True)
             elif row["says"]:
                 reasons[row["says"]] += 1
-        found["refused"][suite] = dict(reasons.most_common())
-        for variant, numbers in counts.items():
-            whole = {kind: numbers[kind] for kind in standards.KINDS}
-            found["counts"][f"{suite}, {variant}"] = whole
-            print(f"{suite}, {variant}: {whole} in {time.perf_counter() - begin:.0f} s", flush=True)
-    if options.out:
-        with atomic_write(options.out) as path:
-            path.write_text(json.dumps(found, indent=1) + "\n")
+        whole = {variant: {kind: numbers[kind] for kind in standards.KINDS} for variant, numbers in counts.items()}
+        print(f"{suite}: {whole} in {time.perf_counter() - begin:.0f} s", flush=True)
+        found = {"provenance": provenance(), "counts": whole, "others": others, "refused": dict(reasons.most_common())}
+        if options.out:  # what other runs wrote of other suites stays
+            before = json.loads(options.out.read_text()) if options.out.exists() else {}
+            with atomic_write(options.out) as path:
+                path.write_text(json.dumps({**before, suite: found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
