@@ -267,16 +267,17 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
     kinds = (*dialect.ACTIVATIONS, dialect.ClipQuant)
     last = {node for node, module in calls(graph) if isinstance(module, kinds)}
     stand_ins = list(calls(graph, StandIn))
+    found: list[Blocker] = []
     if not last and not any(module.reason and module.reason.neuron for _, module in stand_ins):
         why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
         hint = "check that the forward method applies its ReLUs, and train the network with them"
-        return [Blocker(output.name, "network", why, hint)]
+        found.append(Blocker(output.name, "network", why, hint))
     last.update(node for node, module in stand_ins if module.reason and module.reason.inner)
     leading: set[fx.Node] = set()  # to an activation
     for node in reversed(graph.graph.nodes):
         if any(user in last or user in leading for user in node.users):
             leading.add(node)
-    return [
+    return found + [
         Blocker(
             node.name,
             type(module).__name__,

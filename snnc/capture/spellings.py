@@ -86,7 +86,7 @@ def maximum(at: Site, x: Any, other: Any = None) -> Any:
     """A clip from below, where one operand is constant."""
     x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
     if not isinstance(other, Tensor):
-        at.refuse("takes the larger of two values", "use nn.MaxPool2d, relu or clamp")
+        at.refuse("takes the larger of two values", "write it as a + relu(b - a)")
     return clamp(at, x, other, None)
 
 
@@ -94,7 +94,7 @@ def minimum(at: Site, x: Any, other: Any = None) -> Any:
     """A clip from above, where one operand is constant."""
     x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
     if not isinstance(other, Tensor):
-        at.refuse("takes the smaller of two values", "clip at a constant")
+        at.refuse("takes the smaller of two values", "write it as a - relu(a - b)")
     return clamp(at, x, None, other)
 
 
@@ -239,7 +239,7 @@ def getattr_(at: Site, x: Any, name: str) -> Any:
         "requires_grad": lambda: False,
     }
     if name not in found:
-        at.refuse(f"reads .{name}", "see the list of operations in the documentation")
+        at.refuse(f"reads .{name}", "read x.shape, x.ndim, x.dtype or x.device alone")
     return found[name]()
 
 

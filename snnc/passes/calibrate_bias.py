@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 
 from snnc.calibrate.sweep import Site, Sweep, add_current, calibration_input, reference_of, shift_for
+from snnc.checks import MOST_ROUNDS
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import Neuron
-from snnc.passes.options import MOST_ROUNDS
 from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Pieces
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from torch import fx
 
+from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import OffsetIF
-from snnc.passes.options import MOST_STEPS
 from snnc.passes.pipeline import Context, Pass
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.sweep import Site, Sweep, calibration_input, reference_of, settled
+from snnc.checks import MOST_ROUNDS
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import Neuron
-from snnc.passes.options import MOST_ROUNDS
 from snnc.passes.pipeline import Context, Pass
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, fx
 
 from snnc.calibrate.regression import refit
 from snnc.calibrate.sweep import Site, Sweep, add_current, calibration_input, reference_of, shift_for
+from snnc.checks import MOST_ROUNDS
 from snnc.ir.dialect import WEIGHTED, Add
 from snnc.ir.graph import Stage, module_of
 from snnc.ir.neurons import Neuron
-from snnc.passes.options import MOST_ROUNDS
 from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Pieces
 

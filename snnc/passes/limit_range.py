@@ -7,10 +7,10 @@ from typing import Literal
 
 from torch import fx
 
+from snnc.checks import MOST_STEPS
 from snnc.errors import SnncError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, calls, replace
-from snnc.passes.options import MOST_STEPS
 from snnc.passes.pipeline import Context, Pass
 
 

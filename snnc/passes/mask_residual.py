@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import ResidualMaskIF
-from snnc.passes.options import MOST_STEPS
 from snnc.passes.pipeline import Context, Pass
 
 

@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, fx
 
+from snnc.checks import MOST, MOST_STEPS, check_option, one_of
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, tidy, verify
 from snnc.ir.shapes import guess_input
 from snnc.markup import records_table, table
-from snnc.passes.options import MOST, MOST_STEPS, check_option, choose
 from snnc.processes import APART, agree
 from snnc.steady import steady
 
@@ -222,7 +222,7 @@ class Pipeline:
 
     def _index(self, name: str) -> int:
         names = [p.name for p in self.passes]
-        return names.index(choose(name, names, "pass in this pipeline"))
+        return names.index(one_of(name, names, "pass in this pipeline"))
 
     def insert(self, new: Pass, *, before: str | None = None, after: str | None = None) -> Self:
         """With `new` before or after the named pass, or at the end."""
@@ -245,7 +245,7 @@ class Pipeline:
         place = self._index(name)
         old = self.passes[place]
         for option in options:
-            choose(option, old.options, f"option of '{name}'")
+            one_of(option, old.options, f"option of '{name}'")
         new = replace(old, **options)
         return replace(self, passes=(*self.passes[:place], new, *self.passes[place + 1 :]))
 

@@ -11,11 +11,11 @@ from torch import fx, nn
 
 from snnc.calibrate.observe import histograms, predict
 from snnc.calibrate.statistics import shaped
+from snnc.checks import MOST_STEPS
 from snnc.errors import RecipeError, SnncError
 from snnc.ir.dialect import ACTIVATIONS, ClipQuant
 from snnc.ir.graph import Stage, calls, replace
 from snnc.ir.neurons.graded import MAX_BITS
-from snnc.passes.options import MOST_STEPS
 from snnc.passes.pipeline import Context, Pass
 
 MOST_LEVELS = 2**24  # whole numbers that float32 tells apart

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.sweep import channel_sums
+from snnc.checks import MOST, MOST_ROUNDS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage, calls
 from snnc.ir.neurons import IF, AverageIF, Neuron
 from snnc.passes.normalize_thresholds import multiply_behind
-from snnc.passes.options import MOST, MOST_ROUNDS
 from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Shards
 

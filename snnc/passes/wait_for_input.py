@@ -7,11 +7,11 @@ from typing import Literal
 
 from torch import Tensor, fx
 
+from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage, calls, phases
 from snnc.ir.neurons import IF, Neuron, WaitingIF
 from snnc.ir.temporal import Encode, Temporal
-from snnc.passes.options import MOST_STEPS
 from snnc.passes.pipeline import Context, Pass
 
 

@@ -1,4 +1,4 @@
-"""Values of options: their kinds and their sizes, for passes, recipes and training alike."""
+"""Checks of names and options that users give."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ def check_option(owner: str, name: str, kind: Any, value: Any, most: int = 2**63
     if not _fits(kind, value):
         raise RecipeError(f"{said} {value!r}; it takes {_spell(kind)}.")
     if isinstance(value, int) and abs(value) > most:
-        raise RecipeError(
-            f"{said} {value:.3g}." if abs(value) < 10**300 else f"{said} far too large.", f"{most} at most"
-        )
+        text = f"{value:.3g}" if abs(value) < 10**300 else "far too large"
+        raise RecipeError(f"{said} {text}.", f"{most} at most")
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{said} {value!r}.", "a finite number")
 
@@ -59,7 +58,7 @@ def _spell(kind: Any) -> str:
 NEAR = 0.75  # of 1: what looks like a name that was mistyped, and not like another name
 
 
-def choose(name: str, among: Iterable[str], what: str) -> str:
+def one_of(name: str, among: Iterable[str], what: str) -> str:
     """`name` itself, if it is one of `among`.
 
     Raises:
