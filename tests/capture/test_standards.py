@@ -9,8 +9,8 @@ import pytest
 
 from tests import standards
 
-# Suite, one case in how many, and how many of those are equal at least.
-SHARES = [("onnx nodes", 23, 8), ("onnx models", 5, 6), ("torch programs", 4, 5)]
+# Suite, one case in how many (odd, since variants alternate), and how many of those are equal at least.
+SHARES = [("onnx nodes", 23, 3), ("onnx models", 5, 6), ("torch programs", 11, 1)]
 
 
 @pytest.mark.parametrize(("suite", "step", "least"), SHARES)
