@@ -30,6 +30,7 @@ from snnc.networks.exported import load_exported
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
+from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
 from snnc.processes import rank
@@ -56,6 +57,7 @@ def compile(
     input_shape: tuple[int, ...] | None = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    quick: bool = False,
     callbacks: Iterable[Callback] = (),
     track: Callable[..., Iterator[Any]] = no_progress,
 ) -> Network:
@@ -74,6 +76,8 @@ def compile(
             channels in front, or as maps, are brought into the order that an ONNX model takes.
         seed: seed of every random choice.
         chunk: rows (time steps x samples) that the network holds in memory at once.
+        quick: take the options of a recipe as they stand. Otherwise those that it leaves open (`Recipe.choices`) are
+            chosen on calibration samples, where there are 64 or more; `network.info["choices"]` says how.
         callbacks: called before the first pass and after each one.
         track: wraps iterables to show progress.
 
@@ -123,12 +127,16 @@ def compile(
         getattr(chosen, "name", "custom"), T, sum(map(len, batches or [])), seed,
     )  # fmt: skip
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
+    open_ = chosen.choices if isinstance(chosen, Recipe) and not quick else {}
+    pipeline, found = decide(pipeline, open_, graph, context)
     trace = Trace()
     result = pipeline.run(graph, context, callbacks=(trace, *callbacks))
     if result.stage not in TIMED:
         raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
-    label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
-    made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows}
+    label = (
+        chosen.settled(pipeline) if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
+    )
+    made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
     made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
