@@ -30,6 +30,7 @@ class WaitForInput(Pass):
 
     name = "wait-for-input"
     takes = (Stage.SPIKING,)
+    neuron = WaitingIF
     source = "ours; with the whole input: Yan et al. (arXiv 2211.08410), average spike generation"
 
     wait: int | Literal["T"] = 1
@@ -38,8 +39,15 @@ class WaitForInput(Pass):
         super().__post_init__()
         self.require("wait", self.wait == "T" or self.wait >= 0, "0 or more, or 'T'")
 
+    def steps(self, T: int) -> int:
+        """Steps that a layer waits at T time steps."""
+        return T - 1 if self.wait == "T" else min(self.wait, T - 1)
+
+    def neurons(self, T: int) -> type[Neuron]:
+        return WaitingIF if self.steps(T) else IF
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        wait = context.T - 1 if self.wait == "T" else min(self.wait, context.T - 1)
+        wait = self.steps(context.T)
         known = steady(graph)
 
         def make(node: fx.Node, theta: Tensor, v0: Tensor) -> Neuron:
