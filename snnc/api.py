@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
 from snnc.capture import blockers, capture, told_shape
-from snnc.checks import one_of
+from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
 from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported
@@ -31,6 +31,7 @@ from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
 from snnc.passes import InsertNeurons
+from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
 from snnc.processes import rank
@@ -57,6 +58,7 @@ def compile(
     input_shape: tuple[int, ...] | None = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    quick: bool = False,
     callbacks: Iterable[Callback] = (),
     track: Callable[..., Iterator[Any]] = no_progress,
 ) -> Network:
@@ -75,6 +77,8 @@ def compile(
             channels in front, or as maps, are brought into the order that an ONNX model takes.
         seed: seed of every random choice.
         chunk: rows (time steps x samples) that the network holds in memory at once.
+        quick: take the options of a recipe as they stand. Otherwise those that it leaves open (`Recipe.choices`) are
+            chosen on calibration samples, where there are 64 or more; `network.info["choices"]` says how.
         callbacks: called before the first pass and after each one.
         track: wraps iterables to show progress.
 
@@ -90,8 +94,8 @@ def compile(
     """
     if isinstance(model, SpikingNetwork):
         raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
-    T = _whole("T", T, 1, "a whole number of time steps, 1 or more, such as 8")
-    samples = _whole("samples", samples, 1, "a whole number of calibration samples, 1 or more, such as 512")
+    T = _whole("T", T, 1, "a whole number of time steps, 1 or more, such as 8", MOST_STEPS)
+    samples = _whole("samples", samples, 1, "a whole number of calibration samples, 1 or more, such as 512", MOST)
     seed = _whole("seed", seed, 0, "a whole number, 0 or more")
     chunk, input_shape = counted(chunk), _shape(input_shape)
     tuned = model.info.get("tune") if isinstance(model, Staged) else None
@@ -124,14 +128,18 @@ def compile(
         getattr(chosen, "name", "custom"), T, sum(map(len, batches or [])), seed,
     )  # fmt: skip
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
+    open_ = chosen.choices if isinstance(chosen, Recipe) and not quick else {}
+    pipeline, found = decide(pipeline, open_, graph, context)
     trace = Trace()
     result = pipeline.run(graph, context, callbacks=(trace, *callbacks))
     if result.stage not in TIMED:
         raise RecipeError(
             f"The recipe ends at stage {result.stage}, not SPIKING.", f"a recipe with {InsertNeurons.name}"
         )
-    label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
-    made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows}
+    label = (
+        chosen.settled(pipeline) if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
+    )
+    made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
     made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
@@ -151,10 +159,12 @@ def require_calibration(recipe: Recipe, there: bool) -> None:
         )
 
 
-def _whole(name: str, value: Any, least: int, hint: str) -> int:
+def _whole(name: str, value: Any, least: int, hint: str, most: int = 2**63 - 1) -> int:
     try:
         if isinstance(value, bool) or operator.index(value) < least:
             raise TypeError
+        if operator.index(value) > most:
+            raise RecipeError(f"{name} is {value}.", f"{most} at most")
         return operator.index(value)
     except TypeError:
         raise RecipeError(f"{name} is {value!r}.", hint) from None

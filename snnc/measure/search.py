@@ -93,6 +93,7 @@ def search(
     input_shape: tuple[int, ...] | None = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    quick: bool = False,
     track: Callable[..., Iterator[Any]] = no_progress,
 ) -> Search:
     """Compiles for more and more time steps, until a recipe stays within a bound on the accuracy that is lost.
@@ -116,6 +117,7 @@ def search(
         input_shape: shape of one sample, without batch; the data tells it.
         seed: seed of every random choice, and of what is held out.
         chunk: rows (time steps x samples) that the network holds in memory at once.
+        quick: take the options of recipes as they stand, and choose none on the data.
         track: wraps iterables to show progress.
 
     Raises:
@@ -141,8 +143,9 @@ def search(
         for one in list(candidates):
             try:
                 network = compile(
-                    graph, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk, track=track
-                )
+                    graph, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk, quick=quick,
+                    track=track,
+                )  # fmt: skip
             except PassFailed as problem:
                 if recipes is not None:
                     raise

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.statistics import Statistics
-from snnc.checks import check_option
+from snnc.checks import MOST, MOST_STEPS, check_option
 from snnc.errors import RecipeError, SnncError
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import Neuron, Spikes
@@ -121,6 +121,10 @@ class Context:
     reference = Product[fx.GraphModule]("the network before conversion")
     input_range = Product[tuple[float, float]]("the range of the input")
 
+    def __post_init__(self) -> None:
+        if self.T > MOST_STEPS:
+            raise RecipeError(f"T is {self.T}.", f"{MOST_STEPS} time steps at most, and 2 to 32 as a rule")
+
     def find(self, product: Product[V]) -> V | None:
         """A product; what it is where no pass has filled it, which may be None."""
         one = self.running
@@ -146,6 +150,10 @@ class Context:
     def times(self, steps: int | str) -> int:
         """An option that counts steps: a number, "T" or "2T"."""
         return {"T": self.T, "2T": 2 * self.T}[steps] if isinstance(steps, str) else steps
+
+    def seen(self, samples: int) -> int:
+        """How many calibration samples a pass looks at that may look at `samples`."""
+        return min(samples, sum(map(len, self.calibration or ())))
 
     def data(self, who: str) -> list[Tensor]:
         """The calibration batches.
@@ -201,7 +209,7 @@ class Pass:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for option in fields(self):
-            check_option(self.name, option.name, hints[option.name], getattr(self, option.name))
+            check_option(self.name, option.name, hints[option.name], getattr(self, option.name), MOST)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -212,6 +220,10 @@ class Pass:
         """Refuses the value of an option that has the right type, but not the right size."""
         if not fits:
             raise RecipeError(f"Option '{option}' of '{self.name}' is {getattr(self, option)!r}.", wanted)
+
+    def rows(self, context: Context) -> int:
+        """About how many samples, times steps, it runs through the network: what makes a pass take hours."""
+        return 0
 
     def neurons(self, T: int) -> type[Neuron] | None:
         """The model of neuron that it leaves at T steps with its options; None where neurons stay what they are."""

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 # A callback is called before the first pass (pass and record are None) and after each pass.
 Callback = Callable[["Pass | None", fx.GraphModule, Stage, "Record | None"], None]
 
+MANY_ROWS = 2**20  # samples times steps, below which nobody has to wait for hours
 EXACT_TOLERANCE = 1e-4  # of the largest output; float32 folding stays well below it, a wrong fold does not
 
 
@@ -174,6 +175,7 @@ class Pipeline:
         given = [(one.name, one.options) for one in self.passes]
         numbers = (*graph.state_dict().values(), *(context.calibration or ()))
         agree("was given other data, another network or other options", given, context.T, context.seed, *numbers)
+        _warn(self.passes, graph, context)
         callbacks = tuple(callbacks)
         for callback in callbacks:
             callback(None, graph, stage, None)
@@ -190,6 +192,24 @@ class Pipeline:
                 callback(one, graph, stage, record)
         agree("came to another network", *graph.state_dict().values(), hint=APART)
         return Result(graph, stage, tuple(records))
+
+
+def _warn(passes: Iterable[Pass], graph: fx.GraphModule, context: Context) -> None:
+    """Says what would run for hours, before it does."""
+    rows = {one.name: one.rows(context) for one in passes}
+    example = context.example(graph) if sum(rows.values()) > MANY_ROWS else None
+    if example is None:
+        return
+    start = time.perf_counter()
+    with torch.no_grad():
+        graph(example)
+    hours = sum(rows.values()) * (time.perf_counter() - start) / len(example) / 3600
+    if hours > 1:
+        longest = max(rows, key=lambda name: rows[name])
+        log.warning(
+            "This will take about %.0f hours, most of them for '%s': fewer samples, rounds or steps take less.",
+            hours, longest,
+        )  # fmt: skip
 
 
 class _Relaxed(fx.Interpreter):

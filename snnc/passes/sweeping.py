@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from snnc.calibrate.sweep import Site, Sweep, calibration_input
+from snnc.checks import MOST_ROUNDS
 from snnc.ir.graph import Stage
 from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Pieces
@@ -30,6 +31,9 @@ class SweepPass(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("samples", self.samples >= 1, "1 or more")
+
+    def rows(self, context: Context) -> int:
+        return context.seen(self.samples) * context.T
 
     def sweep(self, graph: fx.GraphModule, context: Context, visit: Callable[[Site], Pieces | None]) -> None:
         """Shows every layer to `visit` in its turn (`snnc.calibrate.sweep`), and notes on how many samples.
@@ -55,4 +59,7 @@ class RoundsPass(SweepPass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("rounds", self.rounds >= 1, "1 or more")
+        self.require("rounds", 1 <= self.rounds <= MOST_ROUNDS, f"1 to {MOST_ROUNDS}")
+
+    def rows(self, context: Context) -> int:
+        return self.rounds * super().rows(context)

@@ -31,9 +31,7 @@ def default(graph: fx.GraphModule) -> Recipe:
     """
     if not any(calls(graph, *ACTIVATIONS)):
         return recipe("qcfs")
-    best = recipe("best")
-    pipeline = best.pipeline.remove(DelayReadout.name)
-    return replace(best, name="best, all steps read", pipeline=pipeline)
+    return replace(recipe("best").remove(DelayReadout.name), name="best, all steps read")
 
 
 def folded(graph: fx.GraphModule, batches: list[Tensor]) -> fx.GraphModule:
