@@ -30,6 +30,7 @@ from snnc.networks.exported import load_exported
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
+from snnc.passes import InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
@@ -133,7 +134,9 @@ def compile(
     trace = Trace()
     result = pipeline.run(graph, context, callbacks=(trace, *callbacks))
     if result.stage not in TIMED:
-        raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
+        raise RecipeError(
+            f"The recipe ends at stage {result.stage}, not SPIKING.", f"a recipe with {InsertNeurons.name}"
+        )
     label = (
         chosen.settled(pipeline) if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     )
@@ -210,6 +213,7 @@ def collect(calibration: Any, samples: int) -> tuple[list[Tensor], tuple[int, ..
 
 def history(label: Recipe, result: Result, context: Context, batches: list[Tensor] | None) -> dict[str, Any]:
     """How a network was made, as plain data for its file."""
+    span = context.find(Context.input_range)
     return {
         "recipe": label.name,
         "recipe_text": label.to_toml(),
@@ -218,7 +222,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
         "calibration_samples": sum(map(len, batches or [])),
         "calibration_sha256": fingerprint(torch.cat(batches), None) if batches else None,
         "input_shape": list(context.input_shape) if context.input_shape else None,
-        "input_range": list(context.input_range) if context.input_range else None,
+        "input_range": list(span) if span else None,
         "versions": {"snnc": __version__, "torch": str(torch.__version__)},
         "records": [
             {

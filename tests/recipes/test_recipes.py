@@ -166,7 +166,7 @@ WRONG = {
     "a base that is a file": ('base = "x.toml"', "no recipe 'x.toml'"),
     "removing what is not there": (COS + 'remove = ["set-initial-potential"]', "no pass in this pipeline"),
     "removing a number": (COS + "remove = [4]", "no pass in this pipeline '4'"),
-    "setting what is not there": (COS + "[set.x]\nrho = 1", "There is no pass 'x'"),
+    "setting what is not there": (COS + "[set.x]\nrho = 1", "no pass 'x'.*one of average-input"),
     "setting no option": (COS + "[set.calibrate-offset]\nroh = 1", "'roh'.*'rho'"),
     "setting out of range": (COS + "[set.calibrate-offset]\nrho = 0", "Option 'rho'.*1 to "),
     "setting no table": (COS + "set = {calibrate-offset = 4}", r"a table \[set.calibrate-offset\]"),
