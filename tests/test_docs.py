@@ -221,5 +221,6 @@ def test_records_are_numbered_and_whole():
 
 def test_the_index_of_decisions_has_every_record_once():
     listed = re.findall(r"^\| \[(\d+)\]\((\d{4}-[\w-]+\.md)\) \|", text(DECISIONS / "index.md"), re.MULTILINE)
-    assert sorted(name for _, name in listed) == [path.name for path in RECORDS if not path.name.startswith("0000")]
+    records = [path.name for path in RECORDS if not path.name.startswith("0000")]
+    assert sorted(name for _, name in listed) == records, "list each record in docs/decisions/index.md"
     assert all(int(name[:4]) == int(number) for number, name in listed)

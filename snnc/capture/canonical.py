@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import networkx as nx
 import torch
 from torch import fx, nn
 
@@ -24,7 +23,7 @@ from snnc.capture.routes import ALL, Range
 from snnc.capture.values import Refused, author_line
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
-from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy, view
+from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shapes
 from snnc.ir.temporal import TIME
@@ -268,13 +267,17 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
     kinds = (*dialect.ACTIVATIONS, dialect.ClipQuant)
     last = {node for node, module in calls(graph) if isinstance(module, kinds)}
     stand_ins = list(calls(graph, StandIn))
+    found: list[Blocker] = []
     if not last and not any(module.reason and module.reason.neuron for _, module in stand_ins):
         why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
         hint = "check that the forward method applies its ReLUs, and train the network with them"
-        return [Blocker(output.name, "network", why, hint)]
+        found.append(Blocker(output.name, "network", why, hint))
     last.update(node for node, module in stand_ins if module.reason and module.reason.inner)
-    below = view(graph)
-    return [
+    leading: set[fx.Node] = set()  # to an activation
+    for node in reversed(graph.graph.nodes):
+        if any(user in last or user in leading for user in node.users):
+            leading.add(node)
+    return found + [
         Blocker(
             node.name,
             type(module).__name__,
@@ -283,5 +286,5 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
             author_line(node),
         )
         for node, module in calls(graph, *dialect.HEADS)
-        if last & nx.descendants(below, node)
+        if node in leading
     ]

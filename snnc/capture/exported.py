@@ -180,7 +180,7 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, 
     ]
     for spec in signature.output_specs:
         if spec.kind is OutputKind.BUFFER_MUTATION:
-            hint = "export the network after model.eval()"
+            hint = "change buffers only where self.training is True, and export the network after model.eval()"
             blockers.append(Blocker(str(spec.target), "buffer", "is changed at each call", hint))
         elif spec.kind is OutputKind.USER_INPUT_MUTATION:
             hint = "compute a new value, such as x = (x - mean) / std, and leave the input as it is"
@@ -190,6 +190,8 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, 
             [Blocker("input", "input", "the program has no input", "export a module that takes one tensor")]
         )
     entry = entries[0]
+    if not isinstance(entry.meta["val"], torch.Tensor) or not entry.meta["val"].dim():
+        raise Unsupported.of([Blocker(entry.name, "input", "is a single number", "a network of samples in a batch")])
     batch, *sizes = entry.meta["val"].shape
     if not all(isinstance(n, int) for n in sizes):
         open_sizes = Blocker(entry.name, "input", "has sizes that are left open", "export with only the batch dynamic")
@@ -203,7 +205,7 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, 
     for other in entries[1:]:
         value = other.meta["val"]
         constants[other.name] = lowering.stand_in(sample(value, lowering) if isinstance(value, torch.Tensor) else None)
-    result = walk(lowering, program.graph, None, constants, ATEN)
+    result = walk(lowering, program.graph, program.graph_module, constants, ATEN)
     kinds = (spec.kind for spec in signature.output_specs)
     outputs = [one for one, kind in zip(result, kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
     return lowering, outputs[0] if program.call_spec.out_spec.is_leaf() and len(outputs) == 1 else outputs, shape

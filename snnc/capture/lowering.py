@@ -87,7 +87,7 @@ class Site:
         """Applies `module`. `part` is a suffix for the name, for a spelling that emits several."""
         for value in inputs:
             if not isinstance(value, fx.Node):
-                self.refuse("needs a value that depends on the input", "fold the constant into the next layer")
+                self.refuse("needs a value that depends on the input", "compute it before the network is built")
         if isinstance(module, dialect.Pad) and self.leaf.startswith("Conv"):
             part = "pad"
         word = type(module).__name__.lower()
@@ -137,7 +137,7 @@ class Site:
         if isinstance(value, (Batch, Unknown)):
             self.refuse(
                 "uses the number of samples",
-                "write -1 or flatten(1) in its place, so that samples stay apart",
+                "write a constant in its place, so that samples stay apart",
             )
         if not isinstance(value, (int, float)) or int(value) != value:
             self.refuse(f"needs an integer, not {value!r}", "write a constant")

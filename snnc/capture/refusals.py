@@ -74,6 +74,10 @@ LETTERS = Reason(
     "sums products by a formula of letters, which snnc does not read",
     "write it with nn.Linear or a convolution, its weights constant",
 )
+LOOKED_UP = Reason(
+    "looks vectors up by whole numbers, and spikes tell amounts",
+    "capture what comes behind it, with the vectors as input",
+)
 STATE = Reason(
     "carries a state through time of its own", "put convolutions over time (nn.Conv1d) in its place, and train again"
 )
@@ -149,6 +153,7 @@ _NAMES: dict[Reason, str] = {
         scaleddotproductflashattention scaleddotproductflashattentionforcpu scaleddotproductattentionmath
     """,
     LETTERS: "einsum",
+    LOOKED_UP: "embedding embeddingbag",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
     ELEMENTWISE: "abs sign exp log sqrt rsqrt reciprocal pow square sin cos ceil trunc frac fmod remainder cumsum",
     CURVED: """
@@ -175,7 +180,10 @@ _NAMES: dict[Reason, str] = {
     QUANTISED: """
         quantizelinear dequantizelinear dynamicquantizelinear qlinearconv qlinearmatmul convinteger matmulinteger
     """,
-    CONTROL: "loop scan sequenceconstruct sequenceat sequenceinsert splittosequence concatfromsequence optional",
+    CONTROL: """
+        cond whileloop mapimpl loop scan
+        sequenceconstruct sequenceat sequenceinsert splittosequence concatfromsequence optional
+    """,
 }
 REASONS: dict[str, Reason] = {name: reason for reason, names in _NAMES.items() for name in names.split()}
 

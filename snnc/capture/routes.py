@@ -202,6 +202,11 @@ def setitem(at: Site, x: Any, index: Any, value: Any) -> Any:
 
 def expand(at: Site, x: Any, *sizes: Any, **_: Any) -> Any:
     """`x.expand` to the shape that the value has."""
+    if isinstance(x, Tensor):
+        at.refuse(
+            "spreads a constant over the samples",
+            "leave it, since it broadcasts; in the place of joining it, use torch.nn.functional.pad and add it",
+        )
     wanted = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     own = (Batch(), *at.known(x))
     fits = len(wanted) == len(own) and wanted[0] in (-1, Batch(), at.lowering.batch)

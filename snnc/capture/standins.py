@@ -104,7 +104,10 @@ def _run(lowering: Lowering, node: fx.Node, module: nn.Module | None, args: Any,
 
     def meta(value: Any) -> Any:
         if isinstance(value, fx.Node):
-            return torch.empty((SAMPLES, *(lowering.shapes.shape(value) or ())), dtype=like.dtype, device="meta")
+            shape = lowering.shapes.shape(value)
+            if shape is None:
+                raise LookupError(value)
+            return torch.empty((SAMPLES, *shape), dtype=like.dtype, device="meta")
         if isinstance(value, Filled):
             return torch.empty((SAMPLES, *value.sizes), dtype=like.dtype, device="meta")
         if isinstance(value, Tensor):

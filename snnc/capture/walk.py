@@ -133,7 +133,9 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
         elif spelling is None:
             raise why.refused()
         elif in_place and isinstance(values[0], Tensor):
-            raise Refused("changes a buffer at each call", "a converted network has constant buffers")
+            raise Refused(
+                "changes a buffer at each call", "change buffers only where self.training is True, and call eval()"
+            )
         elif not any(v is LOST for v in values):
             if module is not None and any((module._forward_hooks, module._forward_pre_hooks)):
                 raise Refused(

@@ -121,9 +121,12 @@ class Reading:
 
     def read(self, path: Path, split: str | None = None) -> Dataset:
         """All of a file or folder; of its split, if it has several."""
-        from snnc.data import read
+        from snnc.data import eight_bits, read
 
-        return read(path, mean=self.mean, std=self.std, raw=self.raw, split=split or self.split)
+        found = read(path, mean=self.mean, std=self.std, raw=self.raw, split=split or self.split)
+        if told := eight_bits(found):
+            show.note(told)
+        return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from snnc.api import compile
 from snnc.capture import capture
-from snnc.data import Dataset, maybe_labelled_batches
+from snnc.data import Dataset, maybe_labelled_batches, read, read_as
 from snnc.defaults import CHUNK
 from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError
 from snnc.networks.base import Latency
@@ -94,6 +94,7 @@ def search(
     input_shape: tuple[int, ...] | None = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    quick: bool = False,
     track: Callable[..., Iterator[Any]] = no_progress,
 ) -> Search:
     """Compiles for more and more time steps, until a recipe stays within a bound on the accuracy that is lost.
@@ -117,6 +118,7 @@ def search(
         input_shape: shape of one sample, without batch; the data tells it.
         seed: seed of every random choice, and of what is held out.
         chunk: rows (time steps x samples) that the network holds in memory at once.
+        quick: take the options of recipes as they stand, and choose none on the data.
         track: wraps iterables to show progress.
 
     Raises:
@@ -128,6 +130,7 @@ def search(
         raise RecipeError(
             f"max_drop is {max_drop!r} and steps {wanted!r}.", "0 to 100 points, and some numbers of steps"
         )
+    calibration = read(calibration) if isinstance(calibration, str | Path) else calibration
     given, (x, y) = _split(calibration, samples, holdout, seed)
     graph = capture(model, input_shape or tuple(x.shape[1:])).float()
     held = _HeldOut(_classes(graph, x, track), x, y, max_drop)
@@ -141,8 +144,9 @@ def search(
         for one in list(candidates):
             try:
                 network = compile(
-                    graph, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk, track=track
-                )
+                    graph, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk, quick=quick,
+                    track=track,
+                )  # fmt: skip
             except PassFailed as problem:
                 if recipes is not None:
                     raise
@@ -163,6 +167,7 @@ def search(
         if found:
             chosen, network = min(found, key=lambda pair: pair[0].drop)
             notes += held.doubts(chosen)
+            network.info["calibration"] |= read_as(calibration)  # which the samples themselves do not tell
             network.info["search"] = held.history(frontier, failed, notes)
             return Search(network, chosen, frontier, max_drop, y is not None, held.ann_accuracy, notes)
     if not frontier:

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.data import floats
 from snnc.errors import DataError, SnncError
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import PIPELINED, STREAMING, TWO_PASS, Neuron
+from snnc.networks.early import Exit, certainty, gone
 from snnc.runtime.runner import Observer
 
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
+Input = Tensor | np.ndarray
 Trains = dict[str, Tensor]  # what neuron layers emit, by name
 
 
@@ -93,11 +97,11 @@ class SpikingNetwork(nn.Module):
         """What runs it: the runtime of the last call, or the form of the file."""
         return self.form.partition(" ")[2]
 
-    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+    def readout(self, x: Input, observe: Observer | None = None) -> Tensor:
         """Output after each step (any-time readout): `[B, ...]` to `[T, B, classes]`.
 
         Args:
-            x: input.
+            x: input, a tensor or an array.
             observe: called with each node inside time, its value `[steps * b, ...]`, and the number of steps.
 
         Raises:
@@ -105,7 +109,30 @@ class SpikingNetwork(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__}.readout")
 
-    def stream(self, x: Tensor) -> Iterator[Tensor]:
+    def certainty(self, by_step: Tensor) -> Tensor:
+        """Confidence in the largest class after each step, `[T, B]`, of what `readout` gave: see `exit`."""
+        return certainty(by_step, self.info, self.ends_in_head)
+
+    @torch.no_grad()
+    def exit(self, x: Input, confidence: float = 0.9) -> Exit:
+        """Reads each sample out as soon as its readout is sure, or else after all steps.
+
+        The confidence is the softmax of the largest class, at a temperature for each step at which it is the share of
+        held-out calibration samples that have the ANN's class. It is found where `snnc.compile` chooses options on
+        data (`info["exit"]`); 1 is taken elsewhere. All T steps are simulated: a chip would stop.
+
+        Args:
+            x: input `[B, ...]`.
+            confidence: what is enough, above 0, 1 at most.
+
+        Raises:
+            RecipeError: a confidence that cannot be.
+            DataError: the output is no class scores.
+        """
+        by_step = self.readout(x)
+        return gone(by_step, self.certainty(by_step), confidence, self.latency.steps - self.T)
+
+    def stream(self, x: Input) -> Iterator[Tensor]:
         """Runs step by step, as a chip does; gives the output `[B, classes]` after each step.
 
         Raises:
@@ -155,18 +182,33 @@ class SpikingNetwork(nn.Module):
             raise SnncError(f"{self.form} cannot be looked into.", "the graph file (.snn) of the same network")
 
 
-def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
+def counted(chunk: Any) -> int:
+    """Rows that a network may hold at once.
+
+    Raises:
+        SnncError: no whole number of them, or none.
+    """
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
+        raise SnncError(f"chunk is {chunk!r}.", "a whole number of rows (time steps x samples), 1 or more, such as 256")
+    return chunk
+
+
+def checked(x: Input, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
     """A network's input in its own precision, if it can be trusted.
 
     Args:
-        x: input.
+        x: input, a tensor or an array.
         info: history of the network: "input_shape" where it is known, "input_rank" where it had to be guessed.
         dtype: of the network.
 
     Raises:
-        DataError: the input is not floating-point, is empty, holds NaN or infinity, or has the wrong shape.
+        DataError: the input is no dense tensor or array of floats, is empty, holds NaN or infinity, or is of another
+            shape than the network takes.
     """
+    x = floats(x, "The input")
     shape, rank = info.get("input_shape"), info.get("input_rank")
+    if (shape and tuple(x.shape) == tuple(shape)) or (rank and x.dim() == rank - 1):
+        raise DataError(f"The input of shape {tuple(x.shape)} is one sample, without a batch.", "x[None]")
     if shape and tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
             f"The input has shape {tuple(x.shape)}; the network takes [B, {', '.join(map(str, shape))}].",
@@ -177,8 +219,6 @@ def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32)
             f"The input has shape {tuple(x.shape)}; the network was compiled without a shape, for {rank} dimensions.",
             f"a batch dimension in front, or compile with --input-shape {','.join(map(str, x.shape[1:])) or 'SHAPE'}",
         )
-    if not x.is_floating_point():
-        raise DataError(f"The input is {x.dtype}, not floating-point.", "x.float(), normalised as in training")
     if not len(x):
         raise DataError("The input is an empty batch.", "at least one sample")
     x = x.to(dtype)  # of float64, numbers that this does not hold become infinite

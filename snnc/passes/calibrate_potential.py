@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.sweep import Site, Sweep, calibration_input, reference_of, settled
+from snnc.checks import MOST_ROUNDS
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import Neuron
 from snnc.passes.pipeline import Context, Pass
@@ -38,8 +39,11 @@ class CalibratePotential(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("rounds", self.rounds >= 1, "1 or more")
+        self.require("rounds", 1 <= self.rounds <= MOST_ROUNDS, f"1 to {MOST_ROUNDS}")
         self.require("samples", self.samples >= 1, "1 or more")
+
+    def rows(self, context: Context) -> int:
+        return self.rounds * context.seen(self.samples) * context.T
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         x = calibration_input(f"Pass '{self.name}'", self.samples, context)

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from snnc.calibrate.regression import refit
 from snnc.calibrate.sweep import Site, Sweep, add_current, calibration_input, reference_of, shift_for
+from snnc.checks import MOST_ROUNDS
 from snnc.ir.dialect import WEIGHTED, Add
 from snnc.ir.graph import Stage, module_of
 from snnc.ir.neurons import Neuron
@@ -52,9 +53,12 @@ class CalibrateWeights(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("ridge", 0 <= self.ridge < math.inf, "0 or more")
-        self.require("rounds", self.rounds >= 1, "1 or more")
+        self.require("rounds", 1 <= self.rounds <= MOST_ROUNDS, f"1 to {MOST_ROUNDS}")
         self.require("samples", self.samples >= 1, "1 or more")
         self.require("positions", self.positions >= 2, "2 or more")
+
+    def rows(self, context: Context) -> int:
+        return self.rounds * context.seen(self.samples) * context.T
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         x = calibration_input(f"Pass '{self.name}'", self.samples, context)

@@ -50,6 +50,9 @@ class EvenCurrents(Pass):
         self.require("gain", 0 <= self.gain < math.inf, "0 or more, such as 1")
         self.require("samples", self.samples >= 1, "1 or more")
 
+    def rows(self, context: Context) -> int:
+        return context.seen(self.samples) * context.T
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         if self.gain == 0 or context.T == 1:
             return 0

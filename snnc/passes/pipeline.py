@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, fx
 
-from snnc.checks import check_option, one_of
+from snnc.checks import MOST, MOST_STEPS, check_option, one_of
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, tidy, verify
@@ -32,6 +32,7 @@ Item = TypeVar("Item")
 # A callback is called before the first pass (pass and record are None) and after each pass.
 Callback = Callable[["Pass | None", fx.GraphModule, Stage, "Record | None"], None]
 
+MANY_ROWS = 2**20  # samples times steps, below which nobody has to wait for hours
 EXACT_TOLERANCE = 1e-4  # of the largest output; float32 folding stays well below it, a wrong fold does not
 
 
@@ -76,6 +77,10 @@ class Context:
     input_range: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.T > MOST_STEPS:
+            raise RecipeError(f"T is {self.T}.", f"{MOST_STEPS} time steps at most, and 2 to 32 as a rule")
+
     def example(self, graph: fx.GraphModule) -> Tensor | None:
         """A small input batch: real where there is data, random in a shape that the graph accepts elsewhere."""
         if self.calibration:
@@ -87,6 +92,10 @@ class Context:
     def times(self, steps: int | str) -> int:
         """An option that counts steps: a number, "T" or "2T"."""
         return {"T": self.T, "2T": 2 * self.T}[steps] if isinstance(steps, str) else steps
+
+    def seen(self, samples: int) -> int:
+        """How many calibration samples a pass looks at that may look at `samples`."""
+        return min(samples, sum(map(len, self.calibration or ())))
 
     def data(self, who: str) -> list[Tensor]:
         """The calibration batches.
@@ -150,7 +159,7 @@ class Pass:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for option in fields(self):
-            check_option(self.name, option.name, hints[option.name], getattr(self, option.name))
+            check_option(self.name, option.name, hints[option.name], getattr(self, option.name), MOST)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -161,6 +170,10 @@ class Pass:
         """Refuses the value of an option that has the right type, but not the right size."""
         if not fits:
             raise RecipeError(f"Option '{option}' of '{self.name}' is {getattr(self, option)!r}.", wanted)
+
+    def rows(self, context: Context) -> int:
+        """About how many samples, times steps, it runs through the network: what makes a pass take hours."""
+        return 0
 
     def accept(self, stage: Stage) -> None:
         """Refuses a graph of a stage that the pass does not take."""
@@ -277,6 +290,7 @@ class Pipeline:
             for found in (context.statistics, context.moments, context.units, context.ceilings):
                 found.clear()
             context.reference = context.input_range = None
+        _warn(self.passes, graph, context)
         callbacks = tuple(callbacks)
         for callback in callbacks:
             callback(None, graph, stage, None)
@@ -293,6 +307,24 @@ class Pipeline:
                 callback(one, graph, stage, record)
         agree("came to another network", *graph.state_dict().values(), hint=APART)
         return Result(graph, stage, tuple(records))
+
+
+def _warn(passes: Iterable[Pass], graph: fx.GraphModule, context: Context) -> None:
+    """Says what would run for hours, before it does."""
+    rows = {one.name: one.rows(context) for one in passes}
+    example = context.example(graph) if sum(rows.values()) > MANY_ROWS else None
+    if example is None:
+        return
+    start = time.perf_counter()
+    with torch.no_grad():
+        graph(example)
+    hours = sum(rows.values()) * (time.perf_counter() - start) / len(example) / 3600
+    if hours > 1:
+        longest = max(rows, key=lambda name: rows[name])
+        log.warning(
+            "This will take about %.0f hours, most of them for '%s': fewer samples, rounds or steps take less.",
+            hours, longest,
+        )  # fmt: skip
 
 
 class _Relaxed(fx.Interpreter):

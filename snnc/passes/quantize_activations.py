@@ -11,11 +11,14 @@ from torch import fx, nn
 
 from snnc.calibrate.observe import histograms, predict
 from snnc.calibrate.statistics import shaped
-from snnc.errors import SnncError
+from snnc.checks import MOST_STEPS
+from snnc.errors import RecipeError, SnncError
 from snnc.ir.dialect import ACTIVATIONS, ClipQuant
 from snnc.ir.graph import Stage, calls, replace
 from snnc.ir.neurons.graded import MAX_BITS
 from snnc.passes.pipeline import Context, Pass
+
+MOST_LEVELS = 2**24  # whole numbers that float32 tells apart
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,19 @@ class QuantizeActivations(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("levels", isinstance(self.levels, str) or self.levels >= 1, "1 or more, or 'T', or '2T'")
+        fits = isinstance(self.levels, str) or 1 <= self.levels <= MOST_STEPS
+        self.require("levels", fits, f"1 to {MOST_STEPS}, or 'T', or '2T'")
         self.require("bits", 1 <= self.bits <= MAX_BITS, f"1..{MAX_BITS}")
-        self.require("least_levels", self.least_levels >= 1, "1 or more")
+        self.require("least_levels", 1 <= self.least_levels <= MOST_STEPS, f"1 to {MOST_STEPS}")
         self.require("shift", 0 <= self.shift < 1, "0.5 to round, 0 to floor")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         levels = max(context.times(self.levels) * (2**self.bits - 1), self.least_levels)
+        if levels > MOST_LEVELS:
+            raise RecipeError(
+                f"{context.times(self.levels)} levels for each of {2**self.bits - 1} heights of a spike are {levels}.",
+                f"fewer steps, levels or bits: {MOST_LEVELS} levels at most, which float32 tells apart",
+            )
         sites = [node for node, _ in calls(graph, *ACTIVATIONS)]
         if not sites:
             return 0

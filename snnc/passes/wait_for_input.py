@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, fx
 
+from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage, calls, phases
 from snnc.ir.neurons import IF, Neuron, WaitingIF
@@ -36,7 +37,8 @@ class WaitForInput(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("wait", self.wait == "T" or self.wait >= 0, "0 or more, or 'T'")
+        fits = self.wait == "T" or 0 <= self.wait <= MOST_STEPS
+        self.require("wait", fits, f"0 to {MOST_STEPS}, or 'T'")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         wait = context.T - 1 if self.wait == "T" else min(self.wait, context.T - 1)

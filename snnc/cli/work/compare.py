@@ -72,6 +72,9 @@ def run(
         files=files((*snns, original.ann, scored.data, calib)),
         track=show.track,
     )
+    for row in found.rows:
+        for note in row.evaluation.notes:
+            show.note(f"{row.name}: {note}")
     if as_json:
         return show.as_json({"out": str(out) if out else None, **found.to_dict()})
     if as_csv:
