@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import fx
 
+from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import OffsetIF
@@ -32,6 +33,7 @@ class CalibrateOffset(Pass):
 
     name = "calibrate-offset"
     takes = (Stage.SPIKING,)
+    neuron = OffsetIF
     source = "COS: Hao et al., ICLR 2023 (arXiv 2302.10685), as released, with a guard"
 
     rho: int | Literal["T", "2T", "auto"] = 4
@@ -41,8 +43,9 @@ class CalibrateOffset(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("rho", isinstance(self.rho, str) or self.rho >= 1, "1 or more, or 'T', '2T' or 'auto'")
-        self.require("iterations", self.iterations >= 1, "1 or more")
+        fits = isinstance(self.rho, str) or 1 <= self.rho <= MOST_STEPS
+        self.require("rho", fits, f"1 to {MOST_STEPS}, or 'T', '2T' or 'auto'")
+        self.require("iterations", 1 <= self.iterations <= MOST_STEPS, f"1 to {MOST_STEPS}")
         self.require("eps", self.eps > 0, "a small number above 0, such as 0.001")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:

@@ -65,14 +65,6 @@ class Recipe:
     pipeline: Pipeline
     choices: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name, options in self.choices.items():
-            for option, values in options.items():
-                if not isinstance(values, list) or not values:
-                    raise RecipeError(f"The choice '{name}.{option}' is {values!r}.", "a list of values to try")
-                for value in values:
-                    self.pipeline.set(name, **{option: value})  # refuses what does not fit
-
     def settled(self, pipeline: Pipeline) -> Recipe:
         """The recipe with other passes or options, none of which is open any more."""
         return replace(self, pipeline=pipeline, choices={})
@@ -84,6 +76,11 @@ class Recipe:
         return replace(
             self, pipeline=self.pipeline.set(name, **options), choices=others | ({name: rest} if rest else {})
         )
+
+    def remove(self, name: str) -> Recipe:
+        """Without a pass, and without what was to be chosen for it."""
+        left = {key: value for key, value in self.choices.items() if key != name}
+        return replace(self, pipeline=self.pipeline.remove(name), choices=left)
 
     def to_toml(self) -> str:
         """The recipe as a TOML file with every option spelled out; `parse` reads it back."""
@@ -169,14 +166,21 @@ def parse(text: str, where: str) -> Recipe:
     choices = content.get("choices", start.choices)
     if odd := [name for name, options in choices.items() if not isinstance(options, dict)]:
         raise RecipeError(f"'choices.{odd[0]}' of recipe '{where}' is no table.", f"a table [choices.{odd[0]}]")
+    for name, options in choices.items():
+        for option, values in options.items():
+            if not isinstance(values, list) or not values:
+                raise RecipeError(
+                    f"The choice '{name}.{option}' of recipe '{where}' is {values!r}.", "a list of values"
+                )
+            for value in values:
+                start.pipeline.set(name, **{option: value})  # refuses what does not fit
     return replace(start, **labels, choices=choices)
 
 
 def _edited(base: Recipe, content: dict[str, Any], where: str) -> Recipe:
     """`base` with the edits of a recipe file."""
     for name in map(str, content.get("remove", [])):
-        left = {key: value for key, value in base.choices.items() if key != name}
-        base = replace(base, pipeline=base.pipeline.remove(name), choices=left)
+        base = base.remove(name)
     for name, options in content.get("set", {}).items():
         if not isinstance(options, dict):
             raise RecipeError(f"'set.{name}' of recipe '{where}' is {options!r}.", f"a table [set.{name}]")
