@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.capture import blockers, capture, told_shape
+from snnc.capture import blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
 from snnc.defaults import CHUNK
@@ -30,6 +30,7 @@ from snnc.networks.exported import load_exported
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
+from snnc.passes import InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
@@ -108,7 +109,7 @@ def compile(
         input_shape = input_shape or tuple(batches[0].shape[1:])
     input_shape = input_shape or told_shape(model)
     try:
-        graph = capture(model, input_shape).float()
+        source = captured(model, input_shape, batches[0] if batches else None)
     except Unsupported:
         if not told and first and not blockers(model, first):
             raise DataError(
@@ -116,6 +117,7 @@ def compile(
                 "x[None] of one sample, or torch.stack(x) of several",
             ) from None
         raise
+    graph = source.graph.float()
     chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
     if isinstance(chosen, Recipe):
@@ -132,11 +134,14 @@ def compile(
     trace = Trace()
     result = pipeline.run(graph, context, callbacks=(trace, *callbacks))
     if result.stage not in TIMED:
-        raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
+        raise RecipeError(
+            f"The recipe ends at stage {result.stage}, not SPIKING.", f"a recipe with {InsertNeurons.name}"
+        )
     label = (
         chosen.settled(pipeline) if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     )
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
+    made["compared"] = source.compared
     made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
@@ -208,6 +213,7 @@ def collect(calibration: Any, samples: int) -> tuple[list[Tensor], tuple[int, ..
 
 def history(label: Recipe, result: Result, context: Context, batches: list[Tensor] | None) -> dict[str, Any]:
     """How a network was made, as plain data for its file."""
+    span = context.find(Context.input_range)
     return {
         "recipe": label.name,
         "recipe_text": label.to_toml(),
@@ -216,7 +222,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
         "calibration_samples": sum(map(len, batches or [])),
         "calibration_sha256": fingerprint(torch.cat(batches), None) if batches else None,
         "input_shape": list(context.input_shape) if context.input_shape else None,
-        "input_range": list(context.input_range) if context.input_range else None,
+        "input_range": list(span) if span else None,
         "versions": {"snnc": __version__, "torch": str(torch.__version__)},
         "records": [
             {

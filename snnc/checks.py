@@ -56,6 +56,7 @@ def _spell(kind: Any) -> str:
 
 
 NEAR = 0.75  # of 1: what looks like a name that was mistyped, and not like another name
+NEAR_SHORT = 0.66  # the same for up to 4 letters, of which one may be wrong or two may be exchanged
 
 
 def one_of(name: str, among: Iterable[str], what: str) -> str:
@@ -67,5 +68,5 @@ def one_of(name: str, among: Iterable[str], what: str) -> str:
     names = sorted(among)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 1, NEAR)
+    near = difflib.get_close_matches(name, names, 1, NEAR if len(name) > 4 else NEAR_SHORT)
     raise RecipeError(f"There is no {what} '{name}'.", f"'{near[0]}'" if near else f"one of {', '.join(names)}")

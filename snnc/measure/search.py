@@ -26,7 +26,6 @@ from snnc.steady import steady
 log = logging.getLogger(__name__)
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 AIDS = ("baseline", "data-free")  # recipes to compare with, and for where there is no data
-WIDER = {"use-graded-neurons", "use-signed-neurons"}  # passes whose spikes are more than one bit: few chips have them
 BATCH = 50
 
 
@@ -206,9 +205,8 @@ def _split(calibration: Any, samples: int, holdout: int, seed: int) -> tuple[Ten
 
 
 def searchable() -> list[str]:
-    """The recipes that a search tries if none are named: those with binary spikes, aids left out."""
-    kept = [name for name in names() if name not in AIDS]
-    return [name for name in kept if not WIDER & {p.name for p in find_recipe(name).pipeline}]
+    """The recipes that a search tries if none are named: aids left out, and spikes of several bits, for few chips."""
+    return [name for name in names() if name not in AIDS and find_recipe(name).pipeline.spikes == "binary"]
 
 
 def _classes(graph: fx.GraphModule, x: Tensor, track: Callable[..., Iterator[Any]]) -> Tensor:

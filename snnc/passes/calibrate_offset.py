@@ -33,6 +33,7 @@ class CalibrateOffset(Pass):
 
     name = "calibrate-offset"
     takes = (Stage.SPIKING,)
+    neuron = OffsetIF
     source = "COS: Hao et al., ICLR 2023 (arXiv 2302.10685), as released, with a guard"
 
     rho: int | Literal["T", "2T", "auto"] = 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -92,7 +92,7 @@ class _Trials:
     def __init__(
         self, graph: fx.GraphModule, context: Context, given: Tensor, held: Tensor, borders: list[int]
     ) -> None:
-        self.context = replace(context, calibration=list(given.split(64)), track=no_progress)
+        self.context = context.fork(calibration=list(given.split(64)), track=no_progress)
         self.held, self.borders = held, borders
         with torch.no_grad():
             self.wanted = torch.cat([graph(part) for part in held.split(BATCH)])
@@ -103,7 +103,7 @@ class _Trials:
 
     def network(self, pipeline: Pipeline) -> Network:
         """The network that a pipeline makes of the samples that are not held out."""
-        integers = [*pipeline.stages(), Stage.FIXED].index(Stage.FIXED)  # they come last, if at all
+        integers = [*pipeline.check(), Stage.FIXED].index(Stage.FIXED)  # they come last, if at all
         graph, stage, _ = self._made(pipeline.passes[:integers])
         return Network(graph, {}, stage=stage)
 
@@ -131,13 +131,7 @@ class _Trials:
         if passes not in self.kept:
             cut = max((border for border in self.borders if border < len(passes)), default=0)
             graph, stage, context = self._made(passes[:cut])
-            own = replace(
-                context,
-                statistics=dict(context.statistics),
-                moments=dict(context.moments),
-                units=set(context.units),
-                ceilings=dict(context.ceilings),
-            )
+            own = context.fork()
             result = Pipeline(passes[cut:]).run(graph, own, stage)
             self.kept[passes] = (result.graph, result.stage, own)
         return self.kept[passes]

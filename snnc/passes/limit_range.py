@@ -39,6 +39,7 @@ class LimitRange(Pass):
 
     name = "limit-range"
     takes = (Stage.QUANTIZED,)
+    uses = (Context.ceilings,)
     source = "VR encoding: Yan, Zhou, Wong (arXiv 2211.08410)"
 
     resolution: float | Literal["auto"] = "auto"

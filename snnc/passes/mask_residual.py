@@ -28,6 +28,7 @@ class MaskResidual(Pass):
 
     name = "mask-residual"
     takes = (Stage.SPIKING,)
+    neuron = ResidualMaskIF
     source = "SRP: Hao et al., AAAI 2023 (arXiv 2302.02091), rule of the released code"
 
     tau: int = 4

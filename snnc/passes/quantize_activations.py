@@ -43,6 +43,8 @@ class QuantizeActivations(Pass):
     name = "quantize-activations"
     takes = (Stage.FOLDED,)
     gives = Stage.QUANTIZED
+    uses = (Context.moments,)
+    provides = (Context.statistics, Context.ceilings)
     source = "QCFS: Bu et al., ICLR 2022 (arXiv 2303.04347), clip-floor-shift activation"
 
     bound: Literal["data", "moments", "trained"] = "data"
@@ -68,6 +70,7 @@ class QuantizeActivations(Pass):
             )
         sites = [node for node, _ in calls(graph, *ACTIVATIONS)]
         if not sites:
+            context.statistics, context.ceilings = {}, {}
             return 0
         if self.bound == "trained":
             raise SnncError(
@@ -76,24 +79,26 @@ class QuantizeActivations(Pass):
             )
         if self.bound == "data":
             batches = context.track(context.data(f"Pass '{self.name}'"), "observing activations")
-            context.statistics.update(histograms(graph, sites, batches))
+            context.statistics = histograms(graph, sites, batches)
         else:
             example = context.example(graph)
             if example is None:
                 raise SnncError("the shape of the input is unknown.", "--input-shape, such as --input-shape 3,32,32")
             found = predict(graph, example, context.moments)
-            context.statistics.update({site.name: found[site.name] for site in sites})
+            context.statistics = {site.name: found[site.name] for site in sites}
             known = sum(site.all_input_nodes[0].name in context.moments for site in sites)
             rest = len(sites) - known
             context.notes.append(
                 f"no data was seen: thresholds come straight from batch normalisation in {known} of {len(sites)} layers"
                 + (f", and are predicted from the layers before in {rest}" if rest else "")
             )
+        ceilings = {}
         for node, module in calls(graph, *ACTIVATIONS):
             statistics = context.statistics[node.name]
             lam = shaped(statistics.maximum("channel"), statistics.rank)
             replace(graph, node, ClipQuant(clipped(lam, module), levels, self.shift))
-            context.ceilings[node.name] = torch.tensor(getattr(module, "max_val", math.inf)).to(lam)
+            ceilings[node.name] = torch.tensor(getattr(module, "max_val", math.inf)).to(lam)
+        context.ceilings = ceilings
         return len(sites)
 
 

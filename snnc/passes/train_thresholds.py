@@ -46,6 +46,9 @@ class TrainThresholds(Pass):
 
     name = "train-thresholds"
     takes = (Stage.SPIKING,)
+    spoils = (Context.reference,)  # it is in the unit that was, and no calibration may compare with it
+    neuron = IF
+    changes_units = "spikes"
     source = "CTT: Yan, Zhou, Wong (arXiv 2211.08410), rule of the released code"
 
     eta: float = 0.1
@@ -82,7 +85,6 @@ class TrainThresholds(Pass):
                 neuron.theta = height[node.name]
                 continue
             multiply_behind(graph, node, gain)
-            context.reference = None  # it is in the unit that was, and no calibration may compare with it
             moved += 1
         count = len(batches)
         first, last = (sum(part) / count for part in (missed[:count], missed[-count:]))

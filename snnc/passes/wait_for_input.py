@@ -31,6 +31,7 @@ class WaitForInput(Pass):
 
     name = "wait-for-input"
     takes = (Stage.SPIKING,)
+    neuron = WaitingIF
     source = "ours; with the whole input: Yan et al. (arXiv 2211.08410), average spike generation"
 
     wait: int | Literal["T"] = 1
@@ -40,8 +41,15 @@ class WaitForInput(Pass):
         fits = self.wait == "T" or 0 <= self.wait <= MOST_STEPS
         self.require("wait", fits, f"0 to {MOST_STEPS}, or 'T'")
 
+    def steps(self, T: int) -> int:
+        """Steps that a layer waits at T time steps."""
+        return T - 1 if self.wait == "T" else min(self.wait, T - 1)
+
+    def neurons(self, T: int) -> type[Neuron]:
+        return WaitingIF if self.steps(T) else IF
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        wait = context.T - 1 if self.wait == "T" else min(self.wait, context.T - 1)
+        wait = self.steps(context.T)
         known = steady(graph)
 
         def make(node: fx.Node, theta: Tensor, v0: Tensor) -> Neuron:

@@ -85,6 +85,11 @@ class Recipe:
             self, pipeline=self.pipeline.set(name, **options), choices=others | ({name: rest} if rest else {})
         )
 
+    def remove(self, name: str) -> Recipe:
+        """Without a pass, and without what was to be chosen for it."""
+        left = {key: value for key, value in self.choices.items() if key != name}
+        return replace(self, pipeline=self.pipeline.remove(name), choices=left)
+
     def to_toml(self) -> str:
         """The recipe as a TOML file with every option spelled out; `parse` reads it back."""
         lines = [f"{key} = {toml(getattr(self, key))}" for key in ("name", "summary", "source", "needs_data")]
@@ -175,8 +180,7 @@ def parse(text: str, where: str) -> Recipe:
 def _edited(base: Recipe, content: dict[str, Any], where: str) -> Recipe:
     """`base` with the edits of a recipe file."""
     for name in map(str, content.get("remove", [])):
-        left = {key: value for key, value in base.choices.items() if key != name}
-        base = replace(base, pipeline=base.pipeline.remove(name), choices=left)
+        base = base.remove(name)
     for name, options in content.get("set", {}).items():
         if not isinstance(options, dict):
             raise RecipeError(f"'set.{name}' of recipe '{where}' is {options!r}.", f"a table [set.{name}]")
