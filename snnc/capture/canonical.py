@@ -20,9 +20,10 @@ from snnc.capture.lowering import rank_after, shape_after
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
-from snnc.capture.values import Refused, author_line
+from snnc.capture.values import Refused
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
+from snnc.ir.curved import BILINEAR, CURVED, Greatest, Least, Normalize
 from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy, view
 
 Shape = tuple[int, ...] | None
@@ -108,7 +109,9 @@ def _canonical(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
         _either(graph, node, module, useless or bool((module.scale == 1).all() and (module.shift == 0).all()))
     elif isinstance(module, nn.Upsample):
         _upsample(graph, node, facts)
-    elif isinstance(module, (dialect.Concat, *dialect.HEADS)) and (rank := facts.rank(source)) is not None:
+    elif isinstance(module, (Greatest, Least)) and (rank := facts.rank(source)) is not None:
+        module.dims = tuple(sorted(d % rank for d in module.dims))
+    elif isinstance(module, (dialect.Concat, Normalize, *dialect.HEADS)) and (rank := facts.rank(source)) is not None:
         module.dim = int(module.dim) % rank  # type: ignore[arg-type]
 
 
@@ -258,23 +261,19 @@ def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
 
 
 def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
-    """An activation somewhere, and none after a softmax."""
+    """An activation somewhere, or another curved operation that is no pool and no head at the network's output."""
+    if any(True for _ in calls(graph, *dialect.ACTIVATIONS, dialect.ClipQuant)) or curved_inside(graph):
+        return []
     output = next(iter(reversed(graph.graph.nodes)))
-    kinds = (*dialect.ACTIVATIONS, dialect.ClipQuant)
-    last = {node for node, module in calls(graph) if isinstance(module, kinds)}
-    if not last:
-        why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
-        hint = "check that the forward method applies its ReLUs, and train the network with them"
-        return [Blocker(output.name, "network", why, hint)]
-    below = view(graph)
-    return [
-        Blocker(
-            node.name,
-            type(module).__name__,
-            "stands before an activation, where only a spike rate can be",
-            "keep softmax for the network's output, or leave it out",
-            author_line(node),
-        )
-        for node, module in calls(graph, *dialect.HEADS)
-        if last & nx.descendants(below, node)
-    ]
+    why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
+    hint = "check that the forward method applies its activations"
+    return [Blocker(output.name, "network", why, hint)]
+
+
+def curved_inside(graph: fx.GraphModule) -> bool:
+    """Whether a curved operation, pools apart, has weights or a product behind it."""
+    net = view(graph)
+    kinds = tuple(cls for cls in CURVED if cls not in dialect.MAX_POOLS)
+    heavy = (*dialect.WEIGHTED, *BILINEAR)
+    behind = {node for node, _ in calls(graph, *kinds)}
+    return any(behind & nx.ancestors(net, node) for node, _ in calls(graph, *heavy))

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from snnc.capture.canonical import finish
 from snnc.capture.exported import export, lower_exported, own_shape
+from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.symbolic import from_error, input_rank, private, trace
 from snnc.capture.values import Refused
@@ -179,6 +180,8 @@ def _whole(
     """Checks the output, then what all doors do last."""
     if found:
         return None, found
+    if isinstance(value, Laid):
+        return None, [Blocker("output", "output", *MOVED)]
     if not isinstance(value, fx.Node):
         several = isinstance(value, (tuple, list, dict))
         why = "is not one tensor" if several else "does not depend on the input"

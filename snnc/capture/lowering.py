@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from snnc.capture.values import SHAPE_HINT, Batch, Dim, Refused, Unknown, author_line
 from snnc.errors import Blocker
 from snnc.ir import dialect
+from snnc.ir.curved import Greatest, Least
 from snnc.ir.graph import GraphBuilder, flat
 
 # Samples in a batch that is only run for its shape.
@@ -82,6 +83,10 @@ class Site:
             name = f"{self.scope}.{word}".lstrip(".")
         return self.lowering.emit(name, module, inputs, self.trace)
 
+    def apply(self, module: nn.Module, *x: Any) -> Any:
+        """What a module of the author's becomes, that stands within the one that is being spelled."""
+        return self.lowering.apply(self, module, *x)
+
     def rank(self, node: fx.Node) -> int | None:
         """Number of dimensions, the batch included, where it is known."""
         return self.lowering.ranks.get(node)
@@ -130,6 +135,11 @@ class Site:
         raise Refused(why, hint)
 
 
+def _nothing(site: Site, module: nn.Module, *x: Any) -> Any:
+    """A walk through a network says what modules become."""
+    raise Refused("stands outside of a network", "capture the network that holds it")
+
+
 class Lowering:
     """Builds the new graph; `blockers` tells what went wrong.
 
@@ -148,6 +158,7 @@ class Lowering:
         self.cells: dict[fx.Node, Cell] = {}
         self.like = like
         self.batch: int | None = None
+        self.apply: Callable[..., Any] = _nothing
         self.x = self.build.input()
         self.ranks[self.x] = rank if input_shape is None else 1 + len(input_shape)
         if input_shape is not None:
@@ -245,6 +256,6 @@ def rank_after(module: nn.Module, ranks: list[int | None]) -> int | None:
         if module.end_dim == -1:
             return int(module.start_dim) + 1
         return found and found - (module.end_dim - module.start_dim)
-    if isinstance(module, dialect.Mean) and not module.keepdim:
+    if isinstance(module, (dialect.Mean, Greatest, Least)) and not module.keepdim:
         return found and found - len(module.dims)
     return found

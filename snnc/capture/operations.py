@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from snnc.capture import bounds, layers, pools, routes, spellings
+from snnc.capture import attention, bounds, curved, layers, pools, routes, spellings
 from snnc.capture.values import Spelling
 from snnc.ir import dialect
 
@@ -32,16 +32,8 @@ SPELLINGS: dict[str, Spelling] = {
     "rsub": spellings.rsub,
     "neg": spellings.neg,
     "negative": spellings.neg,
-    "mul": spellings.mul,
-    "multiply": spellings.mul,
-    "div": spellings.div,
-    "divide": spellings.div,
-    "true_divide": spellings.div,
-    "truediv": spellings.div,
     "floordiv": spellings.floor_divide,
     "floor_divide": spellings.floor_divide,
-    "matmul": layers.matmul,
-    "mm": layers.matmul,
     "addmm": layers.addmm,
     # layers
     "linear": layers.linear,
@@ -66,7 +58,6 @@ SPELLINGS: dict[str, Spelling] = {
     "adaptive_max_pool3d": pools.adaptive(pools.ADAPTIVE_MAXIMUM, 3),
     "mean": pools.mean,
     "sum": pools.sum_,
-    "amax": pools.amax,
     "max": pools.max_,
     "interpolate": layers.interpolate,
     "upsample": layers.interpolate,
@@ -96,6 +87,9 @@ SPELLINGS: dict[str, Spelling] = {
     "concatenate": routes.cat,
     "stack": routes.stack,
     "pad": routes.pad,
+    "expand": routes.expand,
+    "repeat": routes.tile,
+    "tile": routes.tile,
     "zeros": spellings.filled(0.0),
     "zeros_like": spellings.filled(0.0),
     "ones": spellings.filled(1.0),
@@ -103,6 +97,9 @@ SPELLINGS: dict[str, Spelling] = {
     "new_zeros": spellings.new_filled(0.0),
     "new_ones": spellings.new_filled(1.0),
     "full": spellings.full,
+    "amax": pools.amax,
+    **curved.SPELLINGS,
+    **attention.SPELLINGS,
     # sizes
     "size": routes.size,
     "len": routes.length,
@@ -120,9 +117,7 @@ SPELLINGS: dict[str, Spelling] = {
     "contiguous": layers.keep,
     "clone": layers.keep,
     "detach": layers.keep,
-    "float": layers.keep,
     "requires_grad": layers.keep,
-    "type_as": layers.keep,
     "pos": layers.keep,
     "to": spellings.to,
 }
@@ -166,6 +161,7 @@ MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.PixelShuffle: ("pixel_shuffle", ("upscale_factor",)),
     nn.ChannelShuffle: ("channel_shuffle", ("groups",)),
     nn.Flatten: ("flatten", ("start_dim", "end_dim")),
+    **curved.MODULES,
     nn.Unflatten: ("unflatten", ("dim", "unflattened_size")),
 }
 
@@ -183,5 +179,7 @@ OWN: dict[type[nn.Module], Spelling] = {
     **dict.fromkeys((*dialect.BATCHNORMS, nn.SyncBatchNorm), layers.own_batchnorm),
     **dict.fromkeys(OWN_FORM, layers.own),
     **dict.fromkeys(SILENT, layers.keep_module),
+    **curved.OWN,
+    **attention.OWN,
     **{getattr(nn, f"{kind}Pad{d}d"): layers.own_pad for kind in PADS for d in (1, 2, 3)},
 }

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 Reason = tuple[str, str]
 
-ACTIVATION: Reason = ("is an activation that no spike rate equals", "replace it by ReLU, and train again")
+ACTIVATION: Reason = ("is an activation that snnc does not know", "replace it by one of torch.nn, and train again")
 STATISTICS: Reason = (
-    "normalises each sample by its own statistics",
-    "use BatchNorm, whose statistics are constants, and train again",
+    "normalises in a way that snnc does not know",
+    "use one of the normalisations of torch.nn, and train again",
 )
 PRODUCT: Reason = (
-    "multiplies values that both depend on the input",
-    "snnc converts networks of convolutions and linear layers",
-)
-LETTERS: Reason = (
-    "sums products by a formula of letters, which snnc does not read",
-    "write it with nn.Linear or a convolution, its weights constant",
+    "multiplies values in a way that snnc does not know",
+    "write it with matmul, nn.MultiheadAttention or nn.TransformerEncoder",
 )
 STATE: Reason = ("carries a state through time of its own", "snnc converts feed-forward networks")
-CURVED: Reason = ("is not linear, and no neuron computes it", "rewrite it with ReLU and linear layers, and train again")
+CURVED: Reason = ("is a function that snnc does not know", "rewrite it with layers and functions that snnc knows")
 PLACES: Reason = ("asks for the place of each maximum", "read the maxima alone, as values or with return_indices=False")
 RANDOM: Reason = ("is random at inference", "call eval() before capture, and pass training=self.training")
 QUANTISED: Reason = (
@@ -30,26 +26,13 @@ SPIKING: Reason = ("belongs to a spiking network", "capture the network that it 
 OTHER: Reason = ("is not among the operations that snnc converts", "rewrite it with layers of torch.nn that snnc knows")
 
 _NAMES: dict[Reason, str] = {
-    ACTIVATION: """
-        leakyrelu prelu rrelu elu celu selu gelu silu mish hardswish hardsigmoid sigmoid logsigmoid tanh hardshrink
-        softplus softsign softshrink tanhshrink glu erf expit thresholdedrelu shrink swish
-    """,
-    STATISTICS: """
-        layernorm groupnorm instancenorm instancenorm1d instancenorm2d instancenorm3d localresponsenorm rmsnorm
-        normalize crossmaplrn2d nativelayernorm nativegroupnorm layernormalization groupnormalization lrn
-        instancenormalization meanvariancenormalization lpnormalization rmsnormalization
-    """,
-    PRODUCT: """
-        multiheadattention transformer transformerencoder transformerencoderlayer transformerdecoder bmm bilinear
-        transformerdecoderlayer scaleddotproductattention baddbmm attention
-    """,
-    LETTERS: "einsum",
+    ACTIVATION: "thresholdedrelu shrink",
+    STATISTICS: "crossmaplrn2d meanvariancenormalization",
+    PRODUCT: "transformer transformerdecoder transformerdecoderlayer bilinear",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
     CURVED: """
-        abs sign exp log sqrt rsqrt reciprocal pow square sin cos std var norm where ceil trunc frac fmod remainder
-        prod min argmax topk sort cumsum median amin logsumexp
-        reduceprod reducemin reducel1 reducel2 reducelogsumexp reducelogsum reducesumsquare ceil hardmax
-        lppool globallppool equal less greater lessorequal greaterorequal not and or xor nonzero cumsum
+        prod ceil trunc frac fmod remainder argmax topk sort cumsum median reduceprod hardmax lppool globallppool
+        nonzero xor
     """,
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
     SPIKING: "if offsetif signedif delayedif encode decode runningmax gatedmax stepmax",

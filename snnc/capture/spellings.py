@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 from snnc.capture import routes
 from snnc.capture.bounds import Clamp, Floor, Round
 from snnc.capture.lowering import Site
-from snnc.capture.values import Batch, Dim, Sizes, Spelling, Unknown
-from snnc.ir import dialect
+from snnc.capture.values import Batch, Batches, Dim, Sizes, Spelling, Truth, Unknown
+from snnc.ir import curved, dialect
 
 
 def relu(at: Site, x: Any, inplace: bool = False) -> Any:
@@ -73,16 +73,16 @@ def threshold(at: Site, x: Any, threshold: float, value: float, inplace: bool = 
 def maximum(at: Site, x: Any, other: Any = None) -> Any:
     """A clip from below, where one operand is constant."""
     x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
-    if not isinstance(other, Tensor):
-        at.refuse("takes the larger of two values", "use nn.MaxPool2d, relu or clamp")
+    if isinstance(x, fx.Node) and isinstance(other, fx.Node):
+        return _join(at, curved.Maximum(), x, other)
     return clamp(at, x, other, None)
 
 
 def minimum(at: Site, x: Any, other: Any = None) -> Any:
     """A clip from above, where one operand is constant."""
     x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
-    if not isinstance(other, Tensor):
-        at.refuse("takes the smaller of two values", "clip at a constant")
+    if isinstance(x, fx.Node) and isinstance(other, fx.Node):
+        return _join(at, curved.Minimum(), x, other)
     return clamp(at, x, None, other)
 
 
@@ -149,11 +149,6 @@ def neg(at: Site, x: Any) -> Any:
 
 def mul(at: Site, x: Any, other: Any) -> Any:
     """A product with a constant."""
-    if _data(x) and _data(other):
-        at.refuse(
-            "multiplies two values that both depend on the input",
-            "a spiking layer needs constant factors: take gates and squeeze-and-excitation out, and train again",
-        )
     return _affine(at, x, other, 0.0) if _data(x) else _affine(at, other, x, 0.0)
 
 
@@ -227,7 +222,7 @@ def to(at: Site, x: Any, *args: Any, **kwargs: Any) -> Any:
     kinds = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
     if any(not kind.is_floating_point for kind in kinds):
         at.refuse(f"casts data to {kinds[0]}", "keep data in floating point")
-    return x
+    return x.node if isinstance(x, Truth) and kinds else x
 
 
 def arithmetic(function: Callable[..., Any], *args: Any) -> Any:
@@ -236,7 +231,25 @@ def arithmetic(function: Callable[..., Any], *args: Any) -> Any:
         return len(args[0])
     if function in (operator.eq, operator.ne) and isinstance(args[0], Batch) and isinstance(args[1], Batch):
         return function is operator.eq
+    if (times := _times(function, args)) is not None:
+        return times
     return Unknown(any(isinstance(a, (Dim, Sizes)) or (isinstance(a, Unknown) and a.shape) for a in args))
+
+
+def _times(function: Callable[..., Any], args: tuple[Any, ...]) -> Batch | Batches | None:
+    """The number of samples, times or by a whole number."""
+    factors = [1 if isinstance(a, Batch) else a.times if isinstance(a, Batches) else a for a in args]
+    counted = [isinstance(a, Batch | Batches) for a in args]
+    if len(args) != 2 or not all(type(f) is int for f in factors) or sum(counted) != 1:
+        return None
+    a, b = factors
+    if function in (operator.mul, operator.imul):
+        a *= b
+    elif function in (operator.floordiv, operator.truediv) and counted[0] and b and a % b == 0:
+        a //= b
+    else:
+        return None
+    return Batch() if a == 1 else Batches(times=a) if a else None
 
 
 def filled(number: float) -> Spelling:

@@ -11,12 +11,27 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from snnc.capture import refusals
+from snnc.capture import layout, refusals
+from snnc.capture.attention import LAID
+from snnc.capture.layout import Laid
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
 from snnc.capture.refusals import RANDOM, keeps_shape, reason
 from snnc.capture.spellings import arithmetic
-from snnc.capture.values import LOST, PLACES, SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Spelling, Unknown
+from snnc.capture.values import (
+    LOST,
+    PLACES,
+    SHAPE_HINT,
+    Batch,
+    Dim,
+    Filled,
+    Refused,
+    Repeated,
+    Sizes,
+    Spelling,
+    Truth,
+    Unknown,
+)
 
 IN_PLACE = {
     operator.iadd: "add",
@@ -29,6 +44,7 @@ UNSIZED = (Batch, Dim, Sizes, Unknown)
 # Names of arguments that differ between a function and its method, or that torch takes from numpy.
 ALIASES = {"input": "x", "self": "x", "tensor": "x", "axis": "dim", "keepdims": "keepdim"}
 ALIASES |= {"split_size": "sizes", "split_size_or_sections": "sizes", "axis0": "dim0", "axis1": "dim1"}
+WORDS = frozenset({"and_", "or_"})  # functions of `operator`, which has no other names for them
 JOINS = frozenset({"cat", "concat", "concatenate", "clone", "contiguous", "to", "detach"})
 SILENT = frozenset(
     {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size", "_assert"}
@@ -73,6 +89,7 @@ def walk(
         spellings: operations by name.
     """
     result: Any = None
+    lowering.apply = _applied
     for node in graph.nodes:
         if node.op == "output":
             result = node.args[0]
@@ -92,7 +109,7 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
     module = root.get_submodule(str(node.target)) if root is not None and node.op == "call_module" else None
     name = type(module).__name__ if module is not None else op_name(node.target)
     site = _site(lowering, node, name, module)
-    in_place = node.target in IN_PLACE or (name.endswith("_") and not name.startswith("__"))
+    in_place = node.target in IN_PLACE or (name.endswith("_") and not name.startswith("__") and name not in WORDS)
     plain = name.rstrip("_") if in_place else name
     value: Any = LOST
     try:
@@ -100,7 +117,7 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
         values = list(_leaves((args, kwargs)))
         in_place = in_place and bool(values) and isinstance(values[0], (fx.Node, Tensor))
         spelling, more = _spelling(module, plain, spellings)
-        data = any(isinstance(v, (fx.Node, *UNSIZED)) or v is LOST for v in values)
+        data = any(isinstance(v, (fx.Node, Truth, Repeated, Laid, *UNSIZED)) or v is LOST for v in values)
         if any(v is PLACES for v in values):
             raise Refused(*refusals.PLACES)
         if not data and node.op in ("call_function", "call_method"):
@@ -124,11 +141,14 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
                     "has forward hooks",
                     "remove them (handle.remove()), and write what they do into forward",
                 )
+            if plain not in JOINS:  # a constant of every sample is one that broadcasts
+                args, kwargs = _broadcast(args), _broadcast(kwargs)
             if any(isinstance(v, Filled) for v in values) and plain not in JOINS:
                 raise Refused("uses a tensor that holds one number everywhere", "write the number in its place")
-            if module is not None:
+            if module is not None and name not in LAID:
                 args, kwargs = (*args, *kwargs.values()), {}
-            value = _call(spelling, site, (*more, *args) if module in more else (*args, *more), kwargs)
+            fed = (*more, *args) if any(v is module for v in more) and module is not None else (*args, *more)
+            value = _call(plain, spelling, site, fed, kwargs)
     except Refused as refused:
         lowering.note(node, name, refused, site.base)
     # nn.Flatten gives a view as torch.flatten does.
@@ -171,9 +191,29 @@ def _spelling(module: nn.Module | None, name: str, spellings: Mapping[str, Spell
     return None, ()
 
 
-def _call(spelling: Spelling, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _broadcast(value: Any) -> Any:
+    """Constants of every sample as constants that broadcast over samples."""
+    if isinstance(value, Repeated):
+        return value.sample[None]
+    if isinstance(value, (tuple, list)):
+        return type(value)(_broadcast(v) for v in value)
+    return {k: _broadcast(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _applied(site: Site, module: nn.Module, *x: Any) -> Any:
+    """What a module within a module becomes."""
+    spelling, more = _spelling(module, type(module).__name__, SPELLINGS)
+    if spelling is None:
+        raise Refused(*reason(type(module).__name__))
+    return spelling(site, *more, *x) if any(v is module for v in more) else spelling(site, *x, *more)
+
+
+def _call(name: str, spelling: Spelling, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kwargs = {ALIASES.get(k, k): v for k, v in kwargs.items()}
     try:
+        laid = any(isinstance(v, Laid) for v in _leaves((args, kwargs)))
+        if laid and name not in LAID and not (name == "getitem" and isinstance(args[0], (tuple, list))):
+            return layout.dispatch(site, name, spelling, args, kwargs)
         return spelling(site, *args, **kwargs)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError) as error:
         values = list(_leaves((args, kwargs)))

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from snnc.errors import SnncError
 from snnc.ir.graph import calls, replace
 from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 
 
 def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
@@ -45,5 +45,5 @@ def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
         kept.T = T
         if isinstance(kept, Decode):
             kept.skip = tau
-        if isinstance(kept, TemporalMax):
+        if isinstance(kept, (TemporalMax, Telescoped)):
             replace(graph, node, Restart(T, kept, tau) if tau else kept)

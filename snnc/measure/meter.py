@@ -91,7 +91,8 @@ class Meter:
         if isinstance(module, Neuron):
             self._units[node] = module.height.expand(1, *value.shape[1:])
         elif isinstance(module, (*ROUTES, Temporal)) and len(known) == len(sources):
-            pool = module.body.pool if isinstance(module, Restart) else getattr(module, "pool", module)
+            inner: Any = module.body if isinstance(module, Restart) else module
+            pool = getattr(inner, "pool", inner)
             self._units[node] = pool(*known)
         elif isinstance(module, Decode):
             self._units[node] = sources[0]

@@ -41,7 +41,7 @@ class WaitingIF(IF):
     def delay(self) -> int:
         return self.wait
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(self, current: Tensor, *_: Tensor) -> Tensor:
         steps = current.reshape(self.T, -1, *current.shape[1:]).unbind(0)
         first = torch.stack(steps[: self.wait + 1]).sum(0)
         nothing = torch.zeros_like(first)
