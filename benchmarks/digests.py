@@ -32,6 +32,7 @@ RECIPES = [
     "baseline",
     "best",
     "best-graded",
+    "best-signed",
     "cos",
     "data-free",
     "graded",

@@ -34,7 +34,7 @@ from torch import nn
 
 import snnc
 from snnc.files import atomic_write
-from snnc.networks.network import CHUNK
+from snnc.networks.base import CHUNK
 from snnc.passes import FixedPoint
 from snnc.passes.pipeline import Pipeline
 from snnc.recipes import recipe

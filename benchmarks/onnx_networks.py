@@ -1,6 +1,6 @@
 """Networks that arrive as ONNX: each imported, scored as the ANN that it is, and converted.
 
-    python benchmarks/onnx_networks.py --data FOLDER --out docs/results/onnx.json --render docs/results.md
+    python benchmarks/onnx_networks.py --data FOLDER --out docs/results/onnx.json --render docs/results/files.md
 
 FOLDER as for `accuracy.py`; the networks lie in its `models`. Every network reads the test set twice, as the graph that
 snnc captures and through onnxruntime from the file itself, and the predictions are compared. Then it is compiled with

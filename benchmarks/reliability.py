@@ -2,7 +2,8 @@
 
     python benchmarks/reliability.py networks --examples 1000 --out docs/results/reliability.json
     python benchmarks/reliability.py fuzz --mutations 2000 --out docs/results/reliability.json
-    python benchmarks/reliability.py kill --kills 40 --out docs/results/reliability.json --render docs/results.md
+    python benchmarks/reliability.py kill --kills 40 --out docs/results/reliability.json \
+        --render docs/results/reliability.md
 
 `networks` draws networks of the dialect: each is captured, goes through every exact pass and is run step by step and
 all steps at once; one in eight also as fixed point from its files and in onnxruntime, one in a hundred as an exported

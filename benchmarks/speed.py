@@ -1,6 +1,6 @@
 """What a spiking network costs on this CPU, beside its ANN and other simulators, and the limit of both.
 
-    python benchmarks/speed.py --out docs/results/speed.json [--peers PEER/bin/python] [--table docs/results.md]
+    python benchmarks/speed.py --out docs/results/speed.json [--peers PEER/bin/python] [--table docs/results/speed.md]
 
 Rows are CPU seconds of one thread, medians over rounds in which every row has its turn, so that what else the machine
 does falls on all alike; a first round, of two images, warms up. With `--threads` of two and more they are seconds of a

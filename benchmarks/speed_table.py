@@ -28,7 +28,9 @@ def tables(report: dict[str, Any]) -> str:
     order = list(NETS)
     rows = sorted(report["rows"], key=lambda row: (order.index(row["net"]), row["T"], row["batch"]))
     parts = [_overview(rows)] if rows else []
-    parts += [_setting(row) for row in rows]
+    if rows:
+        settings = "\n".join(_setting(row) for row in rows)
+        parts.append(f'<details markdown="1"><summary>Every setting, row by row</summary>\n\n{settings}\n</details>\n')
     if report["peak"]:
         parts.append("Peak memory of a process, and how much of it one run added, MB:\n\n" + _peaks(report["peak"]))
     if report["steps"]:

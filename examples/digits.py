@@ -129,7 +129,7 @@ def show(
     console: Console,
     anns: dict[str, float],
     found: dict[tuple[str, int], float],
-    latency: dict[str, snnc.networks.network.Latency],
+    latency: dict[str, snnc.networks.base.Latency],
 ) -> None:
     """The table, and what its rows and columns mean."""
     table = Table(title="Accuracy in % on the test images", title_justify="left", title_style="bold")
@@ -184,7 +184,7 @@ def main() -> None:
         models = {name: clipped if name == "qcfs" else relu for name in plain}
         anns = {name: accuracy(model, test) for name, model in models.items()}
         found: dict[tuple[str, int], float] = {}
-        latency: dict[str, snnc.networks.network.Latency] = {}
+        latency: dict[str, snnc.networks.base.Latency] = {}
         kept: snnc.Network | None = None
         for recipe, T, net in compiled(models, training, progress):
             found[recipe, T] = accuracy(net, test)

@@ -4,31 +4,61 @@
 >>> net = snnc.compile(model, T=8, recipe="cos", calibration=loader)
 >>> logits = net(x)
 >>> snnc.save(net, "model.snn")
+
+Names are imported as they are first used, since torch takes seconds: `snnc --version` needs none of it.
 """
 
+import importlib
 import logging
+import sys
+import types
+from typing import TYPE_CHECKING, Any
 
-from snnc.api import compile, load, save
-from snnc.capture import capture
-from snnc.differences import differences
 from snnc.errors import SnncError
-from snnc.explain import explain
-from snnc.ir.graph import Stage, verify
-from snnc.ir.proof import prove
-from snnc.measure.evaluate import evaluate
-from snnc.measure.search import search
-from snnc.networks.network import Network
-from snnc.networks.staged import Staged
-from snnc.passes import PASSES
-from snnc.passes.pipeline import Context, Pass, Pipeline, Record
-from snnc.processes import distributed
-from snnc.recipes import recipe
-from snnc.report import compare, report
-from snnc.tune import TuneOptions, tune
 from snnc.version import __version__
+
+if TYPE_CHECKING:
+    from snnc.api import compile, load, save
+    from snnc.capture import capture
+    from snnc.differences import differences
+    from snnc.explain import explain
+    from snnc.ir.graph import Stage, verify
+    from snnc.ir.proof import prove
+    from snnc.measure.evaluate import evaluate
+    from snnc.measure.search import search
+    from snnc.networks.base import SpikingNetwork
+    from snnc.networks.network import Network
+    from snnc.networks.staged import Staged
+    from snnc.passes import PASSES
+    from snnc.passes.pipeline import Context, Pass, Pipeline, Record
+    from snnc.processes import distributed
+    from snnc.recipes import recipe
+    from snnc.report import compare, report
+    from snnc.tune import TuneOptions, tune
 
 # A library says nothing unless asked to: `logging.basicConfig(level="INFO")` shows what it does.
 logging.getLogger("snnc").addHandler(logging.NullHandler())
+
+_HOME = {
+    "snnc.api": ("compile", "load", "save"),
+    "snnc.capture": ("capture",),
+    "snnc.differences": ("differences",),
+    "snnc.explain": ("explain",),
+    "snnc.ir.graph": ("Stage", "verify"),
+    "snnc.ir.proof": ("prove",),
+    "snnc.measure.evaluate": ("evaluate",),
+    "snnc.measure.search": ("search",),
+    "snnc.networks.base": ("SpikingNetwork",),
+    "snnc.networks.network": ("Network",),
+    "snnc.networks.staged": ("Staged",),
+    "snnc.passes": ("PASSES",),
+    "snnc.passes.pipeline": ("Context", "Pass", "Pipeline", "Record"),
+    "snnc.processes": ("distributed",),
+    "snnc.recipes": ("recipe",),
+    "snnc.report": ("compare", "report"),
+    "snnc.tune": ("TuneOptions", "tune"),
+}
+_PUBLIC = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "PASSES",
@@ -38,6 +68,7 @@ __all__ = [
     "Pipeline",
     "Record",
     "SnncError",
+    "SpikingNetwork",
     "Stage",
     "Staged",
     "TuneOptions",
@@ -58,3 +89,27 @@ __all__ = [
     "tune",
     "verify",
 ]
+
+
+class _Package(types.ModuleType):
+    """This module, which keeps its functions where a subpackage has the name of one, such as `snnc.tune`.
+
+    Python makes every subpackage an attribute of its parent when it is imported.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PUBLIC and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'snnc' has no attribute '{name}'")
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -22,15 +22,17 @@ from snnc.ir.dialect import ACTIVATIONS
 from snnc.ir.graph import TIMED, Stage, calls, guess_input
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
-from snnc.networks.exported import Portable, load_portable
-from snnc.networks.network import CHUNK, Network
-from snnc.networks.onnx import OnnxNetwork, load_emitted, named
+from snnc.networks.base import CHUNK, SpikingNetwork
+from snnc.networks.exported import load_exported
+from snnc.networks.network import Network
+from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
 from snnc.passes.trace import Trace
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.steady import steady
 from snnc.version import __version__
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@steady()
 def compile(
     model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Staged,
     T: int = 8,
@@ -81,7 +84,7 @@ def compile(
         DataError: calibration data that cannot be used.
         PassFailed: a pass broke.
     """
-    if isinstance(model, Network | Portable | OnnxNetwork):
+    if isinstance(model, SpikingNetwork):
         raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
     T = _whole(T)
     tuned = model.info.get("tune") if isinstance(model, Staged) else None
@@ -193,6 +196,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
     }
 
 
+@steady()
 def save(network: Network | Staged, path: str | Path, backend: str | Backend | None = None) -> Path:
     """Writes a network, whole or not at all. Of processes that share the work the first alone writes.
 
@@ -226,13 +230,14 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
     return path
 
 
+@steady()
 def load(
     path: str | Path,
     chunk: int = CHUNK,
     *,
     device: str | torch.device = "cpu",
     options: onnxruntime.SessionOptions | None = None,
-) -> Network | Portable | OnnxNetwork:
+) -> SpikingNetwork:
     """A spiking network from a file that `save` or `snnc compile` wrote.
 
     Args:
@@ -253,7 +258,7 @@ def load(
     if kind == "pt2" and named(device).type != "cpu":
         raise SnncError("An exported program runs on the CPU.", "the graph file (.snn) of the same network")
     if kind == "pt2":
-        return load_portable(path, chunk)
+        return load_exported(path, chunk)
     try:
         content = load_torch(path)
     except LoadError as error:

@@ -9,6 +9,7 @@ import io
 import pickle
 import struct
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from snnc.recipes import recipe
 from snnc.tune import checkpoint
 from snnc.tune.checkpoint import Progress
 from tests.onnx_models import exported
+from tests.safetensors_files import safetensors
 
 SHAPE = (2, 4, 4)
 
@@ -167,6 +169,7 @@ def _networks(folder: Path) -> list[Seed]:
     told, graph, optimiser = training()
     checkpoint.write(folder / "kept.checkpoint", told, graph, optimiser, Progress(rows=[{"epoch": 1}]))
     whole, weights = external(folder)
+    beside = {"state_dict": model.state_dict(), "args": Namespace(lr=0.1, out=Path("x")), "best": np.float64(93.1)}
     return [
         Seed("graph file", "net.snn", kept["snn"], as_compiled, "zip"),
         Seed("graph file of an ANN", "net.snn", staged, as_model, "zip"),
@@ -174,6 +177,8 @@ def _networks(folder: Path) -> list[Seed]:
         Seed("torch weights", "net.pt", saved(model.state_dict()), as_weights, "zip"),
         Seed("torch weights, legacy", "net.pt",
              saved(model.state_dict(), _use_new_zipfile_serialization=False), as_weights),
+        Seed("checkpoint", "net.pt", saved(beside), as_weights, "zip"),
+        Seed("safetensors", "net.safetensors", safetensors(model.state_dict()), as_weights),
         Seed("tune's checkpoint", "net.checkpoint", (folder / "kept.checkpoint").read_bytes(), as_checkpoint, "zip"),
         Seed("exported program", "net.pt2", program.getvalue(), as_model, "zip", cost=4),
         Seed("emitted .pt2", "net.pt2", kept["pt2"], as_compiled, "zip", cost=4),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -62,6 +62,16 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
     sources: dict[fx.Node, list[str]] = {}
     for site in sites:
         sources.setdefault(site.all_input_nodes[0], []).append(site.name)
+    return histograms_of(graph, sources, batches)
+
+
+def histograms_of(
+    graph: fx.GraphModule,
+    sources: dict[fx.Node, list[str]],
+    batches: Iterable[Tensor],
+    look: Callable[[fx.Node, Tensor], Tensor] = lambda _, value: value,
+) -> dict[str, Histogram]:
+    """As `histograms`, of the values of nodes, each under some names; `look` puts what counts as a channel second."""
     found: dict[str, Histogram] = {}
 
     def see(node: fx.Node, value: Tensor) -> None:
@@ -71,6 +81,7 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
                     f"The calibration data gives NaN or infinity at '{node.name}'.",
                     "check the data and its normalisation (--mean/--std)",
                 )
+            value = look(node, value)
             histogram = found.get(names[0]) or Histogram(value.shape[1], value.dim() - 2)
             histogram.update(value)
             found.update(dict.fromkeys(names, histogram))

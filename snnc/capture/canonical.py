@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import networkx as nx
@@ -16,7 +17,7 @@ import torch
 from torch import fx, nn
 
 from snnc.capture.bounds import ROUNDINGS, Clamp
-from snnc.capture.lowering import rank_after, shape_after
+from snnc.capture.lowering import StandIn, rank_after, shape_after
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
@@ -251,6 +252,13 @@ def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank
     return _check_whole(graph)
 
 
+def remaining(graph: fx.GraphModule, rank: int | None = None) -> list[Blocker]:
+    """What `finish` would find in a graph with stand-ins for what has been refused."""
+    with suppress(Unsupported):  # where sizes do not fit, for want of those of the stand-ins
+        canonicalise(graph, None, rank)
+    return [*_not_finite(graph), *recognise(graph), *_check_whole(graph)]
+
+
 def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
     return [
         Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", "check the file it came from")
@@ -265,6 +273,8 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
     if any(True for _ in calls(graph, *dialect.ACTIVATIONS, dialect.ClipQuant)) or curved_inside(graph):
         return []
     output = next(iter(reversed(graph.graph.nodes)))
+    if any(module.reason and module.reason.neuron for _, module in calls(graph, StandIn)):
+        return []
     why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
     hint = "check that the forward method applies its activations"
     return [Blocker(output.name, "network", why, hint)]

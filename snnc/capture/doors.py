@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeGuard, Union
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from snnc.capture.canonical import finish
+from snnc.capture.canonical import finish, remaining
 from snnc.capture.exported import export, lower_exported, own_shape
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.symbolic import from_error, input_rank, private, trace
-from snnc.capture.values import Refused
+from snnc.capture.trial import Trial
+from snnc.capture.values import LOST, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
 from snnc.ir.graph import Stage, verify
 from snnc.networks.staged import Staged
+from snnc.steady import steady
 
 if TYPE_CHECKING:
     import onnx
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto"]
 
 
+@steady()
 def capture(model: Network, input_shape: tuple[int, ...] | None = None) -> fx.GraphModule:
     """The network as a graph of stage `ANN`: the same function in eval mode, with its own copies of all weights.
 
@@ -65,6 +68,7 @@ def is_onnx(model: Any) -> TypeGuard[onnx.ModelProto]:
     return "onnx" in sys.modules and isinstance(model, sys.modules["onnx"].ModelProto)
 
 
+@steady()
 def blockers(model: Network, input_shape: tuple[int, ...] | None = None) -> list[Blocker]:
     """Everything that keeps a network from being converted; empty where nothing does."""
     return _capture(model, input_shape)[1]
@@ -90,19 +94,16 @@ def _capture(model: Network, input_shape: tuple[int, ...] | None) -> Outcome:
 
 
 def _live(model: nn.Module, shape: tuple[int, ...] | None) -> Outcome:
-    """The symbolic door first; the other one where that refuses and the shape is known."""
+    """The symbolic door first; the other one where that refuses only what the other may read."""
     graph, found, needs_export = _symbolic(model, shape)
-    if graph is not None:
-        return graph, []
-    if shape is None:
-        return None, found
+    if graph is not None or not needs_export or shape is None:
+        return graph, found
     live, like = private(model)
     try:
         program = export(live, shape, like)
     except Exception as error:
-        return None, [from_error(error, live, known=True)] if needs_export else found
-    graph, more = _exported(program, shape)
-    return graph, more if graph is not None or needs_export else found
+        return None, [*found, from_error(error, live, known=True)]
+    return _exported(program, shape)
 
 
 def _blockers_of(error: Unsupported) -> list[Blocker]:
@@ -141,36 +142,37 @@ def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None) -> Outcome:
 
 
 def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[fx.GraphModule | None, list[Blocker], bool]:
-    """The symbolic door. The last value tells whether tracing itself failed or wanted the shape."""
+    """The symbolic door. The last value tells whether the other one may read the network."""
     live, like = private(model)
     try:
         traced = trace(live)
     except Exception as error:
-        return None, [from_error(error, live, known=shape is not None)], True
+        return None, [] if shape else [from_error(error, live, known=False)], True
     entries = traced.find_nodes(op="placeholder")
-    extra = [
-        Blocker(node.name, "input", "is a second input", "wrap the network in a module with one input")
-        for node in entries[1:]
-    ]
-    if extra or not entries:
-        none = Blocker("input", "input", "the network has no input", "give forward one tensor")
-        return None, extra or [none], False
+    if not entries:
+        return None, [Blocker("input", "input", "the network has no input", "give forward one tensor")], False
     rank = input_rank(traced, live)
     lowering = Lowering(shape, rank, like)
-    result = walk(lowering, traced, live, {})
+    lowering.passes = Trial(lowering)
+    second = {node.name: lowering.stand_in(None) for node in entries[1:]}
+    hint = "wrap the network in a module with one input"
+    lowering.blockers += [Blocker(name, "input", "is a second input", hint) for name in second]
+    result = walk(lowering, traced, live, second)
     graph, found = _finish(lowering, result, shape, rank)
-    return graph, found, lowering.wants_shape
+    if shape is None:
+        return graph, found + lowering.elsewhere, False
+    needs_export = bool(lowering.elsewhere) and (lowering.unsure or not found)
+    return graph, [] if needs_export else found, needs_export
 
 
 def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank: int | None) -> Outcome:
     """Looks up the output of a traced graph, then does what all doors do last."""
     found = list(lowering.blockers)
     value: Any = result
-    if isinstance(result, fx.Node):
-        try:
-            value = lowering.load(result)
-        except Refused as refused:
-            found.append(Blocker("output", "output", refused.why, refused.hint))
+    try:
+        value = lowering.load(result)
+    except Refused as refused:
+        found.append(Blocker("output", "output", refused.why, refused.hint))
     return _whole(lowering, value, found, shape, rank)
 
 
@@ -178,14 +180,16 @@ def _whole(
     lowering: Lowering, value: Any, found: list[Blocker], shape: tuple[int, ...] | None, rank: int | None
 ) -> Outcome:
     """Checks the output, then what all doors do last."""
-    if found:
-        return None, found
     if isinstance(value, Laid):
-        return None, [Blocker("output", "output", *MOVED)]
-    if not isinstance(value, fx.Node):
+        found.append(Blocker("output", "output", *MOVED))
+    elif not isinstance(value, fx.Node) and value is not LOST:
         several = isinstance(value, (tuple, list, dict))
         why = "is not one tensor" if several else "does not depend on the input"
-        return None, [Blocker("output", "output", why, "return the logits alone")]
+        found.append(Blocker("output", "output", why, "return the logits alone"))
+    if found or lowering.elsewhere:
+        ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
+        rest = lowering.build.finish(lowering.stand_in(None, None, ends))
+        return None, found + [b for b in remaining(rest, rank) if b not in found]
     graph = lowering.build.finish(value)
     try:
         found = finish(graph, shape, rank)

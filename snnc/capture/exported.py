@@ -20,8 +20,10 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from snnc.capture import attention, layers, norms, routes, spellings
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import SPELLINGS
+from snnc.capture.refusals import OTHER, reason
+from snnc.capture.standins import sample
 from snnc.capture.values import Spelling
-from snnc.capture.walk import walk
+from snnc.capture.walk import op_name, walk
 from snnc.errors import Blocker, Unsupported
 
 
@@ -95,7 +97,6 @@ ATEN: dict[str, Spelling] = {
     "slice": routes.slice_,
     "split_with_sizes": routes.split,
     "_unsafe_view": routes.reshape,
-    "_unsafe_index": lambda at, *_: at.refuse("is indexed by data", "use slices with constant bounds"),
     "sym_size": routes.size,
     "constant_pad_nd": _constant_pad,
     "_softmax": _head(nn.Softmax),
@@ -140,6 +141,17 @@ def _in_silence() -> Iterator[None]:
         logger.disabled = before
 
 
+def _composed(program: ExportedProgram) -> dict[Any, Any]:
+    """How torch takes those of the program's operations apart that consist of others and have no name here."""
+    called = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+    strange = [op for op in called if op_name(op) not in ATEN and reason(op_name(op)) is OTHER]
+    composed = [op for op in strange if op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)]
+    if not composed:
+        return {}
+    table = torch.export.default_decompositions()
+    return {op: table[op] for op in composed if op in table}
+
+
 def own_shape(program: ExportedProgram) -> tuple[int, ...] | None:
     """The shape of one sample that a program takes, or None where it leaves a size open."""
     entry = next(iter(_entries(program)), None)
@@ -159,14 +171,14 @@ def _entries(program: ExportedProgram) -> list[fx.Node]:
     return [node for node in program.graph.nodes if node.op == "placeholder" and node.name in given]
 
 
-def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, tuple[int, ...]]:
+def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, ...]]:
     """Lowers an exported program. Gives what was built, its result, and the shape of one sample.
 
     Raises:
         Unsupported: the program does not take one tensor, or gives more than one.
     """
     try:
-        program = program.run_decompositions({})
+        program = program.run_decompositions(_composed(program))
     except Exception as error:
         message = f"The exported program cannot be decomposed ({type(error).__name__}: {error})."
         raise Unsupported(message, "export it again, with the version of torch that runs snnc") from error
@@ -185,17 +197,17 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, 
         Blocker(o.name, "input", "is a second input", "export a module with one input, and fix the others inside it")
         for o in entries[1:]
     ]
-    outputs = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-    if len(outputs) != 1 or not program.call_spec.out_spec.is_leaf():
-        blockers.append(Blocker("output", "output", "is not one tensor", "return the logits alone"))
-    blockers += [
-        Blocker(str(spec.target), "buffer", "is changed at each call", "export the network after model.eval()")
-        for spec in signature.output_specs
-        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
-    ]
-    if blockers or not entries:
-        none = Blocker("input", "input", "the program has no input", "export a module that takes one tensor")
-        raise Unsupported.of(blockers or [none])
+    for spec in signature.output_specs:
+        if spec.kind is OutputKind.BUFFER_MUTATION:
+            hint = "export the network after model.eval()"
+            blockers.append(Blocker(str(spec.target), "buffer", "is changed at each call", hint))
+        elif spec.kind is OutputKind.USER_INPUT_MUTATION:
+            hint = "compute a new value, such as x = (x - mean) / std, and leave the input as it is"
+            blockers.append(Blocker(str(spec.target), "input", "is changed in place", hint))
+    if not entries:
+        raise Unsupported.of(
+            [Blocker("input", "input", "the program has no input", "export a module that takes one tensor")]
+        )
     entry = entries[0]
     batch, *sizes = entry.meta["val"].shape
     if not all(isinstance(n, int) for n in sizes):
@@ -206,5 +218,11 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, fx.Node | None, 
     like = torch.empty((), dtype=entry.meta["val"].dtype, device=device)
     lowering = Lowering(shape, None, like)
     lowering.batch = batch if isinstance(batch, int) else None
-    result = walk(lowering, program.graph, None, constants, ATEN)[0]
-    return lowering, result, shape
+    lowering.blockers += blockers
+    for other in entries[1:]:
+        value = other.meta["val"]
+        constants[other.name] = lowering.stand_in(sample(value, lowering) if isinstance(value, torch.Tensor) else None)
+    result = walk(lowering, program.graph, None, constants, ATEN)
+    kinds = (spec.kind for spec in signature.output_specs)
+    outputs = [one for one, kind in zip(result, kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
+    return lowering, outputs[0] if program.call_spec.out_spec.is_leaf() and len(outputs) == 1 else outputs, shape

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from snnc.capture import routes
 from snnc.capture.lowering import Site
 from snnc.capture.pools import each
+from snnc.capture.refusals import PRODUCT
 from snnc.capture.values import SHAPE_HINT, Refused
 from snnc.ir import dialect
 
@@ -104,7 +105,7 @@ def _weighted(at: Site, x: Any, module: Any, weight: Tensor, bias: Tensor | None
 def linear(at: Site, x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
     """`F.linear`."""
     if not isinstance(weight, Tensor):
-        at.refuse("multiplies two values that both depend on the input", "a spiking layer needs constant weights")
+        raise PRODUCT.refused()
     return _weighted(at, x, nn.Linear(weight.shape[1], weight.shape[0], device="meta"), weight, bias)
 
 
@@ -112,6 +113,8 @@ def matmul(at: Site, x: Any, other: Any) -> Any:
     """A product with a constant matrix on either side; one on the left, as of a graph's edges, mixes rows."""
     if isinstance(x, Tensor) and x.dim() == 2 and isinstance(other, fx.Node):
         return routes.transpose(at, linear(at, routes.transpose(at, other, -2, -1), x), -2, -1)
+    if isinstance(x, fx.Node) and isinstance(other, fx.Node):
+        raise PRODUCT.refused()
     if not (isinstance(x, fx.Node) and isinstance(other, Tensor) and other.dim() == 2):
         at.refuse("multiplies by something other than a constant matrix", "use nn.Linear")
     return linear(at, x, other.t())

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture.values import SHAPE_HINT, Batch, Dim, Refused, Unknown, author_line
+from snnc.capture.refusals import Reason, key
+from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
 from snnc.errors import Blocker
 from snnc.ir import dialect
 from snnc.ir.curved import Greatest, Least
@@ -29,6 +30,7 @@ from snnc.ir.graph import GraphBuilder, flat
 PROBE = 2
 # Numbers in one sample of any value.
 MOST_VALUES = 2**26
+Passes = Callable[[fx.Node, "nn.Module | None", Any, Any], bool]
 
 
 @dataclass
@@ -44,6 +46,23 @@ class Cell:
     value: Any
     storage: object
     stale: bool = False
+
+
+class StandIn(nn.Module):
+    """Stands for the result of a refused operation while the rest is looked at. Only during capture.
+
+    Args:
+        shape: of one sample, or None.
+        reason: why the operation is refused; None for a second input, and for several outputs.
+    """
+
+    def __init__(self, shape: tuple[int, ...] | None, reason: Reason | None) -> None:
+        super().__init__()
+        self.shape, self.reason = shape, reason
+
+    def forward(self, *x: Tensor) -> Tensor:
+        """A value of that shape, of as many samples."""
+        return x[0].new_zeros((x[0].shape[0], *(self.shape or ())))
 
 
 @dataclass
@@ -147,6 +166,12 @@ class Lowering:
         input_shape: shape of one sample, or None.
         rank: of the input, the batch included, where only that is known.
         like: a tensor with the network's dtype and device.
+
+    Attributes:
+        elsewhere: what this door cannot read and the other one may.
+        unsure: whether the other door has to be asked which of `elsewhere` it can read.
+        lost: stand-ins of which too little is known, and what was computed from them.
+        passes: tells whether the other door reads an operation (its node, module and arguments), where there is one.
     """
 
     def __init__(self, input_shape: Sequence[int] | None, rank: int | None, like: Tensor) -> None:
@@ -154,7 +179,10 @@ class Lowering:
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.ranks: dict[fx.Node, int | None] = {}
         self.blockers: list[Blocker] = []
-        self.wants_shape = False
+        self.elsewhere: list[Blocker] = []
+        self.unsure = False
+        self.lost: set[fx.Node] = set()
+        self.passes: Passes | None = None
         self.cells: dict[fx.Node, Cell] = {}
         self.like = like
         self.batch: int | None = None
@@ -174,13 +202,57 @@ class Lowering:
             self.ranks[node] = 1 + len(self.shapes[node])
         else:
             self.ranks[node] = rank_after(module, [self.ranks.get(i) for i in inputs])
+            self.lost.update([node] if self.lost.intersection(inputs) else ())
         return node
 
+    @property
+    def shaped(self) -> bool:
+        """Whether the shape of a sample is known."""
+        return self.x in self.shapes
+
+    def stand_in(
+        self, shape: tuple[int, ...] | None, rank: int | None = None, inputs: Sequence[fx.Node] = (),
+        reason: Reason | None = None,
+    ) -> fx.Node:  # fmt: skip
+        """A node in the place of a refused operation, so that what reads it is looked at too."""
+        node = self.build.call("standin", StandIn(shape, reason), *(inputs or (self.x,)))
+        if shape is not None:
+            self.shapes[node], rank = shape, 1 + len(shape)
+        elif self.shaped or rank is None or self.lost.intersection(inputs):
+            self.lost.add(node)
+        self.ranks[node] = rank
+        return node
+
+    def part_of(self, name: str, values: Sequence[Any]) -> Reason | None:
+        """Why something before it is refused, where that refusal takes the operation called `name` with it."""
+        for node in (v for v in values if isinstance(v, fx.Node)):
+            module = self.module(node)
+            if isinstance(module, StandIn) and module.reason and key(name) in module.reason.parts:
+                last = key(name) in ("div", "divide", "truediv", "mul", "multiply")
+                return replace(module.reason, alike=True, parts=frozenset()) if last else module.reason
+        return None
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """The module that a node of the new graph calls."""
+        return self.build.root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def is_lost(self, values: Sequence[Any]) -> bool:
+        """Whether one of `values` comes from a refused operation of whose result too little is known."""
+        return any(
+            v is LOST
+            or (isinstance(v, fx.Node) and v in self.lost)
+            or (isinstance(v, (Dim, Sizes)) and v.node in self.lost)
+            or (isinstance(v, Unknown) and v.lost)
+            for v in values
+        )
+
     def note(self, node: fx.Node, op: str, refused: Refused, name: str = "") -> None:
-        """Notes a blocker."""
-        self.wants_shape |= refused.shape
-        where = author_line(node)
-        self.blockers.append(Blocker(flat(name or node.name), op, refused.why, refused.hint, where))
+        """Notes a blocker, once for each module of the author's."""
+        hint = CONSTANT_HINT if refused.hint == SHAPE_HINT and self.shaped else refused.hint
+        blocker = Blocker(flat(name or node.name), op, refused.why, hint, author_line(node))
+        found = self.elsewhere if refused.shape and self.passes else self.blockers
+        if all((b.node, b.op, b.why) != (blocker.node, op, refused.why) for b in found):
+            found.append(blocker)
 
     def load(self, value: Any) -> Any:
         """Arguments of the old graph as values of the new one."""

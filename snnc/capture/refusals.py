@@ -1,40 +1,125 @@
-"""What is refused by name, why, and what to try."""
+"""What is refused by name, why, and what to try: one row for each reason, and the names that it holds for.
+
+What snnc learns to convert loses its name here; `tests/test_refusals.py` finds names that are in both places.
+"""
 
 from __future__ import annotations
 
-Reason = tuple[str, str]
+from dataclasses import dataclass, replace
 
-ACTIVATION: Reason = ("is an activation that snnc does not know", "replace it by one of torch.nn, and train again")
-STATISTICS: Reason = (
+from snnc.capture.values import Refused
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an operation is refused.
+
+    Attributes:
+        why: one clause.
+        hint: what to try.
+        final: no other door can read it, so nothing is exported to find out.
+        alike: its result has the shape of its first input.
+        neuron: what to try puts an activation in its place.
+        inner: it belongs inside a network, so what stands before it does too.
+        parts: what its result then goes through belongs to it, and is no blocker of its own.
+    """
+
+    why: str
+    hint: str
+    final: bool = True
+    alike: bool = False
+    neuron: bool = False
+    inner: bool = True
+    parts: frozenset[str] = frozenset()
+
+    def refused(self) -> Refused:
+        """The exception that says so."""
+        return Refused(self.why, self.hint, reason=self)
+
+
+ACTIVATION = Reason(
+    "is an activation that snnc does not know",
+    "replace it by one that it knows, such as nn.GELU, and train again",
+    alike=True,
+    neuron=True,
+)
+STATISTICS = Reason(
     "normalises in a way that snnc does not know",
     "use one of the normalisations of torch.nn, and train again",
+    alike=True,
 )
-PRODUCT: Reason = (
+PRODUCT = Reason(
     "multiplies values in a way that snnc does not know",
     "write it with matmul, nn.MultiheadAttention or nn.TransformerEncoder",
 )
-STATE: Reason = ("carries a state through time of its own", "snnc converts feed-forward networks")
-CURVED: Reason = ("is a function that snnc does not know", "rewrite it with layers and functions that snnc knows")
-PLACES: Reason = ("asks for the place of each maximum", "read the maxima alone, as values or with return_indices=False")
-RANDOM: Reason = ("is random at inference", "call eval() before capture, and pass training=self.training")
-QUANTISED: Reason = (
-    "computes with integers of a scale of their own",
-    "import the float network that it was quantised from; snnc quantises itself",
+STATE = Reason(
+    "carries a state through time of its own", "put convolutions over time (nn.Conv1d) in its place, and train again"
 )
-CONTROL: Reason = ("decides at run time what is computed", "export it with constant shapes and without loops")
-SPIKING: Reason = ("belongs to a spiking network", "capture the network that it was compiled from")
-OTHER: Reason = ("is not among the operations that snnc converts", "rewrite it with layers of torch.nn that snnc knows")
+CURVED = Reason(
+    "is a function that snnc does not know",
+    "rewrite it with layers and functions that snnc knows",
+    neuron=True,
+)
+ELEMENTWISE = Reason(CURVED.why, CURVED.hint, alike=True, neuron=True)
+PICKED = Reason(
+    "picks values by comparing them, which no spike rate does",
+    "return the values themselves, and pick outside of the network",
+    inner=False,
+)
+COMPARED = Reason(
+    "compares values, and no spike rate is a truth value",
+    "clip with ReLU or clamp; where it comes last, return the values themselves",
+    alike=True,
+    neuron=True,
+    inner=False,
+)
+PLACES = Reason(
+    "asks for the place of each maximum", "read the maxima alone, as values or with return_indices=False", inner=False
+)
+ORDER = Reason(
+    "picks entries in an order of its own",
+    "take slices and join them, such as torch.cat([x[:, 2:], x[:, 1:2], x[:, :1]], 1)",
+)
+REPEATED = Reason("repeats a value over a larger shape", "join it with itself, such as torch.cat([x, x, x], 1)")
+ASSIGNED = Reason(
+    "writes into a part of a value",
+    "compute the parts by themselves and join them with torch.cat; x = (x - mean) / std does all channels at once",
+    alike=True,
+)
+RANDOM = Reason("is random at inference", "draw random numbers only where self.training is True, and call eval()")
+QUANTISED = Reason(
+    "computes with integers of a scale of its own",
+    "import the float network that it was quantised from; snnc quantises itself",
+    parts=frozenset({"dequantizelinear"}),
+)
+CONTROL = Reason("decides at run time what is computed", "export it with constant shapes and without loops")
+SPIKING = Reason("belongs to a spiking network", "capture the network that it was compiled from", alike=True)
+OTHER = Reason(
+    "is not among the operations that snnc converts", "rewrite it with layers of torch.nn that snnc knows", final=False
+)
+
+# What is known of an operation that is refused for how it is spelled: it may be an activation's.
+SPELLED = replace(OTHER, neuron=True)
 
 _NAMES: dict[Reason, str] = {
     ACTIVATION: "thresholdedrelu shrink",
     STATISTICS: "crossmaplrn2d meanvariancenormalization",
-    PRODUCT: "transformer transformerdecoder transformerdecoderlayer bilinear",
+    PRODUCT: "transformer transformerdecoder transformerdecoderlayer bilinear cosinesimilarity cdist",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
-    CURVED: """
-        prod ceil trunc frac fmod remainder argmax topk sort cumsum median reduceprod hardmax lppool globallppool
-        nonzero xor
+    ELEMENTWISE: "ceil trunc frac fmod remainder cumsum",
+    CURVED: "prod reduceprod lppool globallppool xor",
+    PICKED: """
+        argmax argmin topk sort argsort median mode kthvalue hardmax nonzero onehot bincount nms nonmaxsuppression
+        uniqueconsecutive unique unique2
     """,
+    COMPARED: "isnan isinf",
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
+    ORDER: "flip fliplr flipud roll rot90 indexselect index unsafeindex gather takealongdim reversesequence",
+    REPEATED: "repeatinterleave",
+    ASSIGNED: """
+        setitem slicescatter selectscatter indexput scatter scatteradd indexcopy indexfill indexadd
+        maskedscatter copy scatternd scatterelements
+    """,
     SPIKING: "if offsetif signedif delayedif encode decode runningmax gatedmax stepmax",
     RANDOM: """
         nativedropout bernoulli rand randn randlike randnlike randomnormal randomuniform randomnormallike
@@ -45,18 +130,14 @@ _NAMES: dict[Reason, str] = {
     """,
     CONTROL: "loop scan sequenceconstruct sequenceat sequenceinsert splittosequence concatfromsequence optional",
 }
-_REASONS = {name: reason for reason, names in _NAMES.items() for name in names.split()}
+REASONS: dict[str, Reason] = {name: reason for reason, names in _NAMES.items() for name in names.split()}
 
 
 def reason(name: str) -> Reason:
     """Why the operation or module called `name` is refused, and what to try."""
-    return _REASONS.get(_key(name), OTHER)
+    return REASONS.get(key(name), OTHER)
 
 
-def keeps_shape(name: str) -> bool:
-    """True for what may be skipped while the rest is looked at: its output is shaped like its input."""
-    return reason(name) in (ACTIVATION, STATISTICS)
-
-
-def _key(name: str) -> str:
+def key(name: str) -> str:
+    """A name as this table has it: torch and ONNX write the same one in several ways."""
     return name.replace("_", "").lower()

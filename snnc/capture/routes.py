@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from snnc.capture import layout
 from snnc.capture.lowering import Site
+from snnc.capture.refusals import ASSIGNED, ORDER, REPEATED
 from snnc.capture.values import SHAPE_HINT, Batch, Batches, Dim, Filled, Refused, Repeated, Sizes, Unknown
 from snnc.ir import dialect
 
@@ -195,7 +196,7 @@ def getitem(at: Site, x: Any, index: Any) -> Any:
         return x[index]
     items = list(index) if isinstance(index, tuple) else [index]
     if not all(i is Ellipsis or i is None or isinstance(i, (int, slice)) for i in items):
-        at.refuse("is indexed by something other than constants", "use slices with constant bounds")
+        raise ORDER.refused()
     if Ellipsis in items:
         place, rank = items.index(Ellipsis), at.rank(x)
         if rank is None:
@@ -216,6 +217,19 @@ def getitem(at: Site, x: Any, index: Any) -> Any:
         size = 1 if item is None else next(shape)
         sizes += [] if isinstance(item, int) else [size]
     return reshape(at, x, Batch(), *sizes, *shape)
+
+
+def setitem(at: Site, x: Any, index: Any, value: Any) -> Any:
+    """`x[..] = value`, which only an exported program can follow, where it writes the whole of `x`."""
+    whole = all(i is Ellipsis or i == slice(None) for i in (index if isinstance(index, tuple) else (index,)))
+    if whole:
+        raise Refused("writes a value over another", SHAPE_HINT, shape=True)
+    raise ASSIGNED.refused()
+
+
+def expand_as(at: Site, x: Any, other: Any) -> Any:
+    """`x.expand_as`, for a value of the same shape."""
+    return expand(at, x, Batch(), *at.known(other))
 
 
 def _range(at: Site, part: slice) -> Range:
@@ -323,6 +337,11 @@ def _blank(value: Any) -> Any:
     return value
 
 
+def hstack(at: Site, tensors: Sequence[Any]) -> Any:
+    """Values joined along dimension 1."""
+    return cat(at, tensors, 1)
+
+
 def stack(at: Site, tensors: Sequence[Any], dim: int = 0) -> Any:
     """Values joined along a new dimension."""
     return cat(at, [unsqueeze(at, x, dim) for x in tensors], dim)
@@ -342,12 +361,14 @@ def pad(at: Site, x: fx.Node, pad: Any, mode: str = "constant", value: Any = Non
 
 def expand(at: Site, x: Any, *sizes: Any, **named: Any) -> Any:
     """A constant for every sample; of data, only to the shape that it has."""
-    run = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes or tuple(named["size"])
+    sizes = sizes or tuple(named.values())
+    run = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     if isinstance(x, Tensor):
         return _repeated(at, x, run)
-    have = (-1, *at.known(x))
-    if len(run) != len(have) or any(s not in (-1, h) for s, h in zip(run[1:], have[1:], strict=True)):
-        at.refuse("repeats a value over a larger shape", "give both operands the same shape")
+    own = (Batch(), *at.known(x))
+    fits = len(run) == len(own) and run[0] in (-1, Batch(), at.lowering.batch)
+    if not fits or any(s not in (-1, h) for s, h in zip(run[1:], own[1:], strict=True)):
+        raise REPEATED.refused()
     return x
 
 
@@ -364,7 +385,7 @@ def tile(at: Site, x: Any, *sizes: Any) -> Any:
     """`token.repeat(len(x), 1, 1)`: a constant for every sample."""
     run = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     if not isinstance(x, Tensor):
-        at.refuse("repeats a value over a larger shape", "give both operands the same shape")
+        raise REPEATED.refused()
     x = x.detach().reshape(*[1] * (len(run) - x.dim()), *x.shape)
     return _repeated(at, x.repeat(1, *(at.integer(s) for s in run[1:])), (run[0], *[-1] * (len(run) - 1)))
 

@@ -155,7 +155,7 @@ def mul(at: Site, x: Any, other: Any) -> Any:
 def div(at: Site, x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     """A quotient by a constant, rounded where `rounding_mode` says so."""
     if not _data(x) or _data(other):
-        at.refuse("divides by a value that depends on the input", "divide by a constant")
+        at.refuse("divides by a value that depends on the input", "divide by a constant, or outside of the network")
     if rounding_mode == "trunc":
         at.refuse("rounds towards zero", "use torch.floor")
     like = at.lowering.like
@@ -188,6 +188,23 @@ def dropout(at: Site, x: Any, p: float = 0.5, training: bool = True, inplace: bo
     return x
 
 
+def stochastic_depth(at: Site, x: Any, p: float, mode: str = "row", training: bool = True) -> Any:
+    """torchvision's, which drops whole samples of a branch while it trains."""
+    return dropout(at, x, p, training)
+
+
+def drop_path(at: Site, x: Any, drop_prob: float = 0.0, training: bool = False, scale_by_keep: bool = True) -> Any:
+    """The same, as timm calls it."""
+    return dropout(at, x, drop_prob, training)
+
+
+def drop_block(
+    at: Site, x: Any, p: float, block_size: int, inplace: bool = False, eps: float = 1e-6, training: bool = True
+) -> Any:
+    """Drops squares of a map while it trains."""
+    return dropout(at, x, p, training)
+
+
 def head(cls: Any) -> Spelling:
     """Softmax and its logarithm."""
 
@@ -208,6 +225,7 @@ def getattr_(at: Site, x: Any, name: str) -> Any:
         "shape": lambda: routes.size(at, x),
         "ndim": lambda: routes.rank(at, x),
         "data": lambda: x,
+        "mT": lambda: routes.transpose(at, x, -2, -1),
         "dtype": lambda: at.lowering.like.dtype,
         "device": lambda: at.lowering.like.device,
         "requires_grad": lambda: False,

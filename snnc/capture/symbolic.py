@@ -132,6 +132,9 @@ def input_rank(graph: fx.Graph, root: nn.Module) -> int | None:
 class _Proxy(fx.Proxy):
     """Records `x += y` as in place: `fx` itself takes it for `x = x + y`, which loses what other names of x see."""
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
     def __iadd__(self, other: Any) -> Any:
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
 

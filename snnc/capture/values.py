@@ -13,14 +13,18 @@ from torch import fx
 
 Spelling = Callable[..., Any]
 SHAPE_HINT = "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32"
+CONSTANT_HINT = "write its sizes as constants"  # in the place of that, where the shape has been passed
 
 
 class Refused(Exception):
-    """An operation cannot be converted. `shape` is True where knowing the input's shape may help."""
+    """An operation cannot be converted.
 
-    def __init__(self, why: str, hint: str, shape: bool = False) -> None:
+    `shape` is True where knowing the input's shape may help, and `reason` is the row of `refusals`, where it has one.
+    """
+
+    def __init__(self, why: str, hint: str, shape: bool = False, reason: Any = None) -> None:
         super().__init__(why)
-        self.why, self.hint, self.shape = why, hint, shape
+        self.why, self.hint, self.shape, self.reason = why, hint, shape, reason
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,13 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What was calculated from a `Dim` (`shape` is True) or from the batch."""
+    """What was calculated from a `Dim` (`shape` is True) or from the batch.
+
+    `lost` is True where it comes from the result of a refused operation.
+    """
 
     shape: bool
+    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Truth:
 
 
 class _Lost:
-    """The result of a refused operation: nothing more is said about what reads it."""
+    """The result of a refused operation that is no value of a sample: nothing more is said about what reads it."""
 
 
 LOST = _Lost()

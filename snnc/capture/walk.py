@@ -16,8 +16,9 @@ from snnc.capture.attention import LAID
 from snnc.capture.layout import Laid
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
-from snnc.capture.refusals import RANDOM, keeps_shape, reason
+from snnc.capture.refusals import RANDOM, SPELLED, reason
 from snnc.capture.spellings import arithmetic
+from snnc.capture.standins import is_said, leaves, result_of
 from snnc.capture.values import (
     LOST,
     PLACES,
@@ -39,8 +40,15 @@ IN_PLACE = {
     operator.imul: "mul",
     operator.itruediv: "div",
     operator.ifloordiv: "floor_divide",
+    operator.setitem: "setitem",
 }
 UNSIZED = (Batch, Dim, Sizes, Unknown)
+# What is refused of two values of samples, whatever their shapes.
+PRODUCTS = frozenset({"mul", "multiply", "div", "divide", "true_divide", "truediv", "matmul", "mm", "linear"})
+ELEMENTWISE = frozenset(
+    {"add", "sub", "subtract", "mul", "multiply", "div", "divide", "maximum", "minimum", "max", "min"}
+)
+ASKS = frozenset({"size", "len", "dim", "ndimension", "numel", "getattr"})
 # Names of arguments that differ between a function and its method, or that torch takes from numpy.
 ALIASES = {"input": "x", "self": "x", "tensor": "x", "axis": "dim", "keepdims": "keepdim"}
 ALIASES |= {"split_size": "sizes", "split_size_or_sections": "sizes", "axis0": "dim0", "axis1": "dim1"}
@@ -111,28 +119,36 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
     site = _site(lowering, node, name, module)
     in_place = node.target in IN_PLACE or (name.endswith("_") and not name.startswith("__") and name not in WORDS)
     plain = name.rstrip("_") if in_place else name
+    why = refusals.QUANTISED if type(module).__module__.startswith("torch.ao.") else reason(plain)
     value: Any = LOST
+    args: Any = ()
+    kwargs: Any = {}
+    values: list[Any] = []
+    if node.target is operator.setitem:  # refused, whatever has become of the value
+        lowering.cells[node.all_input_nodes[0]].stale = False
     try:
         args, kwargs = lowering.load(node.args), lowering.load(node.kwargs)
-        values = list(_leaves((args, kwargs)))
+        values = list(leaves((args, kwargs)))
         in_place = in_place and bool(values) and isinstance(values[0], (fx.Node, Tensor))
         spelling, more = _spelling(module, plain, spellings)
         data = any(isinstance(v, (fx.Node, Truth, Repeated, Laid, *UNSIZED)) or v is LOST for v in values)
         if any(v is PLACES for v in values):
-            raise Refused(*refusals.PLACES)
+            raise refusals.PLACES.refused()
         if not data and node.op in ("call_function", "call_method"):
-            if reason(plain) is RANDOM:
-                raise Refused(*RANDOM)
+            if why is RANDOM:
+                raise RANDOM.refused()
             value = _fold(node, args, kwargs)
         elif plain in SILENT:
             value = None
         elif any(isinstance(v, UNSIZED) for v in values) and _is_arithmetic(node, values):
             value = arithmetic(node.target, *args)  # type: ignore[arg-type]
+            value = Unknown(shape=True, lost=True) if lowering.is_lost(values) else value
+        elif plain in ASKS and values[0] is LOST:
+            value = Unknown(shape=True, lost=True)
+        elif part := lowering.part_of(plain, values):
+            value = result_of(lowering, node, module, args, kwargs, part)
         elif spelling is None:
-            if keeps_shape(plain) and values and isinstance(values[0], fx.Node):
-                value = values[0]
-            quantised = module is not None and type(module).__module__.startswith("torch.ao.")
-            raise Refused(*(refusals.QUANTISED if quantised else reason(plain)))
+            raise why.refused()
         elif in_place and isinstance(values[0], Tensor):
             raise Refused("changes a buffer at each call", "a converted network has constant buffers")
         elif not any(v is LOST for v in values):
@@ -144,16 +160,45 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
             if plain not in JOINS:  # a constant of every sample is one that broadcasts
                 args, kwargs = _broadcast(args), _broadcast(kwargs)
             if any(isinstance(v, Filled) for v in values) and plain not in JOINS:
-                raise Refused("uses a tensor that holds one number everywhere", "write the number in its place")
+                args = _unfilled(lowering, plain, args)
             if module is not None and name not in LAID:
                 args, kwargs = (*args, *kwargs.values()), {}
             fed = (*more, *args) if any(v is module for v in more) and module is not None else (*args, *more)
             value = _call(plain, spelling, site, fed, kwargs)
     except Refused as refused:
-        lowering.note(node, name, refused, site.base)
+        if is_said(lowering, refused, plain in PRODUCTS, values):
+            lowering.note(node, name, _elsewhere(lowering, refused, node, module, args, kwargs), site.base)
+        value = result_of(lowering, node, module, args, kwargs, refused.reason or SPELLED)
     # nn.Flatten gives a view as torch.flatten does.
     views = (plain.lower() if module is not None else plain) in VIEWS or plain in COPIES
     lowering.bind(node, value, in_place or site.inplace, plain in COPIES, views and plain not in COPIES)
+
+
+def _elsewhere(
+    lowering: Lowering, refused: Refused, node: fx.Node, module: nn.Module | None, args: Any, kwargs: Any
+) -> Refused:
+    """The refusal, as one that the shape of a sample cures where another door then reads the operation."""
+    name = op_name(node.target)
+    if (
+        (refused.reason and refused.reason.final)
+        or lowering.passes is None
+        or name.rstrip("_") in (*PRODUCTS, "getitem")
+    ):
+        lowering.unsure |= refused.shape
+        return refused
+    if not refused.shape and lowering.passes(node, module, args, kwargs):
+        return Refused("is read only where the shape of a sample is known", SHAPE_HINT, shape=True)
+    lowering.unsure |= refused.shape
+    return refused
+
+
+def _unfilled(lowering: Lowering, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments with a number in the place of a tensor that holds it everywhere, where that changes no shape."""
+    shapes = [lowering.shapes.get(v) for v in args if isinstance(v, fx.Node)]
+    fills = [v for v in args if isinstance(v, Filled)]
+    if name not in ELEMENTWISE or len(fills) != 1 or len(shapes) != 1 or shapes[0] != fills[0].sizes:
+        raise Refused("uses a tensor that holds one number everywhere", "write the number in its place")
+    return tuple(torch.tensor(v.number) if isinstance(v, Filled) else v for v in args)
 
 
 def _is_arithmetic(node: fx.Node, values: list[Any]) -> bool:
@@ -204,19 +249,19 @@ def _applied(site: Site, module: nn.Module, *x: Any) -> Any:
     """What a module within a module becomes."""
     spelling, more = _spelling(module, type(module).__name__, SPELLINGS)
     if spelling is None:
-        raise Refused(*reason(type(module).__name__))
+        raise reason(type(module).__name__).refused()
     return spelling(site, *more, *x) if any(v is module for v in more) else spelling(site, *x, *more)
 
 
 def _call(name: str, spelling: Spelling, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kwargs = {ALIASES.get(k, k): v for k, v in kwargs.items()}
     try:
-        laid = any(isinstance(v, Laid) for v in _leaves((args, kwargs)))
+        laid = any(isinstance(v, Laid) for v in leaves((args, kwargs)))
         if laid and name not in LAID and not (name == "getitem" and isinstance(args[0], (tuple, list))):
             return layout.dispatch(site, name, spelling, args, kwargs)
         return spelling(site, *args, **kwargs)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError) as error:
-        values = list(_leaves((args, kwargs)))
+        values = list(leaves((args, kwargs)))
         if any(isinstance(v, Batch) for v in values):
             raise Refused("uses the number of samples", "keep samples apart, and constants constant") from error
         shape = any(isinstance(v, UNSIZED) for v in values)
@@ -237,16 +282,3 @@ def _fold(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise Refused(
             f"fails on constants ({type(error).__name__}: {error})", "check the network on one sample"
         ) from error
-
-
-def _leaves(value: Any) -> Any:
-    """The values within nested tuples, lists, dicts and slices."""
-    if isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, dict):
-        yield from _leaves(list(value.values()))
-    elif isinstance(value, slice):
-        yield from _leaves((value.start, value.stop, value.step))
-    else:
-        yield value

@@ -19,9 +19,8 @@ from snnc.cli.options import CHANNELS, COUNT, PATH, SEED, SHAPE, SPLIT, Renamed,
 from snnc.cli.sources import uncompiled
 from snnc.data import Dataset, read
 from snnc.files import sniff
-from snnc.networks.exported import Portable
-from snnc.networks.network import CHUNK, Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import CHUNK, SpikingNetwork
+from snnc.networks.network import Network
 from snnc.runtime.choice import RUNTIMES
 
 Option = Callable[[Any], Any]
@@ -52,10 +51,12 @@ class Model:
 
     factory: str | None
     allow: tuple[str, ...]
+    key: str | None
+    leftover: bool
 
     def load(self, path: Path | None) -> Any:
         """The network in a file, or the one that the factory builds."""
-        return uncompiled(path, self.factory, self.allow)
+        return uncompiled(path, self.factory, self.allow, self.key, self.leftover)
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ _LOADING = (
         "follow: pkg.mod:resnet(20).",
     ),
     click.option("--allow", multiple=True, metavar="MOD:CLASS", help="Class of yours that MODEL may hold. Repeatable."),
+    click.option(
+        "--key", metavar="NAME", help="Entry of MODEL that holds the network or its weights, where several may."
+    ),
+    click.option("--leftover", is_flag=True, help="Leave out weights in MODEL that the network of --factory lacks."),
 )
 model_options = block("how", Model, *_LOADING)
 
@@ -187,7 +192,7 @@ class Running:
     device: str
     runtime: str
 
-    def load(self, path: Path) -> Network | Portable | OnnxNetwork:
+    def load(self, path: Path) -> SpikingNetwork:
         """The spiking network in a file, ready to run."""
         if self.runtime != "auto" and sniff(path) in ("pt2", "onnx"):  # before a load that takes seconds
             raise click.UsageError(
@@ -195,8 +200,7 @@ class Running:
             )
         with show.busy(f"loading {path}"):
             net = api.load(path, self.chunk, device=self.device)
-        if isinstance(net, Network):
-            net.runtime = self.runtime
+        net.runtime = self.runtime
         return net
 
     def place(self, network: Network) -> Network:

@@ -14,8 +14,6 @@ from snnc.cli.options import PATH, Commands, verb
 from snnc.cli.sources import captured, compiled
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage
-from snnc.networks.exported import emitted_kind
-from snnc.networks.network import Network
 from snnc.passes.pipeline import choose
 from snnc.version import __version__
 
@@ -75,7 +73,7 @@ def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, 
         show.say("Not compiled yet: an ANN, as snnc reads it.")
         return show.graph(rows)
     content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
-    if isinstance(net, Network):
+    if net.looks_inside:
         content["neurons"] = [describe.neuron_row(name, neuron) for name, neuron in net.neurons()]
         content["graph"] = describe.graph_rows(net.graph, net.stage)
     if as_json:
@@ -85,8 +83,8 @@ def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, 
     show.proof(net.info.get("proof", []))
     show.neurons(content["neurons"])
     show.graph(content["graph"])
-    if not isinstance(net, Network):
-        show.say(f"{emitted_kind(net)}: it runs, but its graph cannot be looked into.")
+    if not net.looks_inside:
+        show.say(f"{net.form}: it runs, but its graph cannot be looked into.")
     return None
 
 

@@ -20,9 +20,8 @@ from snnc.cli.search import check_search, search_options, searched, unwritable
 from snnc.cli.sources import captured, destination
 from snnc.measure.search import STEPS, searchable
 from snnc.networks.staged import Staged
-from snnc.passes import PASSES, FixedPoint
-from snnc.passes.pipeline import choose
-from snnc.recipes import Recipe, parse
+from snnc.passes import FixedPoint
+from snnc.recipes import Recipe, parse, require_pass
 from snnc.recipes import recipe as find_recipe
 
 GUESSED = (
@@ -173,6 +172,6 @@ def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...], bits: in
         )
     pipeline = chosen.pipeline
     for name, option, value in changes:
-        choose(name, PASSES, "pass")
+        require_pass(chosen, name)
         pipeline = pipeline.set(name, **{option: value})
     return replace(chosen, name=f"{chosen.name}, changed", pipeline=pipeline) if changes else chosen

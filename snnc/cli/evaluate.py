@@ -13,8 +13,6 @@ from snnc.cli.config import configurable
 from snnc.cli.options import PATH, verb
 from snnc.data import require_labels
 from snnc.measure.evaluate import evaluate
-from snnc.networks.exported import emitted_kind
-from snnc.networks.network import Network
 
 
 @click.command("eval")
@@ -48,7 +46,7 @@ def eval_(
         "snn": str(snn),
         "data": samples.source,
         "T": net.T,
-        "runtime": net.runs_by if isinstance(net, Network) else emitted_kind(net).removeprefix("An "),
+        "runtime": net.ran_by,
         **found.to_dict(),
         "latency_text": show.timing(net.latency),
     }
@@ -56,6 +54,6 @@ def eval_(
         return show.as_json(content)
     show.say(f"Data: {samples.source}")
     show.evaluation(content)
-    if not isinstance(net, Network):
-        show.say(f"{emitted_kind(net)} runs without its spikes and operations being counted. The .snn file has them.")
+    if not net.looks_inside:
+        show.say(f"{net.form} runs without its spikes and operations being counted. The .snn file has them.")
     return None

@@ -23,6 +23,7 @@ from snnc.cli import show
 from snnc.cli.together import hushed, last_words, together
 from snnc.errors import SnncError
 from snnc.recipes import names, recipe
+from snnc.steady import steady
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -136,7 +137,7 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
         if quiet and verbose:
             raise click.UsageError("Give --quiet or --verbose.")
         name = click.get_current_context().command.name
-        with show.manner(quiet, verbose), guarded(debug), together(name):
+        with show.manner(quiet, verbose), guarded(debug), steady(), together(name):
             command(**options)
 
     for flag in (

@@ -15,9 +15,8 @@ from snnc.cli import describe, show
 from snnc.data import Dataset, require_classes
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.neurons import Neuron
-from snnc.networks.exported import Portable
+from snnc.networks.base import SpikingNetwork
 from snnc.networks.network import Network
-from snnc.networks.onnx import OnnxNetwork
 from snnc.recipes import Recipe
 from snnc.report.samples import ACCURACY, Samples
 from snnc.tune import Start
@@ -131,7 +130,7 @@ def training(
 
 @torch.no_grad()
 def comparison(
-    networks: Mapping[str, Network | Portable | OnnxNetwork],
+    networks: Mapping[str, SpikingNetwork],
     candidates: Sequence[Recipe],
     T: int,
     samples: Samples,

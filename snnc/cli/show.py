@@ -24,7 +24,7 @@ from snnc.cli.tables import cell, clean, grids
 from snnc.errors import PassFailed, SnncError, Unsupported
 from snnc.ir.neurons import TWO_PASS
 from snnc.measure.evaluate import shown_steps
-from snnc.networks.network import Latency
+from snnc.networks.base import Latency
 from snnc.processes import rank
 
 Item = TypeVar("Item")

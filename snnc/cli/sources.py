@@ -20,9 +20,8 @@ from snnc.files import load_model, load_torch, sniff
 from snnc.files.emitted import is_emitted_file
 from snnc.ir.graph import Stage
 from snnc.ir.graphfile import FORMAT
-from snnc.networks.exported import Portable, has_history
-from snnc.networks.network import Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork
+from snnc.networks.exported import has_history
 from snnc.networks.staged import staged
 
 
@@ -55,13 +54,23 @@ def target(out: Path, *given: str | Path | None) -> Path:
     return out
 
 
-def uncompiled(model: Path | None, factory: str | None, allow: tuple[str, ...]) -> Any:
-    """The user's network, not yet compiled."""
+def uncompiled(
+    model: Path | None,
+    factory: str | None,
+    allow: tuple[str, ...] = (),
+    key: str | None = None,
+    leftover: bool = False,
+) -> Any:
+    """The user's network, not yet compiled; says which names of a checkpoint were taken for which."""
     if model is None and factory is None:
         raise click.UsageError("Give MODEL, or --factory for one that builds the whole network.")
     emitted = model is not None and model.is_file() and _has_history(model)
+    told: list[str] = []
     with show.busy(f"loading {model or factory}"):
-        found = {} if emitted else load_model(model, factory=factory, allow=allow)
+        how: dict[str, Any] = {"factory": factory, "allow": allow, "key": key, "leftover": leftover}
+        found = {} if emitted else load_model(model, **how, say=told.append)
+    for one in told:
+        show.note(one)
     if isinstance(found, dict) and found.get("stage") in (Stage.ANN, Stage.FOLDED, Stage.QUANTIZED):
         return staged(found, f"'{model}'")
     if isinstance(found, dict):
@@ -92,7 +101,7 @@ def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | 
     return graph
 
 
-def compiled(file: Path | None) -> Network | Portable | OnnxNetwork | None:
+def compiled(file: Path | None) -> SpikingNetwork | None:
     """The spiking network in a file, or None where it holds something else."""
     if file is None or str(file) == "-":
         return None

@@ -16,7 +16,6 @@ from snnc.cli.config import configurable
 from snnc.cli.options import PATH, verb
 from snnc.differences import differences
 from snnc.measure.evaluate import shown_steps
-from snnc.networks.network import Network
 
 
 @click.command("verify")
@@ -55,8 +54,7 @@ def verify_(
     if stream and running.runtime == "fast":
         raise click.UsageError("Step by step the reference runs: leave out --stream, or --runtime.")
     one, two = replace(running, device="cpu", runtime="auto").load(a), running.load(b or a)
-    if isinstance(one, Network):
-        one.runtime = "reference"
+    one.runtime = "reference"
     samples = scored.samples()
     ann = original.module(samples.input_shape)
     total = -(-len(samples) // batch)

@@ -148,12 +148,12 @@ def require_classes(y: np.ndarray | Tensor, count: int) -> None:
 
 def class_numbers(y: np.ndarray, count: int, where: str) -> np.ndarray:
     """Labels `[count]` as int64, or a `DataError` that begins with `where` and says why they cannot be."""
-    if y.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels have dtype {y.dtype}, not an integer one.", 'y.astype("int64")')
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
         raise DataError(f"{where}: labels have shape {y.shape}, not (N,).", "class numbers, such as y.argmax(1)")
+    if y.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels have dtype {y.dtype}, not an integer one.", 'y.astype("int64")')
     if len(y) != count:
         raise DataError(f"{where}: {count} inputs but {len(y)} labels.", "one label per input")
     if y.size and y.min() < 0:

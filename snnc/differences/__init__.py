@@ -5,6 +5,6 @@ not, and outputs are compared to the bit.
 """
 
 from snnc.differences.report import Differences, LayerDifference
-from snnc.differences.run import Artefact, differences, emitted
+from snnc.differences.run import differences
 
-__all__ = ["Artefact", "Differences", "LayerDifference", "differences", "emitted"]
+__all__ = ["Differences", "LayerDifference", "differences"]

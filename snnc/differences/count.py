@@ -9,8 +9,7 @@ from torch import Tensor
 
 from snnc.differences.report import Differences, LayerDifference
 from snnc.errors import DataError, SnncError
-
-Trains = dict[str, Tensor]  # by layer, [steps, B, ...]
+from snnc.networks.base import Trains
 
 
 @dataclass

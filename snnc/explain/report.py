@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from snnc.explain.cures import cure
 from snnc.explain.terms import OWN, TERMS, Tally
-from snnc.ir.neurons import IF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class LayerError:
         agreement: share of the samples whose class the ANN keeps with that error; None where there are no classes.
         cause: the largest of the layer's own terms, "none" where it makes no error.
         source: the earlier layer to look at first, where more of the error is inherited than the layer's own.
-        change: the pass or option to change against `cause`.
+        change: the option to change against `cause`.
     """
 
     name: str
@@ -154,36 +155,8 @@ def parts(tally: Tally, steps: int) -> dict[str, Any]:
     }
 
 
-def advice(cause: str, neuron: Neuron) -> str:
-    """The pass or option to change against a cause, in few words: it stands in a table. `CURES` says more.
-
-    Args:
-        cause: one of `OWN`, or "none".
-        neuron: of the layer: what it does already wants an option changed, and not every pass takes every neuron.
-    """
-    if cause == "quantisation":
-        return "use-graded-neurons.bits" if isinstance(neuron, GradedIF) else "--T"
-    if cause == "unevenness":
-        options = {
-            OffsetIF: "calibrate-offset.rho",
-            WaitingIF: "wait-for-input.wait",
-            ResidualMaskIF: "mask-residual.tau",
-            IF: "calibrate-offset",
-        }
-        return options.get(type(neuron), "--T")
-    return "scale-thresholds" if cause == "clipping" else "-"
-
-
-CURES = {
-    "clipping": "larger thresholds: scale-thresholds.factor above 1, or the rule 'max'",
-    "quantisation": "more time steps, or graded spikes (use-graded-neurons)",
-    "unevenness": "neurons that see more of their input before they fire, at the price of latency (calibrate-offset, "
-    "wait-for-input), or more time steps",
-}
-
-
-def summary(layers: list[LayerError], causes: dict[str, Cause], error: float) -> str:
-    """The kind of error that does most, and the layer where most of it enters."""
+def summary(layers: list[LayerError], causes: dict[str, Cause], error: float, passes: Collection[str]) -> str:
+    """The kind of error that does most, what to change in a network that `passes` made, and where most error enters."""
     if not error:
         return "The output is that of the ANN: there is no error to explain."
     cause = max(causes, key=lambda name: causes[name].logit_share)
@@ -192,7 +165,7 @@ def summary(layers: list[LayerError], causes: dict[str, Cause], error: float) ->
         return "No kind of error explains the output's by itself: a calibration has set them off against each other."
     return (
         f"Of the three kinds of error {cause} does most: that of all layers explains {_effect(causes[cause])}. Try "
-        f"{CURES[cause]}. Most error enters at '{worst.name}', mainly by {worst.cause}: alone it explains "
+        f"{cure(cause, passes)}. Most error enters at '{worst.name}', mainly by {worst.cause}: alone it explains "
         f"{_effect(worst)}."
     )
 

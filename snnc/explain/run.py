@@ -12,25 +12,25 @@ from torch import Tensor, fx, nn
 
 from snnc.capture import capture
 from snnc.data import maybe_labelled_batches, require_classes
-from snnc.errors import SnncError
-from snnc.explain.report import Cause, Explanation, LayerError, advice, parts, percent, summary
+from snnc.explain.cures import advice
+from snnc.explain.report import Cause, Explanation, LayerError, parts, percent, summary
 from snnc.explain.sides import Perturbed, matched, observed, other
 from snnc.explain.terms import OWN, Tally, split
 from snnc.ir.graph import view
 from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
-from snnc.networks.exported import Portable, emitted_kind
-from snnc.networks.network import Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.runtime.runner import Runner
+from snnc.steady import steady
 
 ROWS_PER_SAMPLE = 8  # at least: beside its time steps each sample holds sums, and all values of the ANN
 SAME = 1e-3  # of the activation: what folding and rounding may change in a current that no neuron has touched
 
 
+@steady()
 @torch.no_grad()
 def explain(
-    network: Network | Portable | OnnxNetwork,
+    network: SpikingNetwork,
     ann: nn.Module | torch.export.ExportedProgram,
     data: Any,
     track: Callable[..., Iterator[Any]] = no_progress,
@@ -48,8 +48,7 @@ def explain(
         Unsupported: the ANN cannot be captured.
         DataError: no samples, or samples that do not fit.
     """
-    if not isinstance(network, Network):
-        raise SnncError(f"{emitted_kind(network)} cannot be looked into.", "the graph file (.snn) of the same network")
+    network.require_inside()
     shape = network.info.get("input_shape")
     like = next(network.graph.buffers())
     graph = capture(ann, tuple(shape) if shape else None).to(like)
@@ -74,7 +73,7 @@ class _Effect:
 class _Sums:
     """Everything that is summed over samples. `sites`: the activation of each neuron layer, by name."""
 
-    network: Network
+    network: SpikingNetwork
     graph: fx.GraphModule
     sites: dict[str, fx.Node]
     samples: int = 0
@@ -89,6 +88,7 @@ class _Sums:
 
     def __post_init__(self) -> None:
         self.neurons: dict[str, Neuron] = dict(self.network.neurons())
+        self.passes = {record["name"] for record in self.network.info.get("records", []) if record["sites"]}
         self.tallies = {name: Tally() for name in self.sites}
         self.alone = {name: _Effect() for name in self.sites}
         net = view(self.graph)
@@ -160,7 +160,7 @@ class _Sums:
             logit_error=percent(self.square**0.5, self.size**0.5),
             causes=causes,
             layers=layers,
-            summary=summary(layers, causes, self.square),
+            summary=summary(layers, causes, self.square, self.passes),
             notes=self._notes(layers, share),
         )
 
@@ -178,7 +178,7 @@ class _Sums:
             logit_share=share[name],
             agreement=self._kept(self.alone[name].same),
             source=max(earlier, key=lambda n: share[n]) if inherits else None,
-            change=advice(known["cause"], neuron),
+            change=advice(known["cause"], neuron, self.passes),
             **known,
         )
 
@@ -202,7 +202,7 @@ class _Sums:
             )
         notes.append(
             f"Put into the ANN one at a time, the layers' own errors explain {sum(share.values()):.0f} % of the "
-            "output's square error; what lacks or exceeds 100 is what they do together."
+            "output's square error. Where the shares do not add up to 100, the kinds act on each other."
         )
         return notes
 

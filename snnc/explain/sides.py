@@ -12,7 +12,7 @@ from snnc.errors import SnncError
 from snnc.ir.dialect import ACTIVATIONS, ClipQuant
 from snnc.ir.graph import calls
 from snnc.ir.neurons import Neuron
-from snnc.networks.network import Network
+from snnc.networks.base import SpikingNetwork
 from snnc.runtime.runner import Runner
 
 # Passes that leave networks whose layers are not those of the ANN: what is wrong, and what to try.
@@ -63,7 +63,7 @@ class Seen:
     spikes: Tensor | None = None
 
 
-def observed(network: Network, x: Tensor) -> tuple[Tensor, dict[str, Seen]]:
+def observed(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, dict[str, Seen]]:
     """Runs a spiking network on few enough samples for one round; gives its output and what each layer saw and did."""
     seen = {name: Seen() for name, _ in network.neurons()}
     feeds: dict[fx.Node, list[str]] = {}
@@ -94,7 +94,7 @@ def _plus(before: Tensor | None, more: Tensor) -> Tensor:
     return more if before is None else before + more
 
 
-def matched(network: Network, graph: fx.GraphModule) -> dict[str, fx.Node]:
+def matched(network: SpikingNetwork, graph: fx.GraphModule) -> dict[str, fx.Node]:
     """The activation of the ANN that each neuron layer stands for: the one of its name.
 
     Raises:

@@ -4,42 +4,67 @@ from __future__ import annotations
 
 import ast
 import importlib
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.nn.modules.loss import _Loss
 
 from snnc.errors import LoadError, SnncError
 from snnc.files.archive import load_pt2
 from snnc.files.onnxfile import load_onnx
+from snnc.files.safetensors import load_safetensors
 from snnc.files.sniffing import sniff
-from snnc.files.torchfile import FACTORY_HINT, allowed_class, current_folder_importable, load_torch, nn_classes
+from snnc.files.torchfile import (
+    FACTORY_HINT,
+    Content,
+    allowed_class,
+    current_folder_importable,
+    nn_classes,
+    read_torch,
+)
+from snnc.files.weights import Leaf, NothingFits, fill, find, leaves, shortened, under
+from snnc.steady import steady
 
 if TYPE_CHECKING:
     import onnx
 
-_NESTED = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the network
-_PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
+_log = logging.getLogger(__name__)
+_WHOLE = ("onnx", "pt2")
 _ACCEPTED = (
-    "an exported program (.pt2), an ONNX model, a module of torch.nn layers saved by torch.save, or a state_dict with "
+    "an exported program (.pt2), an ONNX model, a module of torch.nn layers saved by torch.save, or weights with "
     "--factory pkg.mod:function"
 )
 
 
+@steady()
 def load_model(
-    path: str | Path | None, *, factory: str | None = None, allow: Iterable[str] = ()
+    path: str | Path | None,
+    *,
+    factory: str | None = None,
+    allow: Iterable[str] = (),
+    key: str | None = None,
+    leftover: bool = False,
+    say: Callable[[str], None] = _log.info,
 ) -> nn.Module | ExportedProgram | onnx.ModelProto | dict[str, Any]:
     """A trained network from what the user has. Runs nothing that the file holds.
+
+    What a checkpoint holds beside the network is skipped: it is neither imported nor made.
 
     Args:
         path: the file; None or "-" where the factory alone gives the network.
         factory: `pkg.mod:function` or `pkg.mod:function(20, width=2)`, arguments being literals. Imported,
-            also from the current folder, and called; the state_dict at `path` is loaded into its module.
+            also from the current folder, and called; the weights at `path` are loaded into its module.
         allow: `pkg.mod:Class` for each class of the user's own that a pickled module holds.
+        key: the entry of a checkpoint that is to be taken, dotted where it lies in another: `state_dict.student`.
+            None for the only one that fits; "." for the names that are in no entry.
+        leftover: whether weights that the factory's module does not have may stay in the file.
+        say: is told in a sentence which names were taken for which, and what was left.
 
     Returns:
         A module in eval mode, an exported program, an ONNX model with its weights in it, or the content of an snnc
@@ -51,56 +76,119 @@ def load_model(
     if path is None or str(path) == "-":
         if factory is None:
             raise LoadError("There is no model.", "a file, or --factory pkg.mod:function")
+        _refuse_useless("What the factory builds", {"--key": key, "--leftover": leftover})
         return _checked(_call(factory), factory)
     path = Path(path)
     kind = sniff(path)
-    if kind == "onnx":
-        if factory is not None:
-            raise LoadError(f"{path} is a whole network and needs no factory.", "drop --factory")
-        return load_onnx(path)
+    if kind in _WHOLE:
+        _refuse_useless(f"{path}", {"--factory": factory, "--key": key, "--leftover": leftover})
+        if kind == "onnx":
+            return load_onnx(path)
+        program = load_pt2(path)
+        _check_finite(program.state_dict.items(), str(path))
+        return program
     if kind == "pickle":
         raise LoadError(f"{path} is a plain pickle, which can run code when it is read.", FACTORY_HINT)
     if kind == "unknown":
         raise LoadError(f"{path} is not a model file that snnc knows.", _ACCEPTED)
-    if kind == "pt2":
-        if factory is not None:
-            raise LoadError(f"{path} is a whole program and needs no factory.", "drop --factory")
-        program = load_pt2(path)
-        _check_finite(program.state_dict.items(), str(path))
-        return program
-    content = load_torch(path, [*nn_classes(), *map(allowed_class, allow)])
-    if isinstance(content, dict) and content.get("format") == "snnc-graph":
-        return content
-    return _from_content(content, path, factory)
+    if kind == "safetensors":
+        content = Content(path, load_safetensors(path))
+    else:
+        content = read_torch(path, [*nn_classes(), *map(allowed_class, allow)])
+    if isinstance(content.value, dict) and content.value.get("format") == "snnc-graph":
+        if refusal := content.refusal():
+            raise refusal
+        return content.value
+    held = list(leaves(content.value))
+    if factory is None:
+        if leftover and not any(isinstance(x.value, Tensor) for x in held):
+            _refuse_useless(f"{path}", {"--leftover": leftover})
+        return _module(content, held, key)
+    return _filled(content, held, factory, key, leftover, say)
 
 
-def _from_content(content: Any, path: Path, factory: str | None) -> nn.Module:
-    candidates = [content]
-    if isinstance(content, Mapping):
-        candidates += [content[key] for key in _NESTED if key in content]
-    for found in candidates:
-        if isinstance(found, nn.Module):
-            if factory is not None:
-                raise LoadError(f"{path} holds a whole module and needs no factory.", "drop --factory")
-            return _checked(found, str(path), pickled=True)
-        if _is_state_dict(found):
-            if factory is None:
-                raise LoadError(f"{path} holds weights (a state_dict) but no network.", "--factory pkg.mod:function")
-            model = _checked(_call(factory), factory)
-            _fill(model, found, path, factory)
-            return _checked(model, str(path))
-    what = f"a dict with the keys {list(content)[:8]}" if isinstance(content, Mapping) else type(content).__name__
-    raise LoadError(f"{path} holds no network: it is {what}.", _ACCEPTED)
+def _refuse_useless(what: str, options: Mapping[str, Any]) -> None:
+    if given := [option for option, value in options.items() if value]:
+        raise LoadError(f"{what} is a whole network and needs no {' and no '.join(given)}.", f"drop {', '.join(given)}")
 
 
-def _is_state_dict(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not value:
-        return False
-    return all(isinstance(k, str) and (isinstance(v, Tensor) or "_extra_state" in k) for k, v in value.items())
+def _module(content: Content, held: list[Leaf], key: str | None) -> nn.Module:
+    """The one module in a file."""
+    path, value = content.path, content.value
+    if isinstance(value, nn.Module):
+        if refusal := content.refusal():
+            raise refusal
+        if key is not None:
+            raise LoadError(f"{path} is one module, and has no entry '{key}'.", "drop --key")
+        return _checked(value, str(path), pickled=True)
+    several = _modules(held)
+    modules = [x for x in several if under(key, x.name)]
+    if several and not modules:
+        message = f"{path} has no module in an entry '{key}', but in {shortened(repr(x.name) for x in several)}."
+        raise LoadError(message, "drop --key, or name one of these")
+    if len(modules) > 1:
+        names = [x.name for x in modules]
+        message = f"{path} holds {len(names)} modules: {shortened(names)}."
+        raise LoadError(message, f"--key {names[0]}, or another of these names")
+    if modules:
+        if refusal := content.refusal((*modules[0].path, modules[0].key)):
+            raise refusal
+        return _checked(modules[0].value, str(path), pickled=True)
+    if refusal := content.refusal_of_network():
+        raise refusal
+    if tensors := [x for x in held if isinstance(x.value, Tensor)]:
+        message = f"{path} holds weights ({shortened(x.name for x in tensors)}) but no network."
+        raise LoadError(message, "--factory pkg.mod:function, which builds it")
+    if refusal := content.refusal():
+        raise refusal
+    raise LoadError(f"{path} holds no network: it is {_described(value)}.", _ACCEPTED)
+
+
+def _modules(held: list[Leaf]) -> list[Leaf]:
+    """The modules in a file that may be the network, each once."""
+    found = (x for x in held if isinstance(x.value, nn.Module) and not isinstance(x.value, _Loss))
+    return list({id(x.value): x for x in found}.values())
+
+
+def _described(value: Any) -> str:
+    return f"a dict with the keys {list(value)[:8]}" if isinstance(value, Mapping) else type(value).__name__
+
+
+def _filled(
+    content: Content, held: list[Leaf], factory: str, key: str | None, leftover: bool, say: Callable[[str], None]
+) -> nn.Module:
+    """What the factory builds, with the weights in a file."""
+    path = content.path
+    tensors = [x for x in held if not isinstance(x.value, nn.Module)]
+    whole = LoadError(f"{path} holds a whole module and needs no factory.", "drop --factory")
+    if isinstance(content.value, nn.Module):
+        raise content.refusal() or whole
+    if not tensors:
+        nothing = LoadError(f"{path} holds no weights: it is {_described(content.value)}.", _ACCEPTED)
+        raise content.refusal_of_network() or content.refusal() or (whole if _modules(held) else nothing)
+    network = _intact(_call(factory), factory)
+    try:
+        fit = find(tensors, network, key, str(path), factory)
+    except NothingFits as problem:
+        raise content.refusal_of_network() or (whole if _modules(held) else problem) from None
+    if fit.left and not leftover:
+        left = f"{len(fit.left)} left over ({shortened(fit.left)})"
+        raise LoadError(f"{path} holds more than {factory} builds: {left}.", "--leftover, to leave them out")
+    fill(network, fit)
+    if told := fit.told():
+        say(f"{path}: {told}")
+    return _checked(network, str(path))
 
 
 def _checked(model: Any, where: str, pickled: bool = False) -> nn.Module:
     """The module in eval mode, once all its values are known to be finite and its methods its classes' own."""
+    model = _intact(model, where, pickled)
+    _check_finite([*model.named_parameters(), *model.named_buffers()], where)
+    return model.eval()
+
+
+def _intact(model: Any, where: str, pickled: bool = False) -> nn.Module:
+    """The module, once it is known to have all parts of a module, and its methods to be its classes' own."""
     if not isinstance(model, nn.Module):
         raise LoadError(f"{where} gives a {type(model).__name__}, not an nn.Module.", _ACCEPTED)
     try:
@@ -108,7 +196,9 @@ def _checked(model: Any, where: str, pickled: bool = False) -> nn.Module:
             replaced = [k for k in vars(module) if callable(getattr(type(module), k, None))]
             if pickled and replaced:  # such as a `forward` that the file brings
                 raise LoadError(f"{where} is refused: its layer '{name}' replaces {replaced[0]}.", FACTORY_HINT)
-        _check_finite([*model.named_parameters(), *model.named_buffers()], where)
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        if not all(isinstance(value, Tensor) for _, value in tensors):
+            raise TypeError("a parameter is no tensor")
         return model.eval()
     except SnncError:
         raise
@@ -118,33 +208,13 @@ def _checked(model: Any, where: str, pickled: bool = False) -> nn.Module:
 
 def _check_finite(tensors: Iterable[tuple[str, Any]], where: str) -> None:
     for name, tensor in tensors:
-        if torch.nn.parameter.is_lazy(tensor) or tensor.is_meta:
+        if tensor.is_meta:
+            hint = "a factory that builds it on the CPU, and not under torch.device('meta')"
+            raise LoadError(f"{where}: '{name}' has no values.", hint)
+        if torch.nn.parameter.is_lazy(tensor):
             raise LoadError(f"{where}: '{name}' has no values.", "run the network once, or load its weights")
         if (tensor.is_floating_point() or tensor.is_complex()) and not torch.isfinite(tensor).all():
             raise LoadError(f"{where}: '{name}' holds NaN or infinity.", "an earlier checkpoint")
-
-
-def _fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path, factory: str) -> None:
-    """Loads weights strictly, after removing wrapper prefixes that only the file has."""
-    expected = set(model.state_dict())
-    for _ in range(4):  # wrappers can nest
-        prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in weights)), None)
-        if prefix is None or expected & set(weights):
-            break
-        weights = {k.removeprefix(prefix): v for k, v in weights.items()}
-    try:
-        keys = model.load_state_dict(dict(weights), strict=False)
-    except Exception as exc:  # wrong sizes, and whatever a user's own hooks raise
-        lines = [line.strip() for line in str(exc).splitlines()]
-        detail = next((line for line in lines if "size mismatch" in line), lines[-1] if lines else "")
-        raise LoadError(f"{path} does not fit {factory}: {detail.rstrip('.')}.", "the matching factory") from exc
-    problems = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for kind, names in (("missing", keys.missing_keys), ("unexpected", keys.unexpected_keys))
-        if names
-    ]
-    if problems:
-        raise LoadError(f"{path} does not fit {factory}: {' and '.join(problems)}.", "the matching factory")
 
 
 def _call(factory: str) -> Any:

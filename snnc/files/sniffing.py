@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from snnc.errors import LoadError
+from snnc.files.safetensors import is_safetensors
 
 # Protocol 2 and torch's magic number, pickled: how torch.save began every file before version 1.6.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -18,7 +19,7 @@ def sniff(path: str | Path) -> str:
 
     Returns:
         "pt2" exported program, "torch-zip" from `torch.save` (snnc's graph files too), "torchscript",
-        "legacy-pickle" from `torch.save` before 1.6, "pickle" any other pickle, "onnx", or "unknown".
+        "legacy-pickle" from `torch.save` before 1.6, "pickle" any other pickle, "onnx", "safetensors", or "unknown".
 
     Raises:
         LoadError: the file is missing, empty or a folder, cannot be read, is a zip that is cut short, or a NIR file.
@@ -44,6 +45,8 @@ def sniff(path: str | Path) -> str:
         )
     if head.startswith(_LEGACY):
         return "legacy-pickle"
+    if is_safetensors(path, head):
+        return "safetensors"
     if path.suffix == ".onnx" or (_looks_like_onnx(head) and _is_onnx(path)):
         return "onnx"
     return "pickle" if head[0] == 0x80 and head[1:2] <= b"\x05" else "unknown"

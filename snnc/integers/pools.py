@@ -43,8 +43,8 @@ def sums(name: str, pool: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
         stride, padding = kernel, (0,) * dims
     kind: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
     channels = x.shape[1]
-    layer: Any = kind(channels, channels, kernel, stride, padding, groups=channels, bias=False)
-    layer.weight = nn.Parameter(torch.ones_like(layer.weight).to(x), requires_grad=False)
+    layer: Any = kind(channels, channels, kernel, stride, padding, groups=channels, bias=False, device="meta")
+    layer.weight = nn.Parameter(torch.ones(layer.weight.shape).to(x), requires_grad=False)
     one = torch.ones_like(x[:1])
     means, totals = pool(one).double(), layer(one).double()
     if means.shape != totals.shape:

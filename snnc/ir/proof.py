@@ -42,6 +42,7 @@ from snnc.ir.dialect import (
 )
 from snnc.ir.neurons import Neuron, OffsetIF
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.steady import steady
 
 LIMIT = 2**24  # float32 holds every integer up to here
 TF32, BF16 = 11, 8  # significant bits of an operand on matrix units of these kinds
@@ -96,6 +97,7 @@ ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
 Known = Span | str
 
 
+@steady()
 def prove(graph: fx.GraphModule) -> list[Row]:
     """Proves that no integer of a fixed-point graph reaches 2^24.
 
@@ -250,7 +252,7 @@ def _layer(name: str, module: Any, x: Span, rows: list[Row]) -> Span:
 def _matched(x: Span, *parameters: Tensor) -> tuple[Span, list[Tensor]]:
     """A value and parameters of a module so that they broadcast: over channels where that is sure, else flattened.
 
-    What is flattened has to be taken at its largest.
+    Where they are flattened, the caller must take their largest value.
     """
     channels = all(
         p.numel() == 1 or (p.dim() == x.rank and p.numel() == p.shape[0] and x.low.shape in ((), p.shape[:1]))

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from snnc.data import labelled_batches, require_classes
 from snnc.errors import DataError
 from snnc.measure.meter import Meter
-from snnc.networks.exported import Portable
-from snnc.networks.network import Latency, Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import Latency, SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.processes import agree, digest, exchange, rank, world
+from snnc.steady import steady
 
 MANY_STEPS = 16
 
@@ -60,9 +59,10 @@ class Evaluation:
         return asdict(self)
 
 
+@steady()
 @torch.no_grad()
 def evaluate(
-    network: Network | Portable | OnnxNetwork,
+    network: SpikingNetwork,
     data: Any,
     ann: nn.Module | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
@@ -86,7 +86,7 @@ def evaluate(
     device = next(network.buffers(), torch.zeros(0)).device
     if ann is not None and not _ready(ann, device):
         ann = copy.deepcopy(ann).eval().to(device)  # batch statistics and dropout would score another network
-    meter = Meter(network.graph) if isinstance(network, Network) else None
+    meter = Meter(network.graph) if network.looks_inside else None
     correct = torch.zeros(network.T, dtype=torch.long)
     same = torch.zeros(network.T, dtype=torch.long)
     ann_correct = samples = 0
@@ -97,7 +97,7 @@ def evaluate(
         if number % world() != rank():
             continue
         x = x.to(device)
-        guess = network.readout(x, observe=meter) if isinstance(network, Network) else network.readout(x)
+        guess = network.readout(x, observe=meter)
         if guess.dim() != 3:
             raise DataError(f"The network's output has shape {tuple(guess.shape[1:])} per step, not [B, classes].")
         require_classes(y, guess.shape[-1])

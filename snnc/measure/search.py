@@ -15,10 +15,12 @@ from snnc.api import compile
 from snnc.capture import capture
 from snnc.data import Dataset, maybe_labelled_batches
 from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError
-from snnc.networks.network import CHUNK, Latency, Network
+from snnc.networks.base import CHUNK, Latency
+from snnc.networks.network import Network
 from snnc.passes.pipeline import no_progress
 from snnc.recipes import Recipe, names
 from snnc.recipes import recipe as find_recipe
+from snnc.steady import steady
 
 log = logging.getLogger(__name__)
 STEPS = (1, 2, 4, 8, 16, 32, 64)
@@ -76,6 +78,7 @@ class Search:
     notes: list[str]
 
 
+@steady()
 @torch.no_grad()
 def search(
     model: nn.Module | torch.export.ExportedProgram,

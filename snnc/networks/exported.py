@@ -7,52 +7,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnc.errors import LoadError
 from snnc.files import load_model
 from snnc.files.sniffing import open_zip
-from snnc.networks.network import CHUNK, Latency, checked
-from snnc.networks.onnx import OnnxNetwork
-from snnc.runtime.exact import exact
+from snnc.ir.graph import Stage
+from snnc.networks.base import CHUNK, SpikingNetwork, checked
+from snnc.runtime.runner import Observer
+from snnc.steady import exact
 
 INFO_FILE = "snnc.json"
 
 
-def emitted_kind(network: Portable | OnnxNetwork) -> str:
-    """What a network that cannot be looked into was read from, as a sentence begins."""
-    return "An exported program" if isinstance(network, Portable) else "An ONNX file"
+class ExportedNetwork(SpikingNetwork):
+    """Runs an emitted `.pt2`. There is no graph to look into: no spike counts, no streaming."""
 
-
-class Portable(nn.Module):
-    """Runs an emitted `.pt2` with the interface of `Network`: `net(x)`, `net.readout(x)`, `T`, `latency`, `info`.
-
-    There is no graph to look into: no spike counts, no streaming.
-    """
+    form = "An exported program"
 
     def __init__(self, program: torch.export.ExportedProgram, info: dict[str, Any], chunk: int = CHUNK) -> None:
         super().__init__()
         self.program = program.module()
         self.info = info
-        self.latency = Latency(**info["latency"])
+        self.stage = Stage((info.get("records") or [{}])[-1].get("stage", Stage.SPIKING))
         self.chunk = chunk
-
-    @property
-    def T(self) -> int:
-        """Steps that are read out."""
-        return self.latency.T
+        self._simulated = self.latency.simulated  # read once here: a history that lacks it is refused
 
     def forward(self, x: Tensor) -> Tensor:
         """Output after T steps: `[B, ...]` to `[B, classes]`."""
         return torch.cat([one for one, _ in self._run(x)])
 
-    def readout(self, x: Tensor) -> Tensor:
-        """Output after each step: `[B, ...]` to `[T, B, classes]`."""
+    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+        if observe is not None:
+            self.require_inside()
         return torch.cat([every for _, every in self._run(x)], 1)
 
     def _run(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        parts = checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
-        with exact(x.device):
+        with exact():
+            parts = checked(x, self.info).split(max(1, self.chunk // self._simulated))
             return [self.program(part) for part in parts]
 
 
@@ -62,7 +54,7 @@ def has_history(path: Path) -> bool:
         return any(name.endswith(f"/{INFO_FILE}") for name in archive.namelist())
 
 
-def load_portable(path: Path, chunk: int = CHUNK) -> Portable:
+def load_exported(path: Path, chunk: int = CHUNK) -> ExportedNetwork:
     """An emitted `.pt2`.
 
     Raises:
@@ -75,7 +67,7 @@ def load_portable(path: Path, chunk: int = CHUNK) -> Portable:
         with open_zip(path) as archive:
             name = next(n for n in archive.namelist() if n.endswith(f"/{INFO_FILE}"))
             info = json.loads(archive.read(name))
-        return Portable(program, info, chunk)
+        return ExportedNetwork(program, info, chunk)
     except (StopIteration, KeyError, TypeError, ValueError) as error:
         raise LoadError(
             f"'{path}' is an exported program, but not a spiking network that snnc wrote.",

@@ -3,76 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from snnc.errors import DataError, SnncError
-from snnc.ir.graph import Stage, calls, module_of, verify, view
-from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, STREAMING, TWO_PASS, Neuron, OffsetIF
+from snnc.ir.dialect import HEADS
+from snnc.ir.graph import Stage, calls, module_of, steps, verify, view
+from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron, OffsetIF
 from snnc.ir.proof import holds_integers
 from snnc.markup import records_table
+from snnc.networks.base import CHUNK, Latency, SpikingNetwork, Trains, checked
 from snnc.runtime.choice import RUNTIMES, Choice, Fingerprint, choose
 from snnc.runtime.runner import Observer, Runner
-
-ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
-CHUNK = 256  # rows of `steps * samples`: a few tens of megabytes for CIFAR-sized networks
+from snnc.steady import exact
 
 
-@dataclass(frozen=True)
-class Latency:
-    """How long one sample takes, in time steps, under the schedule that the network needs.
-
-    Attributes:
-        schedule: "streaming": all layers advance at each step; "two-pass streaming": the same, `rho` steps to look and
-            T to read; "pipelined": each layer is some steps behind the one before it; "layer-synchronous": a layer
-            waits for the whole output of the one before it. One layer that needs a later one of these decides.
-        T: steps that are read out. Published tables call this T.
-        rho: extra steps of pre-simulation, in each layer or as a first pass (0 where there is none).
-        depth: neuron layers on the longest path.
-        steps: steps from the first input to the readout: T when streaming, rho + T in two passes, T and the waits of
-            the longest path when pipelined, otherwise the sum over the layers of the longest path of what each takes.
-    """
-
-    schedule: str
-    T: int
-    rho: int
-    depth: int
-    steps: int
-
-    @property
-    def simulated(self) -> int:
-        """Steps that a run holds: T and those that are not read out."""
-        return self.rho + self.T if self.schedule == TWO_PASS else max(self.T, self.rho)
-
-    def __str__(self) -> str:
-        if self.schedule == STREAMING:
-            return f"{self.steps} step{'' if self.steps == 1 else 's'} (streaming)"
-        if self.schedule == TWO_PASS:
-            return f"{self.steps} steps (two-pass streaming: {self.rho} + {self.T})"
-        if self.schedule == PIPELINED:
-            return f"{self.steps} steps (pipelined: {self.depth} layers wait {self.steps - self.T} in all)"
-        return f"{self.steps} steps (layer-synchronous: {self.depth} layers x {self.steps // self.depth})"
-
-
-class Network(nn.Module):
-    """A spiking network. A pure function: no state is kept between calls and there is nothing to reset.
-
-    `net(x)` gives `[B, classes]`, the readout of the mean over T steps, for any batch size.
+class Network(SpikingNetwork):
+    """A compiled network, around its spiking graph.
 
     Attributes:
         graph: the spiking graph; on a CPU `graph(x)` gives the same output, with all `T * B` rows in memory at once.
             (On a GPU torch rounds in it what it does not round here: see `snnc.runtime.exact`.)
-        info: how the network was made, as plain data: recipe, T, versions, pass records.
-        stage: SPIKING, or FIXED for a network of integers.
-        chunk: rows (time steps x samples) in memory at once. Larger batches, and longer T, run in several rounds.
-            A layer-synchronous or pipelined network holds at least one sample's T steps.
+        chunk: see `SpikingNetwork`. A layer-synchronous or pipelined network holds at least one sample's T steps.
         runtime: "auto" takes what is fastest here and gives the spikes of the reference (`snnc.runtime.choice`);
             "reference" calls the modules of the graph; "fast" raises where there is nothing faster.
     """
+
+    form = "A graph file"
+    looks_inside = True
 
     def __init__(
         self,
@@ -101,13 +62,15 @@ class Network(nn.Module):
         return self._chosen[1].name if self._chosen else ""
 
     @property
+    def ran_by(self) -> str:
+        return self.runs_by
+
+    @property
     def T(self) -> int:
-        """Steps that are read out."""
         return Runner(self.graph).read
 
     @property
     def latency(self) -> Latency:
-        """Steps from input to readout, under the schedule that the network needs."""
         runner = Runner(self.graph)
         pipelined = runner.schedule == PIPELINED
         # Of two paths that wait as long the one of more layers counts.
@@ -133,28 +96,20 @@ class Network(nn.Module):
         return torch.cat(self._rounds(x, False))
 
     def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
-        """Output after each step (any-time readout): `[B, ...]` to `[T, B, classes]`.
-
-        Args:
-            x: input.
-            observe: called with each node inside time, its value `[steps * b, ...]`, and the number of steps.
-        """
         return torch.cat(self._rounds(x, True, observe), 1)
 
     def stream(self, x: Tensor) -> Iterator[Tensor]:
-        """Runs step by step, as a chip does; gives the output `[B, classes]` after each step.
-
-        Raises:
-            SnncError: the network is layer-synchronous.
-        """
-        x = self.entry(x)
-        with torch.no_grad():
-            yield from Runner(self.graph).run(x, window=1, anytime=True)
+        with exact(), torch.no_grad():
+            outputs = Runner(self.graph).run(self.entry(x), window=1, anytime=True)
+        yield from outputs  # no guard is held while the caller has its turn
 
     @torch.compiler.disable  # torch.compile would trace what chooses and checks, and code that it cannot see through
     def _rounds(self, x: Tensor, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
         """Output of one round after the other."""
-        x = self.entry(x)
+        with exact():
+            return self._run(self.entry(x), anytime, observe)
+
+    def _run(self, x: Tensor, anytime: bool, observe: Observer | None) -> list[Tensor]:
         try:
             choice = self._choice(x)
             runner = choice.runner(anytime, observe)
@@ -201,6 +156,28 @@ class Network(nn.Module):
             self._chosen = now, choose(self.graph, self.stage is Stage.FIXED, now.runtime, x, self.chunk)
         return self._chosen[1]
 
+    def emitted(self, x: Tensor, stream: bool = False) -> tuple[Tensor, Trains]:
+        x = x.to(next(self.graph.buffers()).device)
+        seen: dict[str, list[Tensor]] = {name: [] for name, _ in self.neurons()}
+
+        def see(node: fx.Node, value: Tensor, width: int) -> None:
+            if node.name in seen:
+                seen[node.name].append(value.reshape(width, -1, *value.shape[1:]))
+
+        if stream:
+            output = Runner(self.graph).run(self.entry(x), window=1, anytime=True, observe=see)
+        else:
+            output = self.readout(x, observe=see)
+        T = steps(self.graph)
+        return output.cpu(), {name: _joined(parts, T).cpu() for name, parts in seen.items()}
+
+    def heights(self) -> Trains:
+        return {name: neuron.height.cpu() for name, neuron in self.neurons()}
+
+    @property
+    def ends_in_head(self) -> bool:
+        return any(calls(self.graph, *HEADS))
+
     def _repr_html_(self) -> str:
         recipe = self.info.get("recipe", "unknown")
         title = f"Spiking network: recipe {recipe}, T = {self.T}, {self.latency}, {len(self.neurons())} neuron layers"
@@ -217,41 +194,13 @@ def near(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if images else x
 
 
-def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
-    """A network's input in its own precision, if it can be trusted.
-
-    Args:
-        x: input.
-        info: history of the network: "input_shape" where it is known, "input_rank" where it had to be guessed.
-        dtype: of the network.
-
-    Raises:
-        DataError: the input is not floating-point, is empty, holds NaN or infinity, or has the wrong shape.
-    """
-    shape, rank = info.get("input_shape"), info.get("input_rank")
-    if shape and tuple(x.shape[1:]) != tuple(shape):
-        raise DataError(
-            f"The input has shape {tuple(x.shape)}; the network takes [B, {', '.join(map(str, shape))}].",
-            "a batch dimension in front, and samples of the shape that it was trained on",
-        )
-    if rank and x.dim() != rank:
-        raise DataError(
-            f"The input has shape {tuple(x.shape)}; the network was compiled without a shape, for {rank} dimensions.",
-            f"a batch dimension in front, or compile with --input-shape {','.join(map(str, x.shape[1:])) or 'SHAPE'}",
-        )
-    if not x.is_floating_point():
-        raise DataError(f"The input is {x.dtype}, not floating-point.", "x.float(), normalised as in training")
-    if not len(x):
-        raise DataError("The input is an empty batch.", "at least one sample")
-    x = x.to(dtype)  # of float64, numbers that this does not hold become infinite
-    # NaN never reaches a threshold: the neuron would stay silent and nobody would notice.
-    if not torch.isfinite(x).all():
-        raise DataError("The input holds NaN or infinity.", "clean data")
-    if bounds := info.get("input_range"):
-        low, high = float(x.min()), float(x.max())
-        if low < bounds[0] - ROUNDING or high > bounds[1] + ROUNDING:
-            raise DataError(
-                f"The input goes from {low:.3g} to {high:.3g}; spikes stand for {bounds[0]:g} to {bounds[1]:g} here.",
-                "the data as the network was compiled with, without --mean/--std",
-            )
-    return x
+def _joined(parts: list[Tensor], T: int) -> Tensor:
+    """Windows `[steps, b, ...]` of one round after the other, T steps each, as `[T, B, ...]`."""
+    rounds: list[Tensor] = []
+    held: list[Tensor] = []
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) == T:
+            rounds.append(torch.cat(held))
+            held = []
+    return torch.cat(rounds, 1)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnc.errors import DataError, LoadError, SnncError
 from snnc.files.emitted import BATCH, DOMAIN, read_emitted
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import NEURONS
-from snnc.networks.network import CHUNK, Latency, checked
+from snnc.networks.base import CHUNK, SpikingNetwork, Trains, checked
+from snnc.runtime.runner import Observer
+from snnc.steady import exact
 
 if TYPE_CHECKING:  # both are slow to import, and few files get here
     import onnx
@@ -26,18 +28,16 @@ _QUIET = 4  # onnxruntime's log: what goes wrong is raised, and told in one sent
 _NEURONS = tuple(cls.__name__ for cls in NEURONS)
 
 
-class OnnxNetwork(nn.Module):
-    """Runs an emitted `.onnx` with the interface of `Network`: `net(x)`, `net.readout(x)`, `T`, `latency`, `info`.
+class OnnxNetwork(SpikingNetwork):
+    """Runs an emitted `.onnx`.
 
     There is no graph to edit and no streaming; `spikes` shows what every neuron layer emits.
 
     Attributes:
-        info: how the network was made.
-        latency: steps from input to readout.
-        stage: SPIKING, or FIXED for a network of integers, which spikes the same everywhere.
-        chunk: rows (time steps x samples) in memory at once.
         device: where it runs.
     """
+
+    form = "An ONNX file"
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         self.model = model
         self.info = info
-        self.latency = Latency(**info["latency"])
+        self._simulated = self.latency.simulated  # read once here: a history that lacks it is refused
         self.stage = Stage(info["stage"])
         self.chunk = chunk
         self.device = named(device)
@@ -65,11 +65,7 @@ class OnnxNetwork(nn.Module):
         self.session = self._session(model)
         self._seen: onnxruntime.InferenceSession | None = None
 
-    @property
-    def T(self) -> int:
-        """Steps that are read out."""
-        return self.latency.T
-
+    @exact()
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Output after T steps: `[B, ...]` to `[B, classes]`, on the device of `x`.
@@ -79,13 +75,11 @@ class OnnxNetwork(nn.Module):
         """
         return torch.cat([self._run(self.session, part, ["logits"])[0] for part in self._parts(x)]).to(x.device)
 
+    @exact()
     @torch.no_grad()
-    def readout(self, x: Tensor) -> Tensor:
-        """Output after each step: `[B, ...]` to `[T, B, classes]`.
-
-        Raises:
-            SnncError: the file was written without it.
-        """
+    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+        if observe is not None:
+            self.require_inside()
         if "by_step" not in self.outputs:
             raise SnncError(
                 "This file has the readout after the last step only.",
@@ -93,13 +87,20 @@ class OnnxNetwork(nn.Module):
             )
         return torch.cat([self._run(self.session, part, ["by_step"])[0] for part in self._parts(x)], 1).to(x.device)
 
+    @exact()
+    def emitted(self, x: Tensor, stream: bool = False) -> tuple[Tensor, Trains]:
+        if stream:
+            self.stream(x)
+        trains = {name: train.unflatten(0, (-1, len(x))) for name, train in self.spikes(x).items()}
+        return self.readout(x) if "by_step" in self.outputs else self(x)[None], trains
+
     @torch.no_grad()
     def spikes(self, x: Tensor) -> dict[str, Tensor]:
         """What every neuron layer emits, by its name: `[T * B, ...]`, step after step, each spike as high as it is.
 
         All of the batch is in memory at once.
         """
-        layers = self.neurons()
+        layers = self.layers()
         if self._seen is None:
             looking = type(self.model)()
             looking.CopyFrom(self.model)
@@ -109,12 +110,12 @@ class OnnxNetwork(nn.Module):
         found = self._run(self._seen, checked(x, self.info), list(layers.values()))
         return {name: value.to(x.device) for name, value in zip(layers, found, strict=True)}
 
-    def neurons(self) -> dict[str, str]:
+    def layers(self) -> dict[str, str]:
         """Names of neuron layers, and of the values that they give, in order."""
         return {node.name: node.output[0] for node in self._neurons()}
 
-    def heights(self) -> dict[str, Tensor]:
-        """Height of one spike of every neuron layer, by its name: `[]` or `[C, 1, ...]`.
+    def heights(self) -> Trains:
+        """See `SpikingNetwork`.
 
         Raises:
             LoadError: thresholds that are no numbers of the file.
@@ -138,7 +139,7 @@ class OnnxNetwork(nn.Module):
         ]
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        return checked(x, self.info).split(max(1, self.chunk // self.latency.simulated))
+        return checked(x, self.info).split(max(1, self.chunk // self._simulated))
 
     def _session(self, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         import onnxruntime
@@ -170,7 +171,7 @@ class OnnxNetwork(nn.Module):
         for name in names:
             shape = [len(x) if size == BATCH else size for size in shapes[name] or [None]]
             if all(isinstance(size, int) for size in shape):
-                bound[name] = torch.empty(shape, device=here)
+                bound[name] = torch.empty(shape, dtype=torch.float32, device=here)
                 binding.bind_output(name, here.type, index, np.float32, shape, bound[name].data_ptr())
             else:  # a shape that only the run tells
                 binding.bind_output(name, "cpu")

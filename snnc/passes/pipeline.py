@@ -25,6 +25,7 @@ from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, guess_input, tidy, verify
 from snnc.markup import records_table, table
 from snnc.processes import APART, agree
+from snnc.steady import steady
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -206,6 +207,9 @@ def _spell(kind: Any) -> str:
     )
 
 
+NEAR = 0.75  # of 1: what looks like a name that was mistyped, and not like another name
+
+
 def choose(name: str, among: Iterable[str], what: str) -> str:
     """`name` itself, if it is one of `among`.
 
@@ -215,7 +219,7 @@ def choose(name: str, among: Iterable[str], what: str) -> str:
     names = sorted(among)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 1)
+    near = difflib.get_close_matches(name, names, 1, NEAR)
     raise RecipeError(f"There is no {what} '{name}'.", f"'{near[0]}'" if near else f"one of {', '.join(names)}")
 
 
@@ -293,6 +297,7 @@ class Pipeline:
             found.append(stage)
         return found
 
+    @steady()
     def run(
         self,
         graph: fx.GraphModule,

@@ -101,6 +101,22 @@ def recipe(which: str | Path | Recipe) -> Recipe:
     return parse(text, str(which))
 
 
+def require_pass(which: Recipe, name: str) -> None:
+    """Refuses to change a pass that a recipe does not have.
+
+    Raises:
+        RecipeError: says which recipe has it, or that there is no such pass.
+    """
+    choose(name, PASSES, "pass")
+    if any(one.name == name for one in which.pipeline):
+        return
+    having = next((one for one in names() if any(p.name == name for p in recipe(one).pipeline)), None)
+    own = f"a recipe of your own with that pass: 'snnc list recipes {names()[0]}' prints one to start from"
+    raise RecipeError(
+        f"The recipe '{which.name}' has no pass '{name}'.", f"--recipe {having}, which has it" if having else own
+    )
+
+
 def parse(text: str, where: str) -> Recipe:
     """A recipe from TOML text; `where` names it in errors."""
     try:
@@ -131,6 +147,7 @@ def _edited(base: Recipe, content: dict[str, Any], where: str) -> Recipe:
     for name, options in content.get("set", {}).items():
         if not isinstance(options, dict):
             raise RecipeError(f"'set.{name}' of recipe '{where}' is {options!r}.", f"a table [set.{name}]")
+        require_pass(replace(base, pipeline=pipeline), name)
         pipeline = pipeline.set(name, **options)
     for entry in content.get("insert", []):
         place = {key: str(entry[key]) for key in ("before", "after") if isinstance(entry, dict) and key in entry}

@@ -17,9 +17,7 @@ from snnc.errors import RecipeError
 from snnc.files import atomic_write
 from snnc.markup import table
 from snnc.measure.evaluate import Evaluation, evaluate
-from snnc.networks.exported import Portable
-from snnc.networks.network import Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.report.charts import comparison, interval
 from snnc.report.energy import account
@@ -27,6 +25,7 @@ from snnc.report.look import rasters
 from snnc.report.page import environment
 from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import gather
+from snnc.steady import steady
 
 COLUMNS = ("network", "recipe", "T", "schedule", "step", "latency", "score", "agreement")
 
@@ -119,9 +118,10 @@ class Comparison:
         )
 
 
+@steady()
 @torch.no_grad()
 def compare(
-    networks: Mapping[str, Network | Portable | OnnxNetwork],
+    networks: Mapping[str, SpikingNetwork],
     data: Any,
     ann: nn.Module | torch.export.ExportedProgram | None = None,
     path: str | Path | None = None,
@@ -158,7 +158,7 @@ def compare(
     for name, network in networks.items():
         found = evaluate(network, batches, chosen.ann, lambda items, what, name=name: track(items, f"{what} {name}"))
         rate = energy = None
-        if isinstance(network, Network) and found.operations is not None and found.spikes is not None:
+        if network.looks_inside and found.operations is not None and found.spikes is not None:
             _, shapes = rasters(network, chosen.x[:1].to(next(network.buffers()).device))
             cost = account(network.graph, shapes, found.operations, found.spikes, network.T)
             rate, energy = 100 * cost.rate, cost.prices[0].each / cost.prices[0].ann

@@ -15,9 +15,7 @@ from snnc.explain import Explanation, explain
 from snnc.ir.graph import Stage
 from snnc.markup import table
 from snnc.measure.evaluate import Evaluation, evaluate, shown_steps
-from snnc.networks.exported import Portable, emitted_kind
-from snnc.networks.network import Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.passes.trace import Snapshot, snapshots
 from snnc.report.drawing import Picture, picture, snapshot
@@ -27,6 +25,7 @@ from snnc.report.look import Raster, Scatter, Threshold, rasters, scatters, thre
 from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import BATCH, classes, gather
 from snnc.report.schedule import Turn, timetable
+from snnc.steady import steady
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,10 @@ class Findings:
         return found
 
 
+@steady()
 @torch.no_grad()
 def measure(
-    network: Network | Portable | OnnxNetwork,
+    network: SpikingNetwork,
     data: Any,
     ann: nn.Module | torch.export.ExportedProgram | None = None,
     *,
@@ -139,7 +139,7 @@ def measure(
     pictures = [snapshot("Before conversion", one) for one in history[:1]]
     if graph is not None:
         pictures = [picture("Before conversion", graph, Stage.ANN)]
-    if isinstance(network, Network):
+    if network.looks_inside:
         parts["limit"] = _limit(network, batches, found, track)
         parts["thresholds"], parts["turns"] = thresholds(network), timetable(network)
         parts["rasters"], shapes = rasters(network, x[:1])
@@ -156,11 +156,11 @@ def measure(
                 missing.append(f"No error split and no scatter plots: {problem}")
     else:
         missing.append(
-            f"{emitted_kind(network)} runs, but cannot be looked into: no quantised limit, layers, spikes, thresholds,"
+            f"{network.form} runs, but cannot be looked into: no quantised limit, layers, spikes, thresholds,"
             " energy or graph. The graph file (.snn) of the same network has them."
         )
     made = Provenance(command, chosen.source, len(x), hashed, seed, dict(files or {}), versions())
-    remarks = left_out(network.graph) if isinstance(network, Network) else []
+    remarks = left_out(network.graph) if network.looks_inside else []
     return Findings(
         title,
         network.info,
@@ -181,7 +181,10 @@ def _step(one: Snapshot) -> Step:
 
 
 def _limit(
-    network: Network, batches: list[tuple[Tensor, Tensor]], found: Evaluation, track: Callable[..., Iterator[Any]]
+    network: SpikingNetwork,
+    batches: list[tuple[Tensor, Tensor]],
+    found: Evaluation,
+    track: Callable[..., Iterator[Any]],
 ) -> dict[int, float]:
     right = dict.fromkeys(shown_steps(network.T), 0)
     like = next(network.graph.buffers())

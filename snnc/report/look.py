@@ -12,7 +12,7 @@ from snnc.calibrate.observe import watch
 from snnc.explain.sides import Perturbed, matched, observed
 from snnc.ir.graph import calls
 from snnc.ir.neurons import Neuron
-from snnc.networks.network import Network
+from snnc.networks.base import SpikingNetwork
 
 NEURONS = 24  # of a layer in its raster
 STEPS = 128  # in a raster, at most
@@ -75,7 +75,7 @@ class Scatter:
     beyond: float
 
 
-def thresholds(network: Network) -> list[Threshold]:
+def thresholds(network: SpikingNetwork) -> list[Threshold]:
     """The parameters of every neuron layer."""
 
     def three(values: Tensor) -> tuple[float, float, float]:
@@ -88,7 +88,7 @@ def thresholds(network: Network) -> list[Threshold]:
     ]
 
 
-def rasters(network: Network, x: Tensor) -> tuple[list[Raster], dict[fx.Node, tuple[int, ...]]]:
+def rasters(network: SpikingNetwork, x: Tensor) -> tuple[list[Raster], dict[fx.Node, tuple[int, ...]]]:
     """Spike trains of one sample `[1, ...]`, and the shape of a sample's value at every node."""
     shapes: dict[fx.Node, tuple[int, ...]] = {}
     found: list[Raster] = []
@@ -114,7 +114,7 @@ def _raster(name: str, neuron: Neuron, value: Tensor) -> Raster:
     return Raster(name, chosen.tolist(), units.shape[1], len(shown), spikes)
 
 
-def scatters(network: Network, ann: fx.GraphModule, x: Tensor, seed: int) -> list[Scatter]:
+def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Tensor, seed: int) -> list[Scatter]:
     """Activations and rates of the first few samples, layer by layer.
 
     Raises:

@@ -10,16 +10,14 @@ import torch
 from torch import nn
 
 from snnc.files import atomic_write
-from snnc.networks.exported import Portable
-from snnc.networks.network import Network
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.report.findings import Findings, measure
 from snnc.report.page import html
 
 
 def report(
-    network: Network | Portable | OnnxNetwork,
+    network: SpikingNetwork,
     data: Any,
     ann: nn.Module | torch.export.ExportedProgram | None = None,
     path: str | Path | None = None,

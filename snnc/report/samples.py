@@ -12,9 +12,7 @@ from torch import Tensor, fx, nn
 from snnc.capture import capture
 from snnc.data import Dataset, maybe_labelled_batches
 from snnc.errors import DataError
-from snnc.networks.exported import Portable
-from snnc.networks.network import Network, checked
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork, checked
 
 BATCH = 64
 ACCURACY, AGREEMENT = "accuracy", "agreement with the ANN"
@@ -56,7 +54,7 @@ class Samples:
 
 def gather(
     data: Any,
-    networks: Sequence[Network | Portable | OnnxNetwork],
+    networks: Sequence[SpikingNetwork],
     ann: nn.Module | torch.export.ExportedProgram | None,
     most: int,
 ) -> Samples:

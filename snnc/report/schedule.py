@@ -8,7 +8,7 @@ import networkx as nx
 
 from snnc.ir.graph import calls, view
 from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron
-from snnc.networks.network import Network
+from snnc.networks.base import SpikingNetwork
 from snnc.runtime.runner import Runner
 
 
@@ -22,7 +22,7 @@ class Turn:
     end: int
 
 
-def timetable(network: Network) -> list[Turn]:
+def timetable(network: SpikingNetwork) -> list[Turn]:
     """Every neuron layer's turn, under the schedule that the network needs; the last `end` is the latency.
 
     Streaming layers work at the same time. A pipelined one begins to emit after the waits on the longest path to it; a

@@ -30,6 +30,7 @@ RUNTIMES = ("auto", "reference", "fast")
 TILE, MOST, ROWS = 4 << 20, 16 << 20, 64  # bytes of the largest value, or as many rows as fit into `MOST`
 STEPS = 8  # of a round, where there are more: potentials are read and written once a round
 SETTINGS = (bool, int, float, str, tuple)  # of a module: steps, strides, whether it is a unit
+ACTS = ("forward", "walk", "step", "initial")  # methods of a module that a kernel stands for
 SURPRISE = "The fast runtime is off, and the reference runs in its place: %s."
 log = logging.getLogger("snnc")
 
@@ -85,7 +86,7 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
     if runtime == "fast" or _promising(graph, fixed):
         # States pass from window to window, also here. What the reference refuses is the caller's error.
         window = min((reference.T + 1) // 2, 2 * STEPS, chunk) if reference.streaming else reference.T
-        with torch.no_grad(), torch.device("cpu"):  # whatever a process has set as its default
+        with torch.inference_mode(False), torch.no_grad():  # a plan outlives the mode that it is made in
             probe = _probe(x)[: max(1, chunk // window)]
             want = reference.run(probe, window), reference.run(probe, window, anytime=True)
             try:
@@ -160,10 +161,9 @@ def _in_one(runner: Runner) -> Runner | None:
 def _probe(x: Tensor) -> Tensor:
     """A sample, one of the same numbers in another order, and noise: a blank first sample would wake no neuron."""
     one, chance = x[:1].detach(), torch.Generator().manual_seed(0)
-    # On the CPU, where the generator is, and in float32, whatever a process has set as its default.
-    order = torch.randperm(one.numel(), generator=chance, device="cpu").to(one.device)
+    order = torch.randperm(one.numel(), generator=chance).to(one.device)
     other = one.flatten()[order].reshape(one.shape)
-    noise = torch.randn(one.shape, generator=chance, dtype=torch.float32, device="cpu").to(one)
+    noise = torch.randn(one.shape, generator=chance).to(one)
     return torch.cat([one, other, noise]).contiguous(memory_format=scan.memory(one))
 
 
@@ -183,12 +183,15 @@ class Fingerprint:
         kinds = [(t.dtype, t.device, t.shape, t.stride(), t.is_cuda and t.data_ptr()) for t in self.tensors]
         nodes = [(node, node.target, node.args) for node in graph.graph.nodes]
         settings = [{k: v for k, v in one.items() if type(v) in SETTINGS} for one in own]
+        # A module may be given another class, and a class other methods.
+        classes = [type(module) for _, module in modules]
+        methods = {kind: [getattr(kind, name, None) for name in ACTS] for kind in set(classes)}
         # Somebody looks at a module or changes what it gives, which only who calls that module lets happen.
-        hooks = [(one["_forward_hooks"], one["_forward_pre_hooks"], "forward" in one) for one in own[1:]]
+        hooks = [(one["_forward_hooks"], one["_forward_pre_hooks"], any(a in one for a in ACTS)) for one in own[1:]]
         everywhere = torch.nn.modules.module
         hooks.append((everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks, False))
         self.hooked = any(any(one) for one in hooks)
-        self.runtime, self.rest = runtime, (runtime, modules, nodes, settings, kinds)
+        self.runtime, self.rest = runtime, (runtime, modules, classes, methods, nodes, settings, kinds)
         self.numbers: list[Tensor] = []
         self.bytes: list[Tensor] = []
 

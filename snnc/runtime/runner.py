@@ -20,7 +20,8 @@ from snnc.ir.dialect import CONVOLUTIONS, TRANSPOSED
 from snnc.ir.graph import calls, phases, steps
 from snnc.ir.neurons import SCHEDULES, Neuron
 from snnc.ir.temporal import Decode, Encode, Temporal, running_mean
-from snnc.runtime.exact import exact, in_double
+from snnc.runtime.exact import in_double
+from snnc.steady import exact
 
 # Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
 Observer = Callable[[fx.Node, Tensor, int], None]
@@ -110,7 +111,7 @@ class Runner:
                 "it cannot run step by step.",
                 "a recipe without calibrate-offset, average-input and wait-for-input, such as 'opi'",
             )
-        with exact(x.device):
+        with exact():
             return self._run(x, most, anytime, observe)
 
     def _run(self, x: Tensor, most: int, anytime: bool, observe: Observer | None) -> Tensor:

@@ -20,14 +20,14 @@ from snnc.capture import capture
 from snnc.data import Dataset, require_classes
 from snnc.errors import DataError, RecipeError
 from snnc.ir.graph import Stage
-from snnc.networks.exported import Portable, emitted_kind
-from snnc.networks.network import Network, checked
-from snnc.networks.onnx import OnnxNetwork
+from snnc.networks.base import SpikingNetwork, checked
+from snnc.networks.network import Network
 from snnc.networks.staged import Staged
 from snnc.passes.pipeline import Context, Pipeline, no_progress
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.steady import steady
 from snnc.tune.forward import require_trainable
 from snnc.tune.loop import Training
 from snnc.tune.match import matched
@@ -58,6 +58,7 @@ class Start:
     work: Training
 
 
+@steady()
 def tune(
     model: Any,
     data: Any,
@@ -144,6 +145,7 @@ def tune(
     return result
 
 
+@steady()
 def prepare(
     model: Any,
     data: Any,
@@ -185,8 +187,8 @@ def prepare(
 
 def _original(model: Any, teacher: Any, shape: tuple[int, ...]) -> fx.GraphModule | None:
     """The network to distil from, as a graph."""
-    if isinstance(model, Portable | OnnxNetwork):
-        raise RecipeError(f"{emitted_kind(model)} cannot be trained: its graph is not there.", "the .snn file of it")
+    if isinstance(model, SpikingNetwork) and not model.looks_inside:
+        raise RecipeError(f"{model.form} cannot be trained: its graph is not there.", "the .snn file of it")
     source = teacher if teacher is not None else model
     if isinstance(source, Network):
         return None

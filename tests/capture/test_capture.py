@@ -452,8 +452,10 @@ def test_hooks_are_refused():
 
 
 def test_a_constant_of_the_datas_shape_is_refused_but_for_padding():
-    (blocker,) = blockers(Several(lambda x: x + torch.ones_like(x)), (4, 3))
+    (blocker,) = blockers(Several(lambda x: F.linear(x, torch.ones_like(x))), (4, 3))
     assert "one number everywhere" in blocker.why
+    x = torch.randn(2, 4, 3)
+    assert torch.equal(capture(Several(lambda x: x + torch.ones_like(x)), (4, 3))(x), F.relu(x) + 1)
     assert blockers(Several(lambda x: torch.cat([x, torch.zeros_like(x)], 1)), (4, 3)) == []
 
 

@@ -11,9 +11,8 @@ from torch import fx, nn
 
 from snnc.capture import capture
 from snnc.errors import Unsupported
+from tests import network_checks as check
 from tests.random_networks import networks
-
-from . import network_checks as check
 
 # Drawing a network runs it, which hypothesis takes for slow; examples that shrink would run for minutes.
 few = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))

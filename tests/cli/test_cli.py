@@ -200,6 +200,22 @@ def test_weights_need_a_factory_and_get_one():
     assert torch.equal(snnc.load("a.snn")(x), snnc.load("b.snn")(x))
 
 
+def test_a_checkpoint_with_more_in_it_compiles_as_the_hints_say():
+    weights = torch.load("weights.pt")
+    ema = {f"net.{k}": v + 1 if v.is_floating_point() else v for k, v in weights.items()}
+    content = {"model": weights, "ema": ema | {"head.weight": torch.ones(2)}, "acc": np.float64(93.1)}
+    torch.save(content, "checkpoint.pt")
+    words = ["check", "checkpoint.pt", "--factory", "tests.cli.test_cli:net"]
+    assert "--key model" in run(*words, code=1).stderr
+    assert "--leftover" in run(*words, "--key", "ema", code=1).stderr
+    assert "'ema.net." in run(*words, "--key", "ema", "--leftover").stderr
+    assert run(*words, "--key", "ema", "--leftover", "--quiet").stderr == ""
+    run("compile", *words[1:], "--key", "model", *SHAPED, "-o", "a.snn")
+    run("compile", "weights.pt", *words[2:], *SHAPED, "-o", "b.snn")
+    x = torch.randn(3, *SHAPE)
+    assert torch.equal(snnc.load("a.snn")(x), snnc.load("b.snn")(x))
+
+
 def test_exported_programs_are_written_and_measured():
     info = parsed("compile", "ann.pt", "--calib", "data.npz", "--T", 4, "-o", "net.pt2")
     assert info["backend"] == "pt2"

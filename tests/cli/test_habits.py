@@ -202,7 +202,7 @@ def options(command):
 def test_commands_that_run_networks_run_them_alike():
     scoring = ("eval", "explain", "report", "compare", "verify")
     shared = {"--data", "--split", "--mean", "--std", "--raw", "--limit", "--seed", "--ann", "--factory", "--allow"}
-    shared |= {"--chunk", "--device", "--threads", "--runtime", "--config", "--save-config"}
+    shared |= {"--key", "--leftover", "--chunk", "--device", "--threads", "--runtime", "--config", "--save-config"}
     for command in scoring:
         assert shared <= options(command), command
     assert not any("--samples" in options(command) for command in main.commands)

@@ -183,7 +183,7 @@ def test_the_same_in_any_precision_and_order(name):
 
 
 @pytest.mark.parametrize(
-    "which", ["opi", "best", "signed", "graded", "cos", "asg", "srp", "data-free", "low-latency-streaming"]
+    "which", ["opi", "best", "best-signed", "graded", "cos", "asg", "srp", "data-free", "low-latency-streaming"]
 )
 def test_recipes(which):
     """Any neuron: the bound holds, precision does not matter, and the function is about what it was."""

@@ -152,7 +152,7 @@ def test_data_is_split_and_drawn_by_seed():
 def test_recipes_that_do_not_apply_are_left_out_once():
     found = find(2.0, recipes=None)
     assert {one.recipe for one in found.frontier} >= {"opi", "best"}
-    left = {"qcfs", "baseline", "data-free", "graded", "best-graded", "signed"}
+    left = {"qcfs", "baseline", "data-free", "graded", "best-graded", "best-signed", "signed"}
     assert not {one.recipe for one in found.frontier} & left
     assert sum("'qcfs' failed at T = 1 and was not tried again" in note for note in found.notes) == 1
     failed = found.network.info["search"]["failed"]

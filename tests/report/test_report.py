@@ -421,7 +421,7 @@ def test_without_an_ann_and_without_labels(made):
         measure(net, x)
 
 
-@pytest.mark.parametrize("name", ["baseline", "best", "cos", "graded", "signed", "srp", "asg", "data-free"])
+@pytest.mark.parametrize("name", ["baseline", "best", "cos", "graded", "best-signed", "srp", "asg", "data-free"])
 def test_every_kind_of_network_has_a_page(made, name):
     ann, _, x, y = made
     page = html(measure(snnc.compile(ann, T=1 if name == "baseline" else 3, recipe=name, calibration=x), (x, y), ann))

@@ -52,7 +52,7 @@ class _Shapes(fx.Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module: Any = self.fetch_attr(target)
-        if isinstance(module, Neuron):
+        if isinstance(module, Neuron | StepCurrent):
             return args[0]
         if isinstance(module, Restart):
             module = module.body
@@ -71,13 +71,9 @@ class NirFile(Backend):
     def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
         _, rules = _library()
         told(shape, self.name)
-        neurons = None
+        neurons, evened = None, False
         for one in pipeline:
-            if one.name == "even-currents" and T > 1 and one.options["gain"]:
-                raise Unsupported(
-                    "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
-                    "the same recipe with --set even-currents.gain=0",
-                )
+            evened |= one.name == "even-currents" and T > 1 and bool(one.options["gain"])
             if one.name in PLAIN or one.options.get("wait") == 0:
                 neurons = None
             elif one.name in OTHER:
@@ -86,6 +82,11 @@ class NirFile(Backend):
             raise Unsupported(
                 f"NIR cannot carry this network: '{neurons}' makes neurons that NIR has not.", rules.PLAIN_NEURONS
             )
+        if evened:  # told last: without it other neurons would still be refused
+            raise Unsupported(
+                "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
+                "the same recipe with --set even-currents.gain=0",
+            )
         if blockers := rules.never(graph):
             raise _refused(blockers)
 
@@ -93,7 +94,8 @@ class NirFile(Backend):
         nir, rules = _library()
         from snnc.backends.nir.graph import Lowering
 
-        if step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None):
+        plain = all(type(neuron) is IF for _, neuron in network.neurons())
+        if plain and (step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None)):
             raise Unsupported(
                 f"NIR cannot carry this network: '{step}' is a current that changes from step to step.",
                 "the same recipe with --set even-currents.gain=0",

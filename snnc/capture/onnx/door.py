@@ -20,12 +20,15 @@ from snnc.capture.onnx.input import laid_out, only_entry, sample_shape
 from snnc.capture.onnx.model import OWN_DOMAINS, Call, Program, kind_name, read
 from snnc.capture.onnx.operations import OPERATIONS, SIZED, refusal
 from snnc.capture.onnx.site import OnnxSite
-from snnc.capture.refusals import keeps_shape
+from snnc.capture.onnx.standins import results_of, second_input
+from snnc.capture.refusals import SPELLED
+from snnc.capture.standins import is_said
 from snnc.capture.values import LOST, Refused
 from snnc.errors import Blocker
 from snnc.files.onnxfile import array, plain
 
 # Layers that are called like the author's module; elsewhere the operation's own name says more.
+PRODUCTS = ("Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose")
 NAMED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
 INLINE = "onnx.inliner.inline_local_functions(model), and save what it gives"
 
@@ -48,7 +51,7 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
     lowering = Lowering(shape, None, torch.zeros(()))
     lowering.batch = entry.sizes[0] if entry.sizes else None
     lowering.blockers += found
-    values: dict[str, Any] = {other.name: LOST for other in program.entries}
+    values: dict[str, Any] = {other.name: second_input(lowering, other) for other in program.entries[1:]}
     values[entry.name] = laid_out(lowering, shape, own)
     read_names = program.read
     for name, weight in program.weights.items():
@@ -63,8 +66,9 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
         try:
             results = _results(lowering, call, inputs, program, read_names)
         except Refused as refused:
-            lowering.blockers.append(Blocker(call.name, call.label, refused.why, refused.hint))
-            results = (inputs[0],) if keeps_shape(call.op) and inputs and isinstance(inputs[0], fx.Node) else ()
+            if is_said(lowering, refused, call.op in PRODUCTS, inputs):
+                lowering.blockers.append(Blocker(call.name, call.label, refused.why, refused.hint))
+            results = results_of(lowering, call, inputs, program.opset, refused.reason or SPELLED)
         missing = [LOST] * (len(call.outputs) - len(results))
         values.update(zip(call.outputs, (*results, *missing), strict=False))
     return lowering, values[program.results[0]], shape
@@ -79,14 +83,18 @@ def _results(
         hint = INLINE if own else "export it with the operations of ONNX itself"
         raise Refused(f"belongs to the domain '{call.domain}', which is not ONNX's own", hint)
     if any(value is LOST for value in inputs):
-        return ()
+        if call.op not in (*OPERATIONS, *SIZES):
+            raise refusal(call.op).refused()
+        return results_of(lowering, call, inputs, program.opset, SPELLED)
+    if part := lowering.part_of(call.op, inputs):
+        return results_of(lowering, call, inputs, program.opset, part)
     if call.op == "Constant":
         return (_constant(call),)
     if call.op in SIZES and not any(isinstance(value, fx.Node) for value in inputs):
         return fold(call, inputs, program.opset)
     spelling = OPERATIONS.get(call.op)
     if spelling is None:
-        raise Refused(*refusal(call.op))
+        raise refusal(call.op).refused()
     if call.op != "Split" and read_names & set(filter(None, call.outputs[1:])):
         raise Refused("gives a second result that something reads", "a network that uses the first alone")
     if call.op not in SIZED and any(isinstance(value, Varying) for value in inputs):

@@ -51,6 +51,8 @@ def head(cls: Any) -> Spelling:
     """`Softmax` and `LogSoftmax`. Before opset 13 they take all dimensions from `axis` on as one."""
 
     def spelling(at: OnnxSite, x: fx.Node) -> Any:
+        if at.sizes(x) is None:  # after something refused, whose shape cannot be told
+            return at.emit(cls(-1), x)
         axis = at.axis(x, at.get("axis", -1 if at.opset >= 13 else 1))
         sizes = at.known(x)[axis - 1 :]
         if at.opset < 13 and math.prod(sizes) != max(sizes):

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from snnc.capture import layers, routes
 from snnc.capture.onnx.fold import SAMPLES, Varying
 from snnc.capture.onnx.site import OnnxSite
+from snnc.capture.refusals import ORDER, REPEATED
 from snnc.capture.values import Batch
 
 
@@ -137,7 +138,7 @@ def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
     dim = at.axis(x, at.get("axis", 0))
     total = at.known(x)[dim - 1]
     if not isinstance(indices, Tensor) or indices.dim() > 1 or not indices.numel():
-        at.refuse("is indexed by something other than constants", "use slices with constant bounds")
+        raise ORDER.refused()
     places = [at.integer(i) for i in indices.flatten()]
     if any(not -total <= i < total for i in places):
         at.refuse(f"picks entries that are not there, of {total}", "check the file")
@@ -146,7 +147,7 @@ def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
         return routes.select(at, x, dim, places[0])
     step = places[1] - places[0] if len(places) > 1 else 1
     if step < 1 or places != list(range(places[0], places[-1] + 1, step)):
-        at.refuse("picks entries in an order of its own", "use slices with constant bounds")
+        raise ORDER.refused()
     return routes.getitem(at, x, (*[slice(None)] * dim, slice(places[0], places[-1] + 1, step)))
 
 
@@ -155,7 +156,7 @@ def expand(at: OnnxSite, x: fx.Node, sizes: Any) -> Any:
     wanted, own = at.numbers(sizes) or [], [Batch(), *at.known(x)]
     rank = len(own)
     if len(wanted) > rank or any(w not in (1, h) for w, h in zip(wanted[::-1], own[::-1], strict=False)):
-        at.refuse("repeats a value over a larger shape", "give both operands the same shape")
+        raise REPEATED.refused()
     return x
 
 

@@ -82,7 +82,7 @@ def units(weight: Tensor) -> Tensor:
 
 def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.dtype) -> Layer:
     zeros = torch.zeros(module.out_channels, dtype=torch.int32, device="cpu")
-    # oneDNN crashes on some dilations of a single line, where they say nothing.
+    # A dilation along a single line changes nothing, and some crash oneDNN: it is set to 1 there.
     dilation = [1 if k == 1 else d for k, d in zip(module.kernel_size, module.dilation, strict=True)]
     geometry = (list(module.stride), list(module.padding), dilation, module.groups)
     weight = torch.ops.onednn.qconv_prepack(narrow, unit, 1.0, 0, *geometry)
@@ -93,7 +93,7 @@ def _convolution(module: nn.Conv2d, narrow: Tensor, unit: Tensor, result: torch.
         x = x.contiguous(memory_format=torch.channels_last)
         size = x.shape[2:]
         if size not in few:
-            module(x[:1].float())  # raises where the kernel does not fit in, of which oneDNN makes something
+            module(x[:1].float())  # raises where the kernel does not fit into the map; oneDNN would compute something
             few[size] = _of_few_places(module, narrow, unit, result, size)
         if found := few[size]:
             return found(x)

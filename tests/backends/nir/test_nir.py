@@ -30,10 +30,9 @@ from snnc.passes import (
     WaitForInput,
 )
 from snnc.passes.pipeline import Pipeline
+from tests import zoo
 from tests.nets import NETS, quantized, sample, spiking
 from tests.nir_reader import Reader
-
-from . import zoo
 
 REFUSED = {
     "maxpool": "NIR has no maximum",
@@ -110,6 +109,16 @@ MODELS = {
 def test_other_neurons_are_refused(model, tmp_path):
     with pytest.raises(Unsupported, match="no neuron like it"):
         written(*spiking("residual", then=MODELS[model], units=3), tmp_path)
+
+
+def test_hints_for_signed_neurons_with_currents_of_their_own_lead_somewhere(tmp_path):
+    """Without `even-currents` the neurons would still be refused, so the hint is another recipe."""
+    ann, x = pooled()[:2].append(nn.Flatten()).append(nn.Linear(18, 3)), sample((1, 5, 5), 8)
+    net = snnc.compile(ann.eval(), 2, "best-signed", x)
+    with pytest.raises(Unsupported, match="NIR has no neuron like it") as caught:
+        snnc.save(net, tmp_path / "net.nir")
+    assert caught.value.hint.startswith("a recipe with plain neurons: 'opi'")
+    snnc.save(snnc.compile(ann, 2, "opi", x), tmp_path / "net.nir")
 
 
 def test_delayed_readout_is_told(tmp_path):
@@ -338,6 +347,7 @@ def test_the_command_line_does_not_offer_to_measure_it(tmp_path, monkeypatch):
         ((), "'even-currents' gives it currents that change", "--set even-currents.gain=0"),
         (("--recipe", "cos"), "'calibrate-offset' makes neurons that NIR has not", "'opi'"),
         (("--recipe", "graded"), "'use-graded-neurons' makes neurons", "'opi'"),
+        (("--recipe", "best-signed"), "'use-signed-neurons' makes neurons", "'opi'"),
         (("--max-drop", 1, "--recipes", "best,opi"), "'even-currents' gives it", "--set even-currents.gain=0"),
         (
             ("--recipe", "opi", "--factory", "tests.backends.nir.test_nir:pooled"),

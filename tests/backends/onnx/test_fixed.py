@@ -42,7 +42,7 @@ def test_the_zoo(name):
     assert_identical(net, real(x.shape[1:]))
 
 
-@pytest.mark.parametrize("which", ["best", "signed", "graded", "cos", "asg", "srp", "low-latency-streaming"])
+@pytest.mark.parametrize("which", ["best", "best-signed", "graded", "cos", "asg", "srp", "low-latency-streaming"])
 def test_recipes(which):
     """Any neuron, and a number of steps that is no power of two."""
     name = "normalised" if which.startswith("low") else "max-pools"

@@ -232,8 +232,8 @@ REFUSED = {
     ),
     "loop": ("a = Relu(x) y = Scan(a)", "Scan", "loops", {}),
     "custom": ("a = Relu(x) y = com.acme.Fancy(a)", "com.acme.Fancy", "com.acme", {}),
-    "gate": ("a = Relu(x) y = Mul(a, a)", "Mul", "constant factors", {}),
-    "product": ("a = Relu(x) y = MatMul(a, a)", "MatMul", "constant matrix", {}),
+    "gate": ("a = Relu(x) y = Mul(a, a)", "Mul", "function of itself", {}),
+    "product": ("a = Relu(x) y = MatMul(a, a)", "MatMul", "constant weights", {}),
     "weights from data": ("a = Relu(x) y = Conv(a, a)", "Conv", "constant weights", {}),
     "sum of all": ("a = Relu(x) y = ReduceSum<keepdims=0>(a)", "ReduceSum", "batch", {}),
     "batch mean": ("a = Relu(x) y = ReduceMean<axes=[0]>(a)", "ReduceMean", "batch", {}),
@@ -287,7 +287,7 @@ def test_all_blockers_come_at_once_and_are_named_as_in_the_file():
     proto.graph.node[1].name = "/block/act 1"
     found = blockers(proto)
     assert [(b.node, b.op) for b in found] == [
-        ("a", "LeakyRelu"), ("/block/act 1", "Sigmoid"), ("c", "com.acme.Fancy"), ("y", "Mul"),
+        ("a", "LeakyRelu"), ("/block/act 1", "Sigmoid"), ("c", "com.acme.Fancy"), ("d", "Tanh"), ("y", "Mul"),
     ]  # fmt: skip
 
 
