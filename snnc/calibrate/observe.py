@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from snnc.calibrate.statistics import Gaussian, Histogram
 from snnc.errors import DataError, SnncError
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import (
     ACTIVATIONS,
     AVERAGE_POOLS,
@@ -23,7 +24,7 @@ from snnc.ir.dialect import (
     Mean,
     Sub,
 )
-from snnc.ir.graph import module_of
+from snnc.ir.graph import calls, curved_inside, module_of
 from snnc.processes import exchange, rank, world
 
 
@@ -220,6 +221,12 @@ def predict(graph: fx.GraphModule, example: Tensor, known: dict[str, tuple[Tenso
     Raises:
         SnncError: the sample does not go through the network.
     """
+    for node, module in calls(graph, *CURVED):
+        if not isinstance(module, MAX_POOLS) and curved_inside(graph):
+            raise SnncError(
+                f"nothing is known without data of what '{node.name}' ({type(module).__name__}) gives.",
+                "calibration data (--calib DATA, or calibration= in Python), and the recipe 'telescoped'",
+            )
     run = _Predict(graph, known)
     try:
         run.run(example[:1])

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import networkx as nx
 import torch
 from torch import fx, nn
 
@@ -24,8 +23,8 @@ from snnc.capture.routes import ALL, Range
 from snnc.capture.values import Refused
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
-from snnc.ir.curved import BILINEAR, CURVED, Greatest, Least, Normalize
-from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy, view
+from snnc.ir.curved import Greatest, Least, Normalize
+from snnc.ir.graph import calls, curved_inside, insert, module_of, remove, replace, tidy
 
 Shape = tuple[int, ...] | None
 
@@ -278,12 +277,3 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
     why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
     hint = "check that the forward method applies its activations"
     return [Blocker(output.name, "network", why, hint)]
-
-
-def curved_inside(graph: fx.GraphModule) -> bool:
-    """Whether a curved operation, pools apart, has weights or a product behind it."""
-    net = view(graph)
-    kinds = tuple(cls for cls in CURVED if cls not in dialect.MAX_POOLS)
-    heavy = (*dialect.WEIGHTED, *BILINEAR)
-    behind = {node for node, _ in calls(graph, *kinds)}
-    return any(behind & nx.ancestors(net, node) for node, _ in calls(graph, *heavy))

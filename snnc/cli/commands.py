@@ -12,6 +12,7 @@ from snnc.cli import describe, show
 from snnc.cli.blocks import Model, model_options, shape_option
 from snnc.cli.options import PATH, Commands, verb
 from snnc.cli.sources import captured, compiled
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage
 from snnc.passes.pipeline import choose
@@ -44,7 +45,7 @@ def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, a
         else:
             show.blockers([asdict(b) for b in found])
         click.get_current_context().exit(1)
-    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant))
+    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
     if as_json:
         return show.as_json(
             {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}

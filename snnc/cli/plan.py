@@ -13,6 +13,7 @@ from torch import fx
 from snnc.api import require_calibration
 from snnc.cli import describe, show
 from snnc.data import Dataset, require_classes
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
@@ -43,7 +44,7 @@ def compilation(
     for one in candidates:
         require_calibration(one, data is not None)
         one.pipeline.stages()
-    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant))
+    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
     recipes = [
         {"name": r.name, "summary": r.summary, "passes": [{"name": p.name, "options": p.options} for p in r.pipeline]}
         for r in candidates

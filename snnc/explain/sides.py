@@ -29,6 +29,10 @@ OTHERWISE = {
         "Spikes are counts and currents are integers, so spikes and activations have different units.",
         "the network compiled without fixed-point: its errors are the same but for rounding",
     ),
+    "encode-values": (
+        "Values are encoded as spikes too, in layers that the ANN does not have.",
+        "the network compiled without encode-values",
+    ),
     "encode-input": (
         "The input is spikes too, a layer that the ANN does not have.",
         "the network compiled without encode-input and expand-input",

@@ -169,6 +169,15 @@ def view(graph: fx.GraphModule) -> nx.DiGraph:
     return nx.DiGraph((source, node) for node in graph.graph.nodes for source in node.all_input_nodes)
 
 
+def curved_inside(graph: fx.GraphModule) -> bool:
+    """Whether a curved operation, pools apart, has weights or a product behind it."""
+    net = view(graph)
+    kinds = tuple(cls for cls in CURVED if cls not in dialect.MAX_POOLS)
+    heavy = (*dialect.WEIGHTED, *curved.BILINEAR)
+    behind = {node for node, _ in calls(graph, *kinds)}
+    return any(behind & nx.ancestors(net, node) for node, _ in calls(graph, *heavy))
+
+
 def phases(graph: fx.GraphModule) -> dict[fx.Node, str]:
     """For each node of a spiking graph, where its value stands: "before", "in" or "after" time.
 

@@ -16,10 +16,12 @@ from snnc.errors import SnncError
 from snnc.integers.lowering import Lowering
 from snnc.integers.populations import Populations
 from snnc.integers.prepare import Shapes, prepare, shapes
-from snnc.ir.dialect import Affine, Grid
+from snnc.ir.curved import CURVED
+from snnc.ir.dialect import HEADS, MAX_POOLS, Affine, Grid
 from snnc.ir.graph import Stage, calls, module_of, steps
-from snnc.ir.neurons import Neuron
+from snnc.ir.neurons import BipolarIF, Neuron
 from snnc.ir.proof import LIMIT, Row, bounds, prove
+from snnc.ir.temporal import RunningMax, Telescoped
 from snnc.passes.pipeline import Context, Pass, no_progress
 
 LEAST_BITS = 2
@@ -71,6 +73,13 @@ class FixedPoint(Pass):
         self.require("positions", self.positions >= 2, "2 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        for node, module in calls(graph, *CURVED, Telescoped, BipolarIF):
+            if not isinstance(module, (*MAX_POOLS, *HEADS, RunningMax)):
+                body = module.body if isinstance(module, Telescoped) else module
+                raise SnncError(
+                    f"'{node.name}' ({type(body).__name__}) gives no integers that every runtime would agree on.",
+                    "the network without fixed-point, or trained with ReLU in its place",
+                )
         x = context.example(graph)
         if x is None:
             raise SnncError("the shape of the input is unknown.", "--input-shape, such as --input-shape 3,32,32")

@@ -31,7 +31,7 @@ from snnc.ir.dialect import (
 )
 from snnc.ir.graph import Stage, calls
 from snnc.ir.graphfile import pack_graph, unpack_graph
-from snnc.ir.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.neurons import IF, AverageIF, BipolarIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.ir.packing import pack, unpack
 from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped
 from snnc.networks.network import Network
@@ -90,6 +90,7 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     Encode: (lambda: Encode(4), (MAP,)),
     Decode: (lambda: Decode(4, 2, 1), (MAP,)),
     IF: (lambda: IF(4, theta.clone(), v0.clone()), (MAP,)),
+    BipolarIF: (lambda: BipolarIF(4, theta.clone(), v0.clone(), 3, True), (MAP,)),
     SignedIF: (lambda: SignedIF(4, theta.clone(), v0.clone()), (MAP,)),
     GradedIF: (lambda: GradedIF(4, theta.clone(), v0.clone(), 3), (MAP,)),
     WaitingIF: (lambda: WaitingIF(4, theta.clone(), v0.clone(), 2), (MAP,)),
