@@ -279,6 +279,13 @@ def _route(name: str) -> Callable[..., Any] | None:
     return known.get(name)
 
 
+def route(name: str) -> Callable[..., Any]:
+    """One of the functions that move dimensions, by torch's name."""
+    found = _route(name)
+    assert found is not None
+    return found
+
+
 # How many of the last dimensions an operation works on; all others, the batch among them, it treats alike.
 LAST: dict[str, int] = {
     **dict.fromkeys(("add", "sub", "rsub", "mul", "multiply", "div", "divide", "true_divide", "truediv", "neg"), 0),
@@ -296,9 +303,9 @@ REDUCED = frozenset({"mean", "sum", "amax", "amin"})
 
 def dispatch(at: Site, name: str, spelling: Spelling | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An operation on values of which some are `Laid`."""
-    if route := _route(name):
+    if moved := _route(name):
         x, *rest = args
-        return route(at, x, *rest, **kwargs)
+        return moved(at, x, *rest, **kwargs)
     values = [v for v in _inside(args) if isinstance(v, Laid)]
     if spelling is None:
         at.refuse(*MOVED)

@@ -14,7 +14,9 @@ import onnx
 import torch
 from torch import Tensor, fx
 
+from snnc.capture.layout import Laid
 from snnc.capture.lowering import Lowering
+from snnc.capture.onnx.curved import laid
 from snnc.capture.onnx.fold import SIZES, Varying, fold
 from snnc.capture.onnx.input import laid_out, only_entry, sample_shape
 from snnc.capture.onnx.model import OWN_DOMAINS, Call, Program, kind_name, read
@@ -23,7 +25,7 @@ from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.onnx.standins import results_of, second_input
 from snnc.capture.refusals import SPELLED
 from snnc.capture.standins import is_said
-from snnc.capture.values import LOST, Refused
+from snnc.capture.values import LOST, Refused, Truth
 from snnc.errors import Blocker
 from snnc.files.onnxfile import array, plain
 
@@ -90,7 +92,7 @@ def _results(
         return results_of(lowering, call, inputs, program.opset, part)
     if call.op == "Constant":
         return (_constant(call),)
-    if call.op in SIZES and not any(isinstance(value, fx.Node) for value in inputs):
+    if call.op in SIZES and not any(isinstance(value, (fx.Node, Laid, Truth)) for value in inputs):
         return fold(call, inputs, program.opset)
     spelling = OPERATIONS.get(call.op)
     if spelling is None:
@@ -107,7 +109,9 @@ def _results(
         attributes=call.attributes, opset=program.opset, results=len(call.outputs),
     )  # fmt: skip
     try:
-        result = spelling(site, *(_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs))
+        fed = tuple(_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs)
+        views = any(isinstance(value, Laid) for value in fed) and call.op not in ("Shape", "Size")
+        result = laid(site, spelling, fed) if views else spelling(site, *fed)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:200]
         raise Refused(f"is written in a way that snnc does not read ({line})", "check the file") from error
