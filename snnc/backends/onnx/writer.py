@@ -17,19 +17,30 @@ from onnx import TensorProto, helper
 from torch import fx, nn
 
 from snnc.backends.onnx.block import SHAPE_HINT, Block, Site, constant_node, initialiser
-from snnc.backends.onnx.functions import ATTRIBUTES, IR_VERSION, OPSET, Library, parsed
+from snnc.backends.onnx.curved import CURVED
+from snnc.backends.onnx.functions import ATTRIBUTES, IR_VERSION, OPSET, Library, parsed, several
 from snnc.backends.onnx.ops import OPS, Emitter
 from snnc.backends.onnx.pools import POOLS, leaders
 from snnc.calibrate.observe import watch
 from snnc.errors import SnncError
 from snnc.files.emitted import BATCH, DOMAIN, KEY
+from snnc.ir.curved import degree
 from snnc.ir.graph import calls, guess_input, module_of, phases
 from snnc.ir.neurons import NEURONS, Neuron
-from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, TemporalMax
+from snnc.ir.temporal import (
+    Decode,
+    Encode,
+    GatedMax,
+    Restart,
+    StepCurrent,
+    StepMax,
+    Telescoped,
+    TemporalMax,
+)
 from snnc.networks.network import Network
 from snnc.version import __version__
 
-EMITTERS: dict[type[nn.Module], Emitter] = {**OPS, **POOLS}
+EMITTERS: dict[type[nn.Module], Emitter] = {**OPS, **POOLS, **CURVED}
 _LIMIT = 2**31 - 1  # bytes of a protobuf message
 
 
@@ -66,6 +77,8 @@ def _still(module: nn.Module) -> nn.Module:
         module = module.body
     if isinstance(module, TemporalMax):
         return module.pool
+    if isinstance(module, Telescoped):
+        return module.body
     return nn.Identity() if isinstance(module, (Encode, Decode, StepCurrent, Neuron)) else module
 
 
@@ -103,7 +116,7 @@ class _Writer:
                 T=module.T,
                 **more,
             )
-        if isinstance(module, (TemporalMax, Restart)):
+        if isinstance(module, (TemporalMax, Telescoped, Restart)):
             more = {"tau": module.tau} if isinstance(module, Restart) else {}
             return block.call(self.pool(node, module), *inputs, out=out, label=label, T=module.T, **more)
         return self.emitter(node, module)(self.site(block, node, out, label), module, *inputs)
@@ -123,31 +136,45 @@ class _Writer:
         return Site(block, node, out, label, before, after, rank)
 
     def pool(self, node: fx.Node, module: Any) -> str:
-        """The name of the function that lowers a max pool: one for each pool that there is."""
+        """The name of the function that lowers a curved operation: one for each that there is."""
         body = module.body if isinstance(module, Restart) else module
-        block = Block(constant_node, taken={"steps", "y"})
+        count = len(_inputs(node))
+        steps = ["steps", *(f"steps{k}" for k in range(1, count))]
+        block = Block(constant_node, taken={*steps, "y"})
         at = self.site(block, node, "pooled", "pooled")
-        if isinstance(body, RunningMax):
-            pooled = self.emitter(node, body.pool)(at, body.pool, block.call("Sums", "steps", out="sums"))
-        elif isinstance(body, GatedMax):
-            pooled = leaders(
-                at, body.pool, block.call("Sums", "steps", out="sums"), block.call("Fold", "steps", out="x")
-            )
-        elif isinstance(body, StepMax):
-            pooled = self.emitter(node, body.pool)(at, body.pool, block.call("Fold", "steps", out="x"))
+        if isinstance(body, Telescoped):
+            result = self.grown(node, body, block, at, steps)
         else:
-            self.emitter(node, body)
-        by_step = block.call("Unfolded", pooled, "steps", out="by_step")
-        result = block.call("Growth", by_step, out="grown") if isinstance(body, RunningMax) else by_step
+            if isinstance(body, GatedMax):
+                sums, x = block.call("Sums", "steps", out="sums"), block.call("Fold", "steps", out="x")
+                pooled = leaders(at, body.pool, sums, x)
+            elif isinstance(body, StepMax):
+                pooled = self.emitter(node, body.pool)(at, body.pool, block.call("Fold", "steps", out="x"))
+            else:
+                self.emitter(node, body)
+            result = block.call("Unfolded", pooled, "steps", out="by_step")
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-        kind = type(body).__name__
+        kind, inside = type(body).__name__, getattr(body, "body", None) or body.pool
         walk = helper.make_function(
-            DOMAIN, f"{kind}Walk", ["steps"], [result], block.nodes, opsets, doc_string=f"{kind} over {body.pool}"
+            DOMAIN, f"{kind}Walk", steps, [result], block.nodes, opsets, doc_string=f"{kind} over {inside}"
         )
         named = self.library.keep(walk)
-        outer = parsed("Restart" if isinstance(module, Restart) else "Pool", walk=named)
+        outer = parsed("Restart" if isinstance(module, Restart) else "Pool", walk=named, **several(count))
         outer.name = type(module).__name__
         return self.library.keep(outer)
+
+    def grown(self, node: fx.Node, body: Telescoped, block: Block, at: Site, steps: list[str]) -> str:
+        """What `t f(mean up to step t)` grows by; see `Telescoped` for what becomes of t where f is homogeneous."""
+        d = degree(body.body)
+        kind = "MeansFolded" if d is None else "Sums"
+        sums = [block.call(kind, one, out="sums" if k == 0 else f"sums{k}") for k, one in enumerate(steps)]
+        pooled = self.emitter(node, body.body)(at, body.body, *sums)
+        by_step = block.call("Unfolded", pooled, "steps", out="by_step")
+        if d != 1:
+            count = block.call("Numbers", by_step, out="count")
+            for turn in range(abs(1 - (d or 0))):
+                by_step = block.op("Mul" if (d or 0) < 1 else "Div", by_step, count, out=f"times{turn}")
+        return block.call("Growth", by_step, out="grown")
 
     def run(self, anytime: bool) -> dict[str, list[Any]]:
         """Writes the graph; gives the outputs with the shape of each."""
