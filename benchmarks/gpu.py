@@ -33,12 +33,12 @@ from speed_peers import PEERS
 from torch import nn
 
 import snnc
+from snnc.defaults import CHUNK
 from snnc.files import atomic_write
-from snnc.networks.base import CHUNK
 from snnc.passes import FixedPoint
 from snnc.passes.pipeline import Pipeline
 from snnc.recipes import recipe
-from snnc.runtime.exact import exact
+from snnc.steady import exact
 
 CHECKED = 64  # images whose readouts are compared with the CPU's, which takes its time
 
@@ -118,7 +118,7 @@ def anns(
     """The rows of the ANN."""
 
     def float32(x: torch.Tensor) -> Any:
-        with exact(device):
+        with exact():
             return model(ordered(x))
 
     rows: dict[str, Callable[[torch.Tensor], Any]] = {

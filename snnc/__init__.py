@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from snnc.processes import distributed
     from snnc.recipes import recipe
     from snnc.report import compare, report
-    from snnc.tune import TuneOptions, tune
+    from snnc.tune.options import TuneOptions
+    from snnc.tune.run import tune
 
 # A library says nothing unless asked to: `logging.basicConfig(level="INFO")` shows what it does.
 logging.getLogger("snnc").addHandler(logging.NullHandler())
@@ -56,7 +57,8 @@ _HOME = {
     "snnc.processes": ("distributed",),
     "snnc.recipes": ("recipe",),
     "snnc.report": ("compare", "report"),
-    "snnc.tune": ("TuneOptions", "tune"),
+    "snnc.tune.options": ("TuneOptions",),
+    "snnc.tune.run": ("tune",),
 }
 _PUBLIC = {name: module for module, names in _HOME.items() for name in names}
 

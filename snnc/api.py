@@ -14,20 +14,23 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.capture import capture, told_shape
-from snnc.data import as_batches, fingerprint
-from snnc.errors import LoadError, RecipeError, SnncError
+from snnc.capture import blockers, capture, told_shape
+from snnc.checks import one_of
+from snnc.data import as_batches, described, fingerprint, read
+from snnc.defaults import CHUNK
+from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.ir.dialect import ACTIVATIONS
-from snnc.ir.graph import TIMED, Stage, calls, curved_inside, guess_input
+from snnc.ir.graph import TIMED, Stage, calls, curved_inside
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
-from snnc.networks.base import CHUNK, SpikingNetwork
+from snnc.ir.shapes import guess_input
+from snnc.networks.base import SpikingNetwork, counted
 from snnc.networks.exported import load_exported
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
-from snnc.passes.pipeline import Callback, Context, Pipeline, Result, choose, no_progress
+from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
 from snnc.processes import rank
 from snnc.recipes import Recipe
@@ -87,16 +90,29 @@ def compile(
     """
     if isinstance(model, SpikingNetwork):
         raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
-    T = _whole(T)
+    T = _whole("T", T, 1, "a whole number of time steps, 1 or more, such as 8")
+    samples = _whole("samples", samples, 1, "a whole number of calibration samples, 1 or more, such as 512")
+    seed = _whole("seed", seed, 0, "a whole number, 0 or more")
+    chunk, input_shape = counted(chunk), _shape(input_shape)
     tuned = model.info.get("tune") if isinstance(model, Staged) else None
     if isinstance(model, Staged):
         input_shape = input_shape or model.input_shape
     model = single(model)
-    batches = collect(calibration, samples) if calibration is not None else None
+    calibration = read(calibration) if isinstance(calibration, str | Path) else calibration
+    batches, first = collect(calibration, samples) if calibration is not None else (None, ())
+    told = input_shape
     if batches:
         input_shape = input_shape or tuple(batches[0].shape[1:])
     input_shape = input_shape or told_shape(model)
-    graph = capture(model, input_shape).float()
+    try:
+        graph = capture(model, input_shape).float()
+    except Unsupported:
+        if not told and first and not blockers(model, first):
+            raise DataError(
+                f"The calibration data come in shape {first}, which is that of one sample without a batch.",
+                "x[None] of one sample, or torch.stack(x) of several",
+            ) from None
+        raise
     chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
     if isinstance(chosen, Recipe):
@@ -114,6 +130,7 @@ def compile(
         raise RecipeError(f"The recipe ends at stage {result.stage}, not SPIKING.", "a recipe with insert-neurons")
     label = chosen if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows}
+    made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
     return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk, result.stage)
@@ -134,13 +151,23 @@ def require_calibration(recipe: Recipe, there: bool) -> None:
         )
 
 
-def _whole(T: Any) -> int:
+def _whole(name: str, value: Any, least: int, hint: str) -> int:
     try:
-        if isinstance(T, bool) or operator.index(T) < 1:
+        if isinstance(value, bool) or operator.index(value) < least:
             raise TypeError
-        return operator.index(T)
+        return operator.index(value)
     except TypeError:
-        raise RecipeError(f"T is {T!r}.", "a whole number of time steps, 1 or more, such as 8") from None
+        raise RecipeError(f"{name} is {value!r}.", hint) from None
+
+
+def _shape(sizes: Any) -> tuple[int, ...] | None:
+    """The shape of one sample as the user gives it."""
+    hint = "the sizes of one sample, without the batch, such as (3, 32, 32)"
+    if sizes is None:
+        return None
+    if not isinstance(sizes, tuple | list):
+        raise RecipeError(f"input_shape is {sizes!r}.", hint)
+    return tuple(_whole(f"input_shape is {tuple(sizes)!r}, and a size in it", size, 1, hint) for size in sizes)
 
 
 def single(model: Any) -> Any:
@@ -161,17 +188,17 @@ def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     return "best" if data else "data-free"
 
 
-def collect(calibration: Any, samples: int) -> list[Tensor]:
-    """At most `samples` samples of calibration data as a list of float batches."""
-    if samples < 1:
-        raise RecipeError(f"The number of calibration samples is {samples}.", "1 or more")
+def collect(calibration: Any, samples: int) -> tuple[list[Tensor], tuple[int, ...]]:
+    """At most `samples` samples of calibration data as float batches, and the shape of the first batch that came."""
     found: list[Tensor] = []
+    first: tuple[int, ...] = ()
     for batch in as_batches(calibration):
+        first = first or tuple(batch.shape)
         found.append(batch[: samples - sum(map(len, found))])
         if sum(map(len, found)) >= samples:
             break
     # Small equal batches keep the sweep's memory flat whatever the loader's batch size was.
-    return list(torch.cat(found).split(64))
+    return list(torch.cat(found).split(64)), first
 
 
 def history(label: Recipe, result: Result, context: Context, batches: list[Tensor] | None) -> dict[str, Any]:
@@ -229,7 +256,7 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
     if backend is None:
         backend = next((b.name for b in BACKENDS.values() if b.suffix == path.suffix), "torch")
     if not isinstance(backend, Backend):
-        backend = BACKENDS[choose(backend, BACKENDS, "backend")]
+        backend = BACKENDS[one_of(backend, BACKENDS, "backend")]
     backend.emit(network, path)
     log.info("wrote %s", path)
     return path
@@ -271,6 +298,8 @@ def load(
             raise
         raise LoadError(f"'{path}' is not a compiled network.", "'snnc compile' on it") from error
     graph, stage, info = unpack_graph(content, f"'{path}'")
+    if len({v.dtype for v in graph.state_dict().values() if v.is_floating_point()}) > 1:
+        graph = graph.float()  # made where a process had another default type, by a version that let that in
     if stage not in TIMED:
         raise LoadError(f"'{path}' holds a graph of stage {stage}, not a spiking network.", "'snnc compile' on it")
     return placed(Network(graph, info, chunk, stage), device)

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from snnc.errors import ProcessError
+from snnc.launched import launched
 
 Found = TypeVar("Found")
 Pieces = dict[int, Tensor]  # shards of one value that a process holds, by number
@@ -38,7 +39,6 @@ Pieces = dict[int, Tensor]  # shards of one value that a process holds, by numbe
 TIMEOUT = "SNNC_DIST_TIMEOUT"  # environment variable: seconds that a process waits for the others
 PATIENCE = 1800.0
 APART = "machines with the same kind of processor, and the same versions of snnc and torch"
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each of its processes
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,6 @@ def rank() -> int:
 def world() -> int:
     """How many processes share the work."""
     return _group.world
-
-
-def launched() -> bool:
-    """Whether torchrun, or something like it, has started this process as one of several."""
-    return all(name in os.environ for name in LAUNCHED) and os.environ["WORLD_SIZE"] != "1"
 
 
 @contextmanager

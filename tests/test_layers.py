@@ -20,8 +20,8 @@ UNSAFE = re.compile(r"weights_only\W+False")
 # Lowest first. A unit may import those of the layers below its own, and no other: not even one beside it. A unit is a
 # module or a whole subpackage; a new one has to be given its place here.
 LAYERS = [
-    {"errors", "markup", "steady", "version"},
-    {"data", "files", "ir", "processes"},
+    {"defaults", "errors", "launched", "markup", "steady", "version"},
+    {"checks", "data", "files", "ir", "processes"},
     {"calibrate", "runtime"},
     {"integers", "networks"},
     {"capture", "passes"},

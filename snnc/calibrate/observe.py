@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,21 +10,27 @@ from torch import Tensor, fx, nn
 
 from snnc.calibrate.statistics import Gaussian, Histogram
 from snnc.errors import DataError, SnncError
-from snnc.ir.curved import CURVED
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     ACTIVATIONS,
     AVERAGE_POOLS,
+    BATCHNORMS,
     CONVOLUTIONS,
+    HEADS,
     MAX_POOLS,
     ROUTES,
     WEIGHTED,
     Add,
     Affine,
     ClipQuant,
+    Grid,
     Mean,
+    SignedQuant,
     Sub,
 )
-from snnc.ir.graph import calls, curved_inside, module_of
+from snnc.ir.graph import module_of
+from snnc.ir.rows import Refusal, Table
+from snnc.ir.temporal import TIME
 from snnc.processes import exchange, rank, world
 
 
@@ -45,13 +51,6 @@ class _Watch(fx.Interpreter):
 def watch(graph: fx.GraphModule, x: Tensor, see: Any) -> Tensor:
     """The graph's output for `x`, with `see(node, value)` called for each node on the way."""
     return _Watch(graph, see).run(x)
-
-
-def ranks(graph: fx.GraphModule, x: Tensor) -> dict[fx.Node, int]:
-    """Number of dimensions of each node's value, batch included."""
-    found: dict[fx.Node, int] = {}
-    watch(graph, x, lambda node, value: found.update({node: value.dim()}))
-    return found
 
 
 def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Tensor]) -> dict[str, Histogram]:
@@ -153,31 +152,12 @@ class _Predict(fx.Interpreter):
         args, _ = self.fetch_args_kwargs_from_env(n)
         if isinstance(module, (*ACTIVATIONS, ClipQuant)):
             self.seen[n.name] = args[0]
-        mean, var = _propagate(module, args)
+        mean, var = MOMENTS.at(n.name, module)(module, args)
         if n.name in self.known:
             shape = (1, -1, *[1] * (mean.dim() - 2))
             mu, sigma = (v.to(mean).reshape(shape).expand_as(mean) for v in self.known[n.name])
             mean, var = mu.clone(), sigma.square()
         return mean, var
-
-
-def _propagate(module: nn.Module, args: tuple[Moments, ...]) -> Moments:
-    means, variances = [a[0] for a in args], [a[1] for a in args]
-    mean, var = means[0], variances[0]
-    if isinstance(module, WEIGHTED):
-        return module(mean), _layer_variance(module, var)
-    if isinstance(module, (*ACTIVATIONS, ClipQuant)):
-        return _rectify(module, mean, var)
-    if isinstance(module, MAX_POOLS):
-        # The largest of a few normal values: about one standard deviation above the mean.
-        return module(mean + var.sqrt()), module(var)
-    if isinstance(module, Affine):
-        return module(mean), var * module.scale.square()
-    if isinstance(module, Add | Sub):
-        return module(*means), variances[0] + variances[1]
-    if isinstance(module, (*AVERAGE_POOLS, *ROUTES, Mean)):
-        return module(*means), module(*variances)
-    return mean, var
 
 
 def _layer_variance(module: Any, var: Tensor) -> Tensor:
@@ -209,6 +189,61 @@ def _rectify(module: nn.Module, mean: Tensor, var: Tensor) -> Moments:
     return torch.minimum(first, top), torch.minimum((second - first.square()).clamp_min(0), top.square() / 4)
 
 
+def _weighted(module: nn.Module, args: Sequence[Moments]) -> Moments:
+    ((mean, var),) = args
+    return module(mean), _layer_variance(module, var)
+
+
+def _activation(module: nn.Module, args: Sequence[Moments]) -> Moments:
+    return _rectify(module, *args[0])
+
+
+def _largest(module: nn.Module, args: Sequence[Moments]) -> Moments:
+    """The largest of a few normal values: about one standard deviation above the mean."""
+    ((mean, var),) = args
+    return module(mean + var.sqrt()), module(var)
+
+
+def _affine(module: Affine, args: Sequence[Moments]) -> Moments:
+    ((mean, var),) = args
+    return module(mean), var * module.scale.square()
+
+
+def _joined(module: nn.Module, args: Sequence[Moments]) -> Moments:
+    (_, one), (_, other) = args
+    return module(*(mean for mean, _ in args)), one + other
+
+
+def _moved(module: nn.Module, args: Sequence[Moments]) -> Moments:
+    return module(*(mean for mean, _ in args)), module(*(var for _, var in args))
+
+
+def _head(module: nn.Module, args: Sequence[Moments]) -> Moments:
+    """No activation stands behind it, so nobody asks."""
+    return args[0]
+
+
+MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
+    "moments",
+    __name__,
+    {
+        WEIGHTED: _weighted,
+        (*ACTIVATIONS, ClipQuant): _activation,
+        MAX_POOLS: _largest,
+        Affine: _affine,
+        (Add, Sub): _joined,
+        (*AVERAGE_POOLS, *ROUTES, Mean): _moved,
+        HEADS: _head,
+        (*BENT, SignedQuant): Refusal(
+            "gives values of which nothing is known without data",
+            "calibration data (--calib DATA, or calibration= in Python), and the recipe 'telescoped'",
+        ),
+        BATCHNORMS: Refusal("is no layer of a folded network", "fold-batchnorm before it"),
+        (*TIME, Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
+    },
+)
+
+
 @torch.no_grad()
 def predict(graph: fx.GraphModule, example: Tensor, known: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Gaussian]:
     """Normal approximation of the input of each activation, without data.
@@ -221,12 +256,6 @@ def predict(graph: fx.GraphModule, example: Tensor, known: dict[str, tuple[Tenso
     Raises:
         SnncError: the sample does not go through the network.
     """
-    for node, module in calls(graph, *CURVED):
-        if not isinstance(module, MAX_POOLS) and curved_inside(graph):
-            raise SnncError(
-                f"nothing is known without data of what '{node.name}' ({type(module).__name__}) gives.",
-                "calibration data (--calib DATA, or calibration= in Python), and the recipe 'telescoped'",
-            )
     run = _Predict(graph, known)
     try:
         run.run(example[:1])

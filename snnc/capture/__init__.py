@@ -5,6 +5,7 @@
     doors       live modules, exported programs and ONNX models, which way each goes
     symbolic    tracing of live modules             exported    the ATen ops of exported programs
     walk        node by node through either graph   lowering    what is built on the way; values: what has no number
+    standins    what stands for refused results     trial       what the other door would read
     operations  all names, and what each becomes    spellings, layers, pools, routes    the functions behind the names
     refusals    what is refused, and why            canonical   one form for each function
     quantisers  quantised activations               bounds      clips, roundings, and how far values reach

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from snnc.ir import dialect
+from snnc.ir.curved import BENT
 from snnc.ir.graph import module_of
+from snnc.ir.rows import Refusal, Table
+from snnc.ir.shapes import ALIKE, SHAPES
+from snnc.ir.temporal import TIME
 
 INFINITY = float("inf")
 
@@ -41,6 +46,7 @@ class Clamp(nn.Module):
 
 ROUNDINGS = (Floor, Round)
 CLIPS = (nn.ReLU, nn.Hardtanh, Clamp)
+SHAPES.add((*ROUNDINGS, Clamp), ALIKE)
 
 
 def bounds(module: nn.Module) -> tuple[Tensor, Tensor]:
@@ -55,37 +61,73 @@ def double(value: Any) -> Tensor:
     return torch.as_tensor(value).detach().to("cpu", torch.float64)
 
 
-def intervals(graph: fx.GraphModule) -> dict[fx.Node, tuple[float, float]]:
+Interval = tuple[float, float]
+ANYTHING: Interval = (-INFINITY, INFINITY)
+
+
+def _clip(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
+    (low, high), (least, most) = _hull(module, inputs), bounds(module)
+    return max(low, float(least.min())), max(float(least.min()), min(high, float(most.max())))
+
+
+def _hull(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
+    """Values are moved, or averaged, or the largest of some is taken."""
+    return min(low for low, _ in inputs), max(high for _, high in inputs)
+
+
+def _pad(module: dialect.Pad, inputs: Sequence[Interval]) -> Interval:
+    low, high = _hull(module, inputs)
+    return (min(low, module.value), max(high, module.value)) if module.mode == "constant" else (low, high)
+
+
+def _average(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
+    low, high = _hull(module, inputs)
+    padded = any(torch.as_tensor(getattr(module, "padding", 0)).flatten().tolist())
+    if getattr(module, "divisor_override", None) is not None:
+        return ANYTHING
+    return (min(low, 0.0), max(high, 0.0)) if padded else (low, high)
+
+
+def _affine(module: dialect.Affine, inputs: Sequence[Interval]) -> Interval:
+    low, high = _hull(module, inputs)
+    if low == -INFINITY or high == INFINITY:
+        return ANYTHING
+    ends = torch.stack([double(module.scale) * v + double(module.shift) for v in (low, high)])
+    return float(ends.min()), float(ends.max())
+
+
+def anything(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
+    """Where nothing follows from the module."""
+    return ANYTHING
+
+
+INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
+    "intervals",
+    __name__,
+    {
+        CLIPS: _clip,
+        dialect.ClipQuant: lambda module, inputs: (0.0, float(module.lam.max())),
+        nn.Softmax: lambda module, inputs: (0.0, 1.0),
+        nn.LogSoftmax: lambda module, inputs: (-INFINITY, 0.0),
+        dialect.Add: lambda module, inputs: (sum(low for low, _ in inputs), sum(high for _, high in inputs)),
+        dialect.AVERAGE_POOLS: _average,
+        dialect.Affine: _affine,
+        (*dialect.MAX_POOLS, *dialect.ROUTES, dialect.Mean): _hull,
+        dialect.Pad: _pad,
+        (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS, *BENT): anything,
+        dialect.SignedQuant: lambda module, inputs: (-float(module.lam.max()), float(module.lam.max())),
+        (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
+    },
+)
+
+
+def intervals(graph: fx.GraphModule) -> dict[fx.Node, Interval]:
     """For each node the least and the greatest value that it can have, as far as that follows from the modules."""
-    found: dict[fx.Node, tuple[float, float]] = {}
+    found: dict[fx.Node, Interval] = {}
     for node in graph.graph.nodes:
-        module = module_of(graph, node) if node.op == "call_module" else None
-        found[node] = (-INFINITY, INFINITY)
-        if module is not None:
-            found[node] = _interval(module, [found[i] for i in node.args if isinstance(i, fx.Node)])
+        found[node] = ANYTHING
+        if node.op == "call_module":
+            module = module_of(graph, node)
+            inputs = [found[source] for source in node.args if isinstance(source, fx.Node)]
+            found[node] = INTERVALS.at(node.name, module)(module, inputs)
     return found
-
-
-def _interval(module: nn.Module, inputs: list[tuple[float, float]]) -> tuple[float, float]:
-    low, high = min(i[0] for i in inputs), max(i[1] for i in inputs)
-    if isinstance(module, dialect.ClipQuant):
-        return 0.0, float(module.lam.max())
-    if isinstance(module, CLIPS):
-        least, most = bounds(module)
-        return max(low, float(least.min())), max(float(least.min()), min(high, float(most.max())))
-    if isinstance(module, dialect.HEADS):
-        return (0.0, 1.0) if isinstance(module, nn.Softmax) else (-INFINITY, 0.0)
-    if isinstance(module, dialect.Pad):
-        return (min(low, module.value), max(high, module.value)) if module.mode == "constant" else (low, high)
-    if isinstance(module, dialect.Add):
-        return sum(i[0] for i in inputs), sum(i[1] for i in inputs)
-    if isinstance(module, dialect.AVERAGE_POOLS):
-        padded = any(torch.as_tensor(getattr(module, "padding", 0)).flatten().tolist())
-        free = getattr(module, "divisor_override", None) is not None
-        return (-INFINITY, INFINITY) if free else (min(low, 0.0), max(high, 0.0)) if padded else (low, high)
-    if isinstance(module, dialect.Affine) and low > -INFINITY and high < INFINITY:
-        ends = torch.stack([double(module.scale) * v + double(module.shift) for v in (low, high)])
-        return float(ends.min()), float(ends.max())
-    if isinstance(module, (*dialect.MAX_POOLS, *dialect.ROUTES, dialect.Mean)):
-        return low, high
-    return -INFINITY, INFINITY

@@ -8,7 +8,7 @@ is done.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,17 +16,18 @@ import torch
 from torch import fx, nn
 
 from snnc.capture.bounds import ROUNDINGS, Clamp
-from snnc.capture.lowering import StandIn, rank_after, shape_after
+from snnc.capture.lowering import StandIn
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
 from snnc.capture.values import Refused
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
-from snnc.ir.curved import Greatest, Least, Normalize
+from snnc.ir.curved import BENT, Greatest, Least, Normalize
 from snnc.ir.graph import calls, curved_inside, insert, module_of, remove, replace, tidy
-
-Shape = tuple[int, ...] | None
+from snnc.ir.rows import Refusal, Table
+from snnc.ir.shapes import Shapes
+from snnc.ir.temporal import TIME
 
 
 def canonicalise(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> None:
@@ -40,79 +41,18 @@ def canonicalise(graph: fx.GraphModule, input_shape: Sequence[int] | None = None
     Raises:
         Unsupported: the graph does not take samples of that shape.
     """
-    facts = Facts(graph, input_shape, rank)
+    facts = Shapes.of(graph, input_shape, rank)
     for node in list(graph.graph.nodes):
         if node.op == "call_module":
-            _canonical(graph, node, facts)
-    tidy(graph)
-
-
-class Facts:
-    """Shapes and ranks of values, computed as they are asked for, since the graph changes meanwhile."""
-
-    def __init__(self, graph: fx.GraphModule, input_shape: Sequence[int] | None, rank: int | None) -> None:
-        self.graph = graph
-        self.known = input_shape is not None
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.ranks: dict[fx.Node, int | None] = {}
-        entry = next(iter(graph.graph.nodes))
-        self.ranks[entry] = rank
-        if input_shape is not None:
-            self.shapes[entry] = tuple(input_shape)
-        self.like = next((v for v in graph.state_dict().values() if v.is_floating_point()), torch.zeros(()))
-
-    def shape(self, node: fx.Node) -> Shape:
-        """Shape of one sample of a node's value, or None."""
-        if self.known and node not in self.shapes:
-            module = module_of(self.graph, node)
-            inputs = [self.shape(n) or () for n in node.args if isinstance(n, fx.Node)]
             try:
-                self.shapes[node] = shape_after(module, inputs, self.like)
+                module = module_of(graph, node)
+                FORMS(module)(graph, node, module, facts)
             except Refused as refused:
-                raise Unsupported(f"{node.name} ({type(module).__name__}) {refused.why}.", refused.hint) from refused
-        return self.shapes.get(node)
-
-    def rank(self, node: fx.Node) -> int | None:
-        """Number of dimensions of a node's value, the batch included, or None."""
-        shape = self.shape(node)
-        if shape is not None:
-            return 1 + len(shape)
-        if node not in self.ranks:
-            self.ranks[node] = rank_after(module_of(self.graph, node), [self.rank(n) for n in node.all_input_nodes])
-        return self.ranks[node]
-
-
-def _canonical(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
-    """One node. Its inputs are canonical already."""
-    module, source = module_of(graph, node), node.all_input_nodes[0]
-    if isinstance(module, (*dialect.AVERAGE_POOLS, dialect.Mean)):
-        _average(graph, node, module, facts)
-    elif isinstance(module, (nn.Flatten, dialect.Reshape)):
-        _reshape(graph, node, facts)
-    elif isinstance(module, dialect.Slice):
-        _slice(graph, node, module, facts)
-    elif isinstance(module, dialect.Pad):
-        pads = list(module.pads)
-        # Only zeros can be padded in the last dimensions alone: torch's other modes name all that they could reach.
-        while pads and not any(pads[-2:] if module.mode == "constant" else pads):
-            del pads[-2:]
-        _either(graph, node, dialect.Pad(tuple(pads), module.mode, float(module.value)), not pads)
-    elif isinstance(module, dialect.Permute):
-        dims = tuple(d % len(module.dims) for d in module.dims)
-        first = _only_before(graph, source, dialect.Permute)
-        if first is not None:
-            dims = tuple(first.dims[d] for d in dims)
-            remove(graph, source)
-        _either(graph, node, dialect.Permute(dims), dims == tuple(range(len(dims))))
-    elif isinstance(module, dialect.Affine):
-        useless = _is_bias(_only_before(graph, source, *dialect.WEIGHTED), module)
-        _either(graph, node, module, useless or bool((module.scale == 1).all() and (module.shift == 0).all()))
-    elif isinstance(module, nn.Upsample):
-        _upsample(graph, node, facts)
-    elif isinstance(module, (Greatest, Least)) and (rank := facts.rank(source)) is not None:
-        module.dims = tuple(sorted(d % rank for d in module.dims))
-    elif isinstance(module, (dialect.Concat, Normalize, *dialect.HEADS)) and (rank := facts.rank(source)) is not None:
-        module.dim = int(module.dim) % rank  # type: ignore[arg-type]
+                at = refused.node or node
+                raise Unsupported(
+                    f"{at.name} ({type(module_of(graph, at)).__name__}) {refused.why}.", refused.hint
+                ) from refused
+    tidy(graph)
 
 
 def _either(graph: fx.GraphModule, node: fx.Node, module: nn.Module, useless: bool) -> None:
@@ -140,7 +80,7 @@ def _is_bias(layer: Any, affine: dialect.Affine) -> bool:
     return True
 
 
-def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Facts) -> None:
+def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -> None:
     """Averages over the whole map, however they are spelled."""
     source = node.all_input_nodes[0]
     before, after, rank = facts.shape(source), facts.shape(node), facts.rank(source)
@@ -150,7 +90,7 @@ def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Facts) ->
             if not module.keepdim:
                 flatten = insert(graph, f"{node.name}_flatten", nn.Flatten(1), node)
                 node.replace_all_uses_with(flatten, delete_user_cb=lambda user: user is not flatten)
-                facts.shapes.pop(node, None)
+                facts.forget(node)
         return
     if before is None or after is None:
         return
@@ -169,9 +109,9 @@ def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Facts) ->
         replace(graph, node, ADAPTIVE_AVERAGE[dims]((1,) * dims))
 
 
-def _reshape(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
+def _reshape(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Shapes) -> None:
     """`Flatten(1)` where that is what it does; reshapes in a row become one."""
-    module, source = module_of(graph, node), node.all_input_nodes[0]
+    source = node.all_input_nodes[0]
     before, after = facts.shape(source), facts.shape(node)
     if before is None or after is None:
         if isinstance(module, dialect.Reshape) and module.shape == (-1,):
@@ -191,7 +131,7 @@ def _reshape(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
         replace(graph, node, nn.Flatten(1) if len(after) == 1 else dialect.Reshape(after))
 
 
-def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: Facts) -> None:
+def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: Shapes) -> None:
     """Bounds counted from the front, and nothing where the whole dimension is taken; slices in a row become one."""
     source = node.all_input_nodes[0]
     before = facts.shape(source)
@@ -209,12 +149,12 @@ def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: F
             ranges = [b if a == ALL else a for a, b in pairs]
             replace(graph, source, dialect.Slice(tuple(ranges)))
             remove(graph, node)
-            facts.shapes.pop(source, None)
+            facts.forget(source)
             return
     _either(graph, node, dialect.Slice(tuple(ranges)), all(r == ALL for r in ranges))
 
 
-def _upsample(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
+def _upsample(graph: fx.GraphModule, node: fx.Node, module: nn.Upsample, facts: Shapes) -> None:
     """Whole factors as factors; anything else as the author wrote it."""
     before, after = facts.shape(node.all_input_nodes[0]), facts.shape(node)
     if before is None or after is None:
@@ -224,8 +164,70 @@ def _upsample(graph: fx.GraphModule, node: fx.Node, facts: Facts) -> None:
     elif all(b % a == 0 for a, b in zip(before[1:], after[1:], strict=True)):
         factors = tuple(float(b // a) for a, b in zip(before[1:], after[1:], strict=True))
         replace(graph, node, nn.Upsample(scale_factor=factors, mode="nearest"))
-    elif isinstance(scale := module_of(graph, node).scale_factor, float):
+    elif isinstance(scale := module.scale_factor, float):
         replace(graph, node, nn.Upsample(scale_factor=(scale,) * (len(before) - 1), mode="nearest"))
+
+
+def _pad(graph: fx.GraphModule, node: fx.Node, module: dialect.Pad, facts: Shapes) -> None:
+    pads = list(module.pads)
+    # Only zeros can be padded in the last dimensions alone: torch's other modes name all that they could reach.
+    while pads and not any(pads[-2:] if module.mode == "constant" else pads):
+        del pads[-2:]
+    _either(graph, node, dialect.Pad(tuple(pads), module.mode, float(module.value)), not pads)
+
+
+def _permute(graph: fx.GraphModule, node: fx.Node, module: dialect.Permute, facts: Shapes) -> None:
+    """Orders in a row become one."""
+    source = node.all_input_nodes[0]
+    dims = tuple(d % len(module.dims) for d in module.dims)
+    first = _only_before(graph, source, dialect.Permute)
+    if first is not None:
+        dims = tuple(first.dims[d] for d in dims)
+        remove(graph, source)
+    _either(graph, node, dialect.Permute(dims), dims == tuple(range(len(dims))))
+
+
+def _affine(graph: fx.GraphModule, node: fx.Node, module: dialect.Affine, facts: Shapes) -> None:
+    useless = _is_bias(_only_before(graph, node.all_input_nodes[0], *dialect.WEIGHTED), module)
+    _either(graph, node, module, useless or bool((module.scale == 1).all() and (module.shift == 0).all()))
+
+
+def _along(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -> None:
+    """A dimension counted from the front."""
+    if (rank := facts.rank(node.all_input_nodes[0])) is not None:
+        module.dim = int(module.dim) % rank
+
+
+def _as_it_is(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Shapes) -> None:
+    pass
+
+
+# How each module is brought into its form, in place; its inputs have theirs already.
+def _over(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -> None:
+    if (rank := facts.rank(node.all_input_nodes[0])) is not None:
+        module.dims = tuple(sorted(d % rank for d in module.dims))
+
+
+FORMS: Table[Callable[[fx.GraphModule, fx.Node, Any, Shapes], None]] = Table(
+    "forms",
+    __name__,
+    {
+        (*dialect.AVERAGE_POOLS, dialect.Mean): _average,
+        (nn.Flatten, dialect.Reshape): _reshape,
+        dialect.Slice: _slice,
+        dialect.Pad: _pad,
+        dialect.Permute: _permute,
+        dialect.Affine: _affine,
+        nn.Upsample: _upsample,
+        BENT: _as_it_is,
+        (Greatest, Least): _over,
+        (dialect.Concat, *dialect.HEADS, Normalize): _along,
+        (*dialect.WEIGHTED, *dialect.MAX_POOLS, *dialect.TRAINED): _as_it_is,
+        (dialect.Add, dialect.Sub, nn.PixelShuffle): _as_it_is,
+        (*ROUNDINGS, Clamp, StandIn): _as_it_is,
+        (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
+    },
+)
 
 
 def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> list[Blocker]:

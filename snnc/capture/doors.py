@@ -18,7 +18,7 @@ from snnc.capture.exported import export, lower_exported, own_shape
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.symbolic import from_error, input_rank, private, trace
-from snnc.capture.trial import Trial
+from snnc.capture.trial import Trial, along_one_path
 from snnc.capture.values import LOST, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
@@ -102,7 +102,7 @@ def _live(model: nn.Module, shape: tuple[int, ...] | None) -> Outcome:
     try:
         program = export(live, shape, like)
     except Exception as error:
-        return None, [*found, from_error(error, live, known=True)]
+        return None, [*found, from_error(error, live, known=True), *along_one_path(live, shape, like)]
     return _exported(program, shape)
 
 

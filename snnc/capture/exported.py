@@ -199,7 +199,7 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, 
     ]
     for spec in signature.output_specs:
         if spec.kind is OutputKind.BUFFER_MUTATION:
-            hint = "export the network after model.eval()"
+            hint = "change buffers only where self.training is True, and export the network after model.eval()"
             blockers.append(Blocker(str(spec.target), "buffer", "is changed at each call", hint))
         elif spec.kind is OutputKind.USER_INPUT_MUTATION:
             hint = "compute a new value, such as x = (x - mean) / std, and leave the input as it is"

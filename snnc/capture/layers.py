@@ -96,7 +96,7 @@ def constant(value: Tensor) -> Tensor:
 def _weighted(at: Site, x: Any, module: Any, weight: Tensor, bias: Tensor | None) -> Any:
     """A layer whose weights the author passes to a function."""
     if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
-        at.refuse("takes its weights from data", "a spiking layer needs constant weights")
+        at.refuse("takes its weights from data", "use weights that are parameters or buffers of the network")
     module.weight = nn.Parameter(constant(weight))
     module.bias = None if bias is None else nn.Parameter(constant(bias).reshape(-1))
     return at.emit(module, x)
@@ -135,7 +135,7 @@ def convolutions(dims: int) -> Any:
         dilation: Any = 1, groups: int = 1,
     ) -> Any:  # fmt: skip
         if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
-            at.refuse("takes its weights from data", "a spiking layer needs constant weights")
+            at.refuse("takes its weights from data", "use weights that are parameters or buffers of the network")
         module = CONVOLUTION[dims](
             weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), each(stride, dims),
             padding if isinstance(padding, str) else each(padding, dims), each(dilation, dims), groups, device="meta",

@@ -10,26 +10,20 @@ the sizes of `values`. The batch has no number here: an operation that would nee
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor, fx, nn
 
+from snnc.capture.bounds import INTERVALS, anything
 from snnc.capture.refusals import Reason, key
 from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
 from snnc.errors import Blocker
 from snnc.ir import dialect
-from snnc.ir.curved import Greatest, Least
 from snnc.ir.graph import GraphBuilder, flat
+from snnc.ir.shapes import ALIKE, SHAPES, Shapes
 
-# Samples in a batch that is only run for its shape.
-PROBE = 2
-# Numbers in one sample of any value.
-MOST_VALUES = 2**26
 Passes = Callable[[fx.Node, "nn.Module | None", Any, Any], bool]
 
 
@@ -65,6 +59,10 @@ class StandIn(nn.Module):
         return x[0].new_zeros((x[0].shape[0], *(self.shape or ())))
 
 
+SHAPES.add(StandIn, ALIKE)
+INTERVALS.add(StandIn, anything)
+
+
 @dataclass
 class Site:
     """One node on its way: what a spelling needs to know, and how it emits modules.
@@ -89,7 +87,7 @@ class Site:
         """Applies `module`. `part` is a suffix for the name, for a spelling that emits several."""
         for value in inputs:
             if not isinstance(value, fx.Node):
-                self.refuse("needs a value that depends on the input", "fold the constant into the next layer")
+                self.refuse("needs a value that depends on the input", "compute it before the network is built")
         if isinstance(module, dialect.Pad) and self.leaf.startswith("Conv"):
             part = "pad"
         word = type(module).__name__.lower()
@@ -108,11 +106,11 @@ class Site:
 
     def rank(self, node: fx.Node) -> int | None:
         """Number of dimensions, the batch included, where it is known."""
-        return self.lowering.ranks.get(node)
+        return self.lowering.shapes.rank(node)
 
     def sizes(self, node: fx.Node) -> tuple[int, ...] | None:
         """Shape of one sample, where it is known."""
-        return self.lowering.shapes.get(node)
+        return self.lowering.shapes.shape(node)
 
     def known(self, node: fx.Node) -> tuple[int, ...]:
         """Shape of one sample; refuses where it is not known."""
@@ -143,7 +141,7 @@ class Site:
         if isinstance(value, (Batch, Unknown)):
             self.refuse(
                 "uses the number of samples",
-                "write -1 or flatten(1) in its place, so that samples stay apart",
+                "write a constant in its place, so that samples stay apart",
             )
         if not isinstance(value, (int, float)) or int(value) != value:
             self.refuse(f"needs an integer, not {value!r}", "write a constant")
@@ -176,8 +174,6 @@ class Lowering:
 
     def __init__(self, input_shape: Sequence[int] | None, rank: int | None, like: Tensor) -> None:
         self.build = GraphBuilder()
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.ranks: dict[fx.Node, int | None] = {}
         self.blockers: list[Blocker] = []
         self.elsewhere: list[Blocker] = []
         self.unsure = False
@@ -188,27 +184,22 @@ class Lowering:
         self.batch: int | None = None
         self.apply: Callable[..., Any] = _nothing
         self.x = self.build.input()
-        self.ranks[self.x] = rank if input_shape is None else 1 + len(input_shape)
-        if input_shape is not None:
-            self.shapes[self.x] = tuple(input_shape)
+        root = self.build.root
+        self.shapes = Shapes(lambda node: root.get_submodule(str(node.target)), self.x, input_shape, rank, like)
 
     def emit(self, name: str, module: nn.Module, inputs: tuple[fx.Node, ...], trace: str = "") -> fx.Node:
         """A node that applies `module`, with its shape where that is known."""
         node = self.build.call(name, module.eval(), *inputs)
         node.meta["stack_trace"] = trace
-        shapes = [self.shapes[i] for i in inputs if i in self.shapes]
-        if len(shapes) == len(inputs):
-            self.shapes[node] = shape_after(module, shapes, self.like)
-            self.ranks[node] = 1 + len(self.shapes[node])
-        else:
-            self.ranks[node] = rank_after(module, [self.ranks.get(i) for i in inputs])
-            self.lost.update([node] if self.lost.intersection(inputs) else ())
+        self.shapes.rank(node)  # refused here, if at all
+        if self.shapes.shape(node) is None and self.lost.intersection(inputs):
+            self.lost.add(node)
         return node
 
     @property
     def shaped(self) -> bool:
         """Whether the shape of a sample is known."""
-        return self.x in self.shapes
+        return self.shapes.shape(self.x) is not None
 
     def stand_in(
         self, shape: tuple[int, ...] | None, rank: int | None = None, inputs: Sequence[fx.Node] = (),
@@ -216,11 +207,9 @@ class Lowering:
     ) -> fx.Node:  # fmt: skip
         """A node in the place of a refused operation, so that what reads it is looked at too."""
         node = self.build.call("standin", StandIn(shape, reason), *(inputs or (self.x,)))
-        if shape is not None:
-            self.shapes[node], rank = shape, 1 + len(shape)
-        elif self.shaped or rank is None or self.lost.intersection(inputs):
+        self.shapes.give(node, shape, rank)
+        if shape is None and (self.shaped or rank is None or self.lost.intersection(inputs)):
             self.lost.add(node)
-        self.ranks[node] = rank
         return node
 
     def part_of(self, name: str, values: Sequence[Any]) -> Reason | None:
@@ -287,47 +276,3 @@ class Lowering:
             self.cells[node] = same[0]
         else:
             self.cells[node] = Cell(value, sources[0].storage if sources and views else object())
-
-
-def shape_after(module: nn.Module, shapes: Sequence[tuple[int, ...]], like: Tensor) -> tuple[int, ...]:
-    """Shape of one sample of a module's output. Nothing is computed and nothing allocated, whatever a file claims.
-
-    Raises:
-        Refused: the module does not take samples of such shapes, mixes them, or makes too large ones.
-    """
-    empty = [torch.empty((PROBE, *shape), dtype=like.dtype, device="meta") for shape in shapes]
-    state = {name: torch.empty_like(value, device="meta") for name, value in module.state_dict().items()}
-    try:
-        with torch.no_grad():
-            after = torch.func.functional_call(module, state, tuple(empty)).shape
-    except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
-        line = str(error).split("\n", maxsplit=1)[0].rstrip(".")
-        sizes = ", ".join(map(str, shapes))
-        raise Refused(
-            f"does not take samples of shape {sizes} ({line})",
-            "check the data (channels stand first), or --input-shape",
-        ) from error
-    if after[:1] != (PROBE,):
-        raise Refused("mixes samples", "keep the batch as the first dimension")
-    if (count := math.prod(after[1:])) > MOST_VALUES:
-        raise Refused(f"makes a sample of {count} values", "check its sizes: no network needs so many")
-    return tuple(after[1:])
-
-
-def rank_after(module: nn.Module, ranks: list[int | None]) -> int | None:
-    """Rank of a module's output; the last character of a class like `Conv2d` tells where the inputs' do not."""
-    if isinstance(module, (dialect.Reshape, dialect.Permute)):
-        return 1 + len(module.shape) if isinstance(module, dialect.Reshape) else len(module.dims)
-    found: int | None = next((r for r in ranks if r is not None), None)
-    spatial = re.search(r"(Conv|ConvTranspose|Pool|BatchNorm)([23])d$", type(module).__name__)
-    if spatial:
-        return 2 + int(spatial[2])
-    if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)) or type(module).__name__.endswith("Pool1d"):
-        return 3
-    if isinstance(module, nn.Flatten):
-        if module.end_dim == -1:
-            return int(module.start_dim) + 1
-        return found and found - (module.end_dim - module.start_dim)
-    if isinstance(module, (dialect.Mean, Greatest, Least)) and not module.keepdim:
-        return found and found - len(module.dims)
-    return found

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from snnc.capture.values import Refused
+from snnc.ir.dialect import CONFIG
+from snnc.ir.neurons import NEURONS
+from snnc.ir.temporal import TIME
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ STATISTICS = Reason(
 PRODUCT = Reason(
     "multiplies values in a way that snnc does not know",
     "write it with matmul, nn.MultiheadAttention or nn.TransformerEncoder",
+)
+LOOKED_UP = Reason(
+    "looks vectors up by whole numbers, and spikes tell amounts",
+    "capture what comes behind it, with the vectors as input",
 )
 STATE = Reason(
     "carries a state through time of its own", "put convolutions over time (nn.Conv1d) in its place, and train again"
@@ -105,6 +112,7 @@ _NAMES: dict[Reason, str] = {
     ACTIVATION: "thresholdedrelu shrink",
     STATISTICS: "crossmaplrn2d meanvariancenormalization",
     PRODUCT: "transformer transformerdecoder transformerdecoderlayer bilinear cosinesimilarity cdist",
+    LOOKED_UP: "embedding embeddingbag",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
     ELEMENTWISE: "ceil trunc frac fmod remainder cumsum",
     CURVED: "prod reduceprod lppool globallppool xor",
@@ -120,7 +128,7 @@ _NAMES: dict[Reason, str] = {
         setitem slicescatter selectscatter indexput scatter scatteradd indexcopy indexfill indexadd
         maskedscatter copy scatternd scatterelements
     """,
-    SPIKING: "if offsetif signedif delayedif encode decode runningmax gatedmax stepmax",
+    SPIKING: " ".join(kind.__name__.lower() for kind in {*CONFIG, *NEURONS} if issubclass(kind, TIME)),
     RANDOM: """
         nativedropout bernoulli rand randn randlike randnlike randomnormal randomuniform randomnormallike
         randomuniformlike multinomial

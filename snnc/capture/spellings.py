@@ -231,7 +231,7 @@ def getattr_(at: Site, x: Any, name: str) -> Any:
         "requires_grad": lambda: False,
     }
     if name not in found:
-        at.refuse(f"reads .{name}", "see the list of operations in the documentation")
+        at.refuse(f"reads .{name}", "read x.shape, x.ndim, x.dtype or x.device alone")
     return found[name]()
 
 

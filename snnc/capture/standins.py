@@ -82,7 +82,7 @@ def result_of(
 
 def _alike(lowering: Lowering, inputs: tuple[fx.Node, ...], reason: Reason) -> fx.Node:
     first = inputs[0]
-    shape, rank = lowering.shapes.get(first), lowering.ranks.get(first)
+    shape, rank = lowering.shapes.shape(first), lowering.shapes.rank(first)
     node = lowering.stand_in(shape, rank, inputs, reason)
     if first not in lowering.lost:
         lowering.lost.discard(node)  # no less is known of it than of its input
@@ -104,7 +104,10 @@ def _run(lowering: Lowering, node: fx.Node, module: nn.Module | None, args: Any,
 
     def meta(value: Any) -> Any:
         if isinstance(value, fx.Node):
-            return torch.empty((SAMPLES, *lowering.shapes[value]), dtype=like.dtype, device="meta")
+            shape = lowering.shapes.shape(value)
+            if shape is None:
+                raise LookupError(value)
+            return torch.empty((SAMPLES, *shape), dtype=like.dtype, device="meta")
         if isinstance(value, Filled):
             return torch.empty((SAMPLES, *value.sizes), dtype=like.dtype, device="meta")
         if isinstance(value, Tensor):

@@ -6,21 +6,26 @@ Only that operation is traced, on tensors without data: a network is not exporte
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
 from snnc.capture.exported import ATEN
 from snnc.capture.lowering import Lowering
+from snnc.capture.refusals import ACTIVATION, PRODUCT, STATE, STATISTICS, reason
 from snnc.capture.standins import SAMPLES, caller, leaves, mapped
-from snnc.capture.values import LOST, Batch, Dim, Filled, Sizes, Unknown
+from snnc.capture.values import LOST, Batch, Dim, Filled, Sizes, Unknown, innermost
 from snnc.capture.walk import walk
+from snnc.errors import Blocker
 
+EVERYWHERE = (ACTIVATION, STATISTICS, PRODUCT, STATE)
 # Sizes that stand for those of a sample that are not known: even, and all different.
 GUESS = (24, 20, 28, 12)
 
@@ -46,8 +51,8 @@ class Trial:
         return self.found[key]
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
-        known = self.lowering.shapes.get(node)
-        return GUESS[: (self.lowering.ranks.get(node) or 4) - 1] if known is None else known
+        known = self.lowering.shapes.shape(node)
+        return GUESS[: (self.lowering.shapes.rank(node) or 4) - 1] if known is None else known
 
     def _try(
         self, node: fx.Node, module: nn.Module | None, args: Any, kwargs: Any,
@@ -76,6 +81,29 @@ class Trial:
         except Exception:  # whatever the author's functions make of such tensors
             return False
         return _reads(traced, shapes, like)
+
+
+class _Names(TorchFunctionMode):
+    """Notes which functions of torch are called that are refused wherever they stand, and from where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[tuple[str, str], Blocker] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(getattr(func, "__name__", func)).rstrip("_")
+        if (why := reason(name)) in EVERYWHERE:
+            where = innermost("".join(traceback.format_stack()))
+            self.found.setdefault((name, where), Blocker(name, name, why.why, why.hint, where))
+        return func(*args, **(kwargs or {}))
+
+
+def along_one_path(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> list[Blocker]:
+    """What is refused by name on the way that one batch takes through a network that decides by values."""
+    names = _Names()
+    with suppress(Exception), names, torch.no_grad(), torch.random.fork_rng(devices=[]):  # the author's own
+        model(torch.rand((2, *shape), dtype=like.dtype, device=like.device))
+    return list(names.found.values())
 
 
 @contextmanager

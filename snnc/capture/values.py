@@ -11,20 +11,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from snnc.ir.rows import Refused as Refused
+
 Spelling = Callable[..., Any]
 SHAPE_HINT = "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32"
 CONSTANT_HINT = "write its sizes as constants"  # in the place of that, where the shape has been passed
-
-
-class Refused(Exception):
-    """An operation cannot be converted.
-
-    `shape` is True where knowing the input's shape may help, and `reason` is the row of `refusals`, where it has one.
-    """
-
-    def __init__(self, why: str, hint: str, shape: bool = False, reason: Any = None) -> None:
-        super().__init__(why)
-        self.why, self.hint, self.shape, self.reason = why, hint, shape, reason
 
 
 @dataclass(frozen=True)

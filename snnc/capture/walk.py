@@ -150,7 +150,9 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
         elif spelling is None:
             raise why.refused()
         elif in_place and isinstance(values[0], Tensor):
-            raise Refused("changes a buffer at each call", "a converted network has constant buffers")
+            raise Refused(
+                "changes a buffer at each call", "change buffers only where self.training is True, and call eval()"
+            )
         elif not any(v is LOST for v in values):
             if module is not None and any((module._forward_hooks, module._forward_pre_hooks)):
                 raise Refused(
@@ -194,7 +196,7 @@ def _elsewhere(
 
 def _unfilled(lowering: Lowering, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments with a number in the place of a tensor that holds it everywhere, where that changes no shape."""
-    shapes = [lowering.shapes.get(v) for v in args if isinstance(v, fx.Node)]
+    shapes = [lowering.shapes.shape(v) for v in args if isinstance(v, fx.Node)]
     fills = [v for v in args if isinstance(v, Filled)]
     if name not in ELEMENTWISE or len(fills) != 1 or len(shapes) != 1 or shapes[0] != fills[0].sizes:
         raise Refused("uses a tensor that holds one number everywhere", "write the number in its place")

@@ -6,22 +6,20 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
-from torch import nn
 
-from snnc import api
-from snnc.capture import capture
 from snnc.cli import show
-from snnc.cli.options import CHANNELS, COUNT, PATH, SEED, SHAPE, SPLIT, Renamed, block
-from snnc.cli.sources import uncompiled
-from snnc.data import Dataset, read
-from snnc.files import sniff
-from snnc.networks.base import CHUNK, SpikingNetwork
-from snnc.networks.network import Network
-from snnc.runtime.choice import RUNTIMES
+from snnc.cli.options import CHANNELS, COUNT, READ, SEED, SHAPE, SPLIT, Renamed, block
+from snnc.defaults import CHUNK, RUNTIMES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from snnc.data import Dataset
+    from snnc.networks.base import SpikingNetwork
+    from snnc.networks.network import Network
 
 Option = Callable[[Any], Any]
 shape_option = click.option(
@@ -36,6 +34,8 @@ def threads_option(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*, threads: int | None, **given: Any) -> None:
         if threads:
+            import torch
+
             torch.set_num_threads(threads)  # onnxruntime takes as many
         command(**given)
 
@@ -56,6 +56,8 @@ class Model:
 
     def load(self, path: Path | None) -> Any:
         """The network in a file, or the one that the factory builds."""
+        from snnc.cli.work.sources import uncompiled
+
         return uncompiled(path, self.factory, self.allow, self.key, self.leftover)
 
 
@@ -76,6 +78,10 @@ class Original(Model):
 
     def module(self, shape: tuple[int, ...]) -> nn.Module | None:
         """That network as a module that takes samples of `shape`, or None."""
+        from torch import nn
+
+        from snnc.capture import capture
+
         found = self.network()
         return found if found is None or isinstance(found, nn.Module) else capture(found, shape)
 
@@ -98,7 +104,7 @@ model_options = block("how", Model, *_LOADING)
 
 def original_options(what: str = "The original network; '-' where --factory gives all of it.") -> Option:
     """`--ann` with what it takes to load it, as `original`."""
-    return block("original", Original, click.option("--ann", type=PATH, help=what), *_LOADING)
+    return block("original", Original, click.option("--ann", type=READ, help=what), *_LOADING)
 
 
 # Data
@@ -115,7 +121,12 @@ class Reading:
 
     def read(self, path: Path, split: str | None = None) -> Dataset:
         """All of a file or folder; of its split, if it has several."""
-        return read(path, mean=self.mean, std=self.std, raw=self.raw, split=split or self.split)
+        from snnc.data import eight_bits, read
+
+        found = read(path, mean=self.mean, std=self.std, raw=self.raw, split=split or self.split)
+        if told := eight_bits(found):
+            show.note(told)
+        return found
 
 
 @dataclass(frozen=True)
@@ -177,7 +188,7 @@ def scored_options(split: str, what: str, draw: bool, labelled: bool = False) ->
             click.option("--limit", type=COUNT, help="Samples of DATA, at most: the first, or with --seed drawn."),
             click.option("--seed", type=SEED, help="Draw the samples of --limit with this seed."),
         )
-    data = click.option("--data", type=PATH, required=True, help=kind)
+    data = click.option("--data", type=READ, required=True, help=kind)
     return block("scored", Scored, data, *_reading(split, what), *several)
 
 
@@ -194,6 +205,9 @@ class Running:
 
     def load(self, path: Path) -> SpikingNetwork:
         """The spiking network in a file, ready to run."""
+        from snnc import api
+        from snnc.files import sniff
+
         if self.runtime != "auto" and sniff(path) in ("pt2", "onnx"):  # before a load that takes seconds
             raise click.UsageError(
                 f"An emitted file runs as it was written: --runtime {self.runtime} is for graph files (.snn)."
@@ -205,6 +219,8 @@ class Running:
 
     def place(self, network: Network) -> Network:
         """A network that was just compiled, ready to run."""
+        from snnc import api
+
         network.chunk, network.runtime = self.chunk, self.runtime
         return api.placed(network, self.device)
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import click
 
-from snnc.capture import blockers, capture
-from snnc.cli import describe, show
-from snnc.cli.blocks import Model, model_options, shape_option
-from snnc.cli.options import PATH, Commands, verb
-from snnc.cli.sources import captured, compiled
-from snnc.ir.curved import CURVED
-from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
-from snnc.ir.graph import Stage
-from snnc.passes.pipeline import choose
+from snnc.cli.blocks import model_options, shape_option
+from snnc.cli.options import READ, Commands, verb
 from snnc.version import __version__
 
 
@@ -26,93 +18,45 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model", type=PATH, required=False)
+@click.argument("model", type=READ, required=False)
 @model_options
 @shape_option
 @verb
-def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
+def check(**given: Any) -> None:
     """Say whether MODEL converts.
 
     If not, lists everything that keeps it from converting, and exits with code 1.
     """
-    network = how.load(model)
-    with show.busy("reading the network"):
-        found = blockers(network, input_shape)
-        graph = None if found else capture(network, input_shape)
-    if graph is None:
-        if as_json:
-            show.as_json({"converts": False, "blockers": [asdict(b) for b in found]})
-        else:
-            show.blockers([asdict(b) for b in found])
-        click.get_current_context().exit(1)
-    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
-    if as_json:
-        return show.as_json(
-            {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}
-        )
-    show.say("It converts.", "green")
-    show.say(f"Layers with weights: {show.counts(layers)}")
-    return show.say(f"Activations: {show.counts(kinds)}")
+    from snnc.cli.work.look import check
+
+    check(**given)
 
 
 @main.command()
-@click.argument("file", type=PATH, required=False)
+@click.argument("file", type=READ, required=False)
 @model_options
 @shape_option
 @verb
-def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
+def inspect(**given: Any) -> None:
     """Show what FILE holds.
 
     For a spiking network how it was made, its neurons and its graph; for any other the graph that snnc reads.
     """
-    net = compiled(file)
-    if net is None:
-        graph = captured(how.load(file), None, input_shape)
-        rows = describe.graph_rows(graph, Stage.ANN)
-        if as_json:
-            return show.as_json({"kind": "ann", "stage": Stage.ANN, "graph": rows})
-        show.say("Not compiled yet: an ANN, as snnc reads it.")
-        return show.graph(rows)
-    content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
-    if net.looks_inside:
-        content["neurons"] = [describe.neuron_row(name, neuron) for name, neuron in net.neurons()]
-        content["graph"] = describe.graph_rows(net.graph, net.stage)
-    if as_json:
-        return show.as_json(content)
-    show.made(net.info, show.timing(net.latency))
-    show.records(net.info.get("records", []))
-    show.proof(net.info.get("proof", []))
-    show.neurons(content["neurons"])
-    show.graph(content["graph"])
-    if not net.looks_inside:
-        show.say(f"{net.form}: it runs, but its graph cannot be looked into.")
-    return None
+    from snnc.cli.work.look import inspect
+
+    inspect(**given)
 
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["passes", "recipes", "backends", "neurons"]), required=False)
 @click.argument("name", required=False)
 @verb
-def list_(kind: str | None, name: str | None, as_json: bool) -> None:
+def list_(**given: Any) -> None:
     """List passes, recipes, backends and neurons.
 
     With KIND, lists one of these; with NAME, tells all about one of them: 'snnc list recipes cos' prints
     TOML to start a recipe of your own from.
     """
-    known = {
-        "passes": describe.passes(),
-        "recipes": describe.recipes(),
-        "backends": describe.backends(),
-        "neurons": describe.neurons(),
-    }
-    if kind and name:
-        one = {row["name"]: row for row in known[kind]}[
-            choose(name, [row["name"] for row in known[kind]], kind.removesuffix("es" if kind == "passes" else "s"))
-        ]
-        return show.as_json(one) if as_json else show.say(one["text"].rstrip())
-    chosen = {kind: known[kind]} if kind else known
-    if as_json:
-        return show.as_json(chosen)
-    for title, rows in chosen.items():
-        show.listing(title, rows)
-    return None
+    from snnc.cli.work.look import list_
+
+    list_(**given)

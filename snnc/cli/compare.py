@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from snnc import api
-from snnc.api import require_calibration
-from snnc.cli import show
-from snnc.cli.blocks import Original, Running, Scored, original_options, running_options, scored_options
+from snnc.cli.blocks import original_options, running_options, scored_options
 from snnc.cli.config import configurable
-from snnc.cli.options import COUNT, PATH, command_line, dry_run_option, verb
-from snnc.cli.plan import comparison
+from snnc.cli.options import COUNT, PATH, READ, dry_run_option, verb
 from snnc.cli.search import Names
-from snnc.cli.sources import captured, target
-from snnc.recipes import recipe as find_recipe
-from snnc.report import Comparison, compare
-from snnc.report.provenance import files
-from snnc.report.samples import gather
 
 
 @click.command("compare")
-@click.argument("snns", type=PATH, nargs=-1, metavar="[SNN]...")
+@click.argument("snns", type=READ, nargs=-1, metavar="[SNN]...")
 @click.option("--recipes", type=Names(), metavar="NAME,NAME", help="Recipes to compile --ann with, besides SNNs.")
 @click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps of --recipes.")
-@click.option("--calib", type=PATH, metavar="DATA", help="Calibration data of --recipes; its training split.")
+@click.option("--calib", type=READ, metavar="DATA", help="Calibration data of --recipes; its training split.")
 @click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples drawn from it.")
 @original_options()
 @scored_options("test", "Split that is scored, if DATA has several.", draw=True)
@@ -36,99 +26,11 @@ from snnc.report.samples import gather
 @dry_run_option
 @verb
 @configurable
-def compare_(
-    snns: tuple[Path, ...],
-    recipes: tuple[str, ...] | None,
-    T: int,
-    calib: Path | None,
-    calib_samples: int,
-    original: Original,
-    scored: Scored,
-    running: Running,
-    as_csv: bool,
-    out: Path | None,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def compare_(**given: Any) -> None:
     """Compare several SNNs, or several recipes, on the same data.
 
     Each SNN is a file that 'snnc compile' wrote. With --recipes, --ann is compiled with each of them, for --T steps.
     """
-    if not snns and not recipes:
-        raise click.UsageError("Give SNNs, or --recipes to compile --ann with.")
-    if recipes and not original.given:
-        raise click.UsageError("--recipes compiles the original network: give --ann, or --factory for all of it.")
-    if as_csv and as_json:
-        raise click.UsageError("Give --csv or --json.")
-    if as_csv and dry_run:
-        raise click.UsageError("A dry run measures nothing that --csv could print: give --json.")
-    if out:
-        target(out, *snns, original.ann, scored.data, calib, *(recipes or ()))
-    candidates = [find_recipe(name) for name in recipes or ()]
-    for one in candidates:  # before the first of them is compiled
-        require_calibration(one, calib is not None)
-        one.pipeline.stages()
-    network = original.network()
-    chosen, seed = scored.samples(), scored.seed or 0
-    networks: dict[str, Any] = {str(path): running.load(path) for path in snns}
-    given = scored.read(calib, "train").sample(calib_samples, seed) if candidates and calib else None
-    graph = captured(network, given or chosen, None) if candidates else network
-    if dry_run:
-        samples = gather(chosen, [*networks.values()], network, len(chosen))
-        return comparison(networks, candidates, T, samples, given, out, as_json)
-    for one in candidates:
-        net = api.compile(graph, T, one, given, samples=calib_samples, seed=seed, track=show.track)
-        networks[_free(one.name, networks)] = running.place(net)
-    found = compare(
-        networks,
-        chosen,
-        network,
-        out,
-        samples=len(chosen),
-        seed=seed,
-        command=command_line(),
-        files=files((*snns, original.ann, scored.data, calib)),
-        track=show.track,
-    )
-    if as_json:
-        return show.as_json({"out": str(out) if out else None, **found.to_dict()})
-    if as_csv:
-        show.out.file.write(found.to_csv())
-        return None
-    return _say(found, out)
+    from snnc.cli.work.compare import run
 
-
-def _free(name: str, taken: dict[str, Any]) -> str:
-    """`name`, with a number where two recipes or files share it."""
-    number = 2
-    free = name
-    while free in taken:
-        free, number = f"{name} ({number})", number + 1
-    return free
-
-
-def _say(found: Comparison, out: Path | None) -> None:
-    show.say(f"Data: {found.samples} samples of {found.provenance.data}")
-    if found.ann_accuracy is not None:
-        show.say(f"ANN: {found.ann_accuracy:.2f} %")
-    rows = []
-    for row in found.rows:
-        one, (low, high) = row.evaluation, row.interval
-        same = None if one.agreement is None else f"{one.agreement[-1]:.2f}"
-        rows.append(
-            (
-                row.name,
-                one.latency.T,
-                one.latency.steps,
-                one.latency.schedule,
-                f"{one.accuracy[-1]:.2f}",
-                f"{low:.1f} to {high:.1f}",
-                same,
-                None if row.rate is None else f"{row.rate:.1f}",
-                None if row.energy is None else f"{row.energy:.3f}",
-            )
-        )
-    columns = ("network", "T", "latency", "schedule", "score %", "between", "same class %", "firing %", "energy")
-    show.table(f"{found.measure.capitalize()}, latency in steps, energy over the ANN's without memory", columns, rows)
-    if out:
-        show.wrote(out)
+    run(**given)

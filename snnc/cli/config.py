@@ -23,15 +23,11 @@ from typing import Any
 
 import click
 
+from snnc.checks import one_of
 from snnc.cli import show
-from snnc.cli.options import PATH
-from snnc.cli.sources import target
+from snnc.cli.options import PATH, READ
+from snnc.cli.targets import target
 from snnc.errors import SnncError, WriteError
-from snnc.files import atomic_write
-from snnc.passes.pipeline import choose
-from snnc.processes import rank
-from snnc.recipes import toml
-from snnc.report.provenance import files, versions
 
 # How a run talks, and these options themselves, are no part of it.
 MANNER = {"help", "as_json", "debug", "quiet", "verbose", "config", "save_config", "dry_run"}
@@ -53,6 +49,9 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
                 raise WriteError(f"'{save_config}' is given twice.", "a file of its own for --save-config")
             target(save_config, *given)
         command(**options)
+        from snnc.files import atomic_write
+        from snnc.processes import rank
+
         if save_config and rank() == 0 and not context.params.get("dry_run"):
             with atomic_write(save_config) as temporary:
                 temporary.write_text(_text(context, save_config), encoding="utf-8")
@@ -80,19 +79,21 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         for key in content:
-            choose(key, ("command", "options", "sha256", "versions"), f"key in '{path}'")
+            one_of(key, ("command", "options", "sha256", "versions"), f"key in '{path}'")
         options, hashes = content.get("options", {}), content.get("sha256", {})
         if not isinstance(options, dict) or not isinstance(hashes, dict):
             raise SnncError(f"'{path}' is no saved run: options and sha256 are tables.")
         if content.get("command") != context.command.name:
             raise SnncError(f"'{path}' is a run of 'snnc {content.get('command')}', not of '{context.command_path}'.")
         names = _spellings(context.command) | _spellings(context.command, former=True)
-        known = {names[choose(key, names, f"option in '{path}'")]: value for key, value in options.items()}
+        known = {names[one_of(key, names, f"option in '{path}'")]: value for key, value in options.items()}
     except SnncError as problem:
         raise click.UsageError(str(problem)) from problem
     except (OSError, ValueError) as problem:
         raise click.UsageError(f"'{path}' cannot be read as TOML: {problem}.") from problem
     context.default_map = known
+    from snnc.report.provenance import files
+
     now = files(map(Path, hashes))
     context.meta[CHANGED] = [name for name, value in hashes.items() if now.get(name) != value]
 
@@ -109,13 +110,16 @@ def _spellings(command: click.Command, former: bool = False) -> dict[str, str]:
 
 def _paths(context: click.Context) -> list[Path]:
     """Every path among the options of a run."""
-    values = [context.params.get(one.name) for one in context.command.params if one.type is PATH and one.name]
+    values = [context.params.get(one.name) for one in context.command.params if one.type in (PATH, READ) and one.name]
     flat = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]
     return [path for path in flat if isinstance(path, Path) and path.name not in ("", "-")]
 
 
 def _text(context: click.Context, path: Path) -> str:
     """The run as TOML."""
+    from snnc.recipes import toml
+    from snnc.report.provenance import files, versions
+
     inputs = [one for one in _paths(context) if one not in (context.params.get("out"), path)]
     inputs += [Path(v) for v in (context.params.get("recipe"),) if v and str(v).endswith(".toml")]
     lines = [f"# To run this again: {context.command_path} --config {path}", f"command = {toml(context.command.name)}"]
@@ -131,6 +135,8 @@ def _text(context: click.Context, path: Path) -> str:
 
 def _plain(value: Any) -> Any:
     """An option's value as TOML has it; `--set` as it is written on the command line."""
+    from snnc.recipes import toml
+
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
-from snnc.cli import show
-from snnc.cli.blocks import Original, Running, Scored, original_options, running_options, scored_options
+from snnc.cli.blocks import original_options, running_options, scored_options
 from snnc.cli.config import configurable
-from snnc.cli.options import PATH, verb
-from snnc.explain import explain
-from snnc.explain.terms import OWN, TERMS
-
-BATCH = 64
+from snnc.cli.options import READ, verb
 
 
 @click.command("explain")
-@click.argument("snn", type=PATH)
+@click.argument("snn", type=READ)
 @original_options()
 @scored_options(
     "train",
@@ -30,69 +22,12 @@ BATCH = 64
 @running_options()
 @verb
 @configurable
-def explain_(
-    snn: Path,
-    original: Original,
-    scored: Scored,
-    running: Running,
-    as_json: bool,
-) -> None:
+def explain_(**given: Any) -> None:
     """Say where the error of SNN comes from, layer by layer.
 
     SNN is a file that 'snnc compile' wrote, and --ann the network that it was made from. The error of each neuron layer
     is split into what it inherits and its own clipping, quantisation and unevenness.
     """
-    if not original.given:
-        raise click.UsageError("Give --ann, the original network, or --factory for one that builds all of it.")
-    net = running.load(snn)
-    ann = original.network()
-    chosen = scored.samples()
-    found = explain(net, ann, chosen.batches(BATCH), partial(show.track, total=-(-len(chosen) // BATCH)))
-    content = {"snn": str(snn), "data": chosen.source, **found.to_dict()}
-    if as_json:
-        return show.as_json(content)
-    return _say(content)
+    from snnc.cli.work.explain import run
 
-
-def _say(found: Mapping[str, Any]) -> None:
-    show.say(f"Data: {found['data']}")
-    show.say(f"Samples: {found['samples']}")
-    if found["accuracy"] is not None:
-        change = found["accuracy"] - found["ann_accuracy"]
-        show.say(f"ANN: {found['ann_accuracy']:.2f} %")
-        show.say(f"SNN: {found['accuracy']:.2f} % ({change:+.2f}) after {found['T']} steps")
-    same = "" if found["agreement"] is None else f", the same class on {found['agreement']:.2f} % of the samples"
-    show.say(f"Error of the output: {found['logit_error']:.1f} % of the ANN's{same}")
-    show.table(
-        "Error of each layer in % of the ANN's activation, and what the layer's own error alone does to the output",
-        ("layer", "total", *TERMS, "of output", "same class", "look first at", "largest own", "change"),
-        [_row(layer) for layer in found["layers"]],
-    )
-    show.table(
-        "Neurons, in %",
-        ("layer", "firing", "too many spikes", "too few", "clipped", "never fire", "and should", "mean error"),
-        [
-            (
-                layer["name"],
-                *(f"{value:.1f}" for value in (100 * layer["rate"], layer["over"], layer["under"], layer["clipped"])),
-                *(f"{layer[name]:.1f}" for name in ("dead", "silenced")),
-                f"{layer['total']['mean']:+.3g}",
-            )
-            for layer in found["layers"]
-        ],
-    )
-    causes = [(name, *_effect(found["causes"][name])) for name in OWN]
-    show.table("Own errors of all layers, one kind at a time, in %", ("kind", "of output", "same class"), causes)
-    for one in found["notes"]:
-        show.say(one, "dim")
-    show.say(found["summary"], "bold")
-
-
-def _row(layer: Mapping[str, Any]) -> tuple[Any, ...]:
-    sizes = [layer["total"], *(layer["terms"][name] for name in TERMS)]
-    relative = ["-" if one["relative"] is None else f"{one['relative']:.1f}" for one in sizes]
-    return layer["name"], *relative, *_effect(layer), layer["source"], layer["cause"], layer["change"]
-
-
-def _effect(one: Mapping[str, Any]) -> tuple[str | None, ...]:
-    return f"{one['logit_share']:.1f}", None if one["agreement"] is None else f"{one['agreement']:.1f}"
+    run(**given)

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +22,7 @@ from click.shell_completion import CompletionItem
 
 from snnc.cli import show
 from snnc.cli.together import hushed, last_words, together
-from snnc.errors import SnncError
-from snnc.recipes import names, recipe
-from snnc.steady import steady
+from snnc.errors import LoadError, SnncError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,7 +81,16 @@ def command_line() -> str:
 
 def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """What the shell offers for a recipe: the names, and files."""
-    found = [CompletionItem(name, help=recipe(name).summary) for name in names() if name.startswith(incomplete)]
+    folder = resources.files("snnc").joinpath("recipes")  # as text: the package itself needs torch
+    names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".toml"))
+    found = [
+        CompletionItem(
+            name.removesuffix(".toml"),
+            help=tomllib.loads(folder.joinpath(name).read_text(encoding="utf-8")).get("summary"),
+        )
+        for name in names
+        if name.startswith(incomplete)
+    ]
     return found or [CompletionItem(incomplete, type="file")]
 
 
@@ -90,7 +98,7 @@ dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Read everything and say what would be done; write nothing."
 )
 SHAPE, CHANNELS = Numbers(int, "C,H,W"), Numbers(float, "a,b,c")
-PATH = click.Path(path_type=Path)
+PATH, READ = click.Path(path_type=Path), click.Path(path_type=Path)  # to write, or to read if it has to be there
 COUNT = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)
 SPLIT = click.Choice(["train", "test"])
@@ -111,6 +119,15 @@ def guarded(debug: bool) -> Iterator[None]:
                 if mine:
                     _tell(problem, debug)
             sys.exit(130 if isinstance(problem, KeyboardInterrupt) else 1)
+
+
+def _require_files(context: click.Context) -> None:
+    """Refuses files to read that are not there, before what takes seconds to import."""
+    for one in context.command.params:
+        value = context.params.get(one.name or "")
+        for path in value if isinstance(value, tuple) else (value,):
+            if one.type is READ and path is not None and str(path) != "-" and not path.exists():
+                raise LoadError(f"{path} does not exist.", "check the path")
 
 
 def _tell(problem: BaseException, debug: bool) -> None:
@@ -137,8 +154,12 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
         if quiet and verbose:
             raise click.UsageError("Give --quiet or --verbose.")
         name = click.get_current_context().command.name
-        with show.manner(quiet, verbose), guarded(debug), steady(), together(name):
-            command(**options)
+        with show.manner(quiet, verbose), guarded(debug):
+            _require_files(click.get_current_context())
+            from snnc.steady import steady  # here: it needs torch
+
+            with steady(), together(name):
+                command(**options)
 
     for flag in (
         click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings."),

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,10 +22,9 @@ from rich.text import Text
 
 from snnc.cli.tables import cell, clean, grids
 from snnc.errors import PassFailed, SnncError, Unsupported
-from snnc.ir.neurons import TWO_PASS
-from snnc.measure.evaluate import shown_steps
-from snnc.networks.base import Latency
-from snnc.processes import rank
+
+if TYPE_CHECKING:
+    from snnc.networks.base import Latency
 
 Item = TypeVar("Item")
 
@@ -93,6 +92,8 @@ def error(problem: SnncError) -> None:
 
 def wrote(path: Path) -> None:
     """Says what was written, in the process that wrote it."""
+    from snnc.processes import rank
+
     if rank() == 0:
         say(f"Wrote {path} ({path.stat().st_size / 1000:,.0f} kB)", "green")
 
@@ -220,6 +221,8 @@ def counts(found: Mapping[str, int]) -> str:
 
 def timing(latency: Latency) -> str:
     """How long one sample takes, as a sentence."""
+    from snnc.ir.neurons import TWO_PASS
+
     if latency.steps == latency.T:
         return str(latency)
     before = "before them decide which neurons stay silent"
@@ -244,6 +247,8 @@ def made(info: Mapping[str, Any], latency: str) -> None:
 
 def evaluation(found: Mapping[str, Any]) -> None:
     """What `snnc.evaluate` measured, as plain data."""
+    from snnc.measure.evaluate import shown_steps
+
     accuracy, agreement, ann = found["accuracy"], found["agreement"], found["ann_accuracy"]
     say(f"Samples: {found['samples']}")
     if ann is not None:

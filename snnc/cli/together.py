@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from snnc.errors import ProcessError
-from snnc.processes import distributed, launched, speaks
+from snnc.launched import launched
 
 SHARED = ("compile", "eval", "tune")
 
@@ -43,6 +43,8 @@ def together(command: str | None) -> Iterator[None]:
     if command not in SHARED:
         raise click.UsageError(f"'snnc {command}' runs in one process; {', '.join(SHARED)} share their work.")
     signal.signal(signal.SIGTERM, _told_to_end)
+    from snnc.processes import distributed
+
     with distributed():
         yield
 
@@ -60,5 +62,7 @@ def last_words() -> Iterator[bool]:
         yield True
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself, and is not to be interrupted when it says why
+    from snnc.processes import speaks
+
     with redirect_stderr(sys.__stderr__):
         yield speaks()

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
-from snnc.cli import show
-from snnc.cli.blocks import Original, Running, Scored, batch_option, original_options, running_options, scored_options
+from snnc.cli.blocks import batch_option, original_options, running_options, scored_options
 from snnc.cli.config import configurable
-from snnc.cli.options import PATH, verb
-from snnc.differences import differences
-from snnc.measure.evaluate import shown_steps
+from snnc.cli.options import READ, verb
 
 
 @click.command("verify")
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH, required=False)
+@click.argument("a", type=READ)
+@click.argument("b", type=READ, required=False)
 @scored_options("test", "Split that is run, if DATA has several.", draw=False)
 @click.option("--stream", is_flag=True, help="Run B step by step; B is A where it is not given.")
 @click.option("--strict", is_flag=True, help="Fail on any difference, of float networks too.")
@@ -29,17 +22,7 @@ from snnc.measure.evaluate import shown_steps
 @running_options("Where B runs: cpu, cuda, cuda:1; A is on the CPU.")
 @verb
 @configurable
-def verify_(
-    a: Path,
-    b: Path | None,
-    scored: Scored,
-    stream: bool,
-    strict: bool,
-    original: Original,
-    batch: int,
-    running: Running,
-    as_json: bool,
-) -> None:
+def verify_(**given: Any) -> None:
     """Count the spikes that differ between A and B.
 
     A and B are files that 'snnc compile' wrote: two forms of one network, or one network run in two ways. A is run on
@@ -47,72 +30,6 @@ def verify_(
     between two forms of one, the exit code is 1. Float networks may differ by rounding, and 'verify' says where they
     part.
     """
-    if b is None and not stream and running.device == "cpu" and running.runtime == "auto":
-        raise click.UsageError(
-            "Give B, the network to compare A with, or another way to run A: --stream, --device or --runtime."
-        )
-    if stream and running.runtime == "fast":
-        raise click.UsageError("Step by step the reference runs: leave out --stream, or --runtime.")
-    one, two = replace(running, device="cpu", runtime="auto").load(a), running.load(b or a)
-    one.runtime = "reference"
-    samples = scored.samples()
-    ann = original.module(samples.input_shape)
-    total = -(-len(samples) // batch)
-    found = differences(one, two, samples.batches(batch), ann, stream, partial(show.track, total=total))
-    failed = (found.exact and not found.same) or (strict and not (found.same and not any(found.outputs)))
-    ways = (", step by step" if stream else "") + ("" if running.device == "cpu" else f", on {running.device}")
-    ways += "" if running.runtime == "auto" else f", by the runtime '{running.runtime}'"
-    names = {"a": str(a), "b": f"{b or a}{ways}"}
-    content = {**names, "data": samples.source, "T": one.T, **found.to_dict(), "failed": failed}
-    if as_json:
-        show.as_json(content)
-    else:
-        _say(content)
-    if failed:
-        click.get_current_context().exit(1)
+    from snnc.cli.work.verify import run
 
-
-def _say(found: Mapping[str, Any]) -> None:
-    samples, layers, predictions = found["samples"], found["layers"], found["predictions"]
-    show.say(f"A: {found['a']}")
-    show.say(f"B: {found['b']}")
-    show.say(f"Data: {found['data']}; {samples} samples, T = {found['T']}")
-    for note in found["notes"]:
-        show.say(note, "yellow")
-    if layers is not None:
-        spikes, places = found["spikes"], found["places"]
-        parted = f"; they part at step {found['first'][1]} in '{found['first'][0]}'" if spikes else ""
-        show.say(f"Spikes that differ: {spikes:,} of {places:,} places ({_share(spikes, places)}){parted}")
-        rows = [
-            (one["name"], f"{one['differ']:,}", _share(one["differ"], one["places"]), f"{one['spikes']:,}", one["step"])
-            for one in layers
-            if one["differ"]
-        ]
-        show.table("Layers that differ", ("layer", "spikes", "of all places", "spikes in A", "first at step"), rows)
-    outputs = found["outputs"]
-    show.say(f"Outputs that differ in any bit: {sum(outputs):,}; largest difference {found['logits']:.3g}")
-    if predictions is not None:
-        show.say(f"Predictions that differ: {predictions[-1]} of {samples} after the last step")
-        if any(predictions[:-1]):
-            by_step = [(t, predictions[t - 1]) for t in shown_steps(len(predictions))]
-            show.table("Predictions that differ after each step", ("step", "samples"), by_step)
-    show.say(f"Samples that differ: {found['touched']} of {samples}")
-    if found["accuracy"]:
-        told = "".join(f", {name} {value:.2f} %" for name, value in zip("AB", found["accuracy"], strict=True))
-        beside = "" if found["ann_accuracy"] is None else f", ANN {found['ann_accuracy']:.2f} %"
-        show.say(f"Accuracy: {told[2:]}{beside}")
-    if found["ann_predictions"]:
-        a, b = found["ann_predictions"]
-        show.say(f"Predictions that differ from the ANN's: A {a}, B {b}")
-    if found["same"]:
-        what = "no output differs in any bit" if layers is None else "no spike and no prediction differs"
-        rounded = "; outputs do by rounding, in the readout" if layers is not None and any(outputs) else ""
-        show.say(f"The same: {what}{rounded}.", "green")
-    elif found["exact"]:
-        show.say("NOT the same, and these are fixed-point networks, which must be.", "bold red")
-    else:
-        show.say("Not the same. Float networks differ where a rounding difference meets a threshold.", "yellow")
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.3g} %" if whole else "-"
+    run(**given)

@@ -4,19 +4,28 @@
 loader. All give float32 tensors `[B, ...]`, and refuse data that would spoil a calibration in silence.
 """
 
-from snnc.data.dataset import Dataset, require_classes, require_labels
+from snnc.data.dataset import Batches, Dataset, require_classes, require_labels
 from snnc.data.fingerprint import fingerprint, stored
+from snnc.data.fit import Fit, PreparationWarning, described, eight_bits, read_as
 from snnc.data.loaders import as_batches, labelled_batches, maybe_labelled_batches
 from snnc.data.reading import ACCEPTED, read
+from snnc.data.values import floats
 
 __all__ = [
     "ACCEPTED",
+    "Batches",
     "Dataset",
+    "Fit",
+    "PreparationWarning",
     "as_batches",
+    "described",
+    "eight_bits",
     "fingerprint",
+    "floats",
     "labelled_batches",
     "maybe_labelled_batches",
     "read",
+    "read_as",
     "require_classes",
     "require_labels",
     "stored",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,6 +81,9 @@ class Dataset:
         Args:
             size: samples per batch; the last may be smaller.
         """
+        return Batches(self, self._batches(size))
+
+    def _batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         if size < 1:
             raise DataError(f"A batch of {size} samples is empty.", "a size of 1 or more")
         per_channel = (1, -1) + (1,) * (self.x.ndim - 2)
@@ -119,6 +123,17 @@ class Dataset:
         return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
 
 
+@dataclass(frozen=True)
+class Batches(Iterator[Any]):
+    """Batches that still tell which data set they are of."""
+
+    dataset: Dataset
+    batches: Iterator[Any]
+
+    def __next__(self) -> Any:
+        return next(self.batches)
+
+
 def require_labels(data: Dataset, why: str) -> np.ndarray:
     """The labels `[N]` int64.
 
@@ -148,12 +163,24 @@ def require_classes(y: np.ndarray | Tensor, count: int) -> None:
 
 def class_numbers(y: np.ndarray, count: int, where: str) -> np.ndarray:
     """Labels `[count]` as int64, or a `DataError` that begins with `where` and says why they cannot be."""
+    if y.dtype.kind not in "iufb":
+        raise DataError(
+            f"{where}: labels have dtype {y.dtype}, which is not numeric.", "class numbers from 0, as int64"
+        )
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
+    if y.ndim == 2 and len(y) == count:
+        raise DataError(f"{where}: labels have shape {y.shape}, one number for each class.", "y.argmax(1)")
     if y.ndim != 1:
-        raise DataError(f"{where}: labels have shape {y.shape}, not (N,).", "class numbers, such as y.argmax(1)")
-    if y.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels have dtype {y.dtype}, not an integer one.", 'y.astype("int64")')
+        raise DataError(f"{where}: labels have shape {y.shape}, not (N,).", "one class number from 0 for each input")
+    if y.dtype.kind in "fb":
+        whole = bool(np.isfinite(y).all() and (y == np.floor(y)).all())
+        hint = (
+            'y.astype("int64"), or y.long() of a tensor'
+            if whole
+            else "class numbers from 0: this is no classifier's label"
+        )
+        raise DataError(f"{where}: labels have dtype {y.dtype}, not an integer one.", hint)
     if len(y) != count:
         raise DataError(f"{where}: {count} inputs but {len(y)} labels.", "one label per input")
     if y.size and y.min() < 0:

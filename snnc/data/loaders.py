@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from snnc.data.dataset import Dataset, class_numbers
 from snnc.data.reading import read
+from snnc.data.values import floats
 from snnc.errors import DataError
 
 _CHUNK = 128  # samples per batch where the caller's data comes in one piece
@@ -28,7 +29,8 @@ def as_batches(loader: Any, device: torch.device | str | None = None) -> Iterato
         loader: a `Dataset`, a path that `read` takes, a tensor or array `[N, ...]`, a pair `(x, y)` or a dict
             of those, a torch map-style data set, or any iterable (a DataLoader, a generator) of batches. A
             batch is a tensor, an array, a tuple or list that starts with one, or a dict with a usual key such
-            as `x` or `pixel_values`. Values are taken as they are: integers are not scaled.
+            as `x` or `pixel_values`. Numbers are floats; a data set of integers is a `Dataset`, which says what
+            turns them into input.
         device: where the batches go; None leaves them where they are.
 
     Raises:
@@ -80,14 +82,17 @@ def _items(loader: Any) -> Iterable[Any]:
         return loader.batches(_CHUNK)
     if isinstance(loader, (Tensor, np.ndarray, Mapping)) or _is_pair(loader):
         x, y = _unpack(loader, 0)
-        if getattr(x, "ndim", 2) < 1:
-            raise DataError("The data is a single number.", "a tensor (N, C, H, W)")
+        x = floats(x, "The data")
+        if x.ndim < 2:
+            raise DataError(f"The data has shape {tuple(x.shape)}.", "a tensor (N, C, H, W) or (N, features)")
         return ((x[i : i + _CHUNK], None if y is None else y[i : i + _CHUNK]) for i in range(0, len(x), _CHUNK))
     if isinstance(loader, TorchDataset) and not isinstance(loader, IterableDataset):
         return DataLoader(loader, batch_size=_CHUNK)  # it yields samples; what is wanted here are batches
     if isinstance(loader, Iterable):
         return loader
-    raise DataError(f"A {type(loader).__name__} is not data that snnc can read.", "a tensor (N, ...) or a DataLoader")
+    raise DataError(
+        f"Data of type {type(loader).__name__} cannot be read.", "a tensor or an array (N, ...), a DataLoader or a path"
+    )
 
 
 def _is_pair(value: Any) -> bool:
@@ -114,21 +119,13 @@ def _unpack(item: Any, index: int) -> tuple[Any, Any]:
 
 
 def _float32(value: Any, index: int) -> Tensor:
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "buif":
-            raise DataError(f"Batch {index} has dtype {value.dtype}, which is not numeric.", "float32 values")
-        with np.errstate(over="ignore"):  # what overflows is found below
-            value = torch.from_numpy(np.array(value, dtype=np.float32))
-    if not isinstance(value, Tensor):
-        raise DataError(f"Batch {index} holds a {type(value).__name__}, not a tensor.", "a collating DataLoader")
-    if value.is_complex():
-        raise DataError(f"Batch {index} is complex.", "real values")
+    value = floats(value, f"Batch {index}")
     if value.ndim < 2 or value.numel() == 0:
         raise DataError(f"Batch {index} has shape {tuple(value.shape)}.", "batches (B, C, H, W) or (B, features)")
     value = value.detach().to(torch.float32)
     if not torch.isfinite(value).all():
         raise DataError(f"Batch {index} holds NaN or infinity.", "clean the data, or check its normalisation")
-    return value
+    return value.clone() if value.is_inference() else value  # others record no gradient through one of inference mode
 
 
 def _as_array(values: Any) -> np.ndarray:

@@ -142,8 +142,8 @@ class Count:
         if text not in self.notes:
             self.notes.append(text)
 
-    def report(self) -> Differences:
-        """All sums as figures."""
+    def report(self, doubts: list[str]) -> Differences:
+        """All sums as figures, and what makes them doubtful."""
         layers = self.layers
         found = None if layers is None else [LayerDifference(name, **vars(one)) for name, one in layers.items()]
         parted = [one for one in found or [] if one.step is not None]
@@ -165,5 +165,5 @@ class Count:
             accuracy=(share[0], share[1]) if scored else None,
             ann_accuracy=share[2] if scored and self.ann else None,
             ann_predictions=(self.apart[0], self.apart[1]) if self.ann else None,
-            notes=self.notes,
+            notes=doubts + self.notes,
         )

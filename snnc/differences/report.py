@@ -45,7 +45,7 @@ class Differences:
         accuracy: top-1 of the two after the last step, or None without labels.
         ann_accuracy: top-1 of the original network, or None.
         ann_predictions: samples on which each differs from the original network, after the last step, or None.
-        notes: what could not be compared, and why.
+        notes: what makes the figures doubtful; what could not be compared, and why.
     """
 
     samples: int

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnc.data.fit import Fit
 from snnc.data.loaders import maybe_labelled_batches
 from snnc.differences.count import Count
 from snnc.differences.report import Differences
@@ -49,10 +50,13 @@ def differences(
     count = Count(a.stage is b.stage is Stage.FIXED, rounded, a.heights(), b.heights())
     # Spikes of all steps are held, so one part is what a network itself would hold.
     part = max(1, min(a.chunk, b.chunk) // max(a.latency.simulated, b.latency.simulated))
-    for x, y in track(maybe_labelled_batches(data), "comparing"):
+    fit = Fit(a.info, data)
+    for x, y in track(fit.watch(maybe_labelled_batches(data)), "comparing"):
         labels: list[Tensor | None] = [None] * len(x) if y is None else list(y.split(part))
         for samples, label in zip(x.split(part), labels, strict=False):
             count.add(a.emitted(samples), b.emitted(samples, stream), label)
+            if count.classes:
+                fit.classes(count.classes[0], label)
             if ann is not None:
                 count.beside(ann_classes(ann, samples), label)
-    return count.report()
+    return count.report(fit.notes())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import capture
-from snnc.data import maybe_labelled_batches, require_classes
+from snnc.data import Fit, maybe_labelled_batches, require_classes
 from snnc.explain.cures import advice
 from snnc.explain.report import Cause, Explanation, LayerError, parts, percent, summary
 from snnc.explain.sides import Perturbed, matched, observed, other
@@ -52,8 +52,9 @@ def explain(
     shape = network.info.get("input_shape")
     like = next(network.graph.buffers())
     graph = capture(ann, tuple(shape) if shape else None).to(like)
-    sums = _Sums(network, graph, matched(network, graph))
-    for x, y in track(maybe_labelled_batches(data), "explaining"):
+    fit = Fit(network.info, data)
+    sums = _Sums(network, graph, matched(network, graph), fit)
+    for x, y in track(fit.watch(maybe_labelled_batches(data)), "explaining"):
         parts_of_x = x.to(like.device).split(sums.rows)
         labels = [None] * len(parts_of_x) if y is None else y.to(like.device).split(sums.rows)
         for part, label in zip(parts_of_x, labels, strict=True):
@@ -76,6 +77,7 @@ class _Sums:
     network: SpikingNetwork
     graph: fx.GraphModule
     sites: dict[str, fx.Node]
+    fit: Fit
     samples: int = 0
     labelled: int = 0
     right: int = 0
@@ -135,6 +137,7 @@ class _Sums:
         self.classes = _classes(ann)
         if not self.classes:
             return
+        self.fit.classes(snn.argmax(1), y)
         self.same += int((snn.argmax(1) == ann.argmax(1)).sum())
         if y is not None:
             require_classes(y, ann.shape[1])
@@ -204,7 +207,7 @@ class _Sums:
             f"Put into the ANN one at a time, the layers' own errors explain {sum(share.values()):.0f} % of the "
             "output's square error. Where the shares do not add up to 100, the kinds act on each other."
         )
-        return notes
+        return notes + self.fit.notes()
 
 
 def _classes(output: Tensor) -> bool:

@@ -22,39 +22,35 @@ from snnc.calibrate.sweep import SAMPLES, average, each
 from snnc.errors import SnncError
 from snnc.integers.pools import sums
 from snnc.integers.populations import FACTOR, FINE, Populations, by_channel, spread
-from snnc.integers.prepare import Shapes, origins, readers
+from snnc.integers.prepare import origins, readers
+from snnc.integers.roles import Role, role
 from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
-from snnc.ir.dialect import AVERAGE_POOLS, HEADS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Grid, Pad, Sub
+from snnc.integers.values import Value, compact, reach
+from snnc.ir.curved import BENT
+from snnc.ir.dialect import (
+    AVERAGE_POOLS,
+    HEADS,
+    MAX_POOLS,
+    ROUTES,
+    TRAINED,
+    WEIGHTED,
+    Add,
+    Affine,
+    Grid,
+    Mean,
+    Pad,
+    Sub,
+)
 from snnc.ir.graph import calls, insert, module_of, phases, replace
 from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Restart, StepCurrent, TemporalMax
+from snnc.ir.rows import Refusal, Table
+from snnc.ir.shapes import Shape
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.processes import Pieces, Shards
 
 ROOM = 2**10  # magnitude up to which a factor may widen a value
 COARSE = 2**18  # units of a threshold; where it would have more, what is added up to it does not count
-
-
-@dataclass
-class Value:
-    """A node's value.
-
-    Attributes:
-        real: in the network of real numbers, in the shards of this process.
-        whole: integers, in the same shards.
-        grid: what one unit is, `[1, ...]` in float64; 0 where the value is always 0.
-        size: largest magnitude of the integers, `[1, ...]` in float64.
-    """
-
-    real: Pieces
-    whole: Pieces
-    grid: Tensor
-    size: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one sample."""
-        return tuple(next(iter(self.whole.values())).shape[1:])
 
 
 @dataclass
@@ -76,7 +72,7 @@ class Lowering:
     """
 
     graph: fx.GraphModule
-    shapes: Shapes
+    shapes: dict[str, Shape]
     grid: Grid
     x: Tensor
     data: bool
@@ -122,47 +118,65 @@ class Lowering:
         return each(self.decode, value) if self.phase[node] == "in" else value
 
     def _visit(self, node: fx.Node, module: Any) -> Value:
-        sources = [self.values[source] for source in node.args if isinstance(source, fx.Node)]
-        one = sources[0]
-        if isinstance(module, Affine) and node.all_input_nodes[0].op == "placeholder":
-            replace(self.graph, node, self.grid)
-            step = (1 / self.grid.scale.double()).expand(1, *one.shape)
-            ends = torch.full_like(step, float(max(-self.grid.low, self.grid.high)))
-            return Value(one.real, each(self.grid, one.whole), step, ends)
-        if isinstance(module, WEIGHTED):
-            return self._layer(node, module)
-        if isinstance(module, Affine):
-            return self._affine(node, module, one)
-        if isinstance(module, Neuron):
-            return self._neuron(node, module)
-        if isinstance(module, StepCurrent):
-            return self._stepped(node, module, one)
-        if isinstance(module, HEADS):
-            return self._leave(node)
+        return INTEGERS.at(node.name, module)(self, node, module)
+
+    def _sources(self, node: fx.Node) -> list[Value]:
+        return [self.values[source] for source in node.args if isinstance(source, fx.Node)]
+
+    def _run(self, node: fx.Node, module: Any) -> tuple[Pieces, Pieces, tuple[int, ...]]:
+        """What a module without weights gives, in real numbers and in integers, and the shape of that."""
+        sources = self._sources(node)
         real, whole = each(module, *(v.real for v in sources)), each(module, *(v.whole for v in sources))
-        shape = tuple(next(iter(whole.values())).shape[1:])
-        if isinstance(module, AVERAGE_POOLS):
-            layer, share = sums(node.name, module, next(iter(one.whole.values())))
-            replace(self.graph, node, layer)
-            grid = spread(self._by_channel(node, one.grid), shape) * share
-            return Value(real, each(layer, one.whole), grid, layer(one.size.to(self.x)).double())
-        if isinstance(module, Add | Sub):
-            grid = self._joined(node, sources, shape)
-            return Value(real, whole, grid, (sources[0].size + sources[1].size).expand(1, *shape))
-        if isinstance(module, (TemporalMax, Restart, *MAX_POOLS)):
-            size = one.size.amax().expand(1, *shape)
-            return Value(real, whole, spread(self._by_channel(node, one.grid), shape), size)
-        if isinstance(module, Pad) and module.mode == "constant" and module.value:
+        return real, whole, tuple(next(iter(whole.values())).shape[1:])
+
+    # What has no weights
+
+    def _average(self, node: fx.Node, module: Any) -> Value:
+        (one,) = self._sources(node)
+        real = each(module, one.real)
+        layer, share = sums(node.name, module, next(iter(one.whole.values())))
+        replace(self.graph, node, layer)
+        whole, size = each(layer, one.whole), layer(one.size.to(self.x)).double()
+        return Value(real, whole, spread(self._by_channel(node, one.grid), size.shape[1:]) * share, size)
+
+    def _join(self, node: fx.Node, module: Any) -> Value:
+        """The operands of a join have one grid; one that is always 0 has any."""
+        real, whole, shape = self._run(node, module)
+        one, other = self._sources(node)
+        a, b = (value.grid.expand(1, *shape) for value in (one, other))
+        if not bool(((a == b) | (a == 0) | (b == 0)).all()):
+            raise SnncError(f"'{node.name}' adds values of several grids.", "the same recipe without fixed-point")
+        return Value(real, whole, torch.maximum(a, b), (one.size + other.size).expand(1, *shape))
+
+    def _maximum(self, node: fx.Node, module: Any) -> Value:
+        real, whole, shape = self._run(node, module)
+        (one,) = self._sources(node)
+        size = one.size.amax().expand(1, *shape)
+        return Value(real, whole, spread(self._by_channel(node, one.grid), shape), size)
+
+    def _route(self, node: fx.Node, module: Any) -> Value:
+        real, whole, _ = self._run(node, module)
+        sources = self._sources(node)
+        return Value(real, whole, module(*(v.grid for v in sources)), module(*(v.size for v in sources)))
+
+    def _pad(self, node: fx.Node, module: Pad) -> Value:
+        if module.mode == "constant" and module.value:
             raise SnncError(f"'{node.name}' pads with {module.value:g}, which is on no grid.", "padding with zeros")
-        if isinstance(module, ROUTES):
-            return Value(real, whole, module(*(v.grid for v in sources)), module(*(v.size for v in sources)))
-        return Value(real, whole, one.grid, one.size)  # Encode, Decode
+        return self._route(node, module)
+
+    def _border(self, node: fx.Node, module: Any) -> Value:
+        real, whole, _ = self._run(node, module)
+        (one,) = self._sources(node)
+        return Value(real, whole, one.grid, one.size)
+
+    def _head(self, node: fx.Node, module: Any) -> Value:
+        return self._leave(node)
 
     def _leave(self, node: fx.Node) -> Value:
         """The last factor, from integers to the unit of the output, before it or a head."""
         (source,) = node.all_input_nodes
         value = self.values[source]
-        if source.op != "call_module" or not isinstance(module_of(self.graph, source), HEADS):
+        if role(self.graph, source) is not Role.HEAD:
             unit = value.grid[0].to(self.x)
             unit = unit.flatten()[0] if bool((unit == unit.flatten()[0]).all()) else unit
             factor = insert(self.graph, f"{source.name}_unit", Affine(unit.clone(), torch.zeros_like(unit)), source)
@@ -196,7 +210,7 @@ class Lowering:
         bias = torch.zeros_like(grid) if module.bias is None else (module.bias.double() / grid).round()
         module.weight = nn.Parameter(back(module, whole.reshape(weights.shape)).to(self.x), requires_grad=False)
         module.bias = nn.Parameter(bias.to(self.x), requires_grad=False)
-        done = Value(real, each(module, value.whole), grid, _reach(module, value.size))
+        done = Value(real, each(module, value.whole), grid, reach(module, value.size))
         flat = [1] * (len(done.shape) - 1)
         done.grid = grid.reshape((1, *flat, -1) if isinstance(module, nn.Linear) else (1, -1, *flat)).expand(
             1, *done.shape
@@ -241,15 +255,18 @@ class Lowering:
         self.values[added] = Value(value.real, each(affine, value.whole), grid, value.size * factor)
         return self.values[added], top
 
-    def _joined(self, node: fx.Node, sources: list[Value], shape: tuple[int, ...]) -> Tensor:
-        """The grid of a join, which its operands have; one that is always 0 has any."""
-        a, b = (v.grid.expand(1, *shape) for v in sources)
-        if not bool(((a == b) | (a == 0) | (b == 0)).all()):
-            raise SnncError(f"'{node.name}' adds values of several grids.", "the same recipe without fixed-point")
-        return torch.maximum(a, b)
+    def _entry(self, node: fx.Node, value: Value) -> Value:
+        """The input, put on its grid."""
+        replace(self.graph, node, self.grid)
+        step = (1 / self.grid.scale.double()).expand(1, *value.shape)
+        ends = torch.full_like(step, float(max(-self.grid.low, self.grid.high)))
+        return Value(value.real, each(self.grid, value.whole), step, ends)
 
-    def _affine(self, node: fx.Node, module: Affine, value: Value) -> Value:
+    def _affine(self, node: fx.Node, module: Affine) -> Value:
         """Folds the factor into the grid where it may choose one; multiplies by an integer where a join shares one."""
+        (value,) = self._sources(node)
+        if node.all_input_nodes[0].op == "placeholder":
+            return self._entry(node, value)
         real = each(module, value.real)
         shape = tuple(next(iter(real.values())).shape[1:])
         scale, shift = (v.double().expand(1, *shape) for v in (module.scale, module.shift))
@@ -269,14 +286,14 @@ class Lowering:
             grid, factor = torch.where(idle, other, grid), torch.where(idle, 0.0, factor)
         factor = factor * scale.sign()
         added = (shift / grid).round()
-        factor, added = (_compact(v[0]).to(self.x) for v in (factor, added))
+        factor, added = (compact(v[0]).to(self.x) for v in (factor, added))
         replace(self.graph, node, Affine(factor, added))
         whole = each(module_of(self.graph, node), value.whole)
         return Value(real, whole, grid, size * factor.double().abs() + added.double().abs())
 
     def _fineness(self, node: fx.Node, module: Affine, step: Tensor, size: Tensor, shift: Tensor) -> Tensor:
         """Powers of two that a narrow value is multiplied by, so that shifts and thresholds are not coarse."""
-        reads = any(isinstance(module_of(self.graph, user), Neuron) for user in readers(self.graph, node))
+        reads = any(role(self.graph, user) is Role.NEURON for user in readers(self.graph, node))
         if not reads and not module.shift.any():
             return torch.ones_like(step)
         wide = size + torch.where(step > 0, shift.abs() / step, 0.0)
@@ -289,11 +306,12 @@ class Lowering:
         """Thresholds of the neurons that read a value; 1 where there are none."""
         for user in readers(self.graph, node):
             module = module_of(self.graph, user)
-            if isinstance(module, Neuron) and self.shapes.get(user.name) == shape:
+            if role(self.graph, user) is Role.NEURON and self.shapes.get(user.name) == shape:
                 return module.theta.double().expand(1, *shape)
         return torch.ones((1, *shape), dtype=torch.float64)
 
-    def _stepped(self, node: fx.Node, module: StepCurrent, value: Value) -> Value:
+    def _stepped(self, node: fx.Node, module: StepCurrent) -> Value:
+        (value,) = self._sources(node)
         real = each(module, value.real)
         grid = self._by_channel(node, value.grid)
         unit = torch.where(grid > 0, grid, 1.0).reshape(-1, *[1] * (module.shift.dim() - 2))
@@ -305,10 +323,9 @@ class Lowering:
 
     def _weighted(self, source: fx.Node) -> bool:
         """Whether a current has passed weights: spikes as such have no error to correct, and ties that must stay."""
-        found = {one for one in origins(self.graph, source) if one.op == "call_module"}
-        factors = [one for one in found if isinstance(module_of(self.graph, one), Affine)]
-        return any(isinstance(module_of(self.graph, one), (*WEIGHTED, Add, Sub)) for one in found) or any(
-            self._weighted(one.all_input_nodes[0]) for one in factors
+        found = {one: role(self.graph, one) for one in origins(self.graph, source)}
+        return any(kind in (Role.LAYER, Role.JOIN) for kind in found.values()) or any(
+            self._weighted(one.all_input_nodes[0]) for one, kind in found.items() if kind is Role.FACTOR
         )
 
     def _neuron(self, node: fx.Node, module: Neuron) -> Value:
@@ -338,22 +355,27 @@ class Lowering:
         return Value(real, each(module, whole), (theta * grid).expand(1, *shape), spikes)
 
 
-def _reach(module: Any, size: Tensor) -> Tensor:
-    """Largest magnitudes that a layer gives for inputs of some magnitudes."""
-    weight, bias = module.weight, module.bias
-    try:
-        module.weight, module.bias = (nn.Parameter(v.double().abs(), requires_grad=False) for v in (weight, bias))
-        found: Tensor = module(size)
-        return found
-    finally:
-        module.weight, module.bias = weight, bias
-
-
-def _compact(value: Tensor) -> Tensor:
-    """A parameter of one sample's shape with one entry where all are alike, or one a channel."""
-    if bool((value == value.flatten()[0]).all()):
-        return value.flatten()[0].clone()
-    first = value.flatten(1)[:, :1] if value.dim() > 1 else value[:, None]
-    if value.dim() > 1 and bool((value.flatten(1) == first).all()):
-        return first.reshape(-1, *[1] * (value.dim() - 1)).clone()
-    return value.clone()
+INTEGERS: Table[Callable[[Lowering, fx.Node, Any], Value]] = Table(
+    "integers",
+    __name__,
+    {
+        WEIGHTED: Lowering._layer,
+        Affine: Lowering._affine,
+        Neuron: Lowering._neuron,
+        StepCurrent: Lowering._stepped,
+        HEADS: Lowering._head,
+        AVERAGE_POOLS: Lowering._average,
+        (Add, Sub): Lowering._join,
+        (TemporalMax, Restart, *MAX_POOLS): Lowering._maximum,
+        ROUTES: Lowering._route,
+        Pad: Lowering._pad,
+        (Encode, Decode): Lowering._border,
+        Mean: Refusal("is a mean of which nothing made a pool", "prepare before it"),
+        (*BENT, Telescoped): Refusal(
+            "gives no integers that every runtime would agree on",
+            "the network without fixed-point, or trained with ReLU in its place",
+        ),
+        Grid: Refusal("puts on a grid what is on one already", "a network of real numbers"),
+        TRAINED: Refusal("does not spike, and only spikes are integers", "insert-neurons before fixed-point"),
+    },
+)

@@ -10,12 +10,12 @@ import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.integers.prepare import Shapes, producer, readers
+from snnc.integers.prepare import producer, readers
+from snnc.integers.roles import STILL, Role, role
 from snnc.integers.rounding import best_grid, scaled
-from snnc.ir.dialect import AVERAGE_POOLS, MAX_POOLS, ROUTES, WEIGHTED, Add, Affine, Concat, Grid, Permute, Reshape, Sub
+from snnc.ir.dialect import Add, Concat, Permute, Reshape, Sub
 from snnc.ir.graph import calls, module_of
-from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Restart, StepCurrent, TemporalMax
+from snnc.ir.shapes import Shape
 
 FACTOR = 2**15 - 1  # largest factor of a branch without weights
 FINEST, WEIGHT = 2**16, 127  # units of a threshold or bias at most, where the largest weight is 127 or more
@@ -42,7 +42,7 @@ class Populations:
     """
 
     def __init__(
-        self, graph: fx.GraphModule, shapes: Shapes, step: Tensor, coarser: Mapping[str, int] | None = None
+        self, graph: fx.GraphModule, shapes: dict[str, Shape], step: Tensor, coarser: Mapping[str, int] | None = None
     ) -> None:
         self.graph, self.shapes, self.coarser = graph, shapes, coarser or {}
         joins = nx.Graph()
@@ -94,10 +94,10 @@ class Populations:
             given = inputs if node is first else self._guesses.get(node.all_input_nodes[0])
             if given is None:
                 continue
-            if isinstance(module, WEIGHTED):
+            if role(self.graph, node) is Role.LAYER:
                 by_input = given if node is first else by_channel(module, given)[0]
                 weighted.append((scaled(module, by_input).flatten(2).flatten(0, 1), most[node]))
-            elif isinstance(module, Affine):
+            elif role(self.graph, node) is Role.FACTOR:
                 size = (given * module.scale.double().abs()).expand(1, *self.shapes[node.name])
                 factors.append(size[0].flatten(1) if size.dim() > 2 else size[0][:, None])
         lengths = {len(w) for w, _ in weighted} | {len(f) for f in factors}
@@ -115,7 +115,8 @@ class Populations:
     def _thetas(self, members: list[fx.Node]) -> list[Tensor]:
         """Thresholds of the neuron layers that read some members."""
         read = {user for node in members for user in readers(self.graph, node)}
-        return [m.theta.double().flatten() for m in (module_of(self.graph, n) for n in read) if isinstance(m, Neuron)]
+        neurons = [module_of(self.graph, node) for node in read if role(self.graph, node) is Role.NEURON]
+        return [neuron.theta.double().flatten() for neuron in neurons]
 
     def _coarse(self, members: list[fx.Node], grid: Tensor, most: dict[fx.Node, int]) -> Tensor:
         """No finer than thresholds and biases ask for: a channel that has next to no weights would be."""
@@ -137,7 +138,7 @@ class Populations:
         """Powers of two, like `grid`, that make the unit fine enough for thresholds, biases and factors."""
         weights = [most[node] for node in members if node in most]
         one = torch.ones_like(grid)
-        known = len(factors) == sum(isinstance(module_of(self.graph, node), Affine) for node in members)
+        known = len(factors) == sum(role(self.graph, node) is Role.FACTOR for node in members)
         if not weights or not known:
             return one
         thetas = [t.reshape(grid.shape) if t.numel() == grid.numel() else t.min() for t in self._thetas(members)]
@@ -167,10 +168,9 @@ class Populations:
         if isinstance(module_of(self.graph, node), nn.Linear) and len(shape) > 1:
             return True
         for user in node.users:
-            module = module_of(self.graph, user) if user.op == "call_module" else None
-            passes = isinstance(module, (*ROUTES, *MAX_POOLS, *AVERAGE_POOLS, TemporalMax, Restart, StepCurrent)) or (
-                type(module).__name__ in ("Encode", "Decode")
-            )
+            kind = role(self.graph, user)
+            module = None if kind is None else module_of(self.graph, user)
+            passes = kind in STILL | {Role.WALK, Role.STEP, Role.DECODE}
             if isinstance(module, nn.Linear) and len(shape) > 1:
                 return True
             if isinstance(module, nn.PixelShuffle) or (isinstance(module, Permute) and module.dims[1] != 1):
@@ -187,20 +187,21 @@ class Populations:
         """Grids `[1, ...]` of values that no layer has a say in, before thresholds are rounded."""
         found: dict[fx.Node, Tensor] = {}
         for node in self.graph.graph.nodes:
-            module: Any = module_of(self.graph, node) if node.op == "call_module" else None
+            kind = role(self.graph, node)
+            module: Any = None if kind is None else module_of(self.graph, node)
             known = [found[source] for source in node.all_input_nodes if source in found]
             shape = self.shapes.get(node.name, ())
-            if isinstance(module, Affine) and node.all_input_nodes[0].op == "placeholder":
+            if kind is Role.FACTOR and node.all_input_nodes[0].op == "placeholder":
                 found[node] = step.double().expand(1, *shape)
-            elif isinstance(module, Neuron):
+            elif kind is Role.NEURON:
                 found[node] = module.theta.double().expand(1, *shape)
-            elif module is None or len(known) < len(node.all_input_nodes):
+            elif kind is None or len(known) < len(node.all_input_nodes):
                 continue
-            elif isinstance(module, (*ROUTES, *MAX_POOLS)):
+            elif kind in (Role.ROUTE, Role.CONCAT, Role.MAX):
                 found[node] = module(*(found[source] for source in node.args if isinstance(source, fx.Node)))
-            elif isinstance(module, TemporalMax | Restart | StepCurrent | Grid) or type(module).__name__ == "Encode":
+            elif kind in (Role.WALK, Role.STEP, Role.GRID, Role.ENCODE):
                 found[node] = known[0] if known[0].shape[1:] == shape else spread(known[0].flatten(2).amax(2)[0], shape)
-            elif isinstance(module, AVERAGE_POOLS):
+            elif kind is Role.AVERAGE:
                 found[node] = module(known[0]) / _window(self.shapes[node.all_input_nodes[0].name], shape)
         return found
 

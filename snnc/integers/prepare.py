@@ -9,29 +9,13 @@ import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.calibrate.observe import watch
 from snnc.errors import SnncError
-from snnc.ir.dialect import (
-    AVERAGE_POOLS,
-    HEADS,
-    MAX_POOLS,
-    ROUTES,
-    WEIGHTED,
-    Add,
-    Affine,
-    Concat,
-    Mean,
-    Permute,
-    Reshape,
-    Sub,
-)
+from snnc.integers.roles import LINEAR, STILL, WIDE, Role, role
+from snnc.ir.dialect import HEADS, MAX_POOLS, Add, Affine, Mean, Permute, Reshape, Sub
 from snnc.ir.graph import calls, insert, module_of, phases, replace, tidy, view
 from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Encode, Restart, RunningMax, StepCurrent, Temporal
-
-Shapes = dict[str, tuple[int, ...]]
-WIDE = (*WEIGHTED, Add, Sub, Affine)  # operations whose result may have a grid of its choice
-LINEAR = (*WIDE, *AVERAGE_POOLS, Mean, Concat)
+from snnc.ir.shapes import Shape, every_shape
+from snnc.ir.temporal import Decode, Encode, Restart, RunningMax
 
 
 def prepare(graph: fx.GraphModule, x: Tensor) -> None:
@@ -46,7 +30,7 @@ def prepare(graph: fx.GraphModule, x: Tensor) -> None:
         SnncError: an operation that cannot be one on integers; says which and why.
     """
     for node, module in calls(graph, Mean):
-        _pool_mean(graph, node, module, shapes(graph, x))
+        _pool_mean(graph, node, module, every_shape(graph, x.shape[1:]))
     tidy(graph)
     _read_last(graph)
     source = next(node for node in graph.graph.nodes if node.op == "placeholder")
@@ -57,16 +41,9 @@ def prepare(graph: fx.GraphModule, x: Tensor) -> None:
                 _identity(graph, operand, [node], "factor")
     for node, _ in calls(graph, Neuron):
         (operand,) = node.all_input_nodes
-        if not any(isinstance(module_of(graph, one), WIDE) for one in origins(graph, operand)):
+        if not any(role(graph, one) in WIDE for one in origins(graph, operand)):
             _identity(graph, operand, [node], "factor")
     tidy(graph)
-
-
-def shapes(graph: fx.GraphModule, x: Tensor) -> Shapes:
-    """Shape of every node's value for one sample, the first dimension left out."""
-    found: Shapes = {}
-    watch(graph, x[:1], lambda node, value: found.update({node.name: tuple(value.shape[1:])}))
-    return found
 
 
 def _identity(graph: fx.GraphModule, source: fx.Node, users: list[fx.Node], name: str) -> None:
@@ -79,7 +56,7 @@ def _identity(graph: fx.GraphModule, source: fx.Node, users: list[fx.Node], name
 
 def through(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     """The node whose value `Encode` repeats, or the node itself."""
-    while node.op == "call_module" and isinstance(module_of(graph, node), Encode):
+    while role(graph, node) is Role.ENCODE:
         node = node.all_input_nodes[0]
     return node
 
@@ -90,34 +67,30 @@ def producer(graph: fx.GraphModule, operand: fx.Node) -> fx.Node | None:
     A layer that reads the operand too would multiply integers that are as wide as sums: then it keeps its own grid.
     """
     node = through(graph, operand)
-    if node.op != "call_module" or not isinstance(module_of(graph, node), WIDE):
+    if role(graph, node) not in WIDE:
         return None
-    return None if any(isinstance(module_of(graph, n), WEIGHTED) for n in readers(graph, node)) else node
+    return None if any(role(graph, n) is Role.LAYER for n in readers(graph, node)) else node
 
 
 def readers(graph: fx.GraphModule, node: fx.Node) -> set[fx.Node]:
-    """Nodes that read a value, also by way of routes, pools and time."""
+    """Nodes that read a value, also by way of routes, pools and `Encode`."""
     found: set[fx.Node] = set()
     for user in node.users:
-        module = module_of(graph, user) if user.op == "call_module" else None
-        passes = (*ROUTES, *MAX_POOLS, *AVERAGE_POOLS, Encode, StepCurrent)
-        found |= readers(graph, user) if isinstance(module, passes) else {user} if module is not None else set()
+        if (kind := role(graph, user)) is not None:
+            found |= readers(graph, user) if kind in STILL | {Role.STEP} else {user}
     return found
 
 
 def origins(graph: fx.GraphModule, node: fx.Node) -> set[fx.Node]:
     """Where a value comes from, behind routes, pools and `Encode`."""
-    module = module_of(graph, node) if node.op == "call_module" else None
-    passes = isinstance(module, (*ROUTES, *MAX_POOLS, *AVERAGE_POOLS, Encode)) or (
-        isinstance(module, Temporal) and not isinstance(module, Neuron)
-    )
+    passes = role(graph, node) in STILL | {Role.WALK, Role.STEP}
     return set().union(*(origins(graph, one) for one in node.all_input_nodes)) if passes else {node}
 
 
-def _pool_mean(graph: fx.GraphModule, node: fx.Node, module: Mean, known: Shapes) -> None:
+def _pool_mean(graph: fx.GraphModule, node: fx.Node, module: Mean, known: dict[fx.Node, Shape]) -> None:
     """A mean over dimensions as an average pool over their positions, laid out in a row."""
     source = node.all_input_nodes[0]
-    shape, out = known[source.name], known[node.name]
+    shape, out = known[source], known[node]
     taken = sorted(d % (len(shape) + 1) for d in module.dims)
     kept = [d for d in range(1, len(shape) + 1) if d not in taken]
     window = math.prod(shape[d - 1] for d in taken)
@@ -138,7 +111,7 @@ def _read_last(graph: fx.GraphModule) -> None:
     net = view(graph)
     after = {node for node, at in phase.items() if at == "after" and node.op == "call_module"}
     decodes: dict[fx.Node, Decode] = dict(calls(graph, Decode))
-    linear = {node for node in after if isinstance(module_of(graph, node), LINEAR)}
+    linear = {node for node in after if role(graph, node) in LINEAR}
     moved = linear.union(*(nx.ancestors(net, node) & after for node in linear)) - set(decodes)
     pattern = next(iter(decodes.values()))
     encoded: dict[fx.Node, fx.Node] = {}

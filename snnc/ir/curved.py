@@ -180,35 +180,6 @@ class Where(nn.Module):
         return torch.where(chosen > 0.5, a, b)
 
 
-@register("lam", "L", "units")
-class SignedQuant(nn.Module):
-    """Clip to `[-lam, lam]` and round to `L` levels on either side: `lam / L * clip(floor(x L / lam + 1/2), -L, L)`.
-
-    What a neuron of either sign computes at constant input, when a step of it reaches up to `units` thresholds and
-    `L = units * T`. It stands where a value that is no spike meets weights, or a value that it is multiplied by.
-
-    Attributes:
-        lam: clip bound, unit of the value, > 0; shape `[]` (one a layer), `[C, 1, ...]` (one a channel, which is the
-            first dimension behind the batch) or `[C]` (one a feature, the last dimension).
-        L: number of levels above zero.
-        units: thresholds that one step may emit; 1 is ternary.
-    """
-
-    lam: Tensor
-
-    def __init__(self, lam: Tensor, L: int, units: int = 1) -> None:
-        super().__init__()
-        self.register_buffer("lam", lam)
-        self.L, self.units = L, units
-
-    def forward(self, x: Tensor) -> Tensor:
-        level = torch.floor(x * self.L / self.lam + 0.5).clamp(-self.L, self.L)
-        return level * self.lam / self.L
-
-    def extra_repr(self) -> str:
-        return f"L={self.L}, units={self.units}, lam={dialect.describe(self.lam)}"
-
-
 PLAIN: dict[type[nn.Module], tuple[str, ...]] = {
     nn.GELU: ("approximate",),
     **dict.fromkeys((nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.SELU, nn.Mish), ()),
@@ -232,7 +203,8 @@ POINTWISE = (
     *(cls for cls in PLAIN if cls not in NORMS),
     *(Unary, Power, Clip),
 )
-CURVED = (*dialect.MAX_POOLS, *dialect.HEADS, *POINTWISE, *NORMS, Greatest, Least, *JOINT)
+BENT = (*POINTWISE, *NORMS, Greatest, Least, *JOINT)  # all but pools and heads
+CURVED = (*dialect.MAX_POOLS, *dialect.HEADS, *BENT)
 
 DEGREE: dict[type[nn.Module], int] = {
     **dict.fromkeys((*dialect.MAX_POOLS, Greatest, Least, nn.LeakyReLU, nn.PReLU, Maximum, Minimum), 1),
@@ -254,7 +226,7 @@ def fault(module: nn.Module) -> str:
     """What is wrong with a curved module, such as "acts along the batch"; empty where nothing is."""
     if isinstance(module, (*dialect.HEADS, Normalize)):
         return "acts along the batch" if module.dim in (0, None) else ""
-    if isinstance(module, SignedQuant) and not (dialect.counts(module.units) and module.L % module.units == 0):
+    if isinstance(module, dialect.SignedQuant) and not (dialect.counts(module.units) and module.L % module.units == 0):
         return f"has {module.units!r} units a step for {module.L} levels"
     if isinstance(module, (Greatest, Least)):
         return "acts along the batch" if 0 in module.dims or not module.dims else ""

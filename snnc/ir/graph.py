@@ -7,12 +7,11 @@ asking who else uses it (stock `torch.fx` fusion corrupts a shared convolution; 
 
 from __future__ import annotations
 
-import copy
 import enum
-import itertools
 import keyword
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
@@ -25,6 +24,7 @@ from snnc.ir.curved import CURVED
 from snnc.ir.dialect import counts
 from snnc.ir.neurons import NEURONS, Neuron
 from snnc.ir.proof import prove
+from snnc.ir.rows import Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 from snnc.markup import table
 
@@ -43,7 +43,7 @@ class Stage(enum.StrEnum):
 
 
 _ALWAYS = (*dialect.LINEAR, *CURVED)
-_QUANTISERS = (dialect.ClipQuant, curved.SignedQuant)
+_QUANTISERS = (dialect.ClipQuant, dialect.SignedQuant)
 _TEMPORAL_MAX = tuple(cls for cls in dialect.CONFIG if issubclass(cls, TemporalMax))
 _IN_TIME = (Encode, Decode, Restart, StepCurrent, Telescoped, *_TEMPORAL_MAX)
 SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
@@ -178,6 +178,38 @@ def curved_inside(graph: fx.GraphModule) -> bool:
     return any(behind & nx.ancestors(net, node) for node, _ in calls(graph, *heavy))
 
 
+BEFORE, IN, AFTER = "before", "in", "after"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in time a module may stand, and where its output does.
+
+    Attributes:
+        takes: the one phase that its input has to be in, or "" for any.
+        gives: the phase of its output, or "" for that of its input.
+        blind: whether it may act on the single steps of a value: whether what it gives for their mean is the mean of
+            what it gives for them.
+    """
+
+    takes: str = ""
+    gives: str = ""
+    blind: bool = True
+
+
+PLACES: Table[Place] = Table(
+    "places",
+    __name__,
+    {
+        (*dialect.LINEAR, *dialect.TRAINED, dialect.Grid): Place(),
+        CURVED: Place(blind=False),
+        Temporal: Place(IN, IN),
+        Encode: Place(BEFORE, IN),
+        Decode: Place(IN, AFTER),
+    },
+)
+
+
 def phases(graph: fx.GraphModule) -> dict[fx.Node, str]:
     """For each node of a spiking graph, where its value stands: "before", "in" or "after" time.
 
@@ -187,17 +219,17 @@ def phases(graph: fx.GraphModule) -> dict[fx.Node, str]:
     phase: dict[fx.Node, str] = {}
     for node in graph.graph.nodes:
         found = {phase[source] for source in node.all_input_nodes}
-        found = {"after"} if found == {"before", "after"} else found
+        found = {AFTER} if found == {BEFORE, AFTER} else found
         if len(found) > 1:
             raise VerifyError(f"At '{node.name}' a value {min(found)} time meets one {max(found)} time.")
-        here = found.pop() if found else "before"
+        here = found.pop() if found else BEFORE
         module = module_of(graph, node) if node.op == "call_module" else None
-        needs = {Encode: "before", Decode: "in"}.get(type(module)) or ("in" if isinstance(module, Temporal) else here)
-        if here != needs:
-            raise VerifyError(f"'{node.name}' ({type(module).__name__}) stands {here} time, not {needs} time.")
-        if here == "in" and isinstance(module, CURVED):
+        place = Place() if module is None else PLACES.at(node.name, module, VerifyError)
+        if place.takes not in ("", here):
+            raise VerifyError(f"'{node.name}' ({type(module).__name__}) stands {here} time, not {place.takes} time.")
+        if here == IN and not place.blind:
             raise VerifyError(f"'{node.name}' ({type(module).__name__}) acts on single steps; that is not its rate.")
-        phase[node] = {Encode: "in", Decode: "after"}.get(type(module), here)
+        phase[node] = place.gives or here
     return phase
 
 
@@ -262,7 +294,7 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
     bounds: dict[str, Tensor] = {}
     if fault := curved.fault(module):
         raise VerifyError(f"'{node.name}' ({type(module).__name__}) {fault}.")
-    if isinstance(module, (dialect.ClipQuant, curved.SignedQuant)):
+    if isinstance(module, (dialect.ClipQuant, dialect.SignedQuant)):
         bounds = {"lam": module.lam}
         if not counts(module.L):
             raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
@@ -311,36 +343,3 @@ def _verify_readouts(graph: fx.GraphModule) -> None:
     for node, module in calls(graph, Temporal):
         if module.tau != skip:
             raise VerifyError(f"'{node.name}' has a first pass of {module.tau!r} steps; the readouts skip {skip}.")
-
-
-def guess_input(graph: fx.GraphModule) -> Tensor | None:
-    """Random input of some shape that the graph accepts, or None.
-
-    Good for checking that two graphs are the same function; never for deciding what a network means.
-    """
-    first = next((m for _, m in calls(graph, *dialect.WEIGHTED, *dialect.BATCHNORMS)), None)
-    if first is None:
-        return None
-    channels = int(getattr(first, "in_channels", 0) or getattr(first, "num_features", 0) or first.in_features)
-    dims = next((d for d in (1, 2, 3) if type(first).__name__.endswith(f"{d}d")), 0)
-    shapes = copy.deepcopy(graph).to("meta")  # shapes alone: no arithmetic
-    sizes = itertools.chain([()] if isinstance(first, nn.BatchNorm1d) else [], _likely_sizes(dims))
-    for size in sizes:
-        try:
-            with torch.no_grad():
-                shapes(torch.empty((2, channels, *size), device="meta"))
-        except (RuntimeError, ValueError, IndexError):
-            continue
-        return torch.randn((2, channels, *size), generator=torch.Generator().manual_seed(0))
-    return None
-
-
-def _likely_sizes(dims: int) -> Iterator[tuple[int, ...]]:
-    """Sizes of images, of sequences, and of spectrograms, the usual ones first."""
-    squares = (32, 28, 8, 16, 64, 224, 96, 128, 48, 56, 112, 160, 192, 256, 299, 384, 512, 100, 1000)
-    yield from ((size,) * dims for size in squares[: 1 if dims == 0 else None])
-    if dims in (1, 2):
-        yield from ((size,) * dims for size in range(1, 128))
-    if dims == 2:
-        sides = (1, 2, 3, 4, 5, 8, 10, 12, 13, 16, 20, 24, 25, 32, 40, 49, 50, 61, 64, 80, 98, 99, 100, 101, 128, 256)
-        yield from itertools.product(sides, sides)

@@ -16,24 +16,28 @@ Zero is always among the values that a layer may read: borders are padded with i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from snnc.errors import VerifyError
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
+    AVERAGE_POOLS,
     CONVOLUTIONS,
     HEADS,
     MAX_POOLS,
-    ROUTES,
+    TRAINED,
     TRANSPOSED,
     WEIGHTED,
     Add,
     Affine,
     Concat,
     Grid,
+    Mean,
     Pad,
     Permute,
     Reshape,
@@ -41,60 +45,14 @@ from snnc.ir.dialect import (
     Sub,
 )
 from snnc.ir.neurons import Neuron, OffsetIF
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.rows import Refusal, Table
+from snnc.ir.spans import LIMIT, Row, Span, double, integers, note, shared, significant
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.steady import steady
-
-LIMIT = 2**24  # float32 holds every integer up to here
-TF32, BF16 = 11, 8  # significant bits of an operand on matrix units of these kinds
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was proved of one layer.
-
-    Attributes:
-        name: of the node.
-        module: its class.
-        bits: of the largest weight, sign included and without the power of two that all weights of an output share;
-            None where there are no weights.
-        bound: no integer inside the layer is larger, partial sums and potentials included.
-        headroom: bits between `bound` and 2^24.
-        tf32, bf16: whether both operands of its products are exact in these formats; None where it has no products of
-            matrices.
-    """
-
-    name: str
-    module: str
-    bits: int | None
-    bound: int
-    headroom: float
-    tf32: bool | None
-    bf16: bool | None
-
-
-@dataclass(frozen=True)
-class Span:
-    """Least and largest integer of a value, float64: `[]`, or `[C]` over its channels.
-
-    `rank` is the number of dimensions of one sample, where it is known.
-    """
-
-    low: Tensor
-    high: Tensor
-    rank: int | None = None
-
-    @property
-    def size(self) -> Tensor:
-        """Largest magnitude."""
-        return torch.maximum(self.low.abs(), self.high.abs())
-
-    def whole(self, rank: int | None = None) -> Span:
-        """One range for all channels."""
-        return Span(self.low.min(), self.high.max(), rank)
-
 
 ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
 Known = Span | str
+Bound = Callable[[str, Any, Sequence[Span], list["Row"]], Known]
 
 
 @steady()
@@ -138,88 +96,24 @@ def bounds(graph: fx.GraphModule) -> list[Row]:
 
 
 def _visit(name: str, module: Any, sources: list[Known], rows: list[Row]) -> Known:
+    kind = type(module).__name__
+    rule = PROOFS.at(name, module, VerifyError)
     if isinstance(module, Grid):
         if sources != [ANALOG]:
             raise VerifyError(f"'{name}' puts values on a grid that are on one already.")
-        return Span(_exact(float(module.low)), _exact(float(module.high)))
+        return Span(double(float(module.low)), double(float(module.high)))
     if READ in sources:
-        factor = isinstance(module, Affine) and not module.shift.any()
-        if set(sources) == {READ} and (factor or isinstance(module, (*MAX_POOLS, *HEADS, *ROUTES))):
+        if set(sources) == {READ} and rule.read(module):
             return READ
-        raise VerifyError(f"'{name}' ({type(module).__name__}) computes with what is read out, which is no integer.")
+        raise VerifyError(f"'{name}' ({kind}) computes with what is read out, which is no integer.")
     spans = [value for value in sources if isinstance(value, Span)]
     if len(spans) < len(sources) or not spans:
         raise VerifyError(f"'{name}' reads the analog input, and not its grid.")
-    one = spans[0]
-    if isinstance(module, WEIGHTED):
-        return _layer(name, module, one, rows)
-    if isinstance(module, Affine):
-        return _affine(name, module, one, rows)
-    if isinstance(module, Add | Sub):
-        return _join(name, module, spans, rows)
-    if isinstance(module, Neuron):
-        return _neuron(name, module, one, rows)
-    if isinstance(module, StepCurrent):
-        return _stepped(name, module, one, rows)
-    if isinstance(module, TemporalMax | Restart):
-        _row(rows, name, module, one.size * module.T)
-        return one
-    if isinstance(module, Decode):
-        _row(rows, name, module, one.size * module.read)
-        return READ
-    if isinstance(module, (Encode, *MAX_POOLS)):
-        return one
-    if isinstance(module, ROUTES):
-        return _route(name, module, spans)
-    raise VerifyError(f"'{name}' ({type(module).__name__}) leaves the integers.")
+    return rule.bound(name, module, spans, rows)
 
 
-def _exact(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)
-
-
-def holds_integers(dtype: torch.dtype) -> bool:
-    """Whether a type holds every integer up to 2^24."""
-    return dtype.itemsize >= 4
-
-
-def integers(name: str, value: Tensor) -> Tensor:
-    """A parameter in float64.
-
-    Raises:
-        VerifyError: it holds something else than integers below 2^24, or would compute in a type that rounds them.
-    """
-    if value.is_floating_point() and not holds_integers(value.dtype):
-        raise VerifyError(f"'{name}' is {value.dtype}, which does not hold every integer below 2^24.")
-    value = value.detach().double()
-    if not ((value == value.round()) & (value.abs() < LIMIT)).all():
-        raise VerifyError(f"'{name}' holds numbers that are no integers below 2^24.")
-    return value
-
-
-def _row(rows: list[Row], name: str, module: Any, bound: Tensor, bits: int | None = None, operand: int = 0) -> None:
-    """Adds a row; `operand` is the number of significant bits of the widest operand, 0 where nothing multiplies."""
-    largest = int(bound.max())
-    headroom = 24 - float(torch.log2(_exact(max(largest, 1))))
-    safe = (operand <= TF32, operand <= BF16) if operand else (None, None)
-    rows.append(Row(name, type(module).__name__, bits, largest, round(headroom, 2), *safe))
-
-
-def significant(values: Tensor) -> int:
-    """Significant bits of the widest of some integers: those from its first to its last 1."""
-    whole = values.abs().to(torch.int64)
-    lowest = (whole & -whole).clamp_min(1)
-    return int(torch.div(whole, lowest, rounding_mode="floor").max()).bit_length()
-
-
-def _shared(rows: Tensor) -> Tensor:
-    """The largest power of two that divides all integers of each row."""
-    whole = rows.abs().to(torch.int64)
-    lowest = torch.where(whole > 0, whole & -whole, LIMIT)
-    return lowest.amin(1).double()
-
-
-def _layer(name: str, module: Any, x: Span, rows: list[Row]) -> Span:
+def _layer(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
     weight = integers(f"{name}.weight", module.weight)
     outputs = weight.shape[1] * module.groups if isinstance(module, TRANSPOSED) else weight.shape[0]
     bias = torch.zeros(outputs, dtype=torch.float64)
@@ -242,8 +136,8 @@ def _layer(name: str, module: Any, x: Span, rows: list[Row]) -> Span:
     bound = torch.maximum(up + bias.clamp_min(0), -down - bias.clamp_max(0))
     magnitude = int(x.size.max())
     each = parts.flatten(2).flatten(0, 1)
-    bits = int((each.abs().amax(1) / _shared(each)).max()).bit_length() + 1
-    _row(rows, name, module, bound, bits, max(significant(weight), (magnitude - 1).bit_length(), 1))
+    bits = int((each.abs().amax(1) / shared(each)).max()).bit_length() + 1
+    note(rows, name, module, bound, bits, max(significant(weight), (magnitude - 1).bit_length(), 1))
     if weight.dim() == 2:
         return Span(down + bias, up + bias).whole()
     return Span(down + bias, up + bias, weight.dim() - 1)
@@ -264,30 +158,32 @@ def _matched(x: Span, *parameters: Tensor) -> tuple[Span, list[Tensor]]:
     return x.whole(x.rank), flat
 
 
-def _affine(name: str, module: Affine, x: Span, rows: list[Row]) -> Span:
+def _affine(name: str, module: Affine, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
     scale, shift = integers(f"{name}.scale", module.scale), integers(f"{name}.shift", module.shift)
     scale, shift = torch.broadcast_tensors(scale, shift)
     seen, (s, t) = _matched(x, scale, shift)
     ends = torch.stack([seen.low * s, seen.high * s])
     low, high = ends.amin(0), ends.amax(0)
     bound = torch.maximum(torch.maximum(low.abs(), high.abs()), torch.maximum((low + t).abs(), (high + t).abs()))
-    _row(rows, name, module, bound, int(s.abs().max()).bit_length() + 1)
+    note(rows, name, module, bound, int(s.abs().max()).bit_length() + 1)
     found = Span(low + t, high + t, x.rank)
     sure = seen is x and found.low.shape in ((), x.low.shape if x.low.dim() else s.shape)
     return found if sure and (s.dim() == 0 or scale.dim() == x.rank) else found.whole(x.rank)
 
 
-def _stepped(name: str, module: StepCurrent, x: Span, rows: list[Row]) -> Span:
+def _stepped(name: str, module: StepCurrent, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
     shift = integers(f"{name}.shift", module.shift)
     seen, (low, high) = _matched(x, shift.amin(0), shift.amax(0))
     if seen is not x:
         low, high = low.min(), high.max()
     found = Span(seen.low + low, seen.high + high, x.rank)
-    _row(rows, name, module, torch.maximum(seen.size, found.size))
+    note(rows, name, module, torch.maximum(seen.size, found.size))
     return found
 
 
-def _join(name: str, module: Any, spans: list[Span], rows: list[Row]) -> Span:
+def _join(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
     a, b = spans
     if a.low.shape != b.low.shape or a.rank != b.rank:
         ranks = {a.rank, b.rank} - {None}
@@ -295,43 +191,113 @@ def _join(name: str, module: Any, spans: list[Span], rows: list[Row]) -> Span:
         a = Span(a.low, a.high, ranks.pop() if len(ranks) == 1 else None)
     low, high = (a.low - b.high, a.high - b.low) if isinstance(module, Sub) else (a.low + b.low, a.high + b.high)
     found = Span(low, high, a.rank)
-    _row(rows, name, module, found.size)
+    note(rows, name, module, found.size)
     return found
 
 
-def _neuron(name: str, module: Neuron, x: Span, rows: list[Row]) -> Span:
+def _neuron(name: str, module: Neuron, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
     theta, v0 = integers(f"{name}.theta", module.theta), integers(f"{name}.v0", module.v0)
     if isinstance(module, OffsetIF) and not module.unit:
         raise VerifyError(f"'{name}' shifts potentials by a margin that is no integer.")
     seen, (theta, v0) = _matched(x, theta, v0)
     if seen is not x:
         theta, v0 = theta.max(), v0.abs().max()
-    _row(rows, name, module, module.charge(theta, v0.abs(), seen.size))
+    note(rows, name, module, module.charge(theta, v0.abs(), seen.size))
     low, high = module.reach()
     height = module.height.double().max().cpu()
     return Span(low * height, high * height, x.rank)
 
 
-def _route(name: str, module: Any, spans: list[Span]) -> Span:
-    x = spans[0]
-    if isinstance(module, Concat):
-        ranks = {one.rank for one in spans}
-        rank = ranks.pop() if len(ranks) == 1 else None
-        if module.dim == 1 and rank is not None and all(one.low.dim() for one in spans):
-            return Span(torch.cat([one.low for one in spans]), torch.cat([one.high for one in spans]), rank)
-        return Span(
-            torch.stack([s.low.min() for s in spans]).min(), torch.stack([s.high.max() for s in spans]).max(), rank
-        )
-    if isinstance(module, Pad):
-        value = integers(f"{name}.value", torch.tensor(module.value))
-        padded = Span(x.low.clamp_max(float(value)), x.high.clamp_min(float(value)), x.rank)
-        inside = x.rank is not None and len(module.pads) < 2 * x.rank
-        return padded if inside else padded.whole(x.rank)
-    if isinstance(module, Slice):
-        keeps = x.low.dim() == 0 or not module.ranges or module.ranges[0] == (None, None, None)
-        return x if keeps else Span(x.low[slice(*module.ranges[0])], x.high[slice(*module.ranges[0])], x.rank)
-    if isinstance(module, torch.nn.Upsample):
-        return x
-    sizes = {Reshape: "shape", Permute: "dims"}
-    rank = len(getattr(module, sizes[type(module)])) if type(module) in sizes else None
-    return x.whole(rank - 1 if isinstance(module, Permute) and rank else rank)
+def _pool(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
+    note(rows, name, module, spans[0].size * module.T)
+    return spans[0]
+
+
+def _readout(name: str, module: Decode, spans: Sequence[Span], rows: list[Row]) -> str:
+    note(rows, name, module, spans[0].size * module.read)
+    return READ
+
+
+def _kept(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
+    return spans[0]
+
+
+def _softened(name: str, module: Any, spans: Sequence[Span], rows: list[Row]) -> Span:
+    raise VerifyError(f"'{name}' ({type(module).__name__}) leaves the integers.")
+
+
+def _concat(name: str, module: Concat, spans: Sequence[Span], rows: list[Row]) -> Span:
+    ranks = {one.rank for one in spans}
+    rank = ranks.pop() if len(ranks) == 1 else None
+    if module.dim == 1 and rank is not None and all(one.low.dim() for one in spans):
+        return Span(torch.cat([one.low for one in spans]), torch.cat([one.high for one in spans]), rank)
+    return Span(torch.stack([s.low.min() for s in spans]).min(), torch.stack([s.high.max() for s in spans]).max(), rank)
+
+
+def _pad(name: str, module: Pad, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
+    value = integers(f"{name}.value", torch.tensor(module.value))
+    padded = Span(x.low.clamp_max(float(value)), x.high.clamp_min(float(value)), x.rank)
+    inside = x.rank is not None and len(module.pads) < 2 * x.rank
+    return padded if inside else padded.whole(x.rank)
+
+
+def _slice(name: str, module: Slice, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
+    keeps = x.low.dim() == 0 or not module.ranges or module.ranges[0] == (None, None, None)
+    return x if keeps else Span(x.low[slice(*module.ranges[0])], x.high[slice(*module.ranges[0])], x.rank)
+
+
+def _moved(rank: Callable[[Any], int | None]) -> Bound:
+    """Of routes behind which channels are no longer known; `rank` is that of a sample."""
+    return lambda name, module, spans, rows: spans[0].whole(rank(module))
+
+
+def _factor(module: Affine) -> bool:
+    return not module.shift.any()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far a module's integers reach.
+
+    Attributes:
+        bound: by its name, itself, and the spans of what it reads, what it gives; adds to the rows.
+        read: whether it may also act on what was read out, which is no integer.
+    """
+
+    bound: Bound
+    read: Callable[[Any], bool] = lambda module: False
+
+
+def _anywhere(bound: Bound) -> Proof:
+    return Proof(bound, lambda module: True)
+
+
+LEAVES = Refusal("leaves the integers", "")
+
+PROOFS: Table[Proof] = Table(
+    "proofs",
+    __name__,
+    {
+        Grid: Proof(_kept),
+        WEIGHTED: Proof(_layer),
+        Affine: Proof(_affine, _factor),
+        (Add, Sub): Proof(_join),
+        Neuron: Proof(_neuron),
+        StepCurrent: Proof(_stepped),
+        (TemporalMax, Restart): Proof(_pool),
+        Decode: Proof(_readout),
+        Encode: Proof(_kept),
+        (*MAX_POOLS, nn.Upsample): _anywhere(_kept),
+        HEADS: _anywhere(_softened),
+        Concat: _anywhere(_concat),
+        Pad: _anywhere(_pad),
+        Slice: _anywhere(_slice),
+        Reshape: _anywhere(_moved(lambda module: len(module.shape))),
+        Permute: _anywhere(_moved(lambda module: len(module.dims) - 1)),
+        (nn.Flatten, nn.PixelShuffle): _anywhere(_moved(lambda module: None)),
+        (*AVERAGE_POOLS, Mean, *TRAINED, *BENT, Telescoped): LEAVES,
+    },
+)

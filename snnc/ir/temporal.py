@@ -298,6 +298,8 @@ class Restart(Temporal):
         return f"T={self.T}, tau={self.tau}"
 
 
+TIME = (Encode, Decode, Temporal)  # what a spiking network has beside layers; a base stands for all below it
+
 MAXPOOL_LOWERINGS: dict[str, type[TemporalMax]] = {
     "running-max": RunningMax,
     "gate": GatedMax,

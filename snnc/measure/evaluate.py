@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snnc.data import labelled_batches, require_classes
+from snnc.data import Fit, labelled_batches, require_classes
 from snnc.errors import DataError
 from snnc.measure.meter import Meter
 from snnc.networks.base import Latency, SpikingNetwork
@@ -42,6 +43,7 @@ class Evaluation:
         operations: synaptic operations per sample over the whole run.
         macs: multiply-accumulates of the same layers in the ANN, per sample.
         latency: steps from input to readout.
+        notes: what makes the figures doubtful: data unlike those of the calibration, or one class for everything.
     """
 
     samples: int
@@ -53,6 +55,7 @@ class Evaluation:
     operations: float | None
     macs: float | None
     latency: Latency
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
@@ -90,8 +93,8 @@ def evaluate(
     correct = torch.zeros(network.T, dtype=torch.long)
     same = torch.zeros(network.T, dtype=torch.long)
     ann_correct = samples = 0
-    seen = hashlib.sha256()
-    for number, (x, y) in enumerate(track(labelled_batches(data), "evaluating")):
+    seen, fit = hashlib.sha256(), Fit(network.info, data)
+    for number, (x, y) in enumerate(track(fit.watch(labelled_batches(data)), "evaluating")):
         if world() > 1:
             seen.update(digest(x, y).encode())
         if number % world() != rank():
@@ -102,6 +105,7 @@ def evaluate(
             raise DataError(f"The network's output has shape {tuple(guess.shape[1:])} per step, not [B, classes].")
         require_classes(y, guess.shape[-1])
         classes = guess.argmax(-1).cpu()
+        fit.classes(classes[-1], y)
         correct += (classes == y).sum(1)
         samples += len(y)
         if ann is not None:
@@ -109,8 +113,19 @@ def evaluate(
             ann_correct += int((wanted == y).sum())
             same += (classes == wanted).sum(1)
     agree("was given other data or another network", seen.hexdigest(), *network.state_dict().values())
-    own = (correct, same, ann_correct, samples, *((meter.spikes, meter.sites, meter.operations) if meter else ()))
-    correct, same, ann_correct, samples, *counts = (_sum(parts) for parts in zip(*exchange(own), strict=True))
+    own = (
+        correct,
+        same,
+        ann_correct,
+        samples,
+        dict(fit.guesses),
+        dict(fit.labels),
+        *((meter.spikes, meter.sites, meter.operations) if meter else ()),
+    )
+    correct, same, ann_correct, samples, guesses, labels, *counts = (
+        _sum(parts) for parts in zip(*exchange(own), strict=True)
+    )
+    fit.guesses, fit.labels = Counter(guesses), Counter(labels)
     if meter:
         meter.spikes, meter.sites, meter.operations = counts
         meter.macs = exchange(meter.macs)[0]  # of one sample, which the first process has seen if there is any
@@ -126,6 +141,7 @@ def evaluate(
         operations=sum(meter.operations.values()) / samples if meter else None,
         macs=sum(meter.macs.values()) if meter else None,
         latency=network.latency,
+        notes=fit.notes(),
     )
 
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.ir.dialect import ROUTES, WEIGHTED
+from snnc.ir.curved import CURVED
+from snnc.ir.dialect import (
+    AVERAGE_POOLS,
+    ROUTES,
+    TRAINED,
+    WEIGHTED,
+    Add,
+    Affine,
+    Grid,
+    Mean,
+    Sub,
+)
 from snnc.ir.graph import calls, module_of, phases
-from snnc.ir.neurons import GradedIF, Neuron
-from snnc.ir.temporal import Decode, Restart, Temporal
+from snnc.ir.neurons import Neuron
+from snnc.ir.rows import Refusal, Table
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 
 
 def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
@@ -27,6 +40,68 @@ def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
         x = torch.zeros((1, *shape), dtype=torch.float64, device=layer.weight.device, requires_grad=True)
         (grad,) = torch.autograd.grad(ones(x).sum(), x)
     return grad
+
+
+Unit = Tensor | None
+AVERAGED = "Average pools between neurons give values that are no spikes: one addition for each is counted."
+TELESCOPED = "Curved operations between neurons are dense arithmetic at each step, which is not counted."
+JOINED = "Joins and factors between neurons are not counted; they cost nothing where they go into weights."
+
+
+def _none(module: Any, units: Sequence[Unit], shape: Sequence[int]) -> Unit:
+    return None
+
+
+def _spikes(module: Neuron, units: Sequence[Unit], shape: Sequence[int]) -> Unit:
+    return module.height.expand(1, *shape)
+
+
+def _moved(module: Any, units: Sequence[Unit], shape: Sequence[int]) -> Unit:
+    known = [unit for unit in units if unit is not None]
+    return module(*known) if len(known) == len(units) else None
+
+
+def _pooled(module: Any, units: Sequence[Unit], shape: Sequence[int]) -> Unit:
+    return _moved(module.pool, units, shape)
+
+
+def _kept(module: Any, units: Sequence[Unit], shape: Sequence[int]) -> Unit:
+    return units[0]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an operation inside time, or behind it, costs.
+
+    Attributes:
+        unit: height of one spike at each place of its value, `[1, ...]`, by the module, the heights of its inputs and
+            the shape of a sample; None where the value is no whole number of spikes.
+        weights: whether each spike that comes in is an operation on each of its connections.
+        left_out: what the account of energy does not count of it, a sentence.
+    """
+
+    unit: Callable[[Any, Sequence[Unit], Sequence[int]], Unit] = _none
+    weights: bool = False
+    left_out: str = ""
+
+
+COSTS: Table[Cost] = Table(
+    "costs",
+    __name__,
+    {
+        WEIGHTED: Cost(weights=True),
+        Neuron: Cost(_spikes),
+        ROUTES: Cost(_moved),
+        TemporalMax: Cost(_pooled),
+        Restart: Cost(lambda module, units, shape: COSTS(module.body).unit(module.body, units, shape)),
+        Decode: Cost(_kept),
+        (*AVERAGE_POOLS, Mean): Cost(left_out=AVERAGED),
+        (Add, Sub, Affine): Cost(left_out=JOINED),
+        Telescoped: Cost(left_out=TELESCOPED),
+        (Encode, StepCurrent, Grid, *CURVED): Cost(),
+        TRAINED: Refusal("belongs to a network without spikes", "the network compiled"),
+    },
+)
 
 
 @dataclass
@@ -57,7 +132,7 @@ class Meter:
     def __post_init__(self) -> None:
         self._phase = phases(self.graph)
         self._fans: dict[str, Tensor] = {}
-        self._bits = max((m.bits for _, m in calls(self.graph, GradedIF)), default=1)
+        self._bits = max((getattr(m, "bits", 1) for _, m in calls(self.graph, Neuron)), default=1)
         self._units: dict[fx.Node, Tensor | None] = {}
         self._held: dict[fx.Node, dict[fx.Node, Tensor]] = {}
         self._layers: dict[fx.Node, list[fx.Node]] = {}
@@ -85,17 +160,8 @@ class Meter:
         if node in self._units or self._bits == 1:
             return
         module = module_of(self.graph, node)
-        sources = [self._units.get(source) for source in node.args if isinstance(source, fx.Node)]
-        known = [unit for unit in sources if unit is not None]
-        self._units[node] = None
-        if isinstance(module, Neuron):
-            self._units[node] = module.height.expand(1, *value.shape[1:])
-        elif isinstance(module, (*ROUTES, Temporal)) and len(known) == len(sources):
-            inner: Any = module.body if isinstance(module, Restart) else module
-            pool = getattr(inner, "pool", inner)
-            self._units[node] = pool(*known)
-        elif isinstance(module, Decode):
-            self._units[node] = sources[0]
+        units = [self._units.get(source) for source in node.args if isinstance(source, fx.Node)]
+        self._units[node] = COSTS.at(node.name, module).unit(module, units, value.shape[1:])
 
     def _parts(self, node: fx.Node, value: Tensor) -> Tensor:
         """Binary spikes in each entry of a value."""
@@ -113,7 +179,7 @@ class Meter:
         self._measure(node, value)
         for user in node.users:
             module = module_of(self.graph, user) if user.op == "call_module" else None
-            if isinstance(module, WEIGHTED):
+            if module is not None and COSTS.at(user.name, module).weights:
                 self._count(user, node, value)
             elif module is not None:
                 held = self._held.setdefault(user, {})  # a join waits for its other inputs, of the same steps

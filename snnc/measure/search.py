@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 
 from snnc.api import compile
 from snnc.capture import capture
-from snnc.data import Dataset, maybe_labelled_batches
+from snnc.data import Dataset, maybe_labelled_batches, read, read_as
+from snnc.defaults import CHUNK
 from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError
-from snnc.networks.base import CHUNK, Latency
+from snnc.networks.base import Latency
 from snnc.networks.network import Network
 from snnc.passes.pipeline import no_progress
 from snnc.recipes import Recipe, names
@@ -127,6 +128,7 @@ def search(
         raise RecipeError(
             f"max_drop is {max_drop!r} and steps {wanted!r}.", "0 to 100 points, and some numbers of steps"
         )
+    calibration = read(calibration) if isinstance(calibration, str | Path) else calibration
     given, (x, y) = _split(calibration, samples, holdout, seed)
     graph = capture(model, input_shape or tuple(x.shape[1:])).float()
     held = _HeldOut(_classes(graph, x, track), x, y, max_drop)
@@ -162,6 +164,7 @@ def search(
         if found:
             chosen, network = min(found, key=lambda pair: pair[0].drop)
             notes += held.doubts(chosen)
+            network.info["calibration"] |= read_as(calibration)  # which the samples themselves do not tell
             network.info["search"] = held.history(frontier, failed, notes)
             return Search(network, chosen, frontier, max_drop, y is not None, held.ann_accuracy, notes)
     if not frontier:

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.data import floats
 from snnc.errors import DataError, SnncError
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import PIPELINED, STREAMING, TWO_PASS, Neuron
 from snnc.runtime.runner import Observer
 
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
-CHUNK = 256  # rows of `steps * samples`: a few tens of megabytes for CIFAR-sized networks
+Input = Tensor | np.ndarray
 Trains = dict[str, Tensor]  # what neuron layers emit, by name
 
 
@@ -94,11 +96,11 @@ class SpikingNetwork(nn.Module):
         """What runs it: the runtime of the last call, or the form of the file."""
         return self.form.partition(" ")[2]
 
-    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+    def readout(self, x: Input, observe: Observer | None = None) -> Tensor:
         """Output after each step (any-time readout): `[B, ...]` to `[T, B, classes]`.
 
         Args:
-            x: input.
+            x: input, a tensor or an array.
             observe: called with each node inside time, its value `[steps * b, ...]`, and the number of steps.
 
         Raises:
@@ -106,7 +108,7 @@ class SpikingNetwork(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__}.readout")
 
-    def stream(self, x: Tensor) -> Iterator[Tensor]:
+    def stream(self, x: Input) -> Iterator[Tensor]:
         """Runs step by step, as a chip does; gives the output `[B, classes]` after each step.
 
         Raises:
@@ -156,18 +158,33 @@ class SpikingNetwork(nn.Module):
             raise SnncError(f"{self.form} cannot be looked into.", "the graph file (.snn) of the same network")
 
 
-def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
+def counted(chunk: Any) -> int:
+    """Rows that a network may hold at once.
+
+    Raises:
+        SnncError: no whole number of them, or none.
+    """
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
+        raise SnncError(f"chunk is {chunk!r}.", "a whole number of rows (time steps x samples), 1 or more, such as 256")
+    return chunk
+
+
+def checked(x: Input, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
     """A network's input in its own precision, if it can be trusted.
 
     Args:
-        x: input.
+        x: input, a tensor or an array.
         info: history of the network: "input_shape" where it is known, "input_rank" where it had to be guessed.
         dtype: of the network.
 
     Raises:
-        DataError: the input is not floating-point, is empty, holds NaN or infinity, or has the wrong shape.
+        DataError: the input is no dense tensor or array of floats, is empty, holds NaN or infinity, or is of another
+            shape than the network takes.
     """
+    x = floats(x, "The input")
     shape, rank = info.get("input_shape"), info.get("input_rank")
+    if (shape and tuple(x.shape) == tuple(shape)) or (rank and x.dim() == rank - 1):
+        raise DataError(f"The input of shape {tuple(x.shape)} is one sample, without a batch.", "x[None]")
     if shape and tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
             f"The input has shape {tuple(x.shape)}; the network takes [B, {', '.join(map(str, shape))}].",
@@ -178,8 +195,6 @@ def checked(x: Tensor, info: dict[str, Any], dtype: torch.dtype = torch.float32)
             f"The input has shape {tuple(x.shape)}; the network was compiled without a shape, for {rank} dimensions.",
             f"a batch dimension in front, or compile with --input-shape {','.join(map(str, x.shape[1:])) or 'SHAPE'}",
         )
-    if not x.is_floating_point():
-        raise DataError(f"The input is {x.dtype}, not floating-point.", "x.float(), normalised as in training")
     if not len(x):
         raise DataError("The input is an empty batch.", "at least one sample")
     x = x.to(dtype)  # of float64, numbers that this does not hold become infinite

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnc.defaults import CHUNK
 from snnc.errors import LoadError
 from snnc.files import load_model
 from snnc.files.sniffing import open_zip
 from snnc.ir.graph import Stage
-from snnc.networks.base import CHUNK, SpikingNetwork, checked
+from snnc.networks.base import Input, SpikingNetwork, checked, counted
 from snnc.runtime.runner import Observer
 from snnc.steady import exact
 
@@ -30,21 +31,21 @@ class ExportedNetwork(SpikingNetwork):
         self.program = program.module()
         self.info = info
         self.stage = Stage((info.get("records") or [{}])[-1].get("stage", Stage.SPIKING))
-        self.chunk = chunk
+        self.chunk = counted(chunk)
         self._simulated = self.latency.simulated  # read once here: a history that lacks it is refused
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Input) -> Tensor:
         """Output after T steps: `[B, ...]` to `[B, classes]`."""
         return torch.cat([one for one, _ in self._run(x)])
 
-    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+    def readout(self, x: Input, observe: Observer | None = None) -> Tensor:
         if observe is not None:
             self.require_inside()
         return torch.cat([every for _, every in self._run(x)], 1)
 
-    def _run(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _run(self, x: Input) -> list[tuple[Tensor, Tensor]]:
         with exact():
-            parts = checked(x, self.info).split(max(1, self.chunk // self._simulated))
+            parts = checked(x, self.info).split(max(1, counted(self.chunk) // self._simulated))
             return [self.program(part) for part in parts]
 
 

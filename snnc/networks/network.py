@@ -9,14 +9,15 @@ import networkx as nx
 import torch
 from torch import Tensor, fx
 
+from snnc.defaults import CHUNK, RUNTIMES
 from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import HEADS
 from snnc.ir.graph import Stage, calls, module_of, steps, verify, view
 from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron, OffsetIF
-from snnc.ir.proof import holds_integers
+from snnc.ir.spans import holds_integers
 from snnc.markup import records_table
-from snnc.networks.base import CHUNK, Latency, SpikingNetwork, Trains, checked
-from snnc.runtime.choice import RUNTIMES, Choice, Fingerprint, choose
+from snnc.networks.base import Input, Latency, SpikingNetwork, Trains, checked, counted
+from snnc.runtime.choice import Choice, Fingerprint, choose
 from snnc.runtime.runner import Observer, Runner
 from snnc.steady import exact
 
@@ -48,7 +49,7 @@ class Network(SpikingNetwork):
         self.stage = stage
         self.graph = graph.requires_grad_(False)  # spikes have no gradient: a tape over T steps would be waste
         self.info = info
-        self.chunk = chunk
+        self.chunk = counted(chunk)
         self.runtime = runtime
         self._chosen: tuple[Fingerprint, Choice] | None = None
         self.eval()
@@ -87,33 +88,34 @@ class Network(SpikingNetwork):
         steps = runner.skip + runner.read + (taken if pipelined else 0)
         return Latency(runner.schedule, runner.read, runner.skip, depth, steps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Output after T steps: input `[B, ...]` to `[B, classes]`.
+    def forward(self, x: Input) -> Tensor:
+        """Output after T steps: input `[B, ...]`, a tensor or an array, to `[B, classes]`.
 
         Raises:
-            DataError: the input is not floating-point, holds NaN or infinity, or has the wrong shape.
+            DataError: the input is no dense tensor or array of floats, holds NaN or infinity, or has the wrong shape.
         """
         return torch.cat(self._rounds(x, False))
 
-    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+    def readout(self, x: Input, observe: Observer | None = None) -> Tensor:
         return torch.cat(self._rounds(x, True, observe), 1)
 
-    def stream(self, x: Tensor) -> Iterator[Tensor]:
+    def stream(self, x: Input) -> Iterator[Tensor]:
         with exact(), torch.no_grad():
             outputs = Runner(self.graph).run(self.entry(x), window=1, anytime=True)
         yield from outputs  # no guard is held while the caller has its turn
 
     @torch.compiler.disable  # torch.compile would trace what chooses and checks, and code that it cannot see through
-    def _rounds(self, x: Tensor, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
+    def _rounds(self, x: Input, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
         """Output of one round after the other."""
         with exact():
             return self._run(self.entry(x), anytime, observe)
 
     def _run(self, x: Tensor, anytime: bool, observe: Observer | None) -> list[Tensor]:
+        chunk = counted(self.chunk)
         try:
             choice = self._choice(x)
             runner = choice.runner(anytime, observe)
-            samples, rows = choice.round(self.chunk)
+            samples, rows = choice.round(chunk)
             results = []
             for part in x.split(samples):
                 window = max(1, rows // len(part)) if runner.streaming else runner.T
@@ -128,19 +130,27 @@ class Network(SpikingNetwork):
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
         return results
 
-    def entry(self, x: Tensor) -> Tensor:
+    def entry(self, x: Input) -> Tensor:
         """An input as the network takes it: checked, in its own precision and order of memory.
 
         Raises:
             DataError: see `checked`.
             SnncError: a network of integers in a precision that does not hold them.
         """
-        dtype = next(self.graph.buffers()).dtype
+        like = next(self.graph.buffers())
+        dtype, given = like.dtype, x
         if self.stage is Stage.FIXED and not holds_integers(dtype):
             raise SnncError(
                 f"The network is one of integers, which {dtype} rounds.", "it in float32, as it was compiled or saved"
             )
-        return near(checked(x, self.info, dtype))
+        x = checked(x, self.info, dtype)
+        if x.device != like.device:
+            if isinstance(given, Tensor):
+                raise DataError(
+                    f"The input is on {x.device}, and the network on {like.device}.", f"x.to('{like.device}')"
+                )
+            x = x.to(like.device)  # an array is nowhere else than in main memory
+        return near(x)
 
     def _choice(self, x: Tensor) -> Choice:
         """The runtime, chosen anew when the graph is no longer what it was."""

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, SnncError
 from snnc.files.emitted import BATCH, DOMAIN, read_emitted
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import NEURONS
-from snnc.networks.base import CHUNK, SpikingNetwork, Trains, checked
+from snnc.networks.base import Input, SpikingNetwork, Trains, checked, counted
 from snnc.runtime.runner import Observer
 from snnc.steady import exact
 
@@ -58,7 +59,7 @@ class OnnxNetwork(SpikingNetwork):
         self.info = info
         self._simulated = self.latency.simulated  # read once here: a history that lacks it is refused
         self.stage = Stage(info["stage"])
-        self.chunk = chunk
+        self.chunk = counted(chunk)
         self.device = named(device)
         self.options = options or quiet_options()
         self.outputs = [output.name for output in model.graph.output]
@@ -67,17 +68,18 @@ class OnnxNetwork(SpikingNetwork):
 
     @exact()
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Input) -> Tensor:
         """Output after T steps: `[B, ...]` to `[B, classes]`, on the device of `x`.
 
         Raises:
             DataError: an input that does not fit.
         """
-        return torch.cat([self._run(self.session, part, ["logits"])[0] for part in self._parts(x)]).to(x.device)
+        parts = self._parts(x)
+        return torch.cat([self._run(self.session, part, ["logits"])[0] for part in parts]).to(parts[0].device)
 
     @exact()
     @torch.no_grad()
-    def readout(self, x: Tensor, observe: Observer | None = None) -> Tensor:
+    def readout(self, x: Input, observe: Observer | None = None) -> Tensor:
         if observe is not None:
             self.require_inside()
         if "by_step" not in self.outputs:
@@ -85,7 +87,8 @@ class OnnxNetwork(SpikingNetwork):
                 "This file has the readout after the last step only.",
                 "a file that was written with it: compile without --single-output",
             )
-        return torch.cat([self._run(self.session, part, ["by_step"])[0] for part in self._parts(x)], 1).to(x.device)
+        parts = self._parts(x)
+        return torch.cat([self._run(self.session, part, ["by_step"])[0] for part in parts], 1).to(parts[0].device)
 
     @exact()
     def emitted(self, x: Tensor, stream: bool = False) -> tuple[Tensor, Trains]:
@@ -95,7 +98,7 @@ class OnnxNetwork(SpikingNetwork):
         return self.readout(x) if "by_step" in self.outputs else self(x)[None], trains
 
     @torch.no_grad()
-    def spikes(self, x: Tensor) -> dict[str, Tensor]:
+    def spikes(self, x: Input) -> dict[str, Tensor]:
         """What every neuron layer emits, by its name: `[T * B, ...]`, step after step, each spike as high as it is.
 
         All of the batch is in memory at once.
@@ -107,7 +110,8 @@ class OnnxNetwork(SpikingNetwork):
             for value in layers.values():
                 looking.graph.output.add(name=value)
             self._seen = self._session(looking)
-        found = self._run(self._seen, checked(x, self.info), list(layers.values()))
+        x = checked(x, self.info)
+        found = self._run(self._seen, x, list(layers.values()))
         return {name: value.to(x.device) for name, value in zip(layers, found, strict=True)}
 
     def layers(self) -> dict[str, str]:
@@ -138,8 +142,8 @@ class OnnxNetwork(SpikingNetwork):
             if node.domain == DOMAIN and node.op_type.removeprefix("Unit").partition("_")[0] in _NEURONS
         ]
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        return checked(x, self.info).split(max(1, self.chunk // self._simulated))
+    def _parts(self, x: Input) -> tuple[Tensor, ...]:
+        return checked(x, self.info).split(max(1, counted(self.chunk) // self._simulated))
 
     def _session(self, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         import onnxruntime

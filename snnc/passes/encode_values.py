@@ -9,11 +9,12 @@ from typing import Literal
 import networkx as nx
 from torch import Tensor, fx, nn
 
-from snnc.calibrate.observe import histograms_of, ranks
-from snnc.ir.curved import BILINEAR, CURVED, SignedQuant
-from snnc.ir.dialect import MAX_POOLS, WEIGHTED, ClipQuant
+from snnc.calibrate.observe import histograms_of
+from snnc.ir.curved import BILINEAR, CURVED
+from snnc.ir.dialect import MAX_POOLS, WEIGHTED, ClipQuant, SignedQuant
 from snnc.ir.graph import Stage, calls, insert, module_of, view
 from snnc.ir.neurons.graded import MAX_BITS
+from snnc.ir.shapes import every_shape
 from snnc.passes.pipeline import Context, Pass
 
 LAST = "last"  # thresholds of a value that a linear layer reads: one a feature, the last dimension
@@ -58,8 +59,8 @@ class EncodeValues(Pass):
         if not places:
             return 0
         batches = context.data(f"Pass '{self.name}'")
-        rank = ranks(graph, batches[0][:1])
-        axes = {source: _axis(graph, source, users, rank[source]) for source, users in places.items()}
+        shapes = every_shape(graph, batches[0].shape[1:])
+        axes = {source: _axis(graph, users, 1 + len(shapes[source])) for source, users in places.items()}
         units = 2**self.bits - 1
 
         def look(node: fx.Node, value: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ def _origins(graph: fx.GraphModule) -> dict[fx.Node, set[str]]:
     return found
 
 
-def _axis(graph: fx.GraphModule, source: fx.Node, users: list[fx.Node], rank: int) -> str | int | None:
+def _axis(graph: fx.GraphModule, users: list[fx.Node], rank: int) -> str | int | None:
     """Where thresholds differ: `LAST`, dimension 1, or nowhere."""
     kinds = [module_of(graph, user) for user in users]
     if rank > 2 and all(isinstance(kind, nn.Linear) for kind in kinds):

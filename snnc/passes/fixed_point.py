@@ -15,13 +15,15 @@ from snnc.calibrate.sweep import LARGEST
 from snnc.errors import SnncError
 from snnc.integers.lowering import Lowering
 from snnc.integers.populations import Populations
-from snnc.integers.prepare import Shapes, prepare, shapes
-from snnc.ir.curved import CURVED
-from snnc.ir.dialect import HEADS, MAX_POOLS, Affine, Grid
+from snnc.integers.prepare import prepare
+from snnc.integers.roles import ROLES
+from snnc.ir.dialect import Affine, Grid
 from snnc.ir.graph import Stage, calls, module_of, steps
-from snnc.ir.neurons import BipolarIF, Neuron
-from snnc.ir.proof import LIMIT, Row, bounds, prove
-from snnc.ir.temporal import RunningMax, Telescoped
+from snnc.ir.neurons import Neuron
+from snnc.ir.proof import bounds, prove
+from snnc.ir.shapes import Shape, every_shape
+from snnc.ir.spans import LIMIT, Row
+from snnc.ir.temporal import Restart
 from snnc.passes.pipeline import Context, Pass, no_progress
 
 LEAST_BITS = 2
@@ -73,18 +75,13 @@ class FixedPoint(Pass):
         self.require("positions", self.positions >= 2, "2 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        for node, module in calls(graph, *CURVED, Telescoped, BipolarIF):
-            if not isinstance(module, (*MAX_POOLS, *HEADS, RunningMax)):
-                body = module.body if isinstance(module, Telescoped) else module
-                raise SnncError(
-                    f"'{node.name}' ({type(body).__name__}) gives no integers that every runtime would agree on.",
-                    "the network without fixed-point, or trained with ReLU in its place",
-                )
+        for node, module in calls(graph, Restart):
+            ROLES.at(node.name, module.body)  # refuses what starts anew and is no max pool
         x = context.example(graph)
         if x is None:
             raise SnncError("the shape of the input is unknown.", "--input-shape, such as --input-shape 3,32,32")
         prepare(graph, x)
-        known = shapes(graph, x)
+        known = {node.name: shape for node, shape in every_shape(graph, x.shape[1:]).items()}
         grid = self._input(graph, context, known)
         less: dict[str, int] = {}
         coarser: dict[str, int] = {}
@@ -103,7 +100,7 @@ class FixedPoint(Pass):
     def _lowered(
         self,
         graph: fx.GraphModule,
-        given: tuple[Tensor, Shapes, Grid, bool],
+        given: tuple[Tensor, dict[str, Shape], Grid, bool],
         less: dict[str, int],
         coarser: dict[str, int],
         track: Callable[..., Iterator[Any]],
@@ -140,7 +137,7 @@ class FixedPoint(Pass):
             coarser.update({one: coarser.get(one, 0) + 1 for one in halved})
             less.update({one: less.get(one, 0) + 1 for one in fewer})
 
-    def _input(self, graph: fx.GraphModule, context: Context, known: Shapes) -> Grid:
+    def _input(self, graph: fx.GraphModule, context: Context, known: dict[str, Shape]) -> Grid:
         """The grid of the input: one a channel where channels stay apart, over the range that the data has."""
         node = next(node for node, module in calls(graph, Affine) if node.all_input_nodes[0].op == "placeholder")
         points = 2**self.input_bits - 1

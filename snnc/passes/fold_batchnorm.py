@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc.calibrate.algebra import scale_inputs, scale_outputs
-from snnc.calibrate.observe import ranks
 from snnc.errors import SnncError
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
@@ -18,6 +17,7 @@ from snnc.ir.dialect import (
     Affine,
 )
 from snnc.ir.graph import Stage, calls, module_of, remove, replace
+from snnc.ir.shapes import every_shape
 from snnc.passes.pipeline import Context, Pass
 
 
@@ -121,7 +121,7 @@ def _rank(graph: fx.GraphModule, node: fx.Node, context: Context) -> int:
     example = context.example(graph)
     if example is None:
         raise SnncError(f"the shape at '{node.name}' is unknown.", "--input-shape, such as --input-shape 3,32,32")
-    return ranks(graph, example)[node]
+    return 1 + len(every_shape(graph, example.shape[1:])[node])
 
 
 def _affine(graph: fx.GraphModule, node: fx.Node, norm: Any, context: Context) -> Affine:

@@ -11,8 +11,8 @@ from torch import fx, nn
 
 from snnc.calibrate.sweep import Rectify
 from snnc.errors import SnncError
-from snnc.ir.curved import CURVED, SignedQuant
-from snnc.ir.dialect import MAX_POOLS, ClipQuant
+from snnc.ir.curved import CURVED
+from snnc.ir.dialect import MAX_POOLS, ClipQuant, SignedQuant
 from snnc.ir.graph import Stage, calls, insert, module_of, replace, view
 from snnc.ir.neurons import IF, BipolarIF
 from snnc.ir.temporal import MAXPOOL_LOWERINGS, Decode, Encode, Telescoped

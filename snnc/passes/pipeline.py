@@ -8,21 +8,21 @@ probes (exact passes only) and records.
 from __future__ import annotations
 
 import copy
-import difflib
 import logging
 import time
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, fx
 
+from snnc.checks import check_option, one_of
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
-from snnc.ir.graph import Stage, guess_input, tidy, verify
+from snnc.ir.graph import Stage, tidy, verify
+from snnc.ir.shapes import guess_input
 from snnc.markup import records_table, table
 from snnc.processes import APART, agree
 from snnc.steady import steady
@@ -175,54 +175,6 @@ class Pass:
         raise NotImplementedError(f"{type(self).__name__}.apply")
 
 
-def check_option(owner: str, name: str, kind: Any, value: Any) -> None:
-    """Refuses an option's value that is not of the annotated type.
-
-    Raises:
-        RecipeError: names the option, its owner and what it takes.
-    """
-    if not _fits(kind, value):
-        raise RecipeError(f"Option '{name}' of '{owner}' is {value!r}; it takes {_spell(kind)}.")
-
-
-def _fits(kind: Any, value: Any) -> bool:
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        return any(_fits(k, value) for k in typing.get_args(kind))
-    if typing.get_origin(kind) is Literal:
-        return value in typing.get_args(kind)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _spell(kind: Any) -> str:
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        return " or ".join(_spell(k) for k in typing.get_args(kind))
-    if typing.get_origin(kind) is Literal:
-        return " or ".join(repr(v) for v in typing.get_args(kind))
-    return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
-        kind.__name__, kind.__name__
-    )
-
-
-NEAR = 0.75  # of 1: what looks like a name that was mistyped, and not like another name
-
-
-def choose(name: str, among: Iterable[str], what: str) -> str:
-    """`name` itself, if it is one of `among`.
-
-    Raises:
-        RecipeError: it is not; names the nearest.
-    """
-    names = sorted(among)
-    if name in names:
-        return name
-    near = difflib.get_close_matches(name, names, 1, NEAR)
-    raise RecipeError(f"There is no {what} '{name}'.", f"'{near[0]}'" if near else f"one of {', '.join(names)}")
-
-
 @dataclass(frozen=True)
 class Result:
     """A graph, its stage, and the records of the passes that made it."""
@@ -257,7 +209,7 @@ class Pipeline:
 
     def _index(self, name: str) -> int:
         names = [p.name for p in self.passes]
-        return names.index(choose(name, names, "pass in this pipeline"))
+        return names.index(one_of(name, names, "pass in this pipeline"))
 
     def insert(self, new: Pass, *, before: str | None = None, after: str | None = None) -> Self:
         """With `new` before or after the named pass, or at the end."""
@@ -280,7 +232,7 @@ class Pipeline:
         place = self._index(name)
         old = self.passes[place]
         for option in options:
-            choose(option, old.options, f"option of '{name}'")
+            one_of(option, old.options, f"option of '{name}'")
         new = replace(old, **options)
         return replace(self, passes=(*self.passes[:place], new, *self.passes[place + 1 :]))
 

@@ -32,9 +32,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from snnc.checks import one_of
 from snnc.errors import RecipeError
 from snnc.passes import PASSES
-from snnc.passes.pipeline import Pass, Pipeline, choose
+from snnc.passes.pipeline import Pass, Pipeline
 
 _LABELS = {"name": str, "summary": str, "source": str, "needs_data": bool}
 _EDITS = {"remove": list, "set": dict, "insert": list}
@@ -97,7 +98,7 @@ def recipe(which: str | Path | Recipe) -> Recipe:
             return parse(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"Recipe file '{path}' cannot be read: {error}.", "a TOML file") from error
-    text = (resources.files(__name__) / f"{choose(str(which), names(), 'recipe')}.toml").read_text(encoding="utf-8")
+    text = (resources.files(__name__) / f"{one_of(str(which), names(), 'recipe')}.toml").read_text(encoding="utf-8")
     return parse(text, str(which))
 
 
@@ -107,7 +108,7 @@ def require_pass(which: Recipe, name: str) -> None:
     Raises:
         RecipeError: says which recipe has it, or that there is no such pass.
     """
-    choose(name, PASSES, "pass")
+    one_of(name, PASSES, "pass")
     if any(one.name == name for one in which.pipeline):
         return
     having = next((one for one in names() if any(p.name == name for p in recipe(one).pipeline)), None)
@@ -124,13 +125,13 @@ def parse(text: str, where: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"Recipe '{where}' is not TOML: {error}.", "the form that 'snnc list' shows") from error
     for key, value in content.items():
-        choose(key, _KEYS, f"key in recipe '{where}'")
+        one_of(key, _KEYS, f"key in recipe '{where}'")
         if not isinstance(value, _KEYS[key]):
             raise RecipeError(f"Key '{key}' of recipe '{where}' is {value!r}, not a {_KEYS[key].__name__}.")
     if bool(content.get("pass")) == bool(content.get("base")):
         raise RecipeError(f"Recipe '{where}' needs either passes or a base.", '[[pass]] tables, or base = "cos"')
     if "base" in content:
-        start = _edited(recipe(choose(content["base"], names(), "recipe")), content, where)
+        start = _edited(recipe(one_of(content["base"], names(), "recipe")), content, where)
     elif edits := [key for key in _EDITS if key in content]:
         raise RecipeError(f"Key '{edits[0]}' of recipe '{where}' edits a base, and there is none.", 'base = "cos"')
     else:
@@ -169,7 +170,7 @@ def make(name: str, options: dict[str, Any]) -> Pass:
     Raises:
         RecipeError: no such pass or option, or a value that does not fit.
     """
-    cls = PASSES[choose(name, PASSES, "pass")]
+    cls = PASSES[one_of(name, PASSES, "pass")]
     for option in options:
-        choose(option, [field.name for field in fields(cls)], f"option of '{name}'")
+        one_of(option, [field.name for field in fields(cls)], f"option of '{name}'")
     return cls(**options)

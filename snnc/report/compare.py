@@ -153,10 +153,14 @@ def compare(
     if not networks:
         raise RecipeError("There is no network to compare.", "one or more")
     chosen = gather(data, list(networks.values()), ann, samples)
-    batches = chosen.batches()
     rows = []
     for name, network in networks.items():
-        found = evaluate(network, batches, chosen.ann, lambda items, what, name=name: track(items, f"{what} {name}"))
+        found = evaluate(
+            network,
+            chosen.told(chosen.batches()),
+            chosen.ann,
+            lambda items, what, name=name: track(items, f"{what} {name}"),
+        )
         rate = energy = None
         if network.looks_inside and found.operations is not None and found.spikes is not None:
             _, shapes = rasters(network, chosen.x[:1].to(next(network.buffers()).device))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from snnc.ir.dialect import AVERAGE_POOLS, WEIGHTED, Add, Affine, Mean, Sub
+from snnc.ir.dialect import WEIGHTED
 from snnc.ir.graph import calls, phases
-from snnc.ir.neurons import AverageIF, Neuron, OffsetIF, WaitingIF
-from snnc.measure.meter import fan_out
+from snnc.ir.neurons import Neuron
+from snnc.measure.meter import AVERAGED, COSTS, JOINED, fan_out
 
 Shapes = Mapping[fx.Node, tuple[int, ...]]
 
@@ -104,7 +104,7 @@ def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: fl
     macs = sum(count for node, _, count in layers if phase[node] != "before")
     simulated = max(int(neuron.T) for _, neuron in neurons)
     biased = [math.prod(shapes[node]) for node, m, _ in layers if m.bias is not None and phase[node] == "in"]
-    updates = sum(count * _updates(neuron) for count, neuron in neurons)
+    updates = sum(count * neuron.updates for count, neuron in neurons)
     added = operations + simulated * sum(biased) + updates
     levels = T * max(int((n.binary()[0] / n.theta).round().max()) for _, n in neurons)
     return Energy(
@@ -131,24 +131,12 @@ def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: fl
     )
 
 
-def _updates(neuron: Neuron) -> int:
-    """Additions to one neuron's potential in a run: what it reads before it fires counts too."""
-    if isinstance(neuron, OffsetIF):
-        return neuron.rho * neuron.iterations + int(neuron.T)
-    if isinstance(neuron, WaitingIF):
-        return int(neuron.T) + neuron.wait
-    return int(neuron.T) * (2 if isinstance(neuron, AverageIF) else 1)
-
-
 def left_out(graph: fx.GraphModule) -> list[str]:
     """What the account does not count for this network, as sentences."""
     phase = phases(graph)
-    inside = [module for node, module in calls(graph) if phase[node] == "in"]
-    found = []
-    if any(isinstance(module, (*AVERAGE_POOLS, Mean)) for module in inside):
-        found.append("Average pools between neurons give values that are no spikes: one addition for each is counted.")
-    if any(isinstance(module, Add | Sub | Affine) for module in inside):
-        found.append("Joins and factors between neurons are not counted; they cost nothing where they go into weights.")
-    if any(module.theta.numel() > 1 for module in inside if isinstance(module, Neuron)):
+    inside = {node: module for node, module in calls(graph) if phase[node] == "in"}
+    said = {COSTS.at(node.name, module).left_out for node, module in inside.items()}
+    found = [sentence for sentence in (AVERAGED, JOINED) if sentence in said]
+    if any(module.theta.numel() > 1 for _, module in calls(graph, Neuron)):
         found.append("Thresholds differ by channel: spikes of height 1 need them folded into the next weights.")
     return found

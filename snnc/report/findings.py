@@ -63,7 +63,7 @@ class Findings:
         pictures: the graph before and after conversion.
         steps: the graph after each pass, where the file says what it was.
         provenance: what it takes to get this again.
-        missing: a sentence for each section that is not there.
+        missing: a sentence for each section that is not there, after what makes the figures doubtful.
         remarks: what the account of energy leaves out for this network.
     """
 
@@ -132,7 +132,8 @@ def measure(
         )
     if chosen.labels is None:
         missing.append("The data has no labels, so agreement with the ANN stands where accuracy would.")
-    found = evaluate(network, batches, chosen.ann, track)
+    found = evaluate(network, chosen.told(batches), chosen.ann, track)
+    missing = [*found.notes, *missing]
     parts: dict[str, Any] = {"limit": {}, "explanation": None, "thresholds": [], "rasters": [], "scatters": []}
     parts |= {"turns": [], "energy": None}
     history = snapshots(network.info)
@@ -148,9 +149,8 @@ def measure(
         pictures.append(picture("After conversion", network.graph, Stage.SPIKING))
         if graph is not None and ann is not None:
             try:
-                parts["explanation"] = explain(
-                    network, ann, x.split(BATCH) if chosen.labels is None else batches, track
-                )
+                given = x.split(BATCH) if chosen.labels is None else batches
+                parts["explanation"] = explain(network, ann, chosen.told(given), track)
                 parts["scatters"] = scatters(network, graph, x, seed)
             except SnncError as problem:
                 missing.append(f"No error split and no scatter plots: {problem}")

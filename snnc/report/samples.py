@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import capture
-from snnc.data import Dataset, maybe_labelled_batches
+from snnc.data import Batches, Dataset, maybe_labelled_batches, read
 from snnc.errors import DataError
 from snnc.networks.base import SpikingNetwork, checked
 
@@ -29,6 +30,7 @@ class Samples:
         source: where they came from.
         ann: the ANN as a module, or None.
         graph: the ANN as a graph, or None.
+        data: the data set that they are of, which tells how they were read, or None.
     """
 
     x: Tensor
@@ -37,6 +39,7 @@ class Samples:
     source: str
     ann: nn.Module | None
     graph: fx.GraphModule | None
+    data: Dataset | None = None
 
     @property
     def labels(self) -> Tensor | None:
@@ -50,6 +53,10 @@ class Samples:
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """Batches of samples and classes."""
         return list(zip(self.x.split(BATCH), self.y.split(BATCH), strict=True))
+
+    def told(self, batches: Any) -> Any:
+        """Batches of these samples for what measures a network, and wants to know how they were read."""
+        return Batches(self.data, iter(batches)) if self.data is not None else batches
 
 
 def gather(
@@ -66,6 +73,7 @@ def gather(
     """
     if most < 1:
         raise DataError(f"{most} samples say nothing.", "1 or more")
+    data = read(data) if isinstance(data, str | Path) else data
     xs, ys = [], []
     for x, y in maybe_labelled_batches(data):
         xs.append(x)
@@ -78,13 +86,14 @@ def gather(
     graph = None if ann is None else capture(ann, tuple(inputs.shape[1:]))
     module = ann if isinstance(ann, nn.Module) else graph
     known = [y for y in ys if y is not None]
-    source = data.source if isinstance(data, Dataset) else type(data).__name__
+    kept = data if isinstance(data, Dataset) else None
+    source = kept.source if kept is not None else type(data).__name__
     if len(known) == len(ys):
-        return Samples(inputs, torch.cat(known)[:most], ACCURACY, source, module, graph)
+        return Samples(inputs, torch.cat(known)[:most], ACCURACY, source, module, graph, kept)
     if module is None:
         raise DataError("Neither labels nor an ANN: there is nothing to measure.", "data with `y`, or --ann MODEL")
     guessed = torch.cat([classes(module(part)) for part in inputs.split(BATCH)])
-    return Samples(inputs, guessed, AGREEMENT, source, module, graph)
+    return Samples(inputs, guessed, AGREEMENT, source, module, graph, kept)
 
 
 def classes(output: Tensor) -> Tensor:

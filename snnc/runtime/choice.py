@@ -25,7 +25,6 @@ from snnc.runtime.gpu.scan import GpuScan
 from snnc.runtime.plan import plan, proved
 from snnc.runtime.runner import Observer, Runner
 
-RUNTIMES = ("auto", "reference", "fast")
 # Of a round, all measured: few rows pay for calls and for reading weights anew, many leave the cache.
 TILE, MOST, ROWS = 4 << 20, 16 << 20, 64  # bytes of the largest value, or as many rows as fit into `MOST`
 STEPS = 8  # of a round, where there are more: potentials are read and written once a round

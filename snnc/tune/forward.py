@@ -16,7 +16,7 @@ from the mean of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,12 @@ import torch
 from torch import Tensor, fx
 
 from snnc.errors import RecipeError
-from snnc.ir.dialect import ClipQuant
+from snnc.ir.curved import CURVED
+from snnc.ir.dialect import LINEAR, TRAINED, ClipQuant, Grid
 from snnc.ir.graph import calls, steps
-from snnc.ir.neurons import IF, STREAMING, Neuron, fires
-from snnc.ir.temporal import Decode, Encode, RunningMax, StepCurrent, Temporal
+from snnc.ir.neurons import IF, NEURONS, STREAMING, Neuron, fires
+from snnc.ir.rows import Refusal, Table
+from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped, Temporal
 from snnc.tune.norms import Evened, Normed
 from snnc.tune.surrogate import Levels, Rate, Spike, Straight
 
@@ -96,32 +98,79 @@ class ByRate(Forward):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
-        if isinstance(module, Encode):
-            return Carried(module(args[0].detach()), args[0])
-        if isinstance(module, Decode):
-            if module.read - module.late == self.T:
-                return args[0].mean
-            return Straight.apply(args[0].mean, module(args[0].steps.float()))
-        if not any(isinstance(value, Carried) for value in args):
+        timed = any(isinstance(value, Carried) for value in args)
+        if not timed and not isinstance(module, Encode):
             return super().call_module(target, args, kwargs)
-        means = [value.mean for value in args]
-        if isinstance(module, IF):
-            with torch.no_grad():
-                spikes, phi = fired(module, args[0].steps, means[0].dtype)
-            return Carried(spikes, Rate.apply(means[0], phi, module.theta, module.v0, self.T, self.shape))
-        if isinstance(module, Normed):
-            mean, scale, shift = module.measured(means[0])
-            if self.T > 1:
-                with torch.no_grad():
-                    return Carried(module.steps(args[0].steps, scale, shift), mean)
-        elif isinstance(module, Evened):
-            mean = means[0]  # the shifts add up to zero
-        else:
-            mean = (module.pool if isinstance(module, RunningMax) else module)(*means)
+        return GRADIENTS(module)(self, module, args)
+
+    def carried(self, mean: Tensor, steps: Callable[[], Tensor]) -> Carried:
+        """A value whose mean is known; what runs the `steps` is called where there is more than one."""
         if self.T == 1:
             return Carried(mean.detach(), mean)
         with torch.no_grad():
-            return Carried(module(*(value.steps for value in args)), mean)
+            return Carried(steps(), mean)
+
+
+def _encoded(run: ByRate, module: Encode, args: Sequence[Any]) -> Carried:
+    return Carried(module(args[0].detach()), args[0])
+
+
+def _decoded(run: ByRate, module: Decode, args: Sequence[Carried]) -> Tensor:
+    (value,) = args
+    if module.read - module.late == run.T:
+        return value.mean
+    return Straight.apply(value.mean, module(value.steps.float()))
+
+
+def _spiking(run: ByRate, module: IF, args: Sequence[Carried]) -> Carried:
+    (value,) = args
+    with torch.no_grad():
+        spikes, phi = fired(module, value.steps, value.mean.dtype)
+    return Carried(spikes, Rate.apply(value.mean, phi, module.theta, module.v0, run.T, run.shape))
+
+
+def _linear(run: ByRate, module: Any, args: Sequence[Carried]) -> Carried:
+    mean = module(*(value.mean for value in args))
+    return run.carried(mean, lambda: module(*(value.steps for value in args)))
+
+
+def _pooled(run: ByRate, module: RunningMax, args: Sequence[Carried]) -> Carried:
+    (value,) = args
+    return run.carried(module.pool(value.mean), lambda: module(value.steps))
+
+
+def _normed(run: ByRate, module: Normed, args: Sequence[Carried]) -> Carried:
+    (value,) = args
+    mean, scale, shift = module.measured(value.mean)
+    return run.carried(mean, lambda: module.steps(value.steps, scale, shift))
+
+
+def _evened(run: ByRate, module: Evened | StepCurrent, args: Sequence[Carried]) -> Carried:
+    (value,) = args  # whose mean stays, since the shifts add up to zero
+    return run.carried(value.mean, lambda: module(value.steps))
+
+
+UNKNOWN = Refusal("has no gradient here", "the recipe 'best', or kind='quantised'")
+
+# Exact: a neuron that subclasses another fires otherwise.
+GRADIENTS: Table[Callable[[ByRate, Any, Sequence[Any]], Any]] = Table(
+    "gradients",
+    __name__,
+    {
+        LINEAR: _linear,
+        IF: _spiking,
+        RunningMax: _pooled,
+        (StepCurrent, Evened): _evened,
+        Normed: _normed,
+        Encode: _encoded,
+        Decode: _decoded,
+        (Telescoped, GatedMax, StepMax, Restart, *(kind for kind in NEURONS if kind is not IF)): UNKNOWN,
+        CURVED: Refusal("acts on single steps, which is not its rate", UNKNOWN.hint),
+        Grid: Refusal("gives integers, which training would leave", "the network compiled without fixed-point"),
+        TRAINED: Refusal("belongs to a network without spikes", "kind='quantised'"),
+    },
+    exact=True,
+)
 
 
 class InTime(Forward):
@@ -155,21 +204,21 @@ def require_trainable(graph: fx.GraphModule) -> None:
         RecipeError: a temporal module that is no plain `IF`, `RunningMax` or `StepCurrent`, or a readout that leaves
             steps out; names it.
     """
-    hint = "the recipe 'best', or kind='quantised'"
     if units := [node.name for node, neuron in calls(graph, Neuron) if neuron.unit]:
         raise RecipeError(
             f"The weights around '{units[0]}' are integers, which training would leave.",
             "the network compiled without fixed-point",
         )
     for node, module in calls(graph, Temporal):
-        if type(module) not in (IF, RunningMax, StepCurrent):
+        row = GRADIENTS.row(type(module))
+        if isinstance(row, Refusal):
             late = isinstance(module, Neuron) and module.schedule != STREAMING
-            why = f"is {module.schedule}" if late else "has no gradient here"
+            why = f"is {module.schedule}" if late else row.why
             raise RecipeError(
                 f"'{node.name}' is a {type(module).__name__}, which {why}; spike-aware tuning takes plain IF neurons "
                 "that stream, and max pools lowered as running-max.",
-                hint,
+                row.hint,
             )
     for node, module in calls(graph, Decode):
         if module.read != module.T:
-            raise RecipeError(f"'{node.name}' reads {module.read} of {module.T} steps, not all of them.", hint)
+            raise RecipeError(f"'{node.name}' reads {module.read} of {module.T} steps, not all of them.", UNKNOWN.hint)

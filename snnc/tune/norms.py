@@ -21,7 +21,7 @@ from torch.nn import functional
 from snnc.calibrate.algebra import scale_outputs
 from snnc.errors import DataError
 from snnc.ir.dialect import CONVOLUTIONS, ClipQuant
-from snnc.ir.graph import calls, replace, view
+from snnc.ir.graph import PLACES, Place, calls, replace, view
 from snnc.ir.neurons import Neuron
 from snnc.ir.temporal import StepCurrent
 from snnc.processes import spread
@@ -141,6 +141,9 @@ class Normed(Running):
     def _affine(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.weight.detach() * (var + self.eps).rsqrt()
         return scale, self.bias.detach() - mean * scale
+
+
+PLACES.add((Normed, Evened), Place())
 
 
 def sites(graph: fx.GraphModule, dims: dict[str, int]) -> list[fx.Node]:

@@ -7,10 +7,8 @@ import typing
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-import torch
-
+from snnc.checks import check_option, one_of
 from snnc.errors import RecipeError
-from snnc.passes.pipeline import check_option, choose
 
 
 @dataclass(frozen=True)
@@ -112,12 +110,14 @@ def tune_options(given: dict[str, Any]) -> TuneOptions:
         RecipeError: no such option, or a value that does not fit.
     """
     for name in given:
-        choose(name, TuneOptions.__dataclass_fields__, "option of 'tune'")
+        one_of(name, TuneOptions.__dataclass_fields__, "option of 'tune'")
     return TuneOptions(**given)
 
 
 def _there(device: str) -> bool:
     try:
+        import torch  # here: the command line reads the options above before it needs torch
+
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):  # torch built without CUDA asserts
         return False

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnc.calibrate.observe import histograms, predict, ranks, watch
+from snnc.calibrate.observe import histograms, predict, watch
 from snnc.calibrate.statistics import BINS, Gaussian, Histogram, positive, shaped
 from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import Add, ClipQuant
 from snnc.ir.graph import calls
+from snnc.ir.shapes import every_shape
 from snnc.passes.pipeline import Context
 from tests.nets import NETS, Dyadic, folded, sample
 
@@ -298,10 +299,10 @@ def test_prediction_for_any_net(name):
     x = sample(shape)
     before = graph(x)
     found = predict(graph, Context(T=4, input_shape=shape).example(graph), {})
-    dims = ranks(graph, x)
+    shapes = every_shape(graph, shape)
     for node, _ in calls(graph, nn.ReLU, nn.Hardtanh, ClipQuant):
         statistics = found[node.name]
-        assert statistics.rank == dims[node] - 2
+        assert statistics.rank == len(shapes[node]) - 1
         for bound in (statistics.mse(4, 0.5, "channel"), statistics.maximum("layer")):
             assert torch.isfinite(bound).all()
             assert (bound > 0).all()

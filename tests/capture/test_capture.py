@@ -12,10 +12,13 @@ from torch import fx, nn
 from torch.nn.utils import prune
 
 from snnc.capture import blockers, capture, told_shape
+from snnc.capture.refusals import SPIKING, reason
 from snnc.errors import Unsupported
+from snnc.ir.dialect import CONFIG
 from snnc.ir.graph import Stage, calls, verify
 from snnc.ir.neurons import IF
 from snnc.ir.packing import pack
+from snnc.ir.temporal import TIME
 from tests.zoo import ZOO, dyadic, sample
 
 
@@ -317,7 +320,7 @@ REFUSED = {
         "scaled_dot_product_attention",
         "[B, ..., N, C]",
     ),
-    "counter": (lambda m, x: x + m.count.add_(x.size(0)), "add_", "constant buffers"),
+    "counter": (lambda m, x: x + m.count.add_(x.size(0)), "add_", "self.training"),
     "cast": (lambda m, x: x.to(torch.int32), "to", "floating"),
     "constant of ones": (lambda m, x: x + torch.ones_like(x), "ones_like", "--input-shape"),
     "random": (lambda m, x: x + torch.rand_like(x), "rand_like", "eval()"),
@@ -526,6 +529,11 @@ def test_a_reshape_that_may_merge_samples_is_checked_when_it_runs():
         graph(torch.randn(3, 4, 4))
     (blocker,) = blockers(Several(lambda x: x.view(-1, 8)), (4, 4))
     assert "moves the batch" in blocker.why
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CONFIG if issubclass(kind, TIME)])
+def test_what_spikes_is_known_by_name(kind):
+    assert reason(kind.__name__) is SPIKING
 
 
 @pytest.mark.parametrize("name", ["residual", "qcfs"])

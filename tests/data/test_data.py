@@ -80,6 +80,7 @@ def test_subsets():
         ({"x": np.array([[1e300]])}, "sample 0 holds"),
         ({"y": np.arange(4)}, "3 inputs but 4 labels"),
         ({"y": np.array([0, 1, -1])}, "negative"),
+        ({"y": np.eye(3)}, r"y\.argmax\(1\)"),
         ({"y": np.array([0.0, 1.0, 2.0])}, "float64, not an integer"),
         ({"y": np.eye(3, dtype=int)}, r"shape \(3, 3\)"),
         ({"mean": (0.1, 0.2, 0.3)}, "does not fit 2 channels"),
@@ -450,7 +451,7 @@ LOADERS = {
     "dicts": lambda: iter([{"image": X[:3], "target": Y[:3]}, {"image": X[3:].numpy(), "target": Y[3:]}]),
     "triples": lambda: [(X, Y, "more")],
     "doubles": lambda: [(X.double(), Y.tolist())],
-    "integers": lambda: [(X.to(torch.uint8), Y.to(torch.int32))],
+    "integers for labels": lambda: [(X, Y.to(torch.int32))],
 }
 
 
@@ -491,10 +492,10 @@ NAN = torch.tensor([[1.0, float("nan")]])
         ([], "no batches"),
         (iter(()), "no batches"),
         (X[:0], "no batches"),
-        (3, "int is not data"),
-        (torch.tensor(3.0), "single number"),
+        (3, "type int cannot be read"),
+        (torch.tensor(3.0), "shape \\(\\)"),
         (["text"], "Batch 0 is a str"),
-        ([("a", 1)], "Batch 0 holds a str"),
+        ([("a", 1)], "Batch 0 is a str"),
         ([()], "Batch 0 is a tuple"),
         ([X, {"pixels": X}], r"Batch 1 has no input among its keys \['pixels'\]"),
         ([X[:, :2], NAN], "Batch 1 holds NaN"),
@@ -521,7 +522,7 @@ def test_loaders_that_cannot_be_used(loader, says):
         ((X, Y[:5]), "6 inputs but 5 labels"),
         ([(X, Y - 1)], "negative"),
         ([(X, Y.float())], "not an integer"),
-        ([(X, list("abcdef"))], "not an integer"),
+        ([(X, list("abcdef"))], "not numeric"),
     ],
 )
 def test_labels_that_cannot_be_used(loader, says):

@@ -20,7 +20,7 @@ from snnc.ir.graph import GraphBuilder, Stage, calls, verify
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.neurons import IF, NEURONS, GradedIF, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.ir.packing import pack, unpack
-from snnc.ir.proof import LIMIT
+from snnc.ir.spans import LIMIT
 from snnc.ir.temporal import Decode, Encode
 from snnc.networks.network import Network
 from snnc.passes import FixedPoint, UseSignedNeurons

@@ -9,15 +9,13 @@ from torch import fx, nn
 
 from snnc.errors import VerifyError
 from snnc.ir import dialect
-from snnc.ir.curved import SignedQuant
-from snnc.ir.dialect import Add, ClipQuant, Concat
+from snnc.ir.dialect import Add, ClipQuant, Concat, SignedQuant
 from snnc.ir.graph import (
     SPEC,
     GraphBuilder,
     Stage,
     calls,
     flat,
-    guess_input,
     insert,
     module_of,
     phases,
@@ -29,6 +27,7 @@ from snnc.ir.graph import (
     view,
 )
 from snnc.ir.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.shapes import guess_input
 from snnc.ir.temporal import Decode, Encode, Restart, RunningMax
 from tests.nets import NETS, folded, quantized, sample, spiking
 

@@ -26,6 +26,7 @@ from snnc.ir.dialect import (
     Pad,
     Permute,
     Reshape,
+    SignedQuant,
     Slice,
     Sub,
 )
@@ -126,7 +127,7 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     **{cls: (cls, (MAP, MAP)) for cls in (curved.Product, curved.Quotient, curved.MatMul)},
     **{cls: (cls, (MAP, MAP)) for cls in (curved.Maximum, curved.Minimum)},
     curved.Where: (curved.Where, (MAP, MAP, MAP)),
-    curved.SignedQuant: (lambda: curved.SignedQuant(theta.clone(), 6, 3), (MAP,)),
+    SignedQuant: (lambda: SignedQuant(theta.clone(), 6, 3), (MAP,)),
 }
 
 

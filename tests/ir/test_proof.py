@@ -8,7 +8,8 @@ from snnc.errors import VerifyError
 from snnc.ir.dialect import Affine, Grid
 from snnc.ir.graph import GraphBuilder, Stage, verify
 from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF
-from snnc.ir.proof import LIMIT, prove
+from snnc.ir.proof import prove
+from snnc.ir.spans import LIMIT
 from snnc.ir.temporal import Decode, Encode
 
 T = 4

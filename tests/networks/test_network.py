@@ -170,7 +170,7 @@ def test_timing_as_a_sentence(then, sentence):
         (lambda x: x.double() * 1e300, "holds NaN or infinity"),  # a number, but not in float32
         (lambda x: (x * 8).int(), "not floating-point"),
         (lambda x: x[:0], "empty"),
-        (lambda x: x[0], "the network takes"),
+        (lambda x: x[0], "one sample, without a batch"),
         (lambda x: x[..., :3], "the network takes"),
     ],
 )
@@ -234,7 +234,7 @@ def test_an_input_of_other_dimensions_than_guessed_is_refused():
         snnc.compile(tokens, 8)(x)
     snn = snnc.compile(tokens, 256, "opi", x)
     assert (snn(x) - tokens(x)).norm() < 0.05 * tokens(x).norm()
-    with pytest.raises(DataError, match="2 dimensions"):
+    with pytest.raises(DataError, match="one sample, without a batch"):
         snnc.compile(tokens, 8)(torch.randn(16))
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from snnc.checks import one_of
 from snnc.errors import PassFailed, RecipeError, SnncError, VerifyError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, calls, insert, module_of, replace
@@ -20,7 +21,7 @@ from snnc.passes import (
     ScaleThresholds,
     SetInitialPotential,
 )
-from snnc.passes.pipeline import EXACT_TOLERANCE, Context, Pass, Pipeline, choose
+from snnc.passes.pipeline import EXACT_TOLERANCE, Context, Pass, Pipeline
 from tests.nets import NETS, folded, quantized, sample
 
 WHOLE = Pipeline((FoldBatchNorm(), QuantizeActivations(), ScaleThresholds(), InsertNeurons(), CalibrateOffset()))
@@ -388,9 +389,9 @@ def test_names_that_do_not_exist(edit, words):
 
 
 def test_choose():
-    assert choose("a", ["b", "a"], "letter") == "a"
+    assert one_of("a", ["b", "a"], "letter") == "a"
     with pytest.raises(RecipeError, match=r"There is no letter 'c'\. Try: one of a, b"):
-        choose("c", ["b", "a"], "letter")
+        one_of("c", ["b", "a"], "letter")
 
 
 # Options.

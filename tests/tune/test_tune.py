@@ -27,11 +27,11 @@ from snnc.ir.neurons import IF
 from snnc.ir.temporal import Decode, StepCurrent
 from snnc.passes import EvenCurrents, FoldBatchNorm, InsertNeurons, QuantizeActivations, ScaleThresholds
 from snnc.passes.pipeline import Pipeline
-from snnc.tune import TuneOptions
 from snnc.tune.augment import augment
 from snnc.tune.forward import ByRate, Forward, InTime, Quantised
 from snnc.tune.match import matched, mismatch, seen
 from snnc.tune.norms import Evened, Normed, added, evened, moments, removed, sites
+from snnc.tune.options import TuneOptions
 from snnc.tune.parameters import Floor, closed, groups, opened
 from snnc.tune.samples import Batches, gathered, split
 from snnc.tune.surrogate import Levels, Rate, Spike

@@ -23,40 +23,19 @@ from snnc.backends.base import Backend, told
 from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.files import atomic_buffer
 from snnc.ir.graph import calls, remove, tidy
-from snnc.ir.neurons import IF, Neuron
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.neurons import IF
+from snnc.ir.shapes import Shape, every_shape
+from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.networks.network import Network
 from snnc.passes.normalize_thresholds import divide_before, multiply_behind
 from snnc.passes.pipeline import Pipeline
 from snnc.version import __version__
 
-Shape = tuple[int, ...]
 # Passes that choose neurons: the last one decides.
 PLAIN = ("insert-neurons", "train-thresholds")
 OTHER = (
     "calibrate-offset", "use-signed-neurons", "use-graded-neurons", "wait-for-input", "average-input", "mask-residual",
 )  # fmt: skip
-
-
-class _Shapes(fx.Interpreter):
-    """Runs one step of a graph for the shape of every value; states play no part in it."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.found: dict[fx.Node, Shape] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.found[n] = tuple(value.shape[1:])
-        return value
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        module: Any = self.fetch_attr(target)
-        if isinstance(module, Neuron | StepCurrent):
-            return args[0]
-        if isinstance(module, Restart):
-            module = module.body
-        return module.pool(args[0]) if isinstance(module, TemporalMax) else module(*args)
 
 
 @dataclass(frozen=True)
@@ -101,7 +80,7 @@ class NirFile(Backend):
                 "the same recipe with --set even-currents.gain=0",
             )
         graph = one_step(network)
-        lowering = Lowering(graph, shapes(graph, network), rules.rule)
+        lowering = Lowering(graph, shapes(graph, network), rules.RULES)
         lowering.run()
         if lowering.blockers:
             raise _refused(lowering.blockers)
@@ -149,11 +128,7 @@ def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
     Raises:
         SnncError: nothing told the shape of the input.
     """
-    shape = told(network.info.get("input_shape"), NirFile.name)
-    interpreter = _Shapes(graph)
-    with torch.no_grad():
-        interpreter.run(torch.zeros(1, *shape))
-    return interpreter.found
+    return every_shape(graph, told(network.info.get("input_shape"), NirFile.name))
 
 
 def metadata(network: Network) -> dict[str, Any]:

@@ -22,13 +22,10 @@ from snnc.backends.squared import Axis, square
 from snnc.errors import Blocker
 from snnc.ir import dialect
 from snnc.ir.graph import module_of
+from snnc.ir.rows import Refused
 
 Shape = tuple[int, ...]
 Rule = Callable[["Lowering", fx.Node, Any], "Value"]
-
-
-class Refused(Exception):
-    """A node that NIR cannot say: why, and what to try."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,7 @@ class Lowering:
         try:
             return self.rule(module)(self, node, module)
         except Refused as refusal:
-            why, hint = refusal.args
-            self.blockers.append(Blocker(node.name, type(module).__name__, why, hint))
+            self.blockers.append(Blocker(node.name, type(module).__name__, refusal.why, refusal.hint))
             return Value(("input",), self.shapes[node])
 
     def merged(self, node: fx.Node) -> bool:

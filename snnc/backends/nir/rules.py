@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from snnc.backends.nir.graph import Lowering, Refused, Rule, Shape, Value, array
+from snnc.backends.nir.graph import Lowering, Rule, Shape, Value, array
 from snnc.backends.squared import Axis, dense
 from snnc.errors import Blocker
 from snnc.ir import dialect
+from snnc.ir.curved import BENT
 from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
-from snnc.ir.temporal import Restart, TemporalMax
+from snnc.ir.rows import Refusal, Refused, Table
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 
 PLAIN_NEURONS = "a recipe with plain neurons: 'opi', 'qcfs', or 'best' with --set even-currents.gain=0"
 
@@ -26,11 +28,8 @@ def _input(at: Lowering, node: fx.Node) -> Value:
 
 
 def _neuron(at: Lowering, node: fx.Node, module: Neuron) -> Value:
-    if type(module) is not IF:
-        raise Refused(
-            "NIR has no neuron like it; its own fires spikes of one height, at the step whose input arrived",
-            PLAIN_NEURONS,
-        )
+    if type(module) is not IF:  # a subclass does something else
+        raise Refused(NO_NEURON.why, NO_NEURON.hint)
     value = _input(at, node)
     theta, v0 = (array(part.expand(value.shape)) for part in (module.theta, module.v0))
     # The potential to start from and the reset stand in no field of NIR: see docs/nir.md.
@@ -212,51 +211,50 @@ def _flat(at: Lowering, name: str, value: Value) -> Value:
     return at.put(name, node, value.sources, (int(np.prod(value.shape)),))
 
 
-def _max(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
-    raise Refused("NIR has no maximum", "average pooling or a strided convolution in its place")
-
-
-def _head(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
-    raise Refused("NIR has no softmax", "the network without it, whose largest logit is the same class")
-
-
-def _unknown(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
-    raise Refused("NIR has no such node", "another operation, or another backend")
-
-
-RULES: tuple[tuple[Any, Rule], ...] = (
-    (Neuron, _neuron),
-    (dialect.Grid, _grid),
-    (dialect.CONVOLUTIONS, _convolution),
-    (nn.Linear, _linear),
-    (dialect.Affine, _affine),
-    ((dialect.Add, dialect.Sub), _add),
-    (dialect.Concat, _concat),
-    (dialect.Pad, _pad),
-    (dialect.Slice, _slice),
-    (dialect.AVERAGE_POOLS, _pool),
-    (dialect.Mean, _mean),
-    ((nn.Flatten, dialect.Reshape), _reshape),
-    ((*dialect.MAX_POOLS, TemporalMax, Restart), _max),
-    (dialect.HEADS, _head),
+NO_NEURON = Refusal(
+    "NIR has no neuron like it; its own fires spikes of one height, at the step whose input arrived", PLAIN_NEURONS
 )
+NO_NODE = Refusal("NIR has no such node", "another operation, or another backend")
 
-
-def rule(module: nn.Module) -> Rule:
-    """How a module is lowered."""
-    return next((rule for kinds, rule in RULES if isinstance(module, kinds)), _unknown)
+RULES: Table[Rule] = Table(
+    "rules",
+    __name__,
+    {
+        Neuron: NO_NEURON,
+        IF: _neuron,
+        dialect.Grid: _grid,
+        dialect.CONVOLUTIONS: _convolution,
+        nn.Linear: _linear,
+        dialect.Affine: _affine,
+        (dialect.Add, dialect.Sub): _add,
+        dialect.Concat: _concat,
+        dialect.Pad: _pad,
+        dialect.Slice: _slice,
+        dialect.AVERAGE_POOLS: _pool,
+        dialect.Mean: _mean,
+        (nn.Flatten, dialect.Reshape): _reshape,
+        (*dialect.MAX_POOLS, TemporalMax, Restart): Refusal(
+            "NIR has no maximum", "average pooling or a strided convolution in its place"
+        ),
+        (*BENT, Telescoped): Refusal(
+            "NIR has no such function", "the backend torch, pt2 or onnx, or the network with ReLU in its place"
+        ),
+        dialect.HEADS: Refusal("NIR has no softmax", "the network without it, whose largest logit is the same class"),
+        (*dialect.TRANSPOSED, dialect.Permute, nn.Upsample, nn.PixelShuffle): NO_NODE,
+        StepCurrent: Refusal(
+            "NIR has no current that changes from step to step", "the same recipe with --set even-currents.gain=0"
+        ),
+        (Encode, Decode): Refusal("NIR describes one step, which has no borders", "the network without it"),
+        dialect.TRAINED: Refusal("does not spike yet", "the network compiled"),
+    },
+)
 
 
 def never(graph: fx.GraphModule) -> list[Blocker]:
     """What NIR cannot say of a network before its passes, whatever they are."""
     found = []
     for node, module in calls(graph):
-        if isinstance(module, (*dialect.BATCHNORMS, *dialect.ACTIVATIONS, dialect.ClipQuant)):
-            continue
-        refuse: Any = rule(module)
-        if refuse in (_max, _head, _unknown):
-            try:
-                refuse(None, node, module)
-            except Refused as refusal:
-                found.append(Blocker(node.name, type(module).__name__, *refusal.args))
+        row = RULES.row(type(module))
+        if isinstance(row, Refusal) and not isinstance(module, dialect.TRAINED):
+            found.append(Blocker(node.name, type(module).__name__, row.why, row.hint))
     return found

@@ -11,6 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 from torch import Tensor, fx, nn
 
+from snnc.backends.onnx.functions import Library
 from snnc.errors import SnncError
 from snnc.files.emitted import DOMAIN
 
@@ -96,6 +97,7 @@ class Site:
         before: shape of one sample that comes in, or None where the shape of the network's input is not known.
         after: shape of one sample that goes out, likewise.
         rank: dimensions of the value that comes in, the batch included; known more often than its shape.
+        library: the functions of the file.
     """
 
     block: Block
@@ -105,6 +107,11 @@ class Site:
     before: tuple[int, ...] | None
     after: tuple[int, ...] | None
     rank: int | None
+    library: Library
+
+    def call(self, function: str, *inputs: str, **attributes: Any) -> str:
+        """One call of a function of `snnc`: the result."""
+        return self.block.call(function, *inputs, out=self.out, label=self.label, **attributes)
 
     def op(self, kind: str, *inputs: str, part: str = "", **attributes: Any) -> str:
         """One node: the result, or with `part` a value on the way to it."""

@@ -13,6 +13,7 @@ from snnc.backends.onnx.block import Site
 from snnc.backends.onnx.ops import Emitter
 from snnc.errors import SnncError
 from snnc.ir import curved
+from snnc.ir.rows import Kinds, Refusal
 
 # Functions of one number: operators one after the other, and what `chain` says of theirs.
 UNARY: dict[str, tuple[Any, ...]] = {
@@ -172,7 +173,7 @@ def shrink(at: Site, m: Any, x: str) -> str:
     return at.op("Shrink", x, lambd=float(m.lambd), bias=float(m.lambd) if isinstance(m, nn.Softshrink) else 0.0)
 
 
-CURVED: dict[type[nn.Module], Emitter] = {
+CURVED: dict[Kinds, Emitter | Refusal] = {
     nn.GELU: gelu,
     nn.SiLU: _gated(lambda at, x: at.op("Sigmoid", x, part="gate")),
     nn.Hardswish: _plain("HardSwish"),

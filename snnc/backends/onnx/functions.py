@@ -20,24 +20,27 @@ from onnx import parser
 from snnc.backends.onnx.neurons import FIRST, NEURON_TEXTS, SHIFT
 from snnc.backends.onnx.time import TIME_TEXTS
 from snnc.files.emitted import DOMAIN
-from snnc.ir.neurons import NEURONS, BipolarIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.ir.neurons import IF, AverageIF, BipolarIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.ir.neurons.residual_mask import MARGIN
 
 # Opset 17 has each comparison as one operator, and nothing that came later would make a file smaller or faster. Files
 # of it were run in onnxruntime 1.16 (2023), 1.17, 1.20 and 1.31; 1.15 mixes up names when it writes functions out.
 OPSET, IR_VERSION = 17, 8
 
-_TEXTS = {**TIME_TEXTS, **NEURON_TEXTS}
-_COUNTING = {"Walk", *(cls.__name__ for cls in NEURONS)}  # those that have a form which emits counts
-
-# Beside T, what a neuron's function takes as attributes.
+# Every neuron that has a function, and what that takes as attributes beside T.
 ATTRIBUTES: dict[type[Neuron], tuple[str, ...]] = {
+    IF: (),
+    SignedIF: (),
+    AverageIF: (),
     GradedIF: ("bits",),
     BipolarIF: ("units",),
     WaitingIF: ("wait",),
     OffsetIF: ("rho", "iterations", "guard", "eps"),
     ResidualMaskIF: ("tau",),
 }
+
+_TEXTS = {**TIME_TEXTS, **NEURON_TEXTS}
+_COUNTING = {"Walk", *(cls.__name__ for cls in ATTRIBUTES)}  # those that have a form which emits counts
 
 
 # What a neuron of either sign holds besides its potential, where its sum stays above zero, and where it is free.

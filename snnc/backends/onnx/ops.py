@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from snnc.backends.onnx.block import Site, each
 from snnc.ir import dialect
+from snnc.ir.rows import Kinds
 
 Emitter = Callable[..., str]  # of a site, the module and the names of its inputs: the name of its output
 _END = 2**63 - 1
@@ -148,9 +149,9 @@ def mean(at: Site, m: dialect.Mean, x: str) -> str:
     return at.op("ReduceMean", x, axes=list(m.dims), keepdims=int(m.keepdim))
 
 
-OPS: dict[type[nn.Module], Emitter] = {
-    **dict.fromkeys(dialect.CONVOLUTIONS, convolution),
-    **dict.fromkeys(dialect.TRANSPOSED, transposed),
+OPS: dict[Kinds, Emitter] = {
+    dialect.CONVOLUTIONS: convolution,
+    dialect.TRANSPOSED: transposed,
     nn.Linear: linear,
     dialect.Add: lambda at, m, a, b: at.op("Add", a, b),
     dialect.Sub: lambda at, m, a, b: at.op("Sub", a, b),

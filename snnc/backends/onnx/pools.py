@@ -17,6 +17,7 @@ from torch.nn import functional
 from snnc.backends.onnx.block import Site, each
 from snnc.backends.onnx.ops import Emitter
 from snnc.ir import dialect
+from snnc.ir.rows import Kinds
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -151,10 +152,10 @@ def adaptive_maximum(at: Site, m: Any, x: str) -> str:
     return x
 
 
-POOLS: dict[type[nn.Module], Emitter] = {
-    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), average),
-    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), adaptive_average),
-    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), maximum),
-    **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), adaptive_maximum),
+POOLS: dict[Kinds, Emitter] = {
+    (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d): average,
+    (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d): adaptive_average,
+    (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d): maximum,
+    (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d): adaptive_maximum,
     dialect.OwnSizeAvgPool2d: own_size,
 }

@@ -7,12 +7,13 @@ import math
 import onnx
 from torch import fx
 
-from snnc.capture.lowering import MOST_VALUES, Lowering, Site
+from snnc.capture.lowering import Lowering, Site
 from snnc.capture.onnx.model import Entry, Program, kind_name, read
 from snnc.capture.onnx.operations import FLOATS
 from snnc.capture.values import SHAPE_HINT
 from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.ir import dialect
+from snnc.ir.shapes import MOST_VALUES
 
 Shape = tuple[int, ...]
 

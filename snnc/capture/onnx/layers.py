@@ -12,7 +12,7 @@ from snnc.capture import layers, pools, products, routes
 from snnc.capture.onnx.site import OnnxSite
 from snnc.ir import dialect
 
-CONSTANT = ("takes its weights from data", "a spiking layer needs constant weights")
+CONSTANT = ("takes its weights from data", "use weights that are parameters or buffers of the network")
 
 
 def conv(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> Any:

@@ -13,7 +13,7 @@ from snnc.capture.layout import Laid
 from snnc.capture.onnx import curved
 from snnc.capture.onnx.fold import SAMPLES, Varying
 from snnc.capture.onnx.site import OnnxSite
-from snnc.capture.refusals import ORDER, REPEATED
+from snnc.capture.refusals import LOOKED_UP, ORDER, REPEATED
 from snnc.capture.values import Batch
 
 
@@ -138,6 +138,8 @@ def slice_(at: OnnxSite, x: fx.Node, starts: Any = None, ends: Any = None, axes:
 
 def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
     """`Gather` of one entry, or of entries in equal steps."""
+    if not isinstance(x, fx.Node):
+        raise LOOKED_UP.refused()
     dim = at.axis(x, at.get("axis", 0))
     total = at.known(x)[dim - 1]
     if not isinstance(indices, Tensor) or indices.dim() > 1 or not indices.numel():

@@ -33,7 +33,7 @@ def results_of(lowering: Lowering, call: Call, inputs: Sequence[Any], opset: int
         return (LOST,) * len(call.outputs)
     shapes = _inferred(lowering, call, inputs, opset)
     if not shapes and reason.alike:
-        shapes = [lowering.shapes.get(nodes[0])]
+        shapes = [lowering.shapes.shape(nodes[0])]
     shapes += [None] * (len(call.outputs) - len(shapes))
     return tuple(lowering.stand_in(shape, None, nodes, reason) for shape in shapes)
 
@@ -46,8 +46,8 @@ def _inferred(lowering: Lowering, call: Call, inputs: Sequence[Any], opset: int)
     data: dict[str, onnx.TensorProto] = {}
     for name, value in zip(call.inputs, inputs, strict=True):
         value = value.first if isinstance(value, Varying) else value
-        if isinstance(value, fx.Node) and value in lowering.shapes:
-            sizes = (SAMPLES[0], *lowering.shapes[value])
+        if isinstance(value, fx.Node) and (shape := lowering.shapes.shape(value)) is not None:
+            sizes = (SAMPLES[0], *shape)
             kinds[name] = helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, sizes)
         elif isinstance(value, np.ndarray):
             data[name] = numpy_helper.from_array(np.ascontiguousarray(value))

@@ -26,6 +26,10 @@ class AverageIF(IF):
     def schedule(self) -> str:
         return LAYER_SYNCHRONOUS
 
+    @property
+    def updates(self) -> int:
+        return 2 * self.T
+
     def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
         return super().charge(theta * self.T, v0 * self.T, current * self.T)
 

@@ -73,6 +73,11 @@ class Neuron(Temporal):
         return 0
 
     @property
+    def updates(self) -> int:
+        """Additions to one potential in a run; what a neuron reads before it fires counts too."""
+        return self.T
+
+    @property
     def height(self) -> Tensor:
         """Height of one spike in the output, shape as theta: theta, or 1 where the neuron is a unit."""
         return torch.ones_like(self.theta) if self.unit else self.theta

@@ -54,7 +54,11 @@ class OffsetIF(IF):
     def steps(self) -> int:
         return self.rho * self.iterations + self.T
 
-    def forward(self, current: Tensor, *_: Tensor) -> Tensor:
+    @property
+    def updates(self) -> int:
+        return self.steps
+
+    def forward(self, current: Tensor, *more: Tensor) -> Tensor:
         window = current.reshape(self.T, -1, *current.shape[1:])[: self.rho]
         return self.walk(self.calibrated(window), current, self.T)[1]
 

@@ -41,7 +41,11 @@ class WaitingIF(IF):
     def delay(self) -> int:
         return self.wait
 
-    def forward(self, current: Tensor, *_: Tensor) -> Tensor:
+    @property
+    def updates(self) -> int:
+        return self.T + self.wait
+
+    def forward(self, current: Tensor, *more: Tensor) -> Tensor:
         steps = current.reshape(self.T, -1, *current.shape[1:]).unbind(0)
         first = torch.stack(steps[: self.wait + 1]).sum(0)
         nothing = torch.zeros_like(first)

@@ -234,7 +234,7 @@ REFUSED = {
     "custom": ("a = Relu(x) y = com.acme.Fancy(a)", "com.acme.Fancy", "com.acme", {}),
     "gate": ("a = Relu(x) y = Mul(a, a)", "Mul", "function of itself", {}),
     "product": ("a = Relu(x) y = MatMul(a, a)", "MatMul", "constant weights", {}),
-    "weights from data": ("a = Relu(x) y = Conv(a, a)", "Conv", "constant weights", {}),
+    "weights from data": ("a = Relu(x) y = Conv(a, a)", "Conv", "parameters or buffers", {}),
     "sum of all": ("a = Relu(x) y = ReduceSum<keepdims=0>(a)", "ReduceSum", "batch", {}),
     "batch mean": ("a = Relu(x) y = ReduceMean<axes=[0]>(a)", "ReduceMean", "batch", {}),
     "mean of all": ("a = Relu(x) y = ReduceMean(a)", "ReduceMean", "batch", {}),

@@ -11,7 +11,8 @@ import torch
 from torch import fx
 
 from snnc.api import require_calibration
-from snnc.cli import describe, show
+from snnc.cli import show
+from snnc.cli.work import describe
 from snnc.data import Dataset, require_classes
 from snnc.ir.curved import CURVED
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
@@ -20,7 +21,7 @@ from snnc.networks.base import SpikingNetwork
 from snnc.networks.network import Network
 from snnc.recipes import Recipe
 from snnc.report.samples import ACCURACY, Samples
-from snnc.tune import Start
+from snnc.tune.run import Start
 
 TRIAL = 16  # samples that calibrate the conversion which a training would start from
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,10 @@ import click
 from torch import fx
 
 from snnc import api
-from snnc.backends import BACKENDS
 from snnc.capture import capture, told_shape
 from snnc.cli import show
 from snnc.data import Dataset
-from snnc.errors import DataError, LoadError, Unsupported, WriteError
+from snnc.errors import DataError, LoadError, Unsupported
 from snnc.files import load_model, load_torch, sniff
 from snnc.files.emitted import is_emitted_file
 from snnc.ir.graph import Stage
@@ -23,35 +20,6 @@ from snnc.ir.graphfile import FORMAT
 from snnc.networks.base import SpikingNetwork
 from snnc.networks.exported import has_history
 from snnc.networks.staged import staged
-
-
-def destination(
-    out: Path | None, backend: str | None, model: Path | None, factory: str | None, *others: str | Path | None
-) -> tuple[Path, str]:
-    """Where the result goes and in which form, checked before any work is done. Overwrites nothing that was given."""
-    if backend is None:
-        backend = next((b.name for b in BACKENDS.values() if out and b.suffix == out.suffix), "torch")
-    if out is None:
-        named = model.stem if model and str(model) != "-" else re.split("[:.]", (factory or "").partition("(")[0])[-1]
-        out = Path(f"{named or 'model'}{BACKENDS[backend].suffix}")
-    target(out, model, *others)
-    return out, backend
-
-
-def target(out: Path, *given: str | Path | None) -> Path:
-    """A file to write, checked before any work is done. Overwrites nothing that was given."""
-    if not out.parent.is_dir():
-        raise WriteError(f"There is no folder '{out.parent}' to write '{out.name}' to.", f"mkdir -p {out.parent}")
-    if out.is_dir():
-        raise WriteError(f"'{out}' is a folder.", "the name of a file")
-    if out.exists() and not out.is_file():
-        raise WriteError(f"'{out}' is not a regular file.", "the name of a file")
-    if not os.access(out.parent, os.W_OK):
-        raise WriteError(f"The folder '{out.parent}' cannot be written to.", "another folder, or its permissions")
-    for one in given:
-        if one and Path(one).exists() and out.exists() and out.samefile(one):
-            raise WriteError(f"Writing '{out}' would overwrite what you gave.", "another file, with -o OUT")
-    return out
 
 
 def uncompiled(

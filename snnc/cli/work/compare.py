@@ -1,0 +1,119 @@
+"""What `snnc compare` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from snnc import api
+from snnc.api import require_calibration
+from snnc.cli import show
+from snnc.cli.blocks import Original, Running, Scored
+from snnc.cli.options import command_line
+from snnc.cli.targets import target
+from snnc.cli.work.plan import comparison
+from snnc.cli.work.sources import captured
+from snnc.recipes import recipe as find_recipe
+from snnc.report import Comparison, compare
+from snnc.report.provenance import files
+from snnc.report.samples import gather
+
+
+def run(
+    snns: tuple[Path, ...],
+    recipes: tuple[str, ...] | None,
+    T: int,
+    calib: Path | None,
+    calib_samples: int,
+    original: Original,
+    scored: Scored,
+    running: Running,
+    as_csv: bool,
+    out: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """See the command."""
+    if not snns and not recipes:
+        raise click.UsageError("Give SNNs, or --recipes to compile --ann with.")
+    if recipes and not original.given:
+        raise click.UsageError("--recipes compiles the original network: give --ann, or --factory for all of it.")
+    if as_csv and as_json:
+        raise click.UsageError("Give --csv or --json.")
+    if as_csv and dry_run:
+        raise click.UsageError("A dry run measures nothing that --csv could print: give --json.")
+    if out:
+        target(out, *snns, original.ann, scored.data, calib, *(recipes or ()))
+    candidates = [find_recipe(name) for name in recipes or ()]
+    for one in candidates:  # before the first of them is compiled
+        require_calibration(one, calib is not None)
+        one.pipeline.stages()
+    network = original.network()
+    chosen, seed = scored.samples(), scored.seed or 0
+    networks: dict[str, Any] = {str(path): running.load(path) for path in snns}
+    given = scored.read(calib, "train").sample(calib_samples, seed) if candidates and calib else None
+    graph = captured(network, given or chosen, None) if candidates else network
+    if dry_run:
+        samples = gather(chosen, [*networks.values()], network, len(chosen))
+        return comparison(networks, candidates, T, samples, given, out, as_json)
+    for one in candidates:
+        net = api.compile(graph, T, one, given, samples=calib_samples, seed=seed, track=show.track)
+        networks[_free(one.name, networks)] = running.place(net)
+    found = compare(
+        networks,
+        chosen,
+        network,
+        out,
+        samples=len(chosen),
+        seed=seed,
+        command=command_line(),
+        files=files((*snns, original.ann, scored.data, calib)),
+        track=show.track,
+    )
+    for row in found.rows:
+        for note in row.evaluation.notes:
+            show.note(f"{row.name}: {note}")
+    if as_json:
+        return show.as_json({"out": str(out) if out else None, **found.to_dict()})
+    if as_csv:
+        show.out.file.write(found.to_csv())
+        return None
+    return _say(found, out)
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    """`name`, with a number where two recipes or files share it."""
+    number = 2
+    free = name
+    while free in taken:
+        free, number = f"{name} ({number})", number + 1
+    return free
+
+
+def _say(found: Comparison, out: Path | None) -> None:
+    show.say(f"Data: {found.samples} samples of {found.provenance.data}")
+    if found.ann_accuracy is not None:
+        show.say(f"ANN: {found.ann_accuracy:.2f} %")
+    rows = []
+    for row in found.rows:
+        one, (low, high) = row.evaluation, row.interval
+        same = None if one.agreement is None else f"{one.agreement[-1]:.2f}"
+        rows.append(
+            (
+                row.name,
+                one.latency.T,
+                one.latency.steps,
+                one.latency.schedule,
+                f"{one.accuracy[-1]:.2f}",
+                f"{low:.1f} to {high:.1f}",
+                same,
+                None if row.rate is None else f"{row.rate:.1f}",
+                None if row.energy is None else f"{row.energy:.3f}",
+            )
+        )
+    columns = ("network", "T", "latency", "schedule", "score %", "between", "same class %", "firing %", "energy")
+    show.table(f"{found.measure.capitalize()}, latency in steps, energy over the ANN's without memory", columns, rows)
+    if out:
+        show.wrote(out)

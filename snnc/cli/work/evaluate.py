@@ -1,0 +1,45 @@
+"""What `snnc eval` does."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from snnc.cli import show
+from snnc.cli.blocks import Original, Running, Scored
+from snnc.data import require_labels
+from snnc.measure.evaluate import evaluate
+
+
+def run(
+    snn: Path,
+    scored: Scored,
+    original: Original,
+    batch: int,
+    running: Running,
+    as_json: bool,
+) -> None:
+    """See the command."""
+    net = running.load(snn)
+    samples = scored.samples()
+    ann = original.module(samples.input_shape)
+    require_labels(samples, "to measure accuracy")
+    total = -(-len(samples) // batch)
+    found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total))
+    for note in found.notes:
+        show.note(note)
+    content = {
+        "snn": str(snn),
+        "data": samples.source,
+        "T": net.T,
+        "runtime": net.ran_by,
+        **found.to_dict(),
+        "latency_text": show.timing(net.latency),
+    }
+    if as_json:
+        return show.as_json(content)
+    show.say(f"Data: {samples.source}")
+    show.evaluation(content)
+    if not net.looks_inside:
+        show.say(f"{net.form} runs without its spikes and operations being counted. The .snn file has them.")
+    return None

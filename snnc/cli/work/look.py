@@ -1,0 +1,87 @@
+"""What `snnc check`, `snnc inspect` and `snnc list` do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from snnc.capture import blockers, capture
+from snnc.checks import one_of
+from snnc.cli import show
+from snnc.cli.blocks import Model
+from snnc.cli.work import describe
+from snnc.cli.work.sources import captured, compiled
+from snnc.ir.curved import CURVED
+from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
+from snnc.ir.graph import Stage
+
+
+def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
+    """See the command."""
+    network = how.load(model)
+    with show.busy("reading the network"):
+        found = blockers(network, input_shape)
+        graph = None if found else capture(network, input_shape)
+    if graph is None:
+        if as_json:
+            show.as_json({"converts": False, "blockers": [asdict(b) for b in found]})
+        else:
+            show.blockers([asdict(b) for b in found])
+        click.get_current_context().exit(1)
+    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
+    if as_json:
+        return show.as_json(
+            {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}
+        )
+    show.say("It converts.", "green")
+    show.say(f"Layers with weights: {show.counts(layers)}")
+    return show.say(f"Activations: {show.counts(kinds)}")
+
+
+def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
+    """See the command."""
+    net = compiled(file)
+    if net is None:
+        graph = captured(how.load(file), None, input_shape)
+        rows = describe.graph_rows(graph, Stage.ANN)
+        if as_json:
+            return show.as_json({"kind": "ann", "stage": Stage.ANN, "graph": rows})
+        show.say("Not compiled yet: an ANN, as snnc reads it.")
+        return show.graph(rows)
+    content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
+    if net.looks_inside:
+        content["neurons"] = [describe.neuron_row(name, neuron) for name, neuron in net.neurons()]
+        content["graph"] = describe.graph_rows(net.graph, net.stage)
+    if as_json:
+        return show.as_json(content)
+    show.made(net.info, show.timing(net.latency))
+    show.records(net.info.get("records", []))
+    show.proof(net.info.get("proof", []))
+    show.neurons(content["neurons"])
+    show.graph(content["graph"])
+    if not net.looks_inside:
+        show.say(f"{net.form}: it runs, but its graph cannot be looked into.")
+    return None
+
+
+def list_(kind: str | None, name: str | None, as_json: bool) -> None:
+    """See the command."""
+    known = {
+        "passes": describe.passes(),
+        "recipes": describe.recipes(),
+        "backends": describe.backends(),
+        "neurons": describe.neurons(),
+    }
+    if kind and name:
+        one = {row["name"]: row for row in known[kind]}[
+            one_of(name, [row["name"] for row in known[kind]], kind.removesuffix("es" if kind == "passes" else "s"))
+        ]
+        return show.as_json(one) if as_json else show.say(one["text"].rstrip())
+    chosen = {kind: known[kind]} if kind else known
+    if as_json:
+        return show.as_json(chosen)
+    for title, rows in chosen.items():
+        show.listing(title, rows)
+    return None

@@ -1,0 +1,50 @@
+"""What `snnc report` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snnc.cli import show
+from snnc.cli.blocks import Original, Running, Scored
+from snnc.cli.options import command_line
+from snnc.cli.targets import target
+from snnc.report import report
+from snnc.report.provenance import files
+
+
+def run(
+    snn: Path,
+    original: Original,
+    scored: Scored,
+    running: Running,
+    title: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """See the command."""
+    out = target(out or Path(f"{snn.stem}.html"), snn, original.ann, scored.data)
+    net = running.load(snn)
+    ann = original.network()
+    chosen = scored.samples()
+    found = report(
+        net,
+        chosen,
+        ann,
+        out,
+        samples=len(chosen),
+        seed=scored.seed or 0,
+        title=title or snn.name,
+        command=command_line(),
+        files=files((snn, original.ann, scored.data)),
+        track=show.track,
+    )
+    if as_json:
+        return show.as_json({"out": str(out), **found.to_dict()})
+    result = found.evaluation
+    show.say(f"Data: {result.samples} samples of {chosen.source}")
+    if result.ann_accuracy is not None:
+        show.say(f"ANN: {result.ann_accuracy:.2f} %")
+    show.say(f"SNN: {result.accuracy[-1]:.2f} % {found.measure}; latency: {show.timing(result.latency)}")
+    for line in found.missing:
+        show.note(line)
+    return show.wrote(out)

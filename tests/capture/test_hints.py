@@ -1,0 +1,233 @@
+"""What each hint says to do is accepted: a network that gets the hint, and the same as the hint has it."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snnc import recipes
+from snnc.capture import blockers
+from snnc.cli import main
+from snnc.passes import PASSES
+from tests.hints import hints
+
+SHAPE = (4, 6, 6)
+
+
+class Net(nn.Module):
+    """A convolution, a ReLU, and what is tried."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.conv, self.norm, self.body = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), body
+        self.shrink, self.fc, self.time = nn.Conv2d(4, 2, 1), nn.Linear(6, 6), nn.Conv1d(4, 4, 3)
+        self.lstm = nn.LSTM(6, 6, batch_first=True)
+
+    def forward(self, x):
+        return self.body(self, x, F.relu(self.conv(x)))
+
+
+def into(x, part):
+    x[:, :2] = part
+    return x
+
+
+def pieces(y):
+    return torch.cat([y[:, :2] * 2, y[:, 2:]], 1)
+
+
+MEAN = torch.ones(4, 1, 1) / 2
+MATRIX = torch.ones(2, 4)
+OTHER = "rewrite it with layers of torch.nn that snnc knows"
+BATCH = "keep the batch as the first dimension"
+# The hint, what gets it, and what it says to do. `n` is the network, `x` its input, `y` what has passed a ReLU.
+FOLLOWED = [
+    ("replace it by ReLU", lambda n, x, y: F.leaky_relu(y), lambda n, x, y: F.relu(y)),
+    ("replace that activation by ReLU", lambda n, x, y: y * F.relu6(y + 3) / 6, lambda n, x, y: F.relu(y)),
+    ("half as many channels", lambda n, x, y: F.glu(n.conv(y), 1), lambda n, x, y: F.relu(n.shrink(y))),
+    ("use BatchNorm", lambda n, x, y: F.group_norm(y, 2), lambda n, x, y: n.norm(y)),
+    ("normalise that outside", lambda n, x, y: F.normalize(y.flatten(1)), lambda n, x, y: y.flatten(1)),
+    ("elsewhere use BatchNorm", lambda n, x, y: y / y.norm(dim=1, keepdim=True), lambda n, x, y: n.norm(y)),
+    ("put layers of constant weights", lambda n, x, y: y * n.conv(y).sigmoid(), lambda n, x, y: F.relu(n.conv(y))),
+    ("write it with nn.Linear", lambda n, x, y: torch.einsum("bchw,dw->bchd", y, n.fc.weight), lambda n, x, y: n.fc(y)),
+    ("convolutions over time", lambda n, x, y: n.lstm(y.mean(3))[0], lambda n, x, y: n.time(y.mean(3))),
+    ("with ReLU and linear layers", lambda n, x, y: x.abs(), lambda n, x, y: F.relu(x) + F.relu(-x)),
+    ("pick outside", lambda n, x, y: y.flatten(1).argmax(1), lambda n, x, y: y.flatten(1)),
+    ("clip with ReLU or clamp", lambda n, x, y: x * (x > 0), lambda n, x, y: F.relu(x)),
+    ("return the values themselves", lambda n, x, y: y > 1, lambda n, x, y: y),
+    ("return_indices=False", lambda n, x, y: F.max_pool2d(y, 2, return_indices=True)[0],
+     lambda n, x, y: F.max_pool2d(y, 2)),
+    ("take slices and join", lambda n, x, y: y[:, [2, 1]], lambda n, x, y: torch.cat([y[:, 2:3], y[:, 1:2]], 1)),
+    ("take slices and join", lambda n, x, y: y.flip(1)[:, :2], lambda n, x, y: torch.cat([y[:, 3:], y[:, 2:3]], 1)),
+    ("join it with itself", lambda n, x, y: y.repeat(1, 2, 1, 1), lambda n, x, y: torch.cat([y, y], 1)),
+    ("join it with itself", lambda n, x, y: y[:, :1].expand(-1, 3, -1, -1),
+     lambda n, x, y: torch.cat([y[:, :1]] * 3, 1)),
+    ("join them with torch.cat", lambda n, x, y: into(y, y[:, :2] * 2), lambda n, x, y: pieces(y)),
+    ("x = (x - mean) / std", lambda n, x, y: F.relu(into(x, x[:, :2] - 0.5)),
+     lambda n, x, y: F.relu((x - MEAN) / MEAN)),
+    ("only where self.training", lambda n, x, y: y + torch.rand(1),
+     lambda n, x, y: y + torch.rand(1) if n.training else y),
+    ("layers of torch.nn", lambda n, x, y: F.unfold(y, 2), lambda n, x, y: n.conv(y)),
+    ("write it as a + relu(b - a)", lambda n, x, y: torch.maximum(x, y), lambda n, x, y: x + F.relu(y - x)),
+    ("write it as a - relu(a - b)", lambda n, x, y: torch.minimum(x, y), lambda n, x, y: x - F.relu(x - y)),
+    ("relu6 or clamp", lambda n, x, y: F.hardtanh(x), lambda n, x, y: x.clamp(0, 1)),
+    ("threshold(x, 0, 0)", lambda n, x, y: F.threshold(x, 0.5, 0.0), lambda n, x, y: F.threshold(x, 0, 0)),
+    ("clip at a constant", lambda n, x, y: y.clamp(max=y.mean((2, 3), keepdim=True)), lambda n, x, y: y.clamp(max=2.0)),
+    ("divide by a constant", lambda n, x, y: 1 / y, lambda n, x, y: y / 2),
+    ("use torch.floor", lambda n, x, y: y.clamp(0, 1).mul(4).div(1, rounding_mode="trunc") / 4,
+     lambda n, x, y: torch.floor(y.clamp(0, 1) * 4) / 4),
+    ("scale before and after", lambda n, x, y: torch.round(y.clamp(0, 1), decimals=1),
+     lambda n, x, y: torch.round(y.clamp(0, 1) * 10) / 10),
+    ("floor(clamp(x / lam", lambda n, x, y: torch.round(x),
+     lambda n, x, y: torch.floor(torch.clamp(x / 2, 0, 1) * 4 + 0.5) / 4 * 2),
+    ("training=self.training", lambda n, x, y: F.dropout(y, 0.5),
+     lambda n, x, y: F.dropout(y, 0.5, training=n.training)),
+    ("mode='nearest'", lambda n, x, y: F.interpolate(y, scale_factor=2, mode="bilinear"),
+     lambda n, x, y: F.interpolate(y, scale_factor=2, mode="nearest")),
+    ("the logits alone", lambda n, x, y: (y, x), lambda n, x, y: y),
+    ("keep softmax for the network's output", lambda n, x, y: F.relu(y.softmax(1)),
+     lambda n, x, y: F.relu(y).softmax(1)),
+    ("or leave it out", lambda n, x, y: F.relu(n.conv(y.softmax(1))), lambda n, x, y: F.relu(n.conv(y))),
+    ("check that the forward method applies", lambda n, x, y: n.norm(x), lambda n, x, y: F.relu(n.norm(x))),
+    ("flatten from dimension 1", lambda n, x, y: torch.flatten(y), lambda n, x, y: torch.flatten(y, 1)),
+    ("use dimension 1 or higher", lambda n, x, y: y.mean(0), lambda n, x, y: y.mean(1)),
+    ("such as x.mean((2, 3))", lambda n, x, y: y.mean(), lambda n, x, y: y.mean((2, 3))),
+    (BATCH, lambda n, x, y: torch.stack([y, y]).mean(0), lambda n, x, y: torch.stack([y, y], 1).mean(1)),
+    (BATCH, lambda n, x, y: y.permute(1, 0, 2, 3), lambda n, x, y: y.permute(0, 2, 3, 1)),
+    (BATCH + ", by itself", lambda n, x, y: y.reshape(-1, 6), lambda n, x, y: y.reshape(y.size(0), -1)),
+    ("keep the whole batch", lambda n, x, y: y[0], lambda n, x, y: y[:, ...]),
+    ("write x.flatten(1)", lambda n, x, y: y.view(1, -1), lambda n, x, y: y.flatten(1)),
+    ("or x.view(x.size(0), ...)", lambda n, x, y: y.view(1, 144), lambda n, x, y: y.view(y.size(0), -1)),
+    ("write a constant in its place", lambda n, x, y: y.narrow(1, 0, y.size(0)), lambda n, x, y: y.narrow(1, 0, 2)),
+    ("unsqueeze the smaller one", lambda n, x, y: y + y.mean(1), lambda n, x, y: y + y.mean(1).unsqueeze(1)),
+    ("one sample's shape", lambda n, x, y: y + torch.ones(2, 4, 6, 6), lambda n, x, y: y + torch.ones(4, 6, 6)),
+    ("value's own shape", lambda n, x, y: y[:, :1] + MEAN, lambda n, x, y: y + MEAN),
+    ("pad with torch.nn.functional.pad", lambda n, x, y: torch.cat([y, torch.ones(1, 4, 6, 6)], 1),
+     lambda n, x, y: F.pad(y, (0, 0, 0, 0, 0, 4)) + torch.cat([torch.zeros(4, 6, 6), torch.ones(4, 6, 6)])),
+    ("use torch.nn.functional.pad and add it",
+     lambda n, x, y: torch.cat([torch.ones(1, 1, 6, 6).expand(y.shape[0], -1, -1, -1), y], 1),
+     lambda n, x, y: F.pad(y, (0, 0, 0, 0, 1, 0)) + torch.cat([torch.ones(1, 6, 6), torch.zeros(4, 6, 6)])),
+    ("over the whole map", lambda n, x, y: y.amax(1), lambda n, x, y: y.amax((2, 3))),
+    ("or with nn.MaxPool2d", lambda n, x, y: y.amax(1), lambda n, x, y: nn.MaxPool2d(2)(y)),
+    ("use nn.Linear", lambda n, x, y: y @ torch.ones(4, 6, 6), lambda n, x, y: n.fc(y)),
+    ("in floating point", lambda n, x, y: y.to(torch.int32) + 0.5, lambda n, x, y: y.to(torch.float32) + 0.5),
+    ("parameters or buffers", lambda n, x, y: F.conv2d(y, y[:, :, :1, :1]), lambda n, x, y: F.conv2d(y, n.conv.weight)),
+    ("x.shape, x.ndim", lambda n, x, y: y + y.itemsize, lambda n, x, y: y + y.ndim),
+]  # fmt: skip
+
+
+def net(body):
+    torch.manual_seed(0)
+    return Net(body).eval()
+
+
+@pytest.mark.parametrize("case", range(len(FOLLOWED)), ids=[f"{i} {row[0]}" for i, row in enumerate(FOLLOWED)])
+def test_what_a_hint_says_is_accepted(case):
+    words, before, after = FOLLOWED[case]
+    assert any(words in b.hint for b in blockers(net(before), SHAPE)), blockers(net(before), SHAPE)
+    assert blockers(net(after), SHAPE) == []
+
+
+# Hints that other tests follow, or that ask for another file, or for a bug in torch.
+ELSEWHERE = """
+    capture what comes behind it, with the vectors as input
+    change buffers only where self.training is True, and call eval()
+    capture the network that it was compiled from
+    check its sizes: no network needs so many
+    check the data (channels stand first), or --input-shape
+    check the file it came from
+    check the network on one sample
+    compute a new value, such as x = (x - mean) / std, and leave the input as it is
+    compute it before the network is built
+    compute them before the network is built
+    export a module that takes one tensor
+    export a module with one input, and fix the others inside it
+    export it again, with the version of torch that runs snnc
+    export it with constant shapes and without loops
+    export the network after model.eval()
+    export with only the batch dynamic
+    give forward one tensor
+    import the float network that it was quantised from; snnc quantises itself
+    keep only modules, parameters and buffers in it
+    keep samples apart, and constants constant
+    leave recompute_scale_factor out
+    move decisions that depend on data out of forward
+    pad dimension 1 or higher
+    register it as a buffer
+    remove them (handle.remove()), and write what they do into forward
+    samples of shape {}, or the program exported for the others
+    the module that it was scripted from
+    train with track_running_stats=True and call eval()
+    use the plain form of the call
+    write a constant
+    write that operation out of place, such as F.relu(x) for x.relu_()
+    write the number in its place
+    write x.size(0) first
+    change buffers only where self.training is True, and export the network after model.eval()
+"""
+
+
+def test_every_hint_on_a_network_is_followed():
+    told = {h.text for h in hints() if h.file.startswith("capture/") and "/onnx/" not in h.file}
+    known = {line.strip() for line in ELSEWHERE.splitlines()}
+    left = {text for text in told - known if not any(row[0] in text for row in FOLLOWED)}
+    assert left == set()
+
+
+OPTIONS = {
+    name
+    for command in (main, *main.commands.values())
+    for parameter in command.params
+    if isinstance(parameter, click.Option)
+    for name in (*parameter.opts, *parameter.secondary_opts)
+} | {"--help", "--version"}
+EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def test_what_hints_name_exists():
+    """Options, commands, recipes, passes and their options, extras, and names of torch."""
+    found = hints()
+    assert len(found) > 200
+    for hint in found:
+        text, where = hint.text, f"{hint.file}:{hint.line}: {hint.text}"
+        outside = "rm " in text or "mkdir " in text or "pip " in text
+        for option in [] if outside else re.findall(r"(?<![\w-])--[a-z][\w-]*", text):
+            assert option in OPTIONS, where
+        for command in re.findall(r"snnc ([a-z]+)\b(?= |'|$)", text):
+            assert command in main.commands or f"'snnc {command}" not in text, where
+        for name in re.findall(r"recipe '([\w-]+)'|--recipe ([\w-]+)", text):
+            assert max(name) in recipes.names(), where
+        for name, option in re.findall(r"\b([a-z]+(?:-[a-z]+)+)\.(\w+)", text):
+            assert option in PASSES[name].__dataclass_fields__, where
+        for extra in re.findall(r"snnc\[(\w+)\]", text):
+            assert extra in EXTRAS, where
+        for name in re.findall(r"\b(?:torch|nn|F)(?:\.\w+)+(?=[(,. ]|$)", text):
+            *path, last = name.split(".")
+            space = {"torch": torch, "nn": nn, "F": F}[path[0]]
+            for part in path[1:]:
+                space = getattr(space, part)
+            assert hasattr(space, last), where
+
+
+def test_the_shape_is_asked_for_where_it_helps_and_nowhere_else():
+    """Without a shape it is all that is said of what passes with one; with one it is never said."""
+    asks = {
+        "type": lambda n, x, y: y.type(torch.float32),
+        "area": lambda n, x, y: F.interpolate(y, size=(5, 5), mode="area"),
+        "tensor_split": lambda n, x, y: torch.cat(y.tensor_split(2, 1), 1),
+        "recompute": lambda n, x, y: F.interpolate(y, scale_factor=1.7, recompute_scale_factor=True),
+        "movedim": lambda n, x, y: y.movedim(1, 2),
+        "by kind": lambda n, x, y: torch.cat([y] if isinstance(y, Tensor) else y, 1),
+    }
+    for name, body in asks.items():
+        found = blockers(net(body))
+        assert found, name
+        assert all("--input-shape" in b.hint for b in found), name
+        assert blockers(net(body), SHAPE) == [], name
+    for _, before, _ in FOLLOWED:
+        assert not any("pass --input-shape" in b.hint for b in blockers(net(before), SHAPE))
