@@ -57,6 +57,8 @@ def reshape(at: Site, x: fx.Node, *shape: Any, **named: Any) -> Any:
 
 def _joins_batch(at: Site, sizes: Sequence[Any], known: tuple[int, ...]) -> bool:
     """Whether a shape has the batch elsewhere than in front by itself."""
+    if len(sizes) == 1:
+        return False
     if any(isinstance(s, Batches) for s in sizes) or any(isinstance(s, Batch) for s in sizes[1:]):
         return True
     rest = [at.integer(s) for s in sizes[1:] if not isinstance(s, Unknown)]
