@@ -26,7 +26,7 @@ from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.onnx.standins import results_of, second_input
 from snnc.capture.refusals import SPELLED
 from snnc.capture.standins import is_said
-from snnc.capture.values import LOST, Refused
+from snnc.capture.values import LOST, Refused, Truth
 from snnc.errors import Blocker
 from snnc.files.onnxfile import array, count, plain
 
