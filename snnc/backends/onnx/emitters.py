@@ -54,7 +54,7 @@ def restart(at: Site, m: Restart, x: str) -> str:
 def _function(at: Site, m: Any, outer: str, body: TemporalMax) -> str:
     """The name of the function that lowers a max pool: one for each pool that there is."""
     emitter, kind = EMITTERS(body.pool), type(body).__name__
-    EMITTERS(body)  # refuses what nobody knows
+    EMITTERS(body)  # refuses an unknown kind of pool
     block = Block(constant_node, taken={"steps", "y"})
     inner = replace(at, block=block, out="pooled", label="pooled")
     if isinstance(body, StepMax):
@@ -77,7 +77,7 @@ def _function(at: Site, m: Any, outer: str, body: TemporalMax) -> str:
     return at.library.keep(made)
 
 
-# Exact: a subclass computes something else than what its base is written as.
+# Exact: a subclass computes something else than its base, so it must not be written as its base.
 EMITTERS: Table[Emitter] = Table(
     "emitters",
     __name__,
