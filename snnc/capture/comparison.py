@@ -167,7 +167,7 @@ def _apart(graph: fx.GraphModule, x: Tensor, want: Tensor, precision: float) -> 
     calm = ~edge if (~edge).any() else edge
     bound += MOST * float(noise[calm].max())
     beyond = off.amax(1) > bound
-    # A value on the edge of a level may jump over it, and what a level is worth is no matter of rounding.
+    # A value on the edge of a level may jump over it, and a whole level is more than rounding.
     parts = bool((beyond & ~edge).any()) or bool(beyond.all() and not _jumps(graph, x, have, off, bound))
     return float(off[calm].max()) / scale, bound / scale, parts
 

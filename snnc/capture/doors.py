@@ -84,7 +84,7 @@ def captured(model: Network, input_shape: tuple[int, ...] | None = None, samples
 
 
 def told_shape(model: Any) -> tuple[int, ...] | None:
-    """The shape of one sample, where the network itself tells it: exported programs and ONNX models do as a rule."""
+    """The shape of one sample, if the network itself holds it, as most exported programs and ONNX models do."""
     if isinstance(model, ExportedProgram):
         return own_shape(model)
     if not is_onnx(model):
@@ -95,7 +95,7 @@ def told_shape(model: Any) -> tuple[int, ...] | None:
 
 
 def is_onnx(model: Any) -> TypeGuard[onnx.ModelProto]:
-    """Whether this is an ONNX model. Does not import onnx, which is slow: whoever has a model has done so."""
+    """Whether this is an ONNX model. Does not import onnx, which is slow: a model has imported it already."""
     return "onnx" in sys.modules and isinstance(model, sys.modules["onnx"].ModelProto)
 
 
@@ -214,7 +214,7 @@ def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor
 
 
 def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome, bool]:
-    """The symbolic door. The last value tells whether the other one may read the network."""
+    """Capture by symbolic tracing. The last value says whether `torch.export` may read the network."""
     live, like = private(model)
     try:
         traced = trace(live)

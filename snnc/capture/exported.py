@@ -125,7 +125,7 @@ ATEN: dict[str, Spelling] = {
 }
 
 
-# Samples in the batch that a live model is exported with: a number that nobody writes into a view.
+# Samples in the batch that a live model is exported with: a number that no author writes into a view.
 SAMPLES = 13
 FEW = 2**20
 
@@ -151,7 +151,7 @@ def _in_silence() -> Iterator[None]:
 
 
 def _composed(program: ExportedProgram) -> dict[Any, Any]:
-    """How torch takes those of the program's operations apart that consist of others and have no name here."""
+    """Torch's decompositions of the program's operations that consist of others and have no name here."""
     called = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
     strange = [op for op in called if op_name(op) not in ATEN and reason(op_name(op)) is OTHER]
     composed = [op for op in strange if op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)]
