@@ -94,11 +94,16 @@ def _plain(value: Tensor) -> Tensor:
     return value.clone()
 
 
+FAR = 1e30  # stands for infinity in a mask: far beyond every score, and its sum over many steps is still a number
+
+
 def _affine(at: Site, x: Any, scale: Any, shift: Any) -> Any:
     """`x * scale + shift`, with constants of which at least one is more than a number or both are."""
     like = at.lowering.like
     parts = [_plain(torch.as_tensor(v, dtype=like.dtype, device=like.device)) for v in (scale, shift)]
     rank = at.rank(x)
+    parts = [p[0].clone() if rank is not None and p.dim() == rank and at.alike(p) else p for p in parts]
+    parts[1] = parts[1].clamp(-FAR, FAR)
     if rank is not None and any(p.dim() >= rank for p in parts):
         at.refuse("combines samples with a constant of the batch's size", "use a constant of one sample's shape")
     parts = [p.clone() for p in torch.broadcast_tensors(*parts)]
