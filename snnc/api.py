@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.capture import blockers, capture, told_shape
+from snnc.capture import blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
 from snnc.defaults import CHUNK
@@ -109,7 +109,7 @@ def compile(
         input_shape = input_shape or tuple(batches[0].shape[1:])
     input_shape = input_shape or told_shape(model)
     try:
-        graph = capture(model, input_shape).float()
+        source = captured(model, input_shape, batches[0] if batches else None)
     except Unsupported:
         if not told and first and not blockers(model, first):
             raise DataError(
@@ -117,6 +117,7 @@ def compile(
                 "x[None] of one sample, or torch.stack(x) of several",
             ) from None
         raise
+    graph = source.graph.float()
     chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
     if isinstance(chosen, Recipe):
@@ -140,6 +141,7 @@ def compile(
         chosen.settled(pipeline) if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     )
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
+    made["compared"] = source.compared
     made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]

@@ -30,7 +30,8 @@ from tests import pages
 from tests.pages import FENCE, PAGES, ROOT, relative, text
 from tests.reference import help_of, indexed, written
 
-RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DECISIONS = ROOT / "docs" / "decisions"
+RECORDS = sorted(DECISIONS.glob("0*.md"))
 COMMANDS = ROOT / "docs" / "commands.md"
 RECIPES = ROOT / "docs" / "recipes.md"
 PASS_PAGE = ROOT / "docs" / "passes.md"
@@ -227,3 +228,10 @@ def test_records_are_numbered_and_whole():
     for path in RECORDS:
         assert text(path).startswith(f"# {int(path.name[:4])}. "), relative(path)
         assert headings(path, 2) == ["Status", "Context", "Decision", "Consequences"], relative(path)
+
+
+def test_the_index_of_decisions_has_every_record_once():
+    listed = re.findall(r"^\| \[(\d+)\]\((\d{4}-[\w-]+\.md)\) \|", text(DECISIONS / "index.md"), re.MULTILINE)
+    records = [path.name for path in RECORDS if not path.name.startswith("0000")]
+    assert sorted(name for _, name in listed) == records, "list each record in docs/decisions/index.md"
+    assert all(int(name[:4]) == int(number) for number, name in listed)

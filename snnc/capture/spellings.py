@@ -248,6 +248,9 @@ def to(at: Site, x: Any, *args: Any, **kwargs: Any) -> Any:
     kinds = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
     if any(not kind.is_floating_point for kind in kinds):
         at.refuse(f"casts data to {kinds[0]}", "keep data in floating point")
+    own = at.lowering.like.dtype
+    if any(torch.finfo(kind).eps > torch.finfo(own).eps for kind in kinds):
+        at.refuse(f"rounds values of {own} to {kinds[0]}", "take autocast, and casts to short floats, out of forward")
     return x
 
 

@@ -69,13 +69,14 @@ def test_numbers_without_end_are_refused(value):
 
 @pytest.mark.parametrize("T", [10**9, MOST_STEPS + 1, 2**63, 10**30])
 def test_vast_steps_are_refused_before_anything_runs(T):
+    snnc.compile(small(), T=2, recipe="data-free", input_shape=(4,))  # what is imported at first use
     tracemalloc.start()
     with pytest.raises(RecipeError, match=r"^T is ") as error:
         snnc.compile(small(), T=T, recipe="data-free", input_shape=(4,))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert str(MOST_STEPS) in error.value.hint
-    assert peak < 2**25
+    assert peak < 2**20
     with pytest.raises(RecipeError, match=r"^T is "):
         Context(T=T)
 
