@@ -1,8 +1,9 @@
 """Options chosen on data: each by what the network's output then differs from the ANN's, on samples held out.
 
 A recipe lists values for options of its passes (`Recipe.choices`). They are tried one option after another, with the
-best values of those before it. The graph that an option does not touch is kept, so an option of the last pass costs
-no sweep. Half of what is given at most is held out, and the final network calibrates on all of it again. No labels.
+best values of those before it. The first value stands unless another is better by more than a standard error, so that
+chance decides nothing. The graph that an option does not touch is kept, so an option of the last pass costs no sweep.
+The final network calibrates on all samples again. No labels.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from snnc.networks.network import Network
 from snnc.passes.pipeline import Context, Pass, Pipeline, no_progress
 
 Choices = Mapping[str, Mapping[str, Sequence[Any]]]  # values by pass and option
-SAMPLES = 192  # that a trial calibrates on, and as many to compare on
-LEAST = 64  # of both together: fewer would choose by chance
+SAMPLES = 128  # that a trial calibrates on
+HELD = 192  # that networks are compared on
+LEAST = 64  # of both together: fewer tell nothing apart
 BATCH = 32
 
 
@@ -33,8 +35,8 @@ class Chosen:
     Attributes:
         option: "PASS.OPTION".
         values: what was tried.
-        errors: mean square difference of the outputs, over the variance of the ANN's, one for each value.
-        chosen: the value of least error.
+        errors: how far the outputs are from the ANN's, mean over the held-out samples, one for each value: see `apart`.
+        chosen: the first value, or the one of least error if that is better by more than a standard error.
         samples: held-out samples.
         seconds: how long it took.
     """
@@ -70,19 +72,23 @@ def decide(
     x = torch.cat(context.calibration or [torch.zeros(0)])
     if not open_ or len(x) < LEAST:
         return pipeline, {}
-    half = min(SAMPLES, len(x) // 2)
-    trials = _Trials(graph, context, x[:half], x[-half:], sorted({places.index(name) for name, _, _ in open_}))
+    given = min(SAMPLES, len(x) // 2)
+    held = x[-min(HELD, len(x) - given) :]
+    trials = _Trials(graph, context, x[:given], held, sorted({places.index(name) for name, _, _ in open_}))
     found = []
     for name, option, values in context.track(open_, "choosing options"):
         start = time.perf_counter()
         candidates = [pipeline.set(name, **{option: value}) for value in values]
-        errors = [trials.error(candidate) for candidate in candidates]
-        best = min(range(len(values)), key=errors.__getitem__)
+        errors = torch.stack([trials.errors(candidate) for candidate in candidates])
+        best = int(errors.mean(1).argmin())
+        gain = errors[0] - errors[best]
+        if gain.mean() <= gain.std() / len(held) ** 0.5:
+            best = 0
         pipeline = candidates[best]
         seconds = time.perf_counter() - start
-        found.append(Chosen(f"{name}.{option}", values, errors, values[best], half, seconds))
+        found.append(Chosen(f"{name}.{option}", values, errors.mean(1).tolist(), values[best], len(held), seconds))
     heat = trials.heat(pipeline)
-    more = {"exit": {"temperatures": heat, "samples": half}} if heat else {}
+    more = {"exit": {"temperatures": heat, "samples": len(held)}} if heat else {}
     return pipeline, {"choices": [asdict(one) for one in found], **more}
 
 
@@ -99,23 +105,22 @@ class _Trials:
         self.kept: dict[tuple[Pass, ...], tuple[fx.GraphModule, Stage, Context]] = {
             (): (graph, Stage.ANN, self.context)
         }
-        self.errors: dict[Pipeline, float] = {}
+        self.known: dict[Pipeline, Tensor] = {}
 
     def network(self, pipeline: Pipeline) -> Network:
         """The network that a pipeline makes of the samples that are not held out."""
         integers = [*pipeline.check(), Stage.FIXED].index(Stage.FIXED)  # they come last, if at all
         graph, stage, _ = self._made(pipeline.passes[:integers])
-        return Network(graph, {}, stage=stage)
+        return Network(graph, {}, stage=stage, runtime="reference")  # to choose a faster one would take longer
 
     @torch.no_grad()
-    def error(self, pipeline: Pipeline) -> float:
-        """Mean square difference from the ANN's outputs, over their variance."""
-        if pipeline not in self.errors:
+    def errors(self, pipeline: Pipeline) -> Tensor:
+        """How far the output of each held-out sample is from the ANN's."""
+        if pipeline not in self.known:
             network = self.network(pipeline)
-            off = torch.cat([network(part) for part in self.held.split(BATCH)]) - self.wanted
-            spread = (self.wanted - self.wanted.mean(0)).double().square().mean()
-            self.errors[pipeline] = float(off.double().square().mean() / spread.clamp_min(1e-30))
-        return self.errors[pipeline]
+            found = torch.cat([network(part) for part in self.held.split(BATCH)])
+            self.known[pipeline] = apart(found.double(), self.wanted.double())
+        return self.known[pipeline]
 
     @torch.no_grad()
     def heat(self, pipeline: Pipeline) -> list[float] | None:
@@ -135,3 +140,17 @@ class _Trials:
             result = Pipeline(passes[cut:]).run(graph, own, stage)
             self.kept[passes] = (result.graph, result.stage, own)
         return self.kept[passes]
+
+
+def apart(found: Tensor, wanted: Tensor) -> Tensor:
+    """How far each sample's output is from what is wanted, `[B]`.
+
+    Class scores `[B, C]`, two classes or more: the divergence (Kullback, Leibler) from the classes of the ANN. A square
+    error would ask for the scores themselves, and prefer networks that have these a little better and classes worse.
+    Any other output: the square error over the variance.
+    """
+    if wanted.dim() == 2 and wanted.shape[1] > 1:
+        right = wanted.log_softmax(1)
+        return (right.exp() * (right - found.log_softmax(1))).sum(1)
+    spread = (wanted - wanted.mean(0)).square().mean().clamp_min(1e-30)
+    return (found - wanted).square().flatten(1).mean(1) / spread

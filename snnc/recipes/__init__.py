@@ -66,14 +66,6 @@ class Recipe:
     pipeline: Pipeline
     choices: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name, options in self.choices.items():
-            for option, values in options.items():
-                if not isinstance(values, list) or not values:
-                    raise RecipeError(f"The choice '{name}.{option}' is {values!r}.", "a list of values to try")
-                for value in values:
-                    self.pipeline.set(name, **{option: value})  # refuses what does not fit
-
     def settled(self, pipeline: Pipeline) -> Recipe:
         """The recipe with other passes or options, none of which is open any more."""
         return replace(self, pipeline=pipeline, choices={})
@@ -199,6 +191,14 @@ def parse(text: str, where: str, files: tuple[Path, ...] = ()) -> Recipe:
     choices = content.get("choices", start.choices)
     if odd := [name for name, options in choices.items() if not isinstance(options, dict)]:
         raise RecipeError(f"'choices.{odd[0]}' of recipe '{where}' is no table.", f"a table [choices.{odd[0]}]")
+    for name, options in choices.items():
+        for option, values in options.items():
+            if not isinstance(values, list) or not values:
+                raise RecipeError(
+                    f"The choice '{name}.{option}' of recipe '{where}' is {values!r}.", "a list of values"
+                )
+            for value in values:
+                start.pipeline.set(name, **{option: value})  # refuses what does not fit
     return replace(start, **labels, choices=choices)
 
 
