@@ -219,7 +219,7 @@ def _moved(module: nn.Module, args: Sequence[Moments]) -> Moments:
 
 
 def _head(module: nn.Module, args: Sequence[Moments]) -> Moments:
-    """No activation stands behind it, so nobody asks."""
+    """No activation follows it, so its moments are never needed."""
     return args[0]
 
 

@@ -103,7 +103,7 @@ model_options = block("how", Model, *_LOADING)
 
 
 def original_options(what: str = "The original network; '-' where --factory gives all of it.") -> Option:
-    """`--ann` with what it takes to load it, as `original`."""
+    """`--ann` with the options to load it, as `original`."""
     return block("original", Original, click.option("--ann", type=READ, help=what), *_LOADING)
 
 
