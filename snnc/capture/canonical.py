@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from snnc.capture.bounds import ROUNDINGS, Clamp
 from snnc.capture.lowering import StandIn
+from snnc.capture.patterns import whole
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
@@ -244,6 +245,8 @@ def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank
     if broken := _not_finite(graph):
         return broken
     canonicalise(graph, input_shape, rank)
+    if whole(graph, Shapes.of(graph, input_shape, rank)):
+        tidy(graph)
     if any(True for _ in calls(graph, *ROUNDINGS, Clamp)):
         if blockers := recognise(graph):
             return blockers

@@ -16,9 +16,9 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from snnc.capture.canonical import finish, remaining
-from snnc.capture.comparison import HINT, Reference, compare, not_compared
+from snnc.capture.comparison import HINT, MANY, SIZES, Reference, compare, not_compared
 from snnc.capture.copying import private
-from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, lower_exported, own_shape
+from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, fixes_batch, lower_exported, own_shape
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
@@ -170,7 +170,8 @@ def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | Non
         return Outcome(None, [*first.blockers, from_error(error, live, known=True), *more])
     if why := decides_by_batch(program):
         return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
-    second = _exported(program, shape, live=True).against(lambda: of_module(model), shape, samples)
+    sizes = MANY if fixes_batch(program) else SIZES
+    second = _exported(program, shape, live=True).against(lambda: of_module(model, sizes), shape, samples)
     return second if second.graph is not None or needs_export else first
 
 

@@ -105,6 +105,11 @@ class Site:
         """What a module of the author's becomes, that stands within the one that is being spelled."""
         return self.lowering.apply(self, module, *x)
 
+    def alike(self, value: Tensor) -> bool:
+        """Whether a constant is that of one sample, or of a batch whose size is written down, all samples alike."""
+        fits = value.dim() > 0 and len(value) in (1, self.lowering.batch)
+        return fits and bool((value == value[:1]).all())
+
     def rank(self, node: fx.Node) -> int | None:
         """Number of dimensions, the batch included, where it is known."""
         return self.lowering.shapes.rank(node)
