@@ -21,7 +21,7 @@ from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.ir.dialect import ACTIVATIONS
-from snnc.ir.graph import TIMED, Stage, calls
+from snnc.ir.graph import TIMED, Stage, calls, curved_inside
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
 from snnc.ir.shapes import guess_input
@@ -68,8 +68,9 @@ def compile(
         model: a trained module, an exported program, an ONNX model (`onnx.load`), or a `Staged` network that
             `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
-        recipe: name, TOML file, `Recipe` or `Pipeline`. None: "qcfs" for a network trained with clip-quantised
-            activations; "best" where there is calibration data; otherwise "data-free".
+        recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
+            inside, such as GELU, gates or attention; "qcfs" for one trained with clip-quantised activations; "best"
+            where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
@@ -155,9 +156,11 @@ def require_calibration(recipe: Recipe, there: bool) -> None:
         RecipeError: says what to give.
     """
     if recipe.needs_data and not there:
+        curved = any(one.name == "encode-values" for one in recipe.pipeline)
+        hint = "some (--calib DATA, or calibration= in Python)"
         raise RecipeError(
             f"The recipe '{recipe.name}' needs calibration data and got none.",
-            "some (--calib DATA, or calibration= in Python), or the recipe 'data-free'",
+            hint if curved else f"{hint}, or the recipe 'data-free'",
         )
 
 
@@ -193,6 +196,8 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
+    if curved_inside(graph):
+        return "telescoped"
     if not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"

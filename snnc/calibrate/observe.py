@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from snnc.calibrate.statistics import Gaussian, Histogram
 from snnc.errors import DataError, SnncError
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     ACTIVATIONS,
     AVERAGE_POOLS,
@@ -24,6 +25,7 @@ from snnc.ir.dialect import (
     ClipQuant,
     Grid,
     Mean,
+    SignedQuant,
     Sub,
 )
 from snnc.ir.graph import module_of
@@ -60,6 +62,16 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
     sources: dict[fx.Node, list[str]] = {}
     for site in sites:
         sources.setdefault(site.all_input_nodes[0], []).append(site.name)
+    return histograms_of(graph, sources, batches)
+
+
+def histograms_of(
+    graph: fx.GraphModule,
+    sources: dict[fx.Node, list[str]],
+    batches: Iterable[Tensor],
+    look: Callable[[fx.Node, Tensor], Tensor] = lambda _, value: value,
+) -> dict[str, Histogram]:
+    """As `histograms`, of the values of nodes, each under some names; `look` puts what counts as a channel second."""
     found: dict[str, Histogram] = {}
 
     def see(node: fx.Node, value: Tensor) -> None:
@@ -69,6 +81,7 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
                     f"The calibration data gives NaN or infinity at '{node.name}'.",
                     "check the data and its normalisation (--mean/--std)",
                 )
+            value = look(node, value)
             histogram = found.get(names[0]) or Histogram(value.shape[1], value.dim() - 2)
             histogram.update(value)
             found.update(dict.fromkeys(names, histogram))
@@ -221,6 +234,10 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
         (Add, Sub): _joined,
         (*AVERAGE_POOLS, *ROUTES, Mean): _moved,
         HEADS: _head,
+        (*BENT, SignedQuant): Refusal(
+            "gives values of which nothing is known without data",
+            "calibration data (--calib DATA, or calibration= in Python), and the recipe 'telescoped'",
+        ),
         BATCHNORMS: Refusal("is no layer of a folded network", "fold-batchnorm before it"),
         (*TIME, Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
     },

@@ -156,16 +156,24 @@ def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, round
 
 
 def shift_for(site: Site, rounds: int) -> tuple[Tensor, Pieces]:
-    """The constant current `[C, 1, ...]` that gives a neuron layer the mean activation wanted, and its output then."""
+    """The constant current that gives a neuron layer the mean activation wanted, and its output then.
+
+    Shape `[C, 1, ...]`; or `[C]`, where a neuron has one threshold for each feature of the last dimension.
+    """
     T, (current,) = site.module.T, site.inputs
+    last = site.module.theta.dim() == 1 and next(iter(current.values())).dim() > 2
 
     def emitted(i: int, shift: Tensor) -> Tensor:
         return site.module((current[i].reshape(T, -1, *current[i].shape[1:]) + shift).flatten(0, 1))
 
     def error(shift: Tensor) -> Tensor:
-        return site.sweep.average(lambda i: site.sweep.mean(site.node, emitted(i, shift)) - site.wanted[i])
+        return averaged(lambda i: site.sweep.mean(site.node, emitted(i, shift)) - site.wanted[i])
 
-    start = torch.zeros_like(site.sweep.average(lambda i: site.wanted[i]))
+    def averaged(of: Callable[[int], Tensor]) -> Tensor:
+        found = site.sweep.average((lambda i: of(i).movedim(-1, 1)) if last else of)
+        return found.flatten() if last else found
+
+    start = torch.zeros_like(averaged(lambda i: site.wanted[i]))
     shift = settled(error, start, 1.0, rounds)
     return shift, {i: emitted(i, shift) for i in current}
 

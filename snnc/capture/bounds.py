@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.ir import dialect
+from snnc.ir.curved import BENT
 from snnc.ir.graph import module_of
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import ALIKE, SHAPES
@@ -113,7 +114,8 @@ INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
         dialect.Affine: _affine,
         (*dialect.MAX_POOLS, *dialect.ROUTES, dialect.Mean): _hull,
         dialect.Pad: _pad,
-        (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS): anything,
+        (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS, *BENT): anything,
+        dialect.SignedQuant: lambda module, inputs: (-float(module.lam.max()), float(module.lam.max())),
         (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
     },
 )

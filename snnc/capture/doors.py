@@ -19,6 +19,7 @@ from snnc.capture.canonical import finish, remaining
 from snnc.capture.comparison import HINT, Reference, compare, not_compared
 from snnc.capture.copying import private
 from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, lower_exported, own_shape
+from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
 from snnc.capture.symbolic import from_error, input_rank, trace
@@ -253,7 +254,9 @@ def _whole(
     lowering: Lowering, value: Any, found: list[Blocker], shape: tuple[int, ...] | None, rank: int | None
 ) -> Outcome:
     """Checks the output, then what all doors do last."""
-    if not isinstance(value, fx.Node) and value is not LOST:
+    if isinstance(value, Laid):
+        found.append(Blocker("output", "output", *MOVED))
+    elif not isinstance(value, fx.Node) and value is not LOST:
         several = isinstance(value, (tuple, list, dict))
         why = "is not one tensor" if several else "does not depend on the input"
         found.append(Blocker("output", "output", why, "return the logits alone"))

@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from snnc.capture import layers, routes, spellings
+from snnc.capture import attention, layers, norms, routes, spellings
 from snnc.capture.copying import no_backward_hooks
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import SPELLINGS
@@ -76,8 +76,27 @@ def _head(cls: Any) -> Spelling:
     return lambda at, x, dim, *_: spellings.head(cls)(at, x, dim)
 
 
+def _layer_norm(at: Site, x: Any, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    return (norms.layer_norm(at, x, shape, weight, bias, eps),)
+
+
+def _group_norm(at: Site, x: Any, weight: Any, bias: Any, n: Any, c: Any, hw: Any, groups: int, eps: float) -> Any:
+    return (norms.group_norm(at, x, groups, weight, bias, eps),)
+
+
+def _rms_norm(at: Site, x: Any, shape: Any, weight: Any, eps: Any) -> Any:
+    return (norms.rms_norm(at, x, shape, weight, eps),)
+
+
 ATEN: dict[str, Spelling] = {
     **SPELLINGS,
+    "native_layer_norm": _layer_norm,
+    "native_group_norm": _group_norm,
+    "_fused_rms_norm": _rms_norm,
+    "_transformer_encoder_layer_fwd": attention.fast_layer,
+    "_native_multi_head_attention": attention.fast_attention,
+    "log_sigmoid": SPELLINGS["logsigmoid"],
+    "log_sigmoid_forward": _first(SPELLINGS["logsigmoid"]),
     "_native_batch_norm_legit_no_training": _norm,
     "_native_batch_norm_legit": _norm_in_training,
     "_native_batch_norm_legit_functional": _norm_in_training,

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor, fx, nn
 
-from snnc.capture.bounds import INTERVALS, Clamp, anything
+from snnc.capture.bounds import INTERVALS, anything
 from snnc.capture.ranks import check_rank
 from snnc.capture.refusals import Reason, key
 from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
@@ -101,6 +101,10 @@ class Site:
             name = f"{self.scope}.{word}".lstrip(".")
         return self.lowering.emit(name, module, inputs, self.trace)
 
+    def apply(self, module: nn.Module, *x: Any) -> Any:
+        """What a module of the author's becomes, that stands within the one that is being spelled."""
+        return self.lowering.apply(self, module, *x)
+
     def rank(self, node: fx.Node) -> int | None:
         """Number of dimensions, the batch included, where it is known."""
         return self.lowering.shapes.rank(node)
@@ -149,6 +153,11 @@ class Site:
         raise Refused(why, hint)
 
 
+def _nothing(site: Site, module: nn.Module, *x: Any) -> Any:
+    """A walk through a network says what modules become."""
+    raise Refused("stands outside of a network", "capture the network that holds it")
+
+
 class Lowering:
     """Builds the new graph; `blockers` tells what went wrong, `live` whether a module was exported here.
 
@@ -174,6 +183,7 @@ class Lowering:
         self.cells: dict[fx.Node, Cell] = {}
         self.like = like
         self.batch: int | None = None
+        self.apply: Callable[..., Any] = _nothing
         self.x = self.build.input()
         root = self.build.root
         self.shapes = Shapes(lambda node: root.get_submodule(str(node.target)), self.x, input_shape, rank, like)
@@ -217,19 +227,6 @@ class Lowering:
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node of the new graph calls."""
         return self.build.root.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-    def related(self, a: fx.Node, b: fx.Node) -> bool:
-        """Whether one of two values is computed from the other, or both from the same, each number by itself."""
-        return bool(self._line(a) & self._line(b))
-
-    def _line(self, node: fx.Node) -> set[fx.Node]:
-        found = {node}
-        while isinstance(module := self.module(node), (nn.ReLU, nn.Hardtanh, Clamp, dialect.Affine, StandIn)):
-            if isinstance(module, StandIn) and not (module.reason and module.reason.alike and module.reason.neuron):
-                break
-            node = node.all_input_nodes[0]
-            found.add(node)
-        return found
 
     def is_lost(self, values: Sequence[Any]) -> bool:
         """Whether one of `values` comes from a refused operation of whose result too little is known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from snnc.capture import bounds, layers, pools, routes, spellings
+from snnc.capture import attention, bounds, curved, layers, pools, routes, spellings
 from snnc.capture.values import Spelling
 from snnc.ir import dialect
 
@@ -21,7 +21,6 @@ SPELLINGS: dict[str, Spelling] = {
     "clamp_max": spellings.clamp_max,
     "maximum": spellings.maximum,
     "minimum": spellings.minimum,
-    "min": spellings.minimum,
     "floor": spellings.floor,
     "round": spellings.round_,
     "softmax": spellings.head(nn.Softmax),
@@ -33,16 +32,8 @@ SPELLINGS: dict[str, Spelling] = {
     "rsub": spellings.rsub,
     "neg": spellings.neg,
     "negative": spellings.neg,
-    "mul": spellings.mul,
-    "multiply": spellings.mul,
-    "div": spellings.div,
-    "divide": spellings.div,
-    "true_divide": spellings.div,
-    "truediv": spellings.div,
     "floordiv": spellings.floor_divide,
     "floor_divide": spellings.floor_divide,
-    "matmul": layers.matmul,
-    "mm": layers.matmul,
     "addmm": layers.addmm,
     # layers
     "linear": layers.linear,
@@ -67,7 +58,6 @@ SPELLINGS: dict[str, Spelling] = {
     "adaptive_max_pool3d": pools.adaptive(pools.ADAPTIVE_MAXIMUM, 3),
     "mean": pools.mean,
     "sum": pools.sum_,
-    "amax": pools.amax,
     "max": pools.max_,
     "interpolate": layers.interpolate,
     "upsample": layers.interpolate,
@@ -99,6 +89,8 @@ SPELLINGS: dict[str, Spelling] = {
     "hstack": routes.hstack,
     "stack": routes.stack,
     "pad": routes.pad,
+    "repeat": routes.tile,
+    "tile": routes.tile,
     "zeros": spellings.filled(0.0),
     "zeros_like": spellings.filled(0.0),
     "ones": spellings.filled(1.0),
@@ -106,6 +98,9 @@ SPELLINGS: dict[str, Spelling] = {
     "new_zeros": spellings.new_filled(0.0),
     "new_ones": spellings.new_filled(1.0),
     "full": spellings.full,
+    "amax": pools.amax,
+    **curved.SPELLINGS,
+    **attention.SPELLINGS,
     # sizes
     "size": routes.size,
     "len": routes.length,
@@ -131,12 +126,8 @@ SPELLINGS: dict[str, Spelling] = {
     "contiguous": layers.keep,
     "clone": layers.keep,
     "detach": layers.keep,
-    "float": layers.keep,
     "requires_grad": layers.keep,
-    "double": layers.keep,
-    "half": layers.keep,
     "bfloat16": layers.keep,
-    "type_as": layers.keep,
     "pos": layers.keep,
     "to": spellings.to,
 }
@@ -180,6 +171,7 @@ MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.PixelShuffle: ("pixel_shuffle", ("upscale_factor",)),
     nn.ChannelShuffle: ("channel_shuffle", ("groups",)),
     nn.Flatten: ("flatten", ("start_dim", "end_dim")),
+    **curved.MODULES,
     nn.Unflatten: ("unflatten", ("dim", "unflattened_size")),
 }
 
@@ -197,5 +189,7 @@ OWN: dict[type[nn.Module], Spelling] = {
     **dict.fromkeys((*dialect.BATCHNORMS, nn.SyncBatchNorm), layers.own_batchnorm),
     **dict.fromkeys(OWN_FORM, layers.own),
     **dict.fromkeys(SILENT, layers.keep_module),
+    **curved.OWN,
+    **attention.OWN,
     **{getattr(nn, f"{kind}Pad{d}d"): layers.own_pad for kind in PADS for d in (1, 2, 3)},
 }

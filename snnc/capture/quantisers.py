@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Intervals, Round, bounds, double
 from snnc.capture.values import author_line
 from snnc.errors import Blocker
-from snnc.ir import dialect
+from snnc.ir import curved, dialect
 from snnc.ir.graph import calls, insert, module_of, remove, replace
 
 GRID = 4096
@@ -156,9 +156,10 @@ def recognise(graph: fx.GraphModule) -> list[Blocker]:
             hint = "clip and round as in floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam, or snnc.ir.dialect.ClipQuant"
             blockers.append(Blocker(node.name, type(module).__name__.lower(), why, hint, author_line(node)))
             seen.update(*_reach(graph, node))
-    return blockers + [
-        b for node, _ in list(calls(graph, Clamp)) if node not in seen for b in _settle(graph, node, known)
-    ]
+    for node, _ in list(calls(graph, Clamp)):
+        if node not in seen:
+            _settle(graph, node, known)
+    return blockers
 
 
 Found = tuple[list[fx.Node], dialect.ClipQuant, Tensor, Tensor]
@@ -235,18 +236,19 @@ def _replace_chain(
         delattr(graph, str(node.target))
 
 
-def _settle(graph: fx.GraphModule, node: fx.Node, known: Intervals) -> list[Blocker]:
-    """Turns a `Clamp` that clips at zero into a ReLU or a `Hardtanh`; gives a blocker where it clips elsewhere."""
-    low, high = bounds(module_of(graph, node))
+def _settle(graph: fx.GraphModule, node: fx.Node, known: Intervals) -> None:
+    """Turns a `Clamp` that clips at zero into a ReLU or a `Hardtanh`, and any other into a `Clip`."""
+    clamp = module_of(graph, node)
+    low, high = bounds(clamp)
     low = low.clamp(min=known[node.all_input_nodes[0]][0])
-    if not (low == 0).all() or not (high > 0).all():
-        why = f"clips to [{low.min().item():g}, {high.min().item():g}], where a spike rate goes from 0 up"
-        return [Blocker(node.name, "clamp", why, "train with relu, relu6 or clamp(x, 0, c)", author_line(node))]
-    if high.dim():
-        _unit_clip(graph, node, torch.as_tensor(module_of(graph, node).high).detach())
+    if torch.isinf(low).all() and torch.isinf(high).all():
+        remove(graph, node)
+    elif not (low == 0).all() or not (high > 0).all():
+        replace(graph, node, curved.Clip(*(None if b is None else torch.as_tensor(b) for b in (clamp.low, clamp.high))))
+    elif high.dim():
+        _unit_clip(graph, node, torch.as_tensor(clamp.high).detach())
     else:
         replace(graph, node, nn.ReLU() if torch.isinf(high) else nn.Hardtanh(0.0, float(high)))
-    return []
 
 
 def merge_clips(graph: fx.GraphModule) -> None:

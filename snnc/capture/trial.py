@@ -19,13 +19,13 @@ from torch.overrides import TorchFunctionMode
 
 from snnc.capture.exported import ATEN
 from snnc.capture.lowering import Lowering
-from snnc.capture.refusals import ACTIVATION, HALVES, LENGTH, PRODUCT, STATE, STATISTICS, reason
+from snnc.capture.refusals import ACTIVATION, PRODUCT, STATE, STATISTICS, reason
 from snnc.capture.standins import SAMPLES, caller, leaves, mapped
 from snnc.capture.values import LOST, Batch, Dim, Filled, Sizes, Unknown, innermost
 from snnc.capture.walk import walk
 from snnc.errors import Blocker
 
-EVERYWHERE = (ACTIVATION, HALVES, STATISTICS, LENGTH, PRODUCT, STATE)
+EVERYWHERE = (ACTIVATION, STATISTICS, PRODUCT, STATE)
 # Sizes that stand for those of a sample that are not known: even, and all different.
 GUESS = (24, 20, 28, 12)
 

@@ -27,6 +27,7 @@ from snnc.integers.roles import Role, role
 from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
 from snnc.integers.values import Value, compact, reach
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
     HEADS,
@@ -45,7 +46,7 @@ from snnc.ir.graph import calls, insert, module_of, phases, replace
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shape
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.processes import Pieces, Shards
 
 ROOM = 2**10  # magnitude up to which a factor may widen a value
@@ -370,6 +371,10 @@ INTEGERS: Table[Callable[[Lowering, fx.Node, Any], Value]] = Table(
         Pad: Lowering._pad,
         (Encode, Decode): Lowering._border,
         Mean: Refusal("is a mean of which nothing made a pool", "prepare before it"),
+        (*BENT, Telescoped): Refusal(
+            "gives no integers that every runtime would agree on",
+            "the network without fixed-point, or trained with ReLU in its place",
+        ),
         Grid: Refusal("puts on a grid what is on one already", "a network of real numbers"),
         TRAINED: Refusal("does not spike, and only spikes are integers", "insert-neurons before fixed-point"),
     },

@@ -8,16 +8,18 @@ from torch import Tensor, fx
 
 from snnc.errors import SnncError
 from snnc.ir.graph import calls, replace
-from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
+from snnc.ir.neurons import BipolarIF, Neuron
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 
 
 def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
-    """Puts `make(node, theta, v0)` in the place of every neuron; gives their number.
+    """Puts `make(node, theta, v0)` in the place of every neuron but encoders; gives their number.
+
+    An encoder emits values of either sign, which no other neuron does.
 
     theta and v0 are those of a binary neuron, so the last pass that chooses decides, whatever was there before.
     """
-    neurons = list(calls(graph, Neuron))
+    neurons = [(node, neuron) for node, neuron in calls(graph, Neuron) if not encodes(neuron)]
     if units := [node.name for node, neuron in neurons if neuron.unit]:
         raise SnncError(
             f"the spikes of '{units[0]}' are counts: the weights behind it hold its threshold.",
@@ -26,6 +28,11 @@ def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Ne
     for node, neuron in neurons:
         replace(graph, node, make(node, *neuron.binary()))
     return len(neurons)
+
+
+def encodes(neuron: Neuron) -> bool:
+    """Whether a neuron encodes values of either sign, and stands for no activation."""
+    return isinstance(neuron, BipolarIF) and not neuron.rectified
 
 
 def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
@@ -45,5 +52,5 @@ def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
         kept.T = T
         if isinstance(kept, Decode):
             kept.skip = tau
-        if isinstance(kept, TemporalMax):
+        if isinstance(kept, (TemporalMax, Telescoped)):
             replace(graph, node, Restart(T, kept, tau) if tau else kept)

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.errors import VerifyError
-from snnc.ir import dialect
+from snnc.ir import curved, dialect
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import counts
 from snnc.ir.neurons import NEURONS, Neuron
 from snnc.ir.proof import prove
 from snnc.ir.rows import Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 from snnc.markup import table
 
 
@@ -41,16 +42,18 @@ class Stage(enum.StrEnum):
     FIXED = "FIXED"
 
 
-_ALWAYS = (*dialect.LINEAR, *dialect.MAX_POOLS, *dialect.HEADS)
+_ALWAYS = (*dialect.LINEAR, *CURVED)
+_QUANTISERS = (dialect.ClipQuant, dialect.SignedQuant)
 _TEMPORAL_MAX = tuple(cls for cls in dialect.CONFIG if issubclass(cls, TemporalMax))
-_IN_TIME = (Encode, Decode, Restart, StepCurrent, *_TEMPORAL_MAX)
+_IN_TIME = (Encode, Decode, Restart, StepCurrent, Telescoped, *_TEMPORAL_MAX)
 SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
-    Stage.ANN: frozenset((*_ALWAYS, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
-    Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
-    Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
+    Stage.ANN: frozenset((*_ALWAYS, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, *_QUANTISERS)),
+    Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, *_QUANTISERS)),
+    Stage.QUANTIZED: frozenset((*_ALWAYS, *_QUANTISERS)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
 }
-SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - {*dialect.AVERAGE_POOLS, dialect.Mean} | {dialect.Grid}
+_NOT_FIXED = {*dialect.AVERAGE_POOLS, dialect.Mean, Telescoped, *CURVED} - {*dialect.MAX_POOLS, *dialect.HEADS}
+SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - _NOT_FIXED | {dialect.Grid}
 TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks
 
 
@@ -166,6 +169,15 @@ def view(graph: fx.GraphModule) -> nx.DiGraph:
     return nx.DiGraph((source, node) for node in graph.graph.nodes for source in node.all_input_nodes)
 
 
+def curved_inside(graph: fx.GraphModule) -> bool:
+    """Whether a curved operation, pools apart, has weights or a product behind it."""
+    net = view(graph)
+    kinds = tuple(cls for cls in CURVED if cls not in dialect.MAX_POOLS)
+    heavy = (*dialect.WEIGHTED, *curved.BILINEAR)
+    behind = {node for node, _ in calls(graph, *kinds)}
+    return any(behind & nx.ancestors(net, node) for node, _ in calls(graph, *heavy))
+
+
 BEFORE, IN, AFTER = "before", "in", "after"
 
 
@@ -190,7 +202,7 @@ PLACES: Table[Place] = Table(
     __name__,
     {
         (*dialect.LINEAR, *dialect.TRAINED, dialect.Grid): Place(),
-        (*dialect.MAX_POOLS, *dialect.HEADS): Place(blind=False),
+        CURVED: Place(blind=False),
         Temporal: Place(IN, IN),
         Encode: Place(BEFORE, IN),
         Decode: Place(IN, AFTER),
@@ -280,7 +292,9 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise VerifyError(f"'{node.name}.{name}' holds NaN or infinity.")
     bounds: dict[str, Tensor] = {}
-    if isinstance(module, dialect.ClipQuant):
+    if fault := curved.fault(module):
+        raise VerifyError(f"'{node.name}' ({type(module).__name__}) {fault}.")
+    if isinstance(module, (dialect.ClipQuant, dialect.SignedQuant)):
         bounds = {"lam": module.lam}
         if not counts(module.L):
             raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")

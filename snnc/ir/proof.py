@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.errors import VerifyError
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
     CONVOLUTIONS,
@@ -46,7 +47,7 @@ from snnc.ir.dialect import (
 from snnc.ir.neurons import Neuron, OffsetIF
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.spans import LIMIT, Row, Span, double, integers, note, shared, significant
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.steady import steady
 
 ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
@@ -297,6 +298,6 @@ PROOFS: Table[Proof] = Table(
         Reshape: _anywhere(_moved(lambda module: len(module.shape))),
         Permute: _anywhere(_moved(lambda module: len(module.dims) - 1)),
         (nn.Flatten, nn.PixelShuffle): _anywhere(_moved(lambda module: None)),
-        (*AVERAGE_POOLS, Mean, *TRAINED): LEAVES,
+        (*AVERAGE_POOLS, Mean, *TRAINED, *BENT, Telescoped): LEAVES,
     },
 )

@@ -16,10 +16,11 @@ from torch import Tensor, fx, nn
 
 from snnc.errors import SnncError
 from snnc.ir import dialect
+from snnc.ir.curved import BENT, Greatest, Least
 from snnc.ir.graph import calls, module_of
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refused, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 
 Shape = tuple[int, ...]
 Ranks = Sequence[int | None]
@@ -39,7 +40,7 @@ def _flattened(module: nn.Flatten, ranks: Ranks) -> int | None:
     return found and found - (module.end_dim % found - module.start_dim % found)
 
 
-def _averaged(module: dialect.Mean, ranks: Ranks) -> int | None:
+def _averaged(module: Any, ranks: Ranks) -> int | None:
     found = _same(module, ranks)
     return found if module.keepdim else found and found - len(module.dims)
 
@@ -82,13 +83,18 @@ SHAPES: Table[Form] = Table(
         (nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.MaxPool3d, nn.AdaptiveMaxPool3d): _map(5),
         (nn.Linear, nn.BatchNorm1d, dialect.Add, dialect.Sub, dialect.Affine, dialect.Grid): ALIKE,
         (dialect.Concat, dialect.Pad, dialect.Slice, nn.Upsample, nn.PixelShuffle): ALIKE,
-        (*dialect.ACTIVATIONS, dialect.ClipQuant, *dialect.HEADS): ALIKE,
+        (*dialect.ACTIVATIONS, dialect.ClipQuant, dialect.SignedQuant, *dialect.HEADS): ALIKE,
+        BENT: ALIKE,
+        (Greatest, Least): Form(lambda module, ranks: _averaged(module, ranks)),
         dialect.Reshape: Form(lambda module, ranks: 1 + len(module.shape)),
         dialect.Permute: Form(lambda module, ranks: len(module.dims)),
         nn.Flatten: Form(_flattened),
         dialect.Mean: Form(_averaged),
         TemporalMax: Form(lambda module, ranks: rank_after(module.pool, ranks), lambda module: module.pool),
-        Restart: Form(lambda module, ranks: rank_after(module.body, ranks), lambda module: module.body.pool),
+        Telescoped: Form(lambda module, ranks: rank_after(module.body, ranks), lambda module: module.body),
+        Restart: Form(
+            lambda module, ranks: rank_after(module.body, ranks), lambda module: SHAPES(module.body).still(module.body)
+        ),
         (Encode, Decode, StepCurrent, Neuron): IN_TIME,
     },
 )

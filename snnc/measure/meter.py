@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
-    HEADS,
-    MAX_POOLS,
     ROUTES,
     TRAINED,
     WEIGHTED,
@@ -24,9 +23,9 @@ from snnc.ir.dialect import (
     Sub,
 )
 from snnc.ir.graph import calls, module_of, phases
-from snnc.ir.neurons import GradedIF, Neuron
+from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 
 
 def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
@@ -45,6 +44,7 @@ def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
 
 Unit = Tensor | None
 AVERAGED = "Average pools between neurons give values that are no spikes: one addition for each is counted."
+TELESCOPED = "Curved operations between neurons are dense arithmetic at each step, which is not counted."
 JOINED = "Joins and factors between neurons are not counted; they cost nothing where they go into weights."
 
 
@@ -93,11 +93,12 @@ COSTS: Table[Cost] = Table(
         Neuron: Cost(_spikes),
         ROUTES: Cost(_moved),
         TemporalMax: Cost(_pooled),
-        Restart: Cost(lambda module, units, shape: _pooled(module.body, units, shape)),
+        Restart: Cost(lambda module, units, shape: COSTS(module.body).unit(module.body, units, shape)),
         Decode: Cost(_kept),
         (*AVERAGE_POOLS, Mean): Cost(left_out=AVERAGED),
         (Add, Sub, Affine): Cost(left_out=JOINED),
-        (Encode, StepCurrent, Grid, *MAX_POOLS, *HEADS): Cost(),
+        Telescoped: Cost(left_out=TELESCOPED),
+        (Encode, StepCurrent, Grid, *CURVED): Cost(),
         TRAINED: Refusal("belongs to a network without spikes", "the network compiled"),
     },
 )
@@ -131,7 +132,7 @@ class Meter:
     def __post_init__(self) -> None:
         self._phase = phases(self.graph)
         self._fans: dict[str, Tensor] = {}
-        self._bits = max((m.bits for _, m in calls(self.graph, GradedIF)), default=1)
+        self._bits = max((getattr(m, "bits", 1) for _, m in calls(self.graph, Neuron)), default=1)
         self._units: dict[fx.Node, Tensor | None] = {}
         self._held: dict[fx.Node, dict[fx.Node, Tensor]] = {}
         self._layers: dict[fx.Node, list[fx.Node]] = {}

@@ -16,12 +16,14 @@ from snnc.errors import SnncError
 from snnc.integers.lowering import Lowering
 from snnc.integers.populations import Populations
 from snnc.integers.prepare import prepare
+from snnc.integers.roles import ROLES
 from snnc.ir.dialect import Affine, Grid
 from snnc.ir.graph import Stage, calls, module_of, steps
 from snnc.ir.neurons import Neuron
 from snnc.ir.proof import bounds, prove
 from snnc.ir.shapes import Shape, every_shape
 from snnc.ir.spans import LIMIT, Row
+from snnc.ir.temporal import Restart
 from snnc.passes.pipeline import Context, Pass, no_progress
 
 LEAST_BITS = 2
@@ -75,6 +77,8 @@ class FixedPoint(Pass):
         self.require("positions", self.positions >= 2, "2 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        for node, module in calls(graph, Restart):
+            ROLES.at(node.name, module.body)  # refuses what starts anew and is no max pool
         x = context.example(graph)
         if x is None:
             raise SnncError("the shape of the input is unknown.", "--input-shape, such as --input-shape 3,32,32")

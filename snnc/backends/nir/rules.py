@@ -14,10 +14,11 @@ from snnc.backends.nir.graph import Lowering, Rule, Shape, Value, array
 from snnc.backends.squared import Axis, dense
 from snnc.errors import Blocker
 from snnc.ir import dialect
+from snnc.ir.curved import BENT
 from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import Refusal, Refused, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.passes import EvenCurrents
 
 SAME_CURRENTS = f"the same recipe with --set {EvenCurrents.name}.gain=0"
@@ -236,6 +237,9 @@ RULES: Table[Rule] = Table(
         (nn.Flatten, dialect.Reshape): _reshape,
         (*dialect.MAX_POOLS, TemporalMax, Restart): Refusal(
             "NIR has no maximum", "average pooling or a strided convolution in its place"
+        ),
+        (*BENT, Telescoped): Refusal(
+            "NIR has no such function", "the backend torch, pt2 or onnx, or the network with ReLU in its place"
         ),
         dialect.HEADS: Refusal("NIR has no softmax", "the network without it, whose largest logit is the same class"),
         (*dialect.TRANSPOSED, dialect.Permute, nn.Upsample, nn.PixelShuffle): NO_NODE,

@@ -14,6 +14,7 @@ from snnc.api import require_calibration
 from snnc.cli import show
 from snnc.cli.work import describe
 from snnc.data import Dataset, require_classes
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
@@ -44,7 +45,7 @@ def compilation(
     for one in candidates:
         require_calibration(one, data is not None)
         one.pipeline.check()
-    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant))
+    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
     recipes = [
         {"name": r.name, "summary": r.summary, "passes": [{"name": p.name, "options": p.options} for p in r.pipeline]}
         for r in candidates

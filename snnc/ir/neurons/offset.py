@@ -58,7 +58,7 @@ class OffsetIF(IF):
     def updates(self) -> int:
         return self.steps
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(self, current: Tensor, *more: Tensor) -> Tensor:
         window = current.reshape(self.T, -1, *current.shape[1:])[: self.rho]
         return self.walk(self.calibrated(window), current, self.T)[1]
 
