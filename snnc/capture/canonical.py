@@ -129,7 +129,7 @@ def _reshape(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Sha
     if before == after:
         remove(graph, node)
     else:
-        replace(graph, node, nn.Flatten(1) if len(after) == 1 else dialect.Reshape(after))
+        replace(graph, node, nn.Flatten(1) if len(after) == 1 and before else dialect.Reshape(after))
 
 
 def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: Shapes) -> None:

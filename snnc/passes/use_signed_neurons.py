@@ -29,6 +29,7 @@ class UseSignedNeurons(Pass):
 
     name = "use-signed-neurons"
     takes = (Stage.SPIKING,)
+    neuron = SignedIF
     source = "signed IF with a spike tracer, as in SNM, Fast-SNN, SpikeZIP-TF (ST-BIF) and DCGS"
 
     bits: int = 1

@@ -17,7 +17,11 @@ MOST_SIDE = 2**14  # of a map that is scaled
 
 def upsample(at: OnnxSite, x: fx.Node, scales: Any = None) -> Any:
     """`Upsample`, and `Resize` as it was in opset 10."""
-    return _resize(at, x, _reals(at, at.get("scales") if scales is None else scales), None, "asymmetric", "floor")
+    scales = _reals(at, at.get("scales") if scales is None else scales)
+    # These versions leave open which pixel a smaller map takes; runtimes differ.
+    return _resize(
+        at, x, scales, None, "asymmetric", *(("floor", "ceil") if min(scales, default=1) < 1 else ("floor",))
+    )
 
 
 def resize(at: OnnxSite, x: fx.Node, roi: Any = None, scales: Any = None, sizes: Any = None) -> Any:
@@ -51,8 +55,8 @@ def _reals(at: OnnxSite, values: Any) -> list[float]:
     return [float(v) for v in values]
 
 
-def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, rounded: str) -> Any:
-    """Maps scaled so that each value is a copy of one; refuses where torch would copy another."""
+def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, *rounded: str) -> Any:
+    """Maps scaled so that each value is a copy of one, by all of the given roundings; refuses where torch's differs."""
     if at.get("mode", "nearest") != "nearest":
         at.refuse(f"scales a map by '{at.get('mode')}'", "mode nearest, and train the network with it")
     before = at.known(x)
@@ -65,13 +69,13 @@ def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, roun
         at.refuse(f"scales a map to {after[1:]}", "check its scales")
     for axis, (old, new) in enumerate(zip(before[1:], after[1:], strict=True), 2):
         factor = Fraction(scales[axis]) if scales else Fraction(new, old)
-        want = _sources(old, new, factor, placed, rounded)
+        want = [_sources(old, new, factor, placed, one) for one in rounded]
         given = {"scale_factor": scales[axis]} if scales else {"size": new}
         line = torch.arange(old, dtype=torch.float32).reshape(1, 1, old)
         have = nn.Upsample(mode="nearest", **given)(line).flatten().int().tolist()
-        if want != have:
+        if any(one != have for one in want):
             at.refuse(
-                f"places values by '{placed}' and '{rounded}', which torch's nearest mode does not",
+                f"places values by '{placed}' and '{' or '.join(rounded)}', which torch's nearest mode does not",
                 "coordinate_transformation_mode asymmetric and nearest_mode floor",
             )
     if scales:
