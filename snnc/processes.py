@@ -101,7 +101,7 @@ def distributed() -> Iterator[None]:
     try:
         agree("computes with another number of threads", torch.get_num_threads(), hint="OMP_NUM_THREADS=1 for all")
         yield
-        exchange(None)  # no process leaves before all are done, so every file is written by then
+        from_all(None)  # no process leaves before all are done, so every file is written by then
     except BaseException:
         _group = _ALONE  # the others may hang in a collective of the group: taking it down would wait for them
         raise
@@ -155,7 +155,7 @@ def _lost() -> Iterator[None]:
         ) from problem
 
 
-def exchange(value: Found) -> list[Found]:
+def from_all(value: Found) -> list[Found]:
     """The values that all processes gave, in their order. Tensors in main memory, and plain data.
 
     Raises:
@@ -188,11 +188,11 @@ def gather(value: Tensor) -> list[Tensor]:
     return [one.to(value.device) for one in found]
 
 
-def spread(count: int, compute: Callable[[int], Found]) -> Iterator[Found]:
+def dealt(count: int, compute: Callable[[int], Found]) -> Iterator[Found]:
     """`compute(0)` to `compute(count - 1)`, in order, each computed by one process and given to all."""
     for start in range(0, count, _group.world):
         mine = start + _group.rank
-        found: list[Any] = exchange(compute(mine) if mine < count else None)
+        found: list[Any] = from_all(compute(mine) if mine < count else None)
         yield from found[: count - start]
 
 
@@ -209,7 +209,7 @@ def agree(what: str, *parts: Any, hint: str = "the same command with the same fi
     """
     if _group.world == 1:
         return
-    digests = exchange(digest(*parts))
+    digests = from_all(digest(*parts))
     for number, one in enumerate(digests):
         if one != digests[0]:
             raise ProcessError(f"Process {number} {what} than process 0.", hint)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnc.processes import Pieces, Shards, spread
+from snnc.processes import Pieces, Shards, dealt
 
 Rows = dict[int, tuple[Tensor, Tensor]]  # of a regression: [R, groups, inputs] and [R, groups, outputs], by shard
 
@@ -40,7 +40,7 @@ def refit(
     X, Y = next(iter(drawn.values()))
     weight = layer.weight.double().reshape(X.shape[1], Y.shape[2], X.shape[2])
     if X.shape[2] > rows:  # more unknowns than equations: the same solution from a system of the rows
-        every = list(spread(len(shards.sizes), lambda i: drawn[i]))
+        every = list(dealt(len(shards.sizes), lambda i: drawn[i]))
         X, Y = (torch.cat(part) for part in zip(*every, strict=True))
         return _dual(layer, X, Y, weight, mean_x, mean_y, ridge)
     gram, cross = shards.total(lambda i: (_product(drawn[i][0], drawn[i][0]), _product(*drawn[i])))

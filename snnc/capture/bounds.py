@@ -49,7 +49,7 @@ CLIPS = (nn.ReLU, nn.Hardtanh, Clamp)
 SHAPES.add((*ROUNDINGS, Clamp), ALIKE)
 
 
-def bounds(module: nn.Module) -> tuple[Tensor, Tensor]:
+def ends(module: nn.Module) -> tuple[Tensor, Tensor]:
     """The interval that a clip allows."""
     low: Any = getattr(module, "low", 0.0) if isinstance(module, Clamp) else getattr(module, "min_val", 0.0)
     high: Any = getattr(module, "high", None) if isinstance(module, Clamp) else getattr(module, "max_val", None)
@@ -66,7 +66,7 @@ ANYTHING: Interval = (-INFINITY, INFINITY)
 
 
 def _clip(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
-    (low, high), (least, most) = _hull(module, inputs), bounds(module)
+    (low, high), (least, most) = _hull(module, inputs), ends(module)
     return max(low, float(least.min())), max(float(least.min()), min(high, float(most.max())))
 
 

@@ -27,7 +27,7 @@ from snnc.capture.trial import Trial, along_one_path
 from snnc.capture.values import LOST, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
-from snnc.ir.graph import Stage, flat, verify
+from snnc.ir.graph import Stage, flat, validate
 from snnc.ir.shapes import guess_input
 from snnc.networks.staged import Staged
 from snnc.steady import steady
@@ -181,7 +181,7 @@ def _blockers_of(error: Unsupported) -> list[Blocker]:
 
 def _is_captured(graph: fx.GraphModule) -> bool:
     try:
-        verify(graph, Stage.ANN)
+        validate(graph, Stage.ANN)
     except VerifyError:
         return False
     return True
@@ -204,7 +204,7 @@ def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor
     from snnc.capture.onnx.door import lower_onnx
 
     lowering, value, known = lower_onnx(model, shape)
-    outcome = _whole(lowering, value, list(lowering.blockers), known, None)
+    outcome = _checked_end(lowering, value, list(lowering.blockers), known, None)
     if outcome.graph is not None:
         from snnc.capture.onnx.reference import compare_onnx  # imports onnxruntime, which is slow
 
@@ -248,10 +248,10 @@ def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank
         value = lowering.load(result)
     except Refused as refused:
         found.append(Blocker("output", "output", refused.why, refused.hint))
-    return _whole(lowering, value, found, shape, rank)
+    return _checked_end(lowering, value, found, shape, rank)
 
 
-def _whole(
+def _checked_end(
     lowering: Lowering, value: Any, found: list[Blocker], shape: tuple[int, ...] | None, rank: int | None
 ) -> Outcome:
     """Checks the output, then what all doors do last."""
@@ -272,5 +272,5 @@ def _whole(
         found = _blockers_of(error)
     if found:
         return Outcome(None, found)
-    verify(graph, Stage.ANN)
+    validate(graph, Stage.ANN)
     return Outcome(graph)

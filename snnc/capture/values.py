@@ -51,7 +51,7 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class Batches(Unknown):
+class ManyBatches(Unknown):
     """The number of samples times a whole number: a dimension that the batch shares with others."""
 
     shape: bool = False

@@ -244,7 +244,7 @@ def shape(sizes: Sequence[int]) -> str:
     return ",".join(map(str, sizes))
 
 
-def counts(found: Mapping[str, int]) -> str:
+def listed(found: Mapping[str, int]) -> str:
     """`3 Conv2d, 1 Linear`."""
     return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
 

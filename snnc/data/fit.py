@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from snnc.data.dataset import Batches, Dataset
+from snnc.data.dataset import Dataset, ReadBatches
 
 Batch = TypeVar("Batch")
 MOST = 512  # samples that are looked at
@@ -44,7 +44,7 @@ def read_as(data: Any) -> dict[str, Any]:
 
     "raw" tells whether 8-bit values stayed 0..255; it is None where there are none.
     """
-    data = data.dataset if isinstance(data, Batches) else data
+    data = data.dataset if isinstance(data, ReadBatches) else data
     if not isinstance(data, Dataset):
         return {"dtype": None, "raw": None, "mean": None, "std": None}
     mean, std = (None if v is None else list(v) for v in (data.mean, data.std))

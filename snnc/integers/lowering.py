@@ -54,7 +54,7 @@ COARSE = 2**18  # units of a threshold; where it would have more, what is added 
 
 
 @dataclass
-class Lowering:
+class IntegerLowering:
     """Lowers `graph` in place.
 
     Attributes:
@@ -355,21 +355,21 @@ class Lowering:
         return Value(real, each(module, whole), (theta * grid).expand(1, *shape), spikes)
 
 
-INTEGERS: Table[Callable[[Lowering, fx.Node, Any], Value]] = Table(
+INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
     "integers",
     __name__,
     {
-        WEIGHTED: Lowering._layer,
-        Affine: Lowering._affine,
-        Neuron: Lowering._neuron,
-        StepCurrent: Lowering._stepped,
-        HEADS: Lowering._head,
-        AVERAGE_POOLS: Lowering._average,
-        (Add, Sub): Lowering._join,
-        (TemporalMax, Restart, *MAX_POOLS): Lowering._maximum,
-        ROUTES: Lowering._route,
-        Pad: Lowering._pad,
-        (Encode, Decode): Lowering._border,
+        WEIGHTED: IntegerLowering._layer,
+        Affine: IntegerLowering._affine,
+        Neuron: IntegerLowering._neuron,
+        StepCurrent: IntegerLowering._stepped,
+        HEADS: IntegerLowering._head,
+        AVERAGE_POOLS: IntegerLowering._average,
+        (Add, Sub): IntegerLowering._join,
+        (TemporalMax, Restart, *MAX_POOLS): IntegerLowering._maximum,
+        ROUTES: IntegerLowering._route,
+        Pad: IntegerLowering._pad,
+        (Encode, Decode): IntegerLowering._border,
         Mean: Refusal("is a mean of which nothing made a pool", "prepare before it"),
         (*BENT, Telescoped): Refusal(
             "gives no integers that every runtime would agree on",

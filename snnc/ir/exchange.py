@@ -12,7 +12,7 @@ from snnc.ir.neurons import BipolarIF, Neuron
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 
 
-def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
+def swap_neurons(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
     """Replaces every neuron but encoders by `make(node, theta, v0)`; gives their number.
 
     An encoder emits values of either sign, which no other neuron does.

@@ -66,7 +66,7 @@ def prove(graph: fx.GraphModule) -> list[Row]:
         VerifyError: names the node that breaks the proof: a parameter that is no integer, an operation that leaves the
             integers, or a bound that is too large.
     """
-    rows = bounds(graph)
+    rows = bounded(graph)
     for row in rows:
         if row.bound >= LIMIT:
             raise VerifyError(
@@ -76,7 +76,7 @@ def prove(graph: fx.GraphModule) -> list[Row]:
     return [row for row in rows if row.module not in ("Add", "Sub")]
 
 
-def bounds(graph: fx.GraphModule) -> list[Row]:
+def bounded(graph: fx.GraphModule) -> list[Row]:
     """The rows of `prove`, those of joins too, however large their bounds are.
 
     Raises:

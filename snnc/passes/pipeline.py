@@ -19,10 +19,10 @@ from torch import fx
 from snnc.checks import one_of
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
-from snnc.ir.graph import Stage, tidy, verify
+from snnc.ir.graph import Stage, tidy, validate
 from snnc.ir.neurons import Neuron, Spikes
 from snnc.markup import records_table, table
-from snnc.passes.base import Context, Pass, Product, no_progress
+from snnc.passes.base import Context, Finding, Pass, no_progress
 from snnc.passes.order import check
 from snnc.processes import APART, agree
 from snnc.steady import steady
@@ -125,7 +125,7 @@ class Pipeline:
         new = replace(old, **options)
         return replace(self, passes=(*self.passes[:place], new, *self.passes[place + 1 :]))
 
-    def check(self, stage: Stage = Stage.ANN, held: Collection[Product[Any]] = ()) -> list[Stage]:
+    def check(self, stage: Stage = Stage.ANN, held: Collection[Finding[Any]] = ()) -> list[Stage]:
         """The stage after each pass, from that of the graph it is given; nothing runs.
 
         Args:
@@ -173,7 +173,7 @@ class Pipeline:
             context.products.clear()
         self.check(stage, context.products)
         graph = copy.deepcopy(graph)
-        verify(graph, stage)
+        validate(graph, stage)
         given = [(one.name, one.options) for one in self.passes]
         numbers = (*graph.state_dict().values(), *(context.calibration or ()))
         agree("was given other data, another network or other options", given, context.T, context.seed, *numbers)
@@ -243,7 +243,7 @@ def _run_one(one: Pass, graph: fx.GraphModule, stage: Stage, context: Context) -
         seconds = time.perf_counter() - start
         tidy(graph)
         stage = one.gives or stage
-        verify(graph, stage)
+        validate(graph, stage)
         error = None
         if before is not None:
             error = float((_Relaxed(graph).run(probe) - before).abs().max() / before.abs().max().clamp_min(1e-12))

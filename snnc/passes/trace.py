@@ -93,7 +93,7 @@ def snapshots(info: Mapping[str, Any]) -> list[Snapshot]:
             new = frozenset(changed.keys() - nodes.keys())
             nodes = {key: node for key, node in (nodes | changed).items() if key not in gone}
             total += len(nodes)
-            if total > MOST or not _whole(nodes) or not nodes.keys() >= set(touched):
+            if total > MOST or not _is_dag(nodes) or not nodes.keys() >= set(touched):
                 return []
             found.append(Snapshot(name, nodes, new, frozenset(touched), gone))
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -107,7 +107,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _whole(nodes: Nodes) -> bool:
+def _is_dag(nodes: Nodes) -> bool:
     """Whether every input is a node, and none depends on itself."""
     edges = [(source, name) for name, (_, inputs) in nodes.items() for source in inputs]
     return all(source in nodes for source, _ in edges) and nx.is_directed_acyclic_graph(nx.DiGraph(edges))

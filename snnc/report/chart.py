@@ -15,7 +15,7 @@ SHAPES = ("circle", "square", "triangle", "diamond")
 
 
 @dataclass(frozen=True)
-class Axis:
+class Scale:
     """Values from `low` to `high`, with ticks; `log` spaces them by ratio."""
 
     label: str
@@ -30,17 +30,17 @@ class Axis:
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
-def linear(label: str, low: float, high: float, whole: bool = False, count: int = 5) -> Axis:
+def linear(label: str, low: float, high: float, whole: bool = False, count: int = 5) -> Scale:
     """An axis that holds `low` to `high`, with ticks at round numbers; `whole` gives no ticks between whole numbers."""
     high = high if high > low else low + 1
     step = _round_step((high - low) / count)
     step = max(1.0, step) if whole else step
     first = math.ceil(low / step - 1e-9)
     ticks = [(first + k) * step for k in range(int((high - first * step) / step + 1e-9) + 1)]
-    return Axis(label, low, high, tuple((t, number(t)) for t in ticks))
+    return Scale(label, low, high, tuple((t, number(t)) for t in ticks))
 
 
-def logarithmic(label: str, low: float, high: float) -> Axis:
+def logarithmic(label: str, low: float, high: float) -> Scale:
     """An axis from a power of ten, or 2 or 5 of them, to another."""
     marks = [
         m * 10.0**k for k in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)
@@ -50,12 +50,12 @@ def logarithmic(label: str, low: float, high: float) -> Axis:
     shown = [m for m in marks if start <= m <= end]
     if len(shown) > 7:  # powers of ten alone
         shown = [m for m in shown if math.isclose(math.log10(m), round(math.log10(m)), abs_tol=1e-9)] or shown[::3]
-    return Axis(label, start, end, tuple((m, number(m)) for m in shown), log=True)
+    return Scale(label, start, end, tuple((m, number(m)) for m in shown), log=True)
 
 
-def rows(names: Sequence[str]) -> Axis:
+def rows(names: Sequence[str]) -> Scale:
     """One line for each name, the first on top."""
-    return Axis("", len(names) - 0.5, -0.5, tuple(enumerate(names)))
+    return Scale("", len(names) - 0.5, -0.5, tuple(enumerate(names)))
 
 
 def _round_step(rough: float) -> float:
@@ -93,8 +93,8 @@ class Chart:
     """
 
     title: str
-    x: Axis
-    y: Axis
+    x: Scale
+    y: Scale
     width: int = 340
     height: int = 230
     left: int = 46

@@ -166,7 +166,7 @@ def _probe(x: Tensor) -> Tensor:
     return torch.cat([one, other, noise]).contiguous(memory_format=scan.memory(one))
 
 
-class Fingerprint:
+class GraphState:
     """What a choice was made for. A graph may be edited, moved and trained, and then needs another.
 
     A plan holds copies of parameters, so their numbers are compared, and not torch's counters of changes: those miss
@@ -202,7 +202,7 @@ class Fingerprint:
             self.bytes = [_bytes(t) for t in self.tensors if t.numel()]
         self.numbers = [t.detach().clone() for t in self._read(self.tensors)]
 
-    def fits(self, now: Fingerprint) -> bool:
+    def fits(self, now: GraphState) -> bool:
         """Whether a choice that was made for this one holds for another of the same network."""
         return (
             self.rest == now.rest

@@ -105,7 +105,7 @@ def plan(graph: fx.GraphModule, fixed: bool, kind: type[scan.Scan] = scan.Scan) 
     for node in inside:
         neuron = module_of(graph, node)
         if type(neuron) in (IF, OffsetIF) and kind.takes(neuron, fixed):
-            made.joins[node] = _whole(made, _join(made, node, kind))
+            made.joins[node] = _with_layer(made, _join(made, node, kind))
     return made
 
 
@@ -169,7 +169,7 @@ def _join(made: Plan, node: fx.Node, kind: type[scan.Scan]) -> Join:
     return Join(kind(neuron, counts, factor, shift), current, joined, (*taken, source, *absorbed))
 
 
-def _whole(made: Plan, join: Join) -> Join:
+def _with_layer(made: Plan, join: Join) -> Join:
     """The same with the layer in front, where that and its neurons are one kernel."""
     node, layer = join.current, made.layers.get(join.current)
     if type(join.scan.neuron) is not IF or not isinstance(layer, GpuLayer) or _alone(made, node) is None:

@@ -31,7 +31,7 @@ from snnc.passes import (
     UseSignedNeurons,
     WaitForInput,
 )
-from snnc.passes.base import Product
+from snnc.passes.base import Finding
 from snnc.passes.pipeline import Context, Pass, Pipeline
 from snnc.recipes import names, recipe
 from tests.nets import folded, sample, spiking
@@ -45,7 +45,7 @@ def values(graph, x):
     return found
 
 
-PRODUCTS = {name: value for name, value in vars(Context).items() if isinstance(value, Product)}
+PRODUCTS = {name: value for name, value in vars(Context).items() if isinstance(value, Finding)}
 START = (FoldBatchNorm(), QuantizeActivations(), ScaleThresholds(), InsertNeurons())
 every = pytest.mark.parametrize("one", PASSES.values(), ids=PASSES)
 

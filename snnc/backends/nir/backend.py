@@ -61,7 +61,7 @@ class NirFile(Backend):
 
     def emit(self, network: Network, path: Path) -> None:
         nir, rules = _library()
-        from snnc.backends.nir.graph import Lowering
+        from snnc.backends.nir.graph import NirLowering
 
         plain = all(type(neuron) is IF for _, neuron in network.neurons())
         if plain and (step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None)):
@@ -70,7 +70,7 @@ class NirFile(Backend):
                 rules.SAME_CURRENTS,
             )
         graph = one_step(network)
-        lowering = Lowering(graph, shapes(graph, network), rules.RULES)
+        lowering = NirLowering(graph, shapes(graph, network), rules.RULES)
         lowering.run()
         if lowering.blockers:
             raise _refused(lowering.blockers)

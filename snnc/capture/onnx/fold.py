@@ -18,7 +18,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from snnc.capture.onnx.model import Call
-from snnc.capture.values import Batch, Batches, Filled, Refused, Repeated, Unknown
+from snnc.capture.values import Batch, Filled, ManyBatches, Refused, Repeated, Unknown
 
 # Two numbers of samples that no author writes; small, since tensors of as many samples are made of them.
 SAMPLES = (61, 67)
@@ -93,7 +93,7 @@ def _counted_in_samples(a: int, b: int) -> Any:
     times, rest = divmod(a, SAMPLES[0])
     if rest or times < 1 or b != times * SAMPLES[1]:
         return Unknown(shape=False)
-    return Batch() if times == 1 else Batches(times=times)
+    return Batch() if times == 1 else ManyBatches(times=times)
 
 
 def fold(call: Call, inputs: list[Any], opset: int, ledger: Ledger) -> tuple[Any, ...]:

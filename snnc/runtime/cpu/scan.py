@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from snnc.ir.neurons import IF, Neuron
-from snnc.runtime.cpu.loops import ALONE, BLOCK, SCALED, SUM, jit, scan
+from snnc.runtime.cpu.loops import ALONE, BLOCK, SCALED, SUM, jit, scan_loop
 
 SMALL = 1 << 18  # values: below it a second thread costs more than it saves
 
@@ -118,7 +118,7 @@ class Scan:
         shift = shift[begin or 0 :][: steps if shifted else 1]
         first = state is None
         state = np.empty(n, np.float32) if first else state
-        loop = scan(mode, shifted, self.counts)
+        loop = scan_loop(mode, shifted, self.counts)
 
         def part(start: int, stop: int) -> None:
             loop(x, y, shift, factor, theta, v0, state, first, spikes, start, stop)
