@@ -145,7 +145,9 @@ class Pipeline:
     @property
     def spikes(self) -> Spikes | None:
         """What its neurons emit: "binary", "signed" or "graded"; None where it inserts none."""
-        return next((one.spikes for one in reversed(self.passes) if one.spikes), None)
+        said = [one for one in self.passes if one.spikes]
+        encoders = [one for one in said if not one.neuron]
+        return (encoders or said)[-1].spikes if said else None
 
     @steady()
     def run(

@@ -96,8 +96,9 @@ def test_where_encoders_stand():
     assert nn.SiLU not in telescoped  # after the last neuron it acts on the mean
     tokens, y = made("tokens")
     graph = snnc.compile(tokens, 2, plain(), y).graph
-    features = [m for node, m in calls(graph, BipolarIF) if node.all_input_nodes[0].name.startswith("block_norm")]
-    assert [m.theta.shape for m in features] == [(8,), (8,)]
+    shapes = [tuple(m.theta.shape) for _, m in calls(graph, BipolarIF)]
+    heads = [(2, 1, 1)] * 4  # query, key, value, and the weights of attention
+    assert shapes == [(8,), *heads, (8,), (8,), (16,)]  # features in front of linear layers
 
 
 def test_options():
