@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from snnc.tune.options import TuneOptions
     from snnc.tune.run import tune
 
-# A library says nothing unless asked to: `logging.basicConfig(level="INFO")` shows what it does.
+# A library is silent unless asked: `logging.basicConfig(level="INFO")` shows what it does.
 logging.getLogger("snnc").addHandler(logging.NullHandler())
 
 _HOME = {

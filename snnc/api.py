@@ -30,7 +30,7 @@ from snnc.networks.exported import load_exported
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
-from snnc.passes import InsertNeurons
+from snnc.passes import EncodeValues, InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
@@ -156,7 +156,7 @@ def require_calibration(recipe: Recipe, there: bool) -> None:
         RecipeError: says what to give.
     """
     if recipe.needs_data and not there:
-        curved = any(one.name == "encode-values" for one in recipe.pipeline)
+        curved = any(isinstance(one, EncodeValues) for one in recipe.pipeline)
         hint = "some (--calib DATA, or calibration= in Python)"
         raise RecipeError(
             f"The recipe '{recipe.name}' needs calibration data and got none.",

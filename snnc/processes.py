@@ -1,15 +1,15 @@
-"""Several processes that share one piece of work and come, to the bit, to what one process comes to.
+"""Several processes that share one piece of work, with the same result as one process, to the bit.
 
 Floating-point sums depend on their order, and results of a layer may depend on how many samples it is given at once.
 So neither may depend on the number of processes. Work is cut into shards by sizes that are always the same; shard i is
 done by process i % world; and sums over samples are sums within each shard, added up in the order of the shards, on
-every process. All processes hold the same data, the same network and the same sums, so what follows from the sums each
-works out for itself; `agree` makes sure that they still have the same.
+every process. All processes hold the same data, the same network and the same sums. Each computes everything else from
+the sums for itself; `agree` makes sure that all have the same.
 
-Where nothing is shared, the world is one process, and the same code does all shards.
+If nothing is shared, the world is one process, and the same code does all shards.
 
-What travels are tensors and plain data, written by `torch.save` and read with its safe loader, over gloo; gradients on
-GPUs travel over nccl where every process has a GPU of its own.
+Processes exchange tensors and plain data, written by `torch.save` and read with its safe loader, over gloo. Gradients
+on GPUs travel over nccl if every process has a GPU of its own.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def distributed() -> Iterator[None]:
     with _lost():
         if made:
             _join(patience)
-        # Groups of our own: what the caller has under way in the default one stays apart.
+        # Groups of our own, so that the caller's operations in the default group stay separate.
         own = _own_gpu()
         plain = dist.new_group(backend="gloo", timeout=patience)
         cuda = dist.new_group(backend="nccl", timeout=patience) if own else None
@@ -101,7 +101,7 @@ def distributed() -> Iterator[None]:
     try:
         agree("computes with another number of threads", torch.get_num_threads(), hint="OMP_NUM_THREADS=1 for all")
         yield
-        exchange(None)  # nobody leaves before all are done: what is written, is written
+        exchange(None)  # no process leaves before all are done, so every file is written by then
     except BaseException:
         _group = _ALONE  # the others may hang in a collective of the group: taking it down would wait for them
         raise
@@ -156,7 +156,7 @@ def _lost() -> Iterator[None]:
 
 
 def exchange(value: Found) -> list[Found]:
-    """What every process has given, in their order. Tensors in main memory and plain data.
+    """The values that all processes gave, in their order. Tensors in main memory, and plain data.
 
     Raises:
         ProcessError: another process has ended or does not answer.

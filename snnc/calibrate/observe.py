@@ -219,7 +219,7 @@ def _moved(module: nn.Module, args: Sequence[Moments]) -> Moments:
 
 
 def _head(module: nn.Module, args: Sequence[Moments]) -> Moments:
-    """No activation stands behind it, so nobody asks."""
+    """No activation follows it, so its moments are never needed."""
     return args[0]
 
 
@@ -235,7 +235,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
         (*AVERAGE_POOLS, *ROUTES, Mean): _moved,
         HEADS: _head,
         (*BENT, SignedQuant): Refusal(
-            "gives values of which nothing is known without data",
+            "gives values that are unknown without data",
             "calibration data (--calib DATA, or calibration= in Python), and the recipe 'telescoped'",
         ),
         BATCHNORMS: Refusal("is no layer of a folded network", "fold-batchnorm before it"),

@@ -48,7 +48,7 @@ def refit(
     variance = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
     strength = variance * (ridge + X.shape[2] / rows)
     missing = cross - gram @ weight.transpose(1, 2)
-    # A group that never varies tells nothing: an identity instead of zeros leaves its weights alone.
+    # A group that never varies says nothing about its weights: an identity instead of zeros leaves them alone.
     pull = torch.where(strength > 0, strength, torch.ones_like(strength))
     change = torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
     return _store(layer, weight + change.transpose(1, 2), mean_x, mean_y)
@@ -105,7 +105,7 @@ def equations(
 ) -> Rows | None:
     """Rows of a regression, from the shards of this process; None for a layer that is not covered.
 
-    What is drawn does not depend on which shards these are: the generator moves on for all.
+    Random numbers do not depend on which shards these are: the generator moves on for all shards.
     """
     if isinstance(layer, torch.nn.Linear):
         return _vectors(x, wanted, shards, positions, generator)

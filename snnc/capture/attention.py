@@ -62,15 +62,15 @@ def masked(at: Site, scores: Any, mask: Any) -> Any:
     if mask is None:
         return scores
     if isinstance(mask, Truth):
-        return choices.where(at, mask, scores, -choices.FAR)
+        return choices.where(at, mask, scores, -spellings.FAR)
     if isinstance(mask, fx.Node):
         return spellings.add(at, scores, mask)
     if not isinstance(mask, Tensor):
         at.refuse("masks by something that snnc does not read", "a constant mask")
     if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=at.lowering.like.dtype).masked_fill(~mask, -choices.FAR)
+        mask = torch.zeros_like(mask, dtype=at.lowering.like.dtype).masked_fill(~mask, -spellings.FAR)
     mask = choices.finite(mask.to(at.lowering.like.dtype))
-    if bool((mask.amax(-1) <= -choices.FAR).any()):
+    if bool((mask.amax(-1) <= -spellings.FAR).any()):
         at.refuse("masks every value that one query could see", "a mask that leaves each query something")
     return scores if not mask.any() else spellings.add(at, scores, mask)
 

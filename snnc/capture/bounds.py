@@ -124,7 +124,8 @@ INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
 class Intervals:
     """For each node the least and the greatest value that it can have, as far as that follows from the modules.
 
-    They are found as they are asked for, and once: whoever changes the graph meanwhile keeps each node's function.
+    They are found when they are asked for, and only once. So a change of the graph meanwhile must keep each node's
+    function.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:

@@ -9,10 +9,9 @@ from torch import Tensor, fx
 
 from snnc.capture import spellings
 from snnc.capture.lowering import Site
+from snnc.capture.spellings import FAR
 from snnc.capture.values import Spelling, Truth
 from snnc.ir import curved, dialect
-
-FAR = 1e30  # what stands for infinity in a mask: far beyond every score, and its sum over many steps is still a number
 
 
 def compare(kind: str, swapped: bool = False, negated: bool = False) -> Spelling:

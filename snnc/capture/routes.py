@@ -275,7 +275,7 @@ def rank(at: Site, x: fx.Node) -> Any:
 
 def cat(at: Site, tensors: Sequence[Any], dim: Any = 0) -> Any:
     """Values joined along `dim`; constants at the ends are padding, to which they are added."""
-    values = [_blank(v) for v in tensors]
+    values = [_blank(at, v) for v in tensors]
     first = next((v for v in values if isinstance(v, fx.Node)), None)
     if first is None:
         at.refuse("joins constants only", "compute them before the network is built")
@@ -324,16 +324,11 @@ def _width(value: Filled | Repeated, dim: int) -> int:
     return int(value.sample.shape[dim - 1]) if isinstance(value, Repeated) else value.sizes[dim - 1]
 
 
-def _blank(value: Any) -> Any:
-    """A constant of zeros says no more than its shape; one number all over is a constant of each sample."""
+def _blank(at: Site, value: Any) -> Any:
+    """A constant that is the same for every sample; one of zeros says no more than its shape."""
     if isinstance(value, Tensor) and value.dim() > 1:
-        return (
-            Repeated(value[0])
-            if value.any() and len(value) == 1
-            else value
-            if value.any()
-            else Filled(tuple(value.shape[1:]), 0.0)
-        )
+        value = Repeated(value[0]) if value.any() and at.alike(value) else value
+        return value if isinstance(value, Repeated) or value.any() else Filled(tuple(value.shape[1:]), 0.0)
     if isinstance(value, Filled) and value.number:
         return Repeated(torch.full(value.sizes, value.number))
     return value

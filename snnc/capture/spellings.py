@@ -105,10 +105,16 @@ def _plain(value: Tensor) -> Tensor:
     return value.clone()
 
 
+FAR = 1e30  # stands for infinity in a mask: far beyond every score, and its sum over many steps is still a number
+
+
 def _affine(at: Site, x: Any, scale: Any, shift: Any) -> Any:
     """`x * scale + shift`, with constants of which at least one is more than a number or both are."""
     like = at.lowering.like
     parts = [_plain(torch.as_tensor(v, dtype=like.dtype, device=like.device)) for v in (scale, shift)]
+    rank = at.rank(x)
+    parts = [p[0].clone() if rank is not None and p.dim() == rank and at.alike(p) else p for p in parts]
+    parts[1] = parts[1].clamp(-FAR, FAR)
     parts = [p.clone() for p in torch.broadcast_tensors(*parts)]
     return _of_one_shape(at, dialect.Affine(*parts), x, parts)
 

@@ -88,7 +88,7 @@ LOST = _Lost()
 
 
 class _Places:
-    """Where maxima stand, which no spike rate tells: whatever reads it is refused."""
+    """The positions of maxima. No spike rate expresses them, so every operation that reads them is refused."""
 
 
 PLACES = _Places()

@@ -9,8 +9,8 @@
     [sha256]
     "model.pt" = "..."
 
-Options are spelled as on the command line, without the dashes; arguments by their names. What stands on the command
-line wins over the file. The hashes are those of the files that went in: where one has changed, the run says so.
+Options are spelled as on the command line, without the dashes; arguments by their names. Options on the command line
+win over the file. The hashes are those of the input files: if one has changed, the run says so.
 """
 
 from __future__ import annotations

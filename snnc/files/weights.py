@@ -130,7 +130,7 @@ def find(held: list[Leaf], network: nn.Module, key: str | None, what: str, facto
     wanted = network.state_dict()
     needed = [name for name in wanted if name.rpartition(".")[2] not in _COUNTERS]
     if not needed:
-        raise LoadError(f"{factory} builds a network without weights.", "'-' in the place of the file")
+        raise LoadError(f"{factory} builds a network without weights.", "'-' instead of the file")
     entries = shortened(repr(name) for name in dict.fromkeys(".".join(leaf.path) or "." for leaf in held))
     held = [leaf for leaf in held if under(key, leaf.name)]
     if not held:

@@ -1,10 +1,10 @@
 """One walk through a prepared graph that makes every number in it an integer.
 
-Beside its integers a value has a grid: what one unit stands for at each place of a sample. What has no weights (routes,
-pools, `Encode`) acts on the grid as on the value. A layer absorbs the grid of its input and chooses that of its output;
-the operands of a join share theirs. A neuron's spikes stand for theta units of the grid of its current.
+Besides its integers a value has a grid: the real value of one unit at each place of a sample. A module without weights
+(routes, pools, `Encode`) acts on the grid as on the value. A layer absorbs the grid of its input and chooses that of
+its output; the operands of a join share theirs. A neuron's spikes stand for theta units of the grid of its current.
 
-With data the network of real numbers runs beside, and each layer makes up for what those before it got wrong.
+With data the network of real numbers runs alongside, and each layer makes up for the errors of the layers before it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Lowering:
         shapes: of one sample, by node.
         grid: of the input.
         x: samples `[N, ...]`.
-        data: False where `x` stands for its shape alone; then every number is rounded by itself.
+        data: False if only the shape of `x` counts; then every number is rounded by itself.
         bits: of a weight.
         less: bits that a layer has fewer, by name.
         coarser: how often the unit of a layer's outputs was made twice as coarse, by name.

@@ -100,8 +100,8 @@ _TAKEN = {"self", *dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Gra
 def flat(name: str) -> str:
     """A module path as one identifier: `layer1.0.conv1` to `layer1_0_conv1`.
 
-    It never clashes with what an `nn.Module` already has, such as `half`, since that would hide a method, nor is it a
-    word of Python's such as `None`, which no source text could call.
+    It is never the name of something that an `nn.Module` already has, such as `half`, since that would hide a method.
+    Nor is it a keyword of Python, such as `None`, which no source text could call.
     """
     name = re.sub(r"[^0-9a-zA-Z_]+", "_", name)
     return f"{name}_" if name in _TAKEN or keyword.iskeyword(name) else name
@@ -188,8 +188,8 @@ class Place:
     Attributes:
         takes: the one phase that its input has to be in, or "" for any.
         gives: the phase of its output, or "" for that of its input.
-        blind: whether it may act on the single steps of a value: whether what it gives for their mean is the mean of
-            what it gives for them.
+        blind: whether it may act on the single steps of a value. It may if its output for their mean is the mean of its
+            outputs.
     """
 
     takes: str = ""

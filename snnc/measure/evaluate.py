@@ -59,7 +59,7 @@ class Evaluation:
         operations: synaptic operations per sample over the whole run.
         macs: multiply-accumulates of the same layers in the ANN, per sample.
         latency: steps from input to readout.
-        exits: what it comes to if samples leave when they are sure, one for each confidence that was asked for.
+        exits: the results if samples leave early, one for each confidence that was asked for.
         notes: what makes the figures doubtful: data unlike those of the calibration, or one class for everything.
     """
 
@@ -89,7 +89,7 @@ def evaluate(
     track: Callable[..., Iterator[Any]] = no_progress,
     exits: Sequence[float] = (),
 ) -> Evaluation:
-    """Scores a network after every step, beside the ANN where one is given, on the device where the network is.
+    """Scores a network after every step, and the ANN if one is given, on the device where the network is.
 
     Processes that share the work (`snnc.distributed`) take turns in scoring batches; all get the same result.
 

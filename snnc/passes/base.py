@@ -231,7 +231,10 @@ class Pass:
 
     @property
     def spikes(self) -> Spikes | None:
-        """What neurons emit after it: "binary", "signed" or "graded"; None where that stays."""
+        """What neurons emit after it: "binary", "signed" or "graded"; None where that stays.
+
+        A pass without a `neuron` that has them adds encoders, which emit these whatever other neurons do.
+        """
         return self.neuron.spikes if self.neuron else None
 
     def changes_steps(self, T: int) -> bool:

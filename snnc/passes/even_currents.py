@@ -1,4 +1,4 @@
-"""Currents of their own for every step, against what all samples have in common."""
+"""A current for every channel and step, against the unevenness that all samples have in common."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from snnc.passes.pipeline import Context, Pass, no_progress
 
 LEAST_BITS = 2
 UNKNOWN = 4.0  # inputs without data are taken to lie in -4..4, as normalised ones do
-TIE = 1e-3  # of a unit: values nearer to the middle between two points are told apart by rounding errors
+TIE = 1e-3  # of a unit: nearer than this to the middle between two points, rounding errors decide
 
 
 @dataclass(frozen=True)

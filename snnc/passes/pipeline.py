@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # A callback is called before the first pass (pass and record are None) and after each pass.
 Callback = Callable[["Pass | None", fx.GraphModule, Stage, "Record | None"], None]
 
-MANY_ROWS = 2**20  # samples times steps, below which nobody has to wait for hours
+MANY_ROWS = 2**20  # samples times steps, below which no pass takes hours
 EXACT_TOLERANCE = 1e-4  # of the largest output; float32 folding stays well below it, a wrong fold does not
 
 
@@ -145,7 +145,9 @@ class Pipeline:
     @property
     def spikes(self) -> Spikes | None:
         """What its neurons emit: "binary", "signed" or "graded"; None where it inserts none."""
-        return next((one.spikes for one in reversed(self.passes) if one.spikes), None)
+        said = [one for one in self.passes if one.spikes]
+        encoders = [one for one in said if not one.neuron]
+        return (encoders or said)[-1].spikes if said else None
 
     @steady()
     def run(
@@ -213,9 +215,9 @@ def _warn(passes: Iterable[Pass], graph: fx.GraphModule, context: Context) -> No
 
 
 class _Relaxed(fx.Interpreter):
-    """Runs a graph with clipping in the place of clip-quantisation.
+    """Runs a graph with clipping instead of clip-quantisation.
 
-    Rounding can carry a value over the edge of a level, and a whole level is no rounding error.
+    Rounding can carry a value over the edge of a level, and a whole level is more than a rounding error.
     """
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:

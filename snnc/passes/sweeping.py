@@ -1,4 +1,4 @@
-"""What the passes share that walk through a spiking network beside the network that it was."""
+"""The common part of passes that walk through a spiking network and the network before conversion side by side."""
 
 from __future__ import annotations
 

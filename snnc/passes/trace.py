@@ -1,8 +1,8 @@
-"""What each pass did to the graph, small enough to stand in every file: what each node is, and what feeds it.
+"""What each pass did to the graph: the class of each node, and what feeds it. Small enough for every file.
 
 A trace is plain data, one row for the graph before the first pass and one for each pass: under `set` the nodes that are
-new, or of another class, or fed by others, as `[class, *inputs]`; under `touched` those that were there and are another
-module, or one with other parameters; under `gone` those that it removed.
+new, or of another class, or fed by others, as `[class, *inputs]`; under `touched` those that got another module or
+other parameters; under `gone` those that it removed.
 """
 
 from __future__ import annotations

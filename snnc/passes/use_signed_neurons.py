@@ -38,6 +38,9 @@ class UseSignedNeurons(Pass):
         super().__post_init__()
         self.require("bits", 1 <= self.bits <= MAX_BITS, f"1..{MAX_BITS}")
 
+    def neurons(self, T: int) -> type[Neuron]:
+        return SignedIF if self.bits == 1 else BipolarIF
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         set_time(graph, context.T)
         return exchange(graph, lambda node, theta, v0: self._neuron(context.T, theta, v0))

@@ -25,7 +25,7 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Where a value lies, 0 at `low` and 1 at `high`; what lies beyond is put on the edge."""
+        """The position of a value, 0 at `low` and 1 at `high`; values beyond are put on the edge."""
         low, high, value = (math.log(max(v, 1e-300)) if self.log else v for v in (self.low, self.high, value))
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
@@ -134,7 +134,7 @@ class Chart:
         self._add(f"dots {kind}", (f"M{self.px(x):g} {self.py(y):g}h0" for x, y in points))
 
     def mark(self, kind: str, at: Point, shape: str = "circle", title: str = "") -> None:
-        """One marker that can be told from others without its colour."""
+        """One marker that is distinguishable without its colour."""
         self._add(f"mark {kind}", [_SHAPES[shape].format(x=self.px(at[0]), y=self.py(at[1]))], title)
 
     def bar(self, kind: str, row: float, start: float, end: float, title: str = "", thick: float = 0.6) -> None:

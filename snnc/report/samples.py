@@ -30,7 +30,7 @@ class Samples:
         source: where they came from.
         ann: the ANN as a module, or None.
         graph: the ANN as a graph, or None.
-        data: the data set that they are of, which tells how they were read, or None.
+        data: the data set that they come from, which knows how they were read, or None.
     """
 
     x: Tensor

@@ -71,8 +71,8 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
         graph: the spiking graph.
         fixed: whether it is of stage FIXED.
         runtime: one of `RUNTIMES`; "fast" insists.
-        x: checked input, of which one sample serves as the probe.
-        chunk: rows in memory at once, here as elsewhere.
+        x: checked input; one sample of it serves as the probe.
+        chunk: rows in memory at once.
 
     Raises:
         SnncError: there is no fast runtime, and `runtime` insists on one.
@@ -105,7 +105,7 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
 
 
 def _promising(graph: fx.GraphModule, fixed: bool) -> bool:
-    """Whether it is worth a look: numbers that fast code takes, and something to run them with."""
+    """Whether a fast plan is possible: numbers of a type that fast code takes, and something to run them with."""
     usual = all(t.dtype == torch.float32 or not t.is_floating_point() for t in _tensors(graph))
     place = _place(graph)
     there = gpu.available() if place == "cuda" else place == "cpu" and (fixed or scan.available())

@@ -21,8 +21,8 @@ class FastRunner(Runner):
 
     Attributes:
         made: the plan.
-        whole: every node's value is formed, for those who look.
-        once: what is linear behind the last neuron runs once, for those who want the final readout alone.
+        whole: every node's value is formed, for an observer.
+        once: linear layers behind the last neuron run once, since only the final readout is wanted.
     """
 
     def __init__(self, made: Plan, whole: bool = False, once: bool = False) -> None:
@@ -157,7 +157,7 @@ def _near(x: Tensor) -> Tensor:
 
 
 def _plain(x: Tensor) -> Tensor:
-    """A value in one piece, in its own order of memory where that is one of the two usual ones, as in the reference.
+    """A contiguous value, in its own order of memory if that is one of the two usual ones, as in the reference.
 
     A cut-out of either is copied in that order.
     """

@@ -1,4 +1,4 @@
-"""What of a spiking graph can run faster, and how: decided once, from the graph alone.
+"""The parts of a spiking graph that can run faster, and how: decided once, from the graph alone.
 
 Two plans give the reference's spikes for different reasons. That of a float network leaves every layer as it is, and
 runs neurons in one pass whose roundings are the same. That of a fixed-point network may sum in any order, since every
@@ -88,7 +88,7 @@ class Plan:
 def plan(graph: fx.GraphModule, fixed: bool, kind: type[scan.Scan] = scan.Scan) -> Plan:
     """The plan of a spiking graph whose values are all integers (`fixed`), or any numbers.
 
-    `kind` is what runs its neurons, and tells what runs its layers.
+    `kind` runs the neurons, and decides what runs the layers.
     """
     made = Plan(graph, fixed)
     packed = gpu_layer.packed if kind is GpuScan else integer.packed
@@ -136,7 +136,7 @@ def _count(made: Plan, node: fx.Node) -> None:
 
 
 def _gather_tail(made: Plan, inside: list[fx.Node]) -> None:
-    """Finds what is linear and has no neuron behind it."""
+    """Finds the linear modules that have no neuron behind them."""
     for node in reversed(inside):
         module = module_of(made.graph, node)
         behind = all(user in made.tail or isinstance(module_of(made.graph, user), Decode) for user in node.users)
@@ -198,7 +198,7 @@ def _factored(made: Plan, node: fx.Node) -> tuple[fx.Node, Tensor | None, tuple[
 
 
 def constants(made: Plan) -> set[fx.Node]:
-    """Values that all their readers take as constant in time, and nobody need repeat."""
+    """Values that all their readers take as constant in time, so that they need not be repeated."""
     readers = {join.current for join in made.joins.values() if join.joined is None}
     return {
         node

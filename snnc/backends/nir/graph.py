@@ -140,7 +140,7 @@ class Lowering:
         return self.convolved(name, value, matrix.reshape(*matrix.shape, *[1] * len(axes)), axes, None)
 
     def added(self, name: str, *values: Value) -> Value:
-        """The sum. NIR has no two edges between the same nodes, so what is added twice is copied."""
+        """The sum. NIR cannot have two edges between the same nodes, so a value that is added twice is copied."""
         sources: list[str] = []
         for value in values:
             for source in value.sources:

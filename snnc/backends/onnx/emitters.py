@@ -55,7 +55,7 @@ def restart(at: Site, m: Restart, *x: str) -> str:
 
 def _function(at: Site, m: Any, outer: str, body: Any, count: int) -> str:
     """The name of the function that lowers a curved operation of `count` inputs: one for each that there is."""
-    EMITTERS(body)  # refuses what nobody knows
+    EMITTERS(body)  # refuses an unknown kind of operation in time
     steps = ["steps", *(f"steps{k}" for k in range(1, count))]
     block = Block(constant_node, taken={*steps, "y"})
     inner = replace(at, block=block, out="pooled", label="pooled")
@@ -81,7 +81,7 @@ def _function(at: Site, m: Any, outer: str, body: Any, count: int) -> str:
 
 
 def _grown(at: Site, body: Any, steps: list[str]) -> str:
-    """What `t f(mean up to step t)` grows by; see `Telescoped` for what becomes of t where f is homogeneous."""
+    """The growth of `t f(mean up to step t)`; see `Telescoped` for the case of a homogeneous f."""
     d = degree(body)
     kind = "MeansFolded" if d is None else "Sums"
     sums = [at.block.call(kind, one, out=f"sums{k or ''}") for k, one in enumerate(steps)]
@@ -93,7 +93,7 @@ def _grown(at: Site, body: Any, steps: list[str]) -> str:
     return at.block.call("Growth", by_step, out="grown")
 
 
-# Exact: a subclass computes something else than what its base is written as.
+# Exact: a subclass computes something else than its base, so it must not be written as its base.
 EMITTERS: Table[Emitter] = Table(
     "emitters",
     __name__,

@@ -98,7 +98,7 @@ class _Writer:
 
 
 def _inputs(node: fx.Node) -> list[fx.Node]:
-    """What a call is given, in order; one value may stand there twice."""
+    """The inputs of a call, in order; a value may occur twice."""
     return [n for n in node.args if isinstance(n, fx.Node)]
 
 

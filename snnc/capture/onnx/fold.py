@@ -1,7 +1,7 @@
 """Constants of ONNX graphs, folded as they are met by onnx's own reference implementation.
 
-A size that depends on the number of samples has no number. Such a value is therefore computed twice, for two numbers
-of samples, and what differs is known by that: `Varying`. All arithmetic on shapes that exporters write works on it.
+A size that depends on the number of samples has no fixed value. So it is computed twice, for two numbers of samples. If
+the results differ, the value is `Varying`. All arithmetic on shapes that exporters write works this way.
 """
 
 from __future__ import annotations

@@ -39,6 +39,8 @@ class BipolarIF(Neuron):
         rectified: whether the sum of the output stays above zero.
     """
 
+    spikes = "signed"
+
     def __init__(
         self, T: int, theta: Tensor, v0: Tensor, units: int = 1, rectified: bool = False, unit: bool = False
     ) -> None:

@@ -53,7 +53,7 @@ def memory(x: Tensor) -> torch.memory_format:
 
 
 def room(current: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
-    """Memory for `rows` rows of spikes, which lie where and as those of the reference do."""
+    """Memory for `rows` rows of spikes, with the device and layout of the reference's."""
     shape = (rows, *current.shape[1:])
     return torch.empty(shape, dtype=dtype, device=current.device, memory_format=memory(current))
 
@@ -79,7 +79,7 @@ class Scan:
     def takes(neuron: Neuron, fixed: bool) -> bool:
         """Whether it runs a layer of `IF` neurons in a network that is one of integers (`fixed`), or not.
 
-        Floats have no place for the number of a spike: those of integers that were edited since keep their modules.
+        Plans for floats have no counts of spikes, so integer neurons that were edited since keep their modules.
         """
         return (fixed or not neuron.unit) and available()
 
