@@ -28,8 +28,6 @@ from snnc.files import atomic_write
 from snnc.passes.pipeline import Pipeline
 from snnc.recipes import recipe
 
-STEPS = (1, 2, 4, 8, 16, 32)
-
 
 class Vit(nn.Module):
     """Blocks with normalisation in front."""
@@ -117,11 +115,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--nets", default="vit,gated")
     parser.add_argument("--images", type=int, default=1000, help="test images")
+    parser.add_argument("--rows", type=int, default=60000, help="training images")
+    parser.add_argument("--steps", default="1,2,4,8,16,32", help="values of T")
     args = parser.parse_args()
     torch.manual_seed(0)
     common = folder_module(args.data, "common")
     (x, y), (test, labels) = (prepared(*common.load_idx("mnist", part)) for part in ("train", "test"))
-    test, labels = test[: args.images], labels[: args.images]
+    x, y, test, labels = x[: args.rows], y[: args.rows], test[: args.images], labels[: args.images]
+    steps = [int(T) for T in args.steps.split(",")]
     rows: list[dict[str, Any]] = []
     for name in args.nets.split(","):
         start = time.process_time()
@@ -132,7 +133,7 @@ def main() -> None:
         print(f"{name}: ANN {percent:.2f} %, trained in {time.process_time() - start:.0f} s of one core", flush=True)
         for bits in (1, 2, 3):
             for calibrated in (False, True):
-                for T in STEPS:
+                for T in steps:
                     spiking = snnc.compile(net, T, pipeline(bits, calibrated), calibration=x[:512])
                     found = spiking(test).argmax(1)
                     rows.append({"net": name, "ann": percent, "bits": bits, "calibrated": calibrated, "T": T})
@@ -140,7 +141,7 @@ def main() -> None:
                     rows[-1]["agreement"] = 100 * float((found == ann).float().mean())
                     with atomic_write(args.out) as temporary:
                         temporary.write_text(json.dumps(rows, indent=1))
-                shown = [f"{r['accuracy']:.1f} ({r['agreement']:.1f})" for r in rows[-len(STEPS) :]]
+                shown = [f"{r['accuracy']:.1f} ({r['agreement']:.1f})" for r in rows[-len(steps) :]]
                 print(
                     f"{name}, {bits} bits, {'calibrated' if calibrated else 'as it is'}: {', '.join(shown)}", flush=True
                 )

@@ -255,7 +255,8 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
     device = next((v.device for v in values.values() if isinstance(v, torch.Tensor)), None)
     like = torch.empty((), dtype=entry.meta["val"].dtype, device=device)
     lowering = Lowering(shape, None, like)
-    lowering.batch, lowering.live = batch if isinstance(batch, int) else None, live
+    own = SAMPLES if live and getattr(getattr(batch, "node", None), "hint", None) == SAMPLES else None
+    lowering.batch, lowering.live = batch if isinstance(batch, int) else own, live
     lowering.blockers += blockers
     for other in given[1:]:
         value = other.meta["val"]

@@ -47,6 +47,12 @@ def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
                 f"the currents of single steps at '{node.name}' hold for T = {module.T} steps, not {T}.",
                 "this pass before even-currents, or --set even-currents.gain=0",
             )
+    for node, _ in calls(graph, BipolarIF):
+        if tau:
+            raise SnncError(
+                f"'{node.name}' (BipolarIF) follows its input from the first step on, and cannot start anew.",
+                "a recipe without mask-residual, such as 'telescoped'",
+            )
     for node, module in calls(graph, Encode, Decode, Temporal):
         kept = module.body if isinstance(module, Restart) else module
         kept.T = T
