@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snnc
-from snnc import api, processes
+from snnc import api, launched, processes
 from snnc.calibrate.statistics import Histogram
 from snnc.cli import main
 from snnc.errors import ProcessError, RecipeError, WriteError
@@ -224,7 +224,7 @@ def test_a_wrong_patience_is_refused(text, monkeypatch):
 
 
 def test_a_command_that_runs_in_one_process_says_so(monkeypatch):
-    for name in processes.LAUNCHED:
+    for name in launched.LAUNCHED:
         monkeypatch.setenv(name, "2" if name == "WORLD_SIZE" else "0")
     done = CliRunner().invoke(main, ["list", "passes"])
     assert done.exit_code == 2
