@@ -31,7 +31,7 @@ from snnc.ir.dialect import (
 from snnc.ir.graph import module_of
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.temporal import TIME
-from snnc.processes import exchange, rank, world
+from snnc.processes import from_all, rank, world
 
 
 class _Watch(fx.Interpreter):
@@ -109,7 +109,7 @@ def _merged(own: Histogram | None) -> Histogram | None:
     if world() == 1:
         return own
     merged: Histogram | None = None
-    for part in exchange(None if own is None else (own.rank, own.counts, own.top, own.peak, own.total)):
+    for part in from_all(None if own is None else (own.rank, own.counts, own.top, own.peak, own.total)):
         if part is not None:
             one = Histogram(len(part[2]), part[0])
             one.counts, one.top, one.peak, one.total = part[1:]
@@ -219,7 +219,7 @@ def _moved(module: nn.Module, args: Sequence[Moments]) -> Moments:
 
 
 def _head(module: nn.Module, args: Sequence[Moments]) -> Moments:
-    """No activation stands behind it, so nobody asks."""
+    """No activation follows it, so its moments are never needed."""
     return args[0]
 
 
@@ -235,7 +235,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
         (*AVERAGE_POOLS, *ROUTES, Mean): _moved,
         HEADS: _head,
         (*BENT, SignedQuant): Refusal(
-            "gives values of which nothing is known without data",
+            "gives values that are unknown without data",
             "calibration data (--calib DATA, or calibration= in Python), and the recipe 'telescoped'",
         ),
         BATCHNORMS: Refusal("is no layer of a folded network", "fold-batchnorm before it"),

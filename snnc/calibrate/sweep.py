@@ -39,7 +39,7 @@ class Rectify(torch.nn.Module):
 
 
 @dataclass
-class Site:
+class SweepSite:
     """A node of the spiking graph at its turn in the sweep.
 
     Attributes:
@@ -92,7 +92,7 @@ class Sweep:
         return average(self.shards, of)
 
     @torch.no_grad()
-    def run(self, visit: Callable[[Site], Pieces | None], track: Callable[..., Iterator[Any]]) -> None:
+    def run(self, visit: Callable[[SweepSite], Pieces | None], track: Callable[..., Iterator[Any]]) -> None:
         """Shows every node to `visit`, in topological order. What `visit` gives is the node's value, if not None."""
         twins = {node.name: node for node in self.reference.graph.nodes}
         known: dict[fx.Node, Pieces] = {}
@@ -112,7 +112,7 @@ class Sweep:
             module = module_of(self.graph, node)
             value = None
             if twin is not None:
-                value = visit(Site(node, module, inputs, known[twin], self))
+                value = visit(SweepSite(node, module, inputs, known[twin], self))
             self.values[node] = each(module, *inputs) if value is None else value
             for source in node.all_input_nodes:
                 if last[source] is node:
@@ -155,7 +155,7 @@ def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, round
     return best
 
 
-def shift_for(site: Site, rounds: int) -> tuple[Tensor, Pieces]:
+def shift_for(site: SweepSite, rounds: int) -> tuple[Tensor, Pieces]:
     """The constant current that gives a neuron layer the mean activation wanted, and its output then.
 
     Shape `[C, 1, ...]`; or `[C]`, where a neuron has one threshold for each feature of the last dimension.

@@ -111,7 +111,7 @@ def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -
 
 
 def _reshape(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Shapes) -> None:
-    """`Flatten(1)` where that is what it does; reshapes in a row become one."""
+    """A reshape that flattens becomes `Flatten(1)`; several reshapes in a row become one."""
     source = node.all_input_nodes[0]
     before, after = facts.shape(source), facts.shape(node)
     if before is None or after is None:
@@ -232,7 +232,7 @@ FORMS: Table[Callable[[fx.GraphModule, fx.Node, Any, Shapes], None]] = Table(
 
 
 def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> list[Blocker]:
-    """What every door does last, in place: canonical forms, quantised activations, and the checks on the whole.
+    """Ends every capture, in place: canonical forms, quantised activations, and the checks on the whole graph.
 
     Args:
         graph: of modules of the dialect, roundings and clips of `snnc.bounds` among them.

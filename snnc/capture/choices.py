@@ -90,5 +90,5 @@ def finite(value: Tensor) -> Tensor:
 
 def constant_at(at: Site, like: fx.Node, value: Any) -> fx.Node:
     """A constant as a value of every sample: of one sample's shape, told by a value that it will meet."""
-    number = finite(spellings._plain(torch.as_tensor(value, dtype=at.lowering.like.dtype)))
+    number = finite(spellings._trimmed(torch.as_tensor(value, dtype=at.lowering.like.dtype)))
     return at.emit(dialect.Affine(torch.zeros_like(number), number), like)

@@ -125,7 +125,7 @@ ATEN: dict[str, Spelling] = {
 }
 
 
-# Samples in the batch that a live model is exported with: a number that nobody writes into a view.
+# Samples in the batch that a live model is exported with: a number that no author writes into a view.
 SAMPLES = 13
 FEW = 2**20
 
@@ -151,7 +151,7 @@ def _in_silence() -> Iterator[None]:
 
 
 def _composed(program: ExportedProgram) -> dict[Any, Any]:
-    """How torch takes those of the program's operations apart that consist of others and have no name here."""
+    """Torch's decompositions of the program's operations that consist of others and have no name here."""
     called = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
     strange = [op for op in called if op_name(op) not in ATEN and reason(op_name(op)) is OTHER]
     composed = [op for op in strange if op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)]
@@ -180,13 +180,23 @@ def entries(program: ExportedProgram) -> list[fx.Node]:
     return [node for node in program.graph.nodes if node.op == "placeholder" and node.name in given]
 
 
+def fixes_batch(program: ExportedProgram) -> bool:
+    """Whether a number of samples stands in a program that was exported with `export`, as `len(x)` makes it."""
+    return _batches(program) is None
+
+
 def decides_by_batch(program: ExportedProgram) -> str:
     """Why a live module that was exported with `export` is not the same for every number of samples, or ""."""
-    batch = entries(program)[0].meta["val"].shape[0] if entries(program) else 0
-    known = program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
+    known = _batches(program)
     if known is None or (known.lower <= 2 and known.upper >= FEW):
         return ""
     return f"decides by the number of samples, and does this for {known.lower} to {min(known.upper, FEW)} of them only"
+
+
+def _batches(program: ExportedProgram) -> Any:
+    """The numbers of samples that a program is for, or None where it is one number alone."""
+    batch = next((entry.meta["val"].shape[0] for entry in entries(program)), 0)
+    return program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
 
 
 def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, tuple[int, ...]]:

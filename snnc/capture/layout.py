@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc.capture.lowering import Site
-from snnc.capture.values import Batch, Batches, Spelling
+from snnc.capture.values import Batch, ManyBatches, Spelling
 from snnc.ir import dialect
 
 SOME = 1_000_003  # stands for the number of samples where that is open: a prime that is no size
@@ -71,7 +71,7 @@ def shape(at: Site, laid: Laid) -> tuple[Any, ...]:
     found: list[Any] = []
     for dim in laid.dims:
         size = math.prod(sizes[a] for a in dim)
-        found.append((Batch() if size == 1 else Batches(times=size)) if 0 in dim else size)
+        found.append((Batch() if size == 1 else ManyBatches(times=size)) if 0 in dim else size)
     return tuple(found)
 
 
@@ -80,7 +80,7 @@ def reshape(at: Site, x: fx.Node | Laid, wanted: Sequence[Any]) -> Any:
     laid, samples = of(at, x), at.lowering.batch or SOME
     sizes = [samples, *at.known(laid.node)]
     numbers = [
-        samples * w.times if isinstance(w, Batches) else samples if isinstance(w, Batch) else at.integer(w)
+        samples * w.times if isinstance(w, ManyBatches) else samples if isinstance(w, Batch) else at.integer(w)
         for w in wanted
     ]
     total = math.prod(sizes)

@@ -1,8 +1,8 @@
 """From a traced graph, whatever its dialect, to a graph of snnc's own modules.
 
 Each node's operation has a name (`relu`, `add`, `conv2d` ...), the same for a module, a function, a method, an operator
-and an ATen op; `operations` says what that name becomes, and `Lowering` holds what has been built. What cannot be
-converted is noted as a `Blocker` and the walk goes on, so that all of them are found at once.
+and an ATen op; `operations` says what that name becomes, and `Lowering` holds what has been built. An operation that
+cannot be converted is noted as a `Blocker`, and the walk goes on, so that all blockers are found at once.
 
 Values on the way are nodes of the new graph (data), tensors and Python values (constants, folded as they are met), and
 the sizes of `values`. The batch has no number here: an operation that would need one mixes samples.
@@ -172,9 +172,9 @@ class Lowering:
         like: a tensor with the network's dtype and device.
 
     Attributes:
-        elsewhere: what this door cannot read and the other one may.
-        unsure: whether the other door has to be asked which of `elsewhere` it can read.
-        lost: stand-ins of which too little is known, and what was computed from them.
+        elsewhere: what this way of capturing cannot read and the other one may.
+        unsure: whether it has to be tried which of `elsewhere` the other one can read.
+        lost: stand-ins whose shape is unknown, and everything computed from them.
         passes: tells whether the other door reads an operation (its node, module and arguments), where there is one.
     """
 
@@ -213,7 +213,7 @@ class Lowering:
         self, shape: tuple[int, ...] | None, rank: int | None = None, inputs: Sequence[fx.Node] = (),
         reason: Reason | None = None,
     ) -> fx.Node:  # fmt: skip
-        """A node in the place of a refused operation, so that what reads it is looked at too."""
+        """A node instead of a refused operation, so that operations that read its result are examined too."""
         node = self.build.call("standin", StandIn(shape, reason), *(inputs or (self.x,)))
         self.shapes.give(node, shape, rank)
         if shape is None and (self.shaped or rank is None or self.lost.intersection(inputs)):

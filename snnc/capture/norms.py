@@ -178,4 +178,4 @@ def least(at: Site, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """`torch.min`, of two values or over a dimension."""
     if isinstance(x, Tensor) or isinstance(dim, (Tensor, fx.Node)):
         return spellings.minimum(at, x, dim)
-    return pools.Maximum(largest(curved.Least)(at, x, dim, keepdim))
+    return pools.MaximumWithPlaces(largest(curved.Least)(at, x, dim, keepdim))

@@ -109,7 +109,7 @@ def sum_(at: Site, x: fx.Node, dim: Any = None, keepdim: bool = False, dtype: An
 
 
 @dataclass(frozen=True)
-class Maximum:
+class MaximumWithPlaces:
     """What `torch.max(x, dim)` gives: the values, and their places, which nothing may read."""
 
     values: Any
@@ -123,7 +123,7 @@ def max_(at: Site, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """`torch.max`, of two values or over a map."""
     if isinstance(x, Tensor) or isinstance(dim, (Tensor, fx.Node)):
         return spellings.maximum(at, x, dim)
-    return Maximum(amax(at, x, dim, keepdim))
+    return MaximumWithPlaces(amax(at, x, dim, keepdim))
 
 
 def amax(at: Site, x: fx.Node, dim: Any = (), keepdim: bool = False) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Intervals, Round, bounds, double
+from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Intervals, Round, double, ends
 from snnc.capture.values import author_line
 from snnc.errors import Blocker
 from snnc.ir import curved, dialect
@@ -37,7 +37,7 @@ class Misfit(Exception):
 
 
 @dataclass
-class Form:
+class Chain:
     """`offset + step * clip(floor(gain * x + shift), low, high)`; before the rounding, without the floor."""
 
     gain: Tensor
@@ -68,11 +68,11 @@ class Form:
         if half:
             self.shift, self.low, self.high = self.shift + 0.5, self.low + 0.5, self.high + 0.5
         # A clip bound such as 8 * 0.1 * 10 is an integer but for rounding; floor must not lose a level to that.
-        self.low, self.high = (torch.floor(torch.where(_whole(b), b.round(), b)) for b in (self.low, self.high))
+        self.low, self.high = (torch.floor(torch.where(_near_integers(b), b.round(), b)) for b in (self.low, self.high))
         self.rounded = True
 
 
-def _whole(value: Tensor) -> Tensor:
+def _near_integers(value: Tensor) -> Tensor:
     return (value - value.round()).abs() < 1e-4
 
 
@@ -88,18 +88,20 @@ def fit(chain: Sequence[nn.Module], low: float, high: float) -> tuple[dialect.Cl
         Misfit: the chain is no quantised activation.
     """
     one, zero = double(1.0), double(0.0)
-    form = Form(one, zero, double(low), double(high))
+    form = Chain(one, zero, double(low), double(high))
     for module in chain:
         if isinstance(module, dialect.Affine):
             form.scale(double(module.scale), double(module.shift))
         elif isinstance(module, ROUNDINGS):
             form.round(isinstance(module, Round))
         else:
-            form.clip(*bounds(module))
+            form.clip(*ends(module))
     levels, shift = form.high - form.low, form.shift - form.low
     if not torch.isfinite(levels).all():
         raise Misfit("nothing bounds it, so it has no number of levels")
-    if not (_whole(levels).all() and (levels.round() == levels.round().flatten()[0]).all() and (levels > 0.5).all()):
+    if not (
+        _near_integers(levels).all() and (levels.round() == levels.round().flatten()[0]).all() and (levels > 0.5).all()
+    ):
         raise Misfit("its number of levels is not one positive integer")
     if not ((shift > -1e-6) & (shift < 1)).all():
         raise Misfit(f"it rounds with a shift of {shift.min().item():.4g}, outside 0 to 1")
@@ -239,7 +241,7 @@ def _replace_chain(
 def _settle(graph: fx.GraphModule, node: fx.Node, known: Intervals) -> None:
     """Turns a `Clamp` that clips at zero into a ReLU or a `Hardtanh`, and any other into a `Clip`."""
     clamp = module_of(graph, node)
-    low, high = bounds(clamp)
+    low, high = ends(clamp)
     low = low.clamp(min=known[node.all_input_nodes[0]][0])
     if torch.isinf(low).all() and torch.isinf(high).all():
         remove(graph, node)

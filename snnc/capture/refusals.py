@@ -21,10 +21,10 @@ class Reason:
         why: one clause.
         hint: what to try.
         final: no other door can read it, so nothing is exported to find out.
-        alike: its result has the shape of its first input.
-        neuron: what to try puts an activation in its place.
-        inner: it belongs inside a network, so what stands before it does too.
-        parts: what its result then goes through belongs to it, and is no blocker of its own.
+        alike: its result has the same shape as its first input.
+        neuron: the hint says to replace it by an activation.
+        inner: it belongs inside a network, and so do the operations before it.
+        parts: operations that follow it belong to it, and are not listed as blockers of their own.
     """
 
     why: str

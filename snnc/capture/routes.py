@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from snnc.capture import layout
 from snnc.capture.lowering import Site
 from snnc.capture.refusals import ASSIGNED, ORDER, REPEATED
-from snnc.capture.values import SHAPE_HINT, Batch, Batches, Dim, Filled, Refused, Repeated, Sizes, Unknown
+from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, ManyBatches, Refused, Repeated, Sizes, Unknown
 from snnc.ir import dialect
 
 Range = tuple[int | None, int | None, int | None]
@@ -27,7 +27,7 @@ def flatten(at: Site, x: fx.Node, start_dim: int = 0, end_dim: int = -1) -> Any:
         if end_dim in (-1, (at.rank(x) or 0) - 1):
             at.refuse("flattens the batch as well", "flatten from dimension 1: torch.flatten(x, 1)")
         sizes = at.known(x)[:end_dim]
-        return layout.reshape(at, x, [Batches(times=math.prod(sizes)), *at.known(x)[end_dim:]])
+        return layout.reshape(at, x, [ManyBatches(times=math.prod(sizes)), *at.known(x)[end_dim:]])
     return at.emit(nn.Flatten(start_dim, end_dim), x)
 
 
@@ -59,7 +59,7 @@ def _joins_batch(at: Site, sizes: Sequence[Any], known: tuple[int, ...]) -> bool
     """Whether a shape has the batch elsewhere than in front by itself."""
     if len(sizes) == 1:
         return False
-    if any(isinstance(s, Batches) for s in sizes) or any(isinstance(s, Batch) for s in sizes[1:]):
+    if any(isinstance(s, ManyBatches) for s in sizes) or any(isinstance(s, Batch) for s in sizes[1:]):
         return True
     rest = [at.integer(s) for s in sizes[1:] if not isinstance(s, Unknown)]
     if len(rest) < len(sizes) - 1 or not isinstance(sizes[0], (int, Batch)):

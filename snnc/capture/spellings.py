@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from snnc.capture import routes
 from snnc.capture.bounds import Clamp, Floor, Round
 from snnc.capture.lowering import Site
-from snnc.capture.values import Batch, Batches, Dim, Sizes, Spelling, Truth, Unknown
+from snnc.capture.values import Batch, Dim, ManyBatches, Sizes, Spelling, Truth, Unknown
 from snnc.ir import curved, dialect
 
 
@@ -48,7 +48,7 @@ def _bound(at: Site, value: Any) -> Any:
     if isinstance(value, fx.Node):
         at.refuse("clips at a bound that depends on the input", "clip at a constant")
     if isinstance(value, Tensor):
-        value = _plain(value)
+        value = _trimmed(value)
         return float(value) if value.dim() == 0 else value
     return None if value is None or value in (float("inf"), float("-inf")) else float(value)
 
@@ -97,7 +97,7 @@ def minimum(at: Site, x: Any, other: Any = None) -> Any:
     return clamp(at, x, None, other)
 
 
-def _plain(value: Tensor) -> Tensor:
+def _trimmed(value: Tensor) -> Tensor:
     """A constant without leading dimensions of size one: they broadcast the same."""
     value = value.detach()
     while value.dim() and value.shape[0] == 1:
@@ -111,7 +111,7 @@ FAR = 1e30  # stands for infinity in a mask: far beyond every score, and its sum
 def _affine(at: Site, x: Any, scale: Any, shift: Any) -> Any:
     """`x * scale + shift`, with constants of which at least one is more than a number or both are."""
     like = at.lowering.like
-    parts = [_plain(torch.as_tensor(v, dtype=like.dtype, device=like.device)) for v in (scale, shift)]
+    parts = [_trimmed(torch.as_tensor(v, dtype=like.dtype, device=like.device)) for v in (scale, shift)]
     rank = at.rank(x)
     parts = [p[0].clone() if rank is not None and p.dim() == rank and at.alike(p) else p for p in parts]
     parts[1] = parts[1].clamp(-FAR, FAR)
@@ -268,10 +268,10 @@ def arithmetic(function: Callable[..., Any], *args: Any) -> Any:
     return Unknown(any(isinstance(a, (Dim, Sizes)) or (isinstance(a, Unknown) and a.shape) for a in args))
 
 
-def _times(function: Callable[..., Any], args: tuple[Any, ...]) -> Batch | Batches | None:
+def _times(function: Callable[..., Any], args: tuple[Any, ...]) -> Batch | ManyBatches | None:
     """The number of samples, times or by a whole number."""
-    factors = [1 if isinstance(a, Batch) else a.times if isinstance(a, Batches) else a for a in args]
-    counted = [isinstance(a, Batch | Batches) for a in args]
+    factors = [1 if isinstance(a, Batch) else a.times if isinstance(a, ManyBatches) else a for a in args]
+    counted = [isinstance(a, Batch | ManyBatches) for a in args]
     if len(args) != 2 or not all(type(f) is int for f in factors) or sum(counted) != 1:
         return None
     a, b = factors
@@ -281,7 +281,7 @@ def _times(function: Callable[..., Any], args: tuple[Any, ...]) -> Batch | Batch
         a //= b
     else:
         return None
-    return Batch() if a == 1 else Batches(times=a) if a else None
+    return Batch() if a == 1 else ManyBatches(times=a) if a else None
 
 
 def filled(number: float) -> Spelling:

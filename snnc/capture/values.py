@@ -51,7 +51,7 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class Batches(Unknown):
+class ManyBatches(Unknown):
     """The number of samples times a whole number: a dimension that the batch shares with others."""
 
     shape: bool = False
@@ -88,7 +88,7 @@ LOST = _Lost()
 
 
 class _Places:
-    """Where maxima stand, which no spike rate tells: whatever reads it is refused."""
+    """The positions of maxima. No spike rate expresses them, so every operation that reads them is refused."""
 
 
 PLACES = _Places()

@@ -1,8 +1,8 @@
 """ONNX files that are spiking networks which snnc wrote: told from others, and read without trusting them.
 
-Such a file calls the neurons as functions of its own and brings its history as JSON. Before a runtime sees it,
-everything in it is held against what snnc writes: no data outside of the file, no operator and no domain but those,
-functions that end, and a history of the right kinds.
+A file of this kind defines the neurons as functions, and holds its history as JSON. Before a runtime sees it, all of it
+must be something that snnc writes: no data outside the file, only known operators and domains, functions that end, and
+a history of the right types.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each module is to grids of integers: the table by which `prepare` and `populations` find their way."""
+"""What each module does with grids of integers: the table that guides `prepare` and `populations`."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ class SignedQuant(nn.Module):
         return f"L={self.L}, units={self.units}, lam={describe(self.lam)}"
 
 
-def counts(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     """Whether a value is a whole number, 1 or more."""
     return type(value) is int and value >= 1
 

@@ -12,8 +12,8 @@ from snnc.ir.neurons import BipolarIF, Neuron
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 
 
-def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
-    """Puts `make(node, theta, v0)` in the place of every neuron but encoders; gives their number.
+def swap_neurons(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
+    """Replaces every neuron but encoders by `make(node, theta, v0)`; gives their number.
 
     An encoder emits values of either sign, which no other neuron does.
 
@@ -36,7 +36,7 @@ def encodes(neuron: Neuron) -> bool:
 
 
 def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
-    """Lets everything in time simulate `T` steps, of which readouts skip the first `tau`, a pass of its own.
+    """Makes everything in time simulate `T` steps. Readouts skip the first `tau` of them, which are a first pass.
 
     Raises:
         SnncError: currents of single steps (`StepCurrent`) were found for another number of steps.

@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from snnc.errors import VerifyError
 from snnc.ir import curved, dialect
 from snnc.ir.curved import CURVED
-from snnc.ir.dialect import counts
+from snnc.ir.dialect import is_count
 from snnc.ir.neurons import NEURONS, Neuron
 from snnc.ir.proof import prove
 from snnc.ir.rows import Table
@@ -100,8 +100,8 @@ _TAKEN = {"self", *dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Gra
 def flat(name: str) -> str:
     """A module path as one identifier: `layer1.0.conv1` to `layer1_0_conv1`.
 
-    It never clashes with what an `nn.Module` already has, such as `half`, since that would hide a method, nor is it a
-    word of Python's such as `None`, which no source text could call.
+    It is never the name of something that an `nn.Module` already has, such as `half`, since that would hide a method.
+    Nor is it a keyword of Python, such as `None`, which no source text could call.
     """
     name = re.sub(r"[^0-9a-zA-Z_]+", "_", name)
     return f"{name}_" if name in _TAKEN or keyword.iskeyword(name) else name
@@ -188,8 +188,8 @@ class Place:
     Attributes:
         takes: the one phase that its input has to be in, or "" for any.
         gives: the phase of its output, or "" for that of its input.
-        blind: whether it may act on the single steps of a value: whether what it gives for their mean is the mean of
-            what it gives for them.
+        blind: whether it may act on the single steps of a value. It may if its output for their mean is the mean of its
+            outputs.
     """
 
     takes: str = ""
@@ -241,7 +241,7 @@ def steps(graph: fx.GraphModule) -> int:
     return found.pop()
 
 
-def verify(graph: fx.GraphModule, stage: Stage) -> None:
+def validate(graph: fx.GraphModule, stage: Stage) -> None:
     """Checks every rule of `stage`.
 
     Raises:
@@ -296,7 +296,7 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
         raise VerifyError(f"'{node.name}' ({type(module).__name__}) {fault}.")
     if isinstance(module, (dialect.ClipQuant, dialect.SignedQuant)):
         bounds = {"lam": module.lam}
-        if not counts(module.L):
+        if not is_count(module.L):
             raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
     elif isinstance(module, dialect.Grid):
         bounds = {"scale": module.scale}
@@ -317,7 +317,7 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
 
 def _verify_spiking(graph: fx.GraphModule) -> None:
     for node, module in calls(graph, Encode, Decode):
-        if not counts(module.T):
+        if not is_count(module.T):
             raise VerifyError(f"'{node.name}' has T = {module.T!r}, not a whole number of steps.")
     for node, module in calls(graph, Temporal):
         if fault := module.fault():
@@ -334,7 +334,7 @@ def _verify_readouts(graph: fx.GraphModule) -> None:
     T, decodes = steps(graph), list(calls(graph, Decode))
     read, skip, late = next(((m.read, m.skip, m.late) for _, m in decodes), (1, 0, 0))
     for node, module in decodes:
-        if not counts(module.read) or not module.read == read <= T:
+        if not is_count(module.read) or not module.read == read <= T:
             raise VerifyError(f"'{node.name}' reads {module.read!r} steps; all readouts read the same 1..T = {T}.")
         if type(module.skip) is not int or module.skip != skip or not 0 <= skip <= T - read:
             raise VerifyError(f"'{node.name}' skips {module.skip!r} steps; all readouts skip the same 0..{T - read}.")

@@ -1,6 +1,6 @@
-"""Shapes and ranks of values, by the modules alone: nothing is computed, and nobody walks through time.
+"""Shapes and ranks of values, from the modules alone: nothing is computed, and no time steps are run.
 
-A shape is that of one sample, a rank counts the batch too. Where no shape is known, ranks follow as far as they can.
+A shape is that of one sample; a rank counts the batch too. If no shape is known, ranks are found as far as possible.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Shapes:
         return self._find(node)[1]
 
     def give(self, node: fx.Node, shape: Shape | None, rank: int | None) -> None:
-        """Says what the value of a node is like, in the place of what its module makes of it."""
+        """Sets the value of a node, instead of the result of its module."""
         self._found[node] = shape, rank if shape is None else 1 + len(shape)
 
     def forget(self, node: fx.Node) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnc.ir.curved import CURVED, degree
-from snnc.ir.dialect import counts, describe, register
+from snnc.ir.dialect import describe, is_count, register
 
 
 class Temporal(nn.Module):
@@ -35,7 +35,7 @@ class Temporal(nn.Module):
 
     def fault(self) -> str:
         """What is wrong with the parameters, such as "has rho = 0"; empty where nothing is."""
-        return "" if counts(self.T) else f"has T = {self.T!r}, not a whole number of steps"
+        return "" if is_count(self.T) else f"has T = {self.T!r}, not a whole number of steps"
 
     def initial(self, current: Tensor) -> Any:
         """State before the first step, for one step's input `current` `[B, ...]`."""

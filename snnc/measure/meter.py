@@ -74,10 +74,10 @@ class Cost:
     """What an operation inside time, or behind it, costs.
 
     Attributes:
-        unit: height of one spike at each place of its value, `[1, ...]`, by the module, the heights of its inputs and
-            the shape of a sample; None where the value is no whole number of spikes.
+        unit: height of one spike at each place of its value, `[1, ...]`, from the module, the heights of its inputs and
+            the shape of a sample; None if the value is not a whole number of spikes.
         weights: whether each spike that comes in is an operation on each of its connections.
-        left_out: what the account of energy does not count of it, a sentence.
+        left_out: a sentence on what the energy does not count.
     """
 
     unit: Callable[[Any, Sequence[Unit], Sequence[int]], Unit] = _none
@@ -112,9 +112,9 @@ class Meter:
     connections, at one step. Layers before the first neuron work on the analog input, once a sample, since their
     current is constant in time; they have no spikes to count.
 
-    A negative spike is a spike. A graded one of k units is as many as k has binary digits that are 1, each of which
-    adds a shifted weight. Behind an average or a join, where a value is no whole number of units, it costs as many
-    operations as the graded neurons have bits (one where there are none). A first pass counts, like every step.
+    A negative spike is a spike. A graded spike of k units counts once for each binary digit 1 of k, which adds a
+    shifted weight. Behind an average or a join a value is not a whole number of units. It costs as many operations as
+    the graded neurons have bits, or one without graded neurons. A first pass counts, like every step.
 
     Attributes:
         spikes: by neuron layer, over all samples and steps.

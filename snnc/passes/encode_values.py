@@ -13,6 +13,7 @@ from snnc.calibrate.observe import histograms_of
 from snnc.ir.curved import BILINEAR, CURVED
 from snnc.ir.dialect import MAX_POOLS, WEIGHTED, ClipQuant, SignedQuant
 from snnc.ir.graph import Stage, calls, insert, module_of, view
+from snnc.ir.neurons import Spikes
 from snnc.ir.neurons.graded import MAX_BITS
 from snnc.ir.shapes import every_shape
 from snnc.passes.pipeline import Context, Pass
@@ -53,6 +54,10 @@ class EncodeValues(Pass):
         super().__post_init__()
         self.require("bits", 1 <= self.bits <= MAX_BITS, f"1..{MAX_BITS}")
         self.require("factor", 0 < self.factor < math.inf, "a number above 0, such as 1")
+
+    @property
+    def spikes(self) -> Spikes:
+        return "signed"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         places = self._places(graph)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from snnc.ir.exchange import exchange, set_time
+from snnc.ir.exchange import set_time, swap_neurons
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import BipolarIF, GradedIF, Neuron, SignedIF
 from snnc.ir.neurons.graded import MAX_BITS
@@ -38,9 +38,12 @@ class UseSignedNeurons(Pass):
         super().__post_init__()
         self.require("bits", 1 <= self.bits <= MAX_BITS, f"1..{MAX_BITS}")
 
+    def neurons(self, T: int) -> type[Neuron]:
+        return SignedIF if self.bits == 1 else BipolarIF
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         set_time(graph, context.T)
-        return exchange(graph, lambda node, theta, v0: self._neuron(context.T, theta, v0))
+        return swap_neurons(graph, lambda node, theta, v0: self._neuron(context.T, theta, v0))
 
     def _neuron(self, T: int, theta: Tensor, v0: Tensor) -> Neuron:
         if self.bits == 1:

@@ -15,7 +15,7 @@ from snnc.capture import blockers, capture, told_shape
 from snnc.capture.refusals import SPIKING, reason
 from snnc.errors import Unsupported
 from snnc.ir.dialect import CONFIG
-from snnc.ir.graph import Stage, calls, verify
+from snnc.ir.graph import Stage, calls, validate
 from snnc.ir.neurons import IF
 from snnc.ir.packing import pack
 from snnc.ir.temporal import TIME
@@ -80,7 +80,7 @@ def test_every_door_gives_the_same_graph(name):
     with torch.no_grad():
         want = net(x)
         for graph in graphs:
-            verify(graph, Stage.ANN)
+            validate(graph, Stage.ANN)
             torch.testing.assert_close(graph(x), want, rtol=1e-6, atol=1e-6)
             assert signature(graph, names=name not in UNNAMED) == signature(graphs[0], names=name not in UNNAMED)
             if name not in UNNAMED:

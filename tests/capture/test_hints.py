@@ -1,5 +1,6 @@
 """What each hint says to do is accepted: a network that gets the hint, and the same as the hint has it."""
 
+import random
 import re
 import tomllib
 from pathlib import Path
@@ -93,6 +94,18 @@ FOLLOWED = [
     ("use nn.Linear", lambda n, x, y: y @ torch.ones(4, 6, 6), lambda n, x, y: n.fc(y)),
     ("in floating point", lambda n, x, y: y.to(torch.int32) + 0.5, lambda n, x, y: y.to(torch.float32) + 0.5),
     ("parameters or buffers", lambda n, x, y: F.conv2d(y, y[:, :, :1, :1]), lambda n, x, y: F.conv2d(y, n.conv.weight)),
+    ("keep that dimension here", lambda n, x, y: F.relu(y.mean((1, 2, 3))),
+     lambda n, x, y: F.relu(y.flatten(1).mean(1, keepdim=True)).squeeze(1)),
+    ("bring it to 4 dimensions: x.unsqueeze(1)", lambda n, x, y: F.avg_pool2d(y.mean(1), 2),
+     lambda n, x, y: F.avg_pool2d(y.mean(1).unsqueeze(1), 2)),
+    ("bring it to 4 dimensions", lambda n, x, y: F.avg_pool2d(y[:, :, None], 2), lambda n, x, y: F.avg_pool2d(y, 2)),
+    ("casts to short floats, out of forward", lambda n, x, y: y.to(torch.bfloat16).to(torch.float32),
+     lambda n, x, y: y.to(torch.float32)),
+    ("the same for every input", lambda n, x, y: y * 2 if type(x) is Tensor else y, lambda n, x, y: y * 2),
+    ("any number of them", lambda n, x, y: y * 2 if x.shape[0] > 16 else y, lambda n, x, y: y * 2),
+    ("take states and random numbers out", lambda n, x, y: y + random.random(), lambda n, x, y: y + 0.5),
+    ("under `if self.training:`", lambda n, x, y: y + random.random(),
+     lambda n, x, y: y + random.random() if n.training else y),
     ("x.shape, x.ndim", lambda n, x, y: y + y.itemsize, lambda n, x, y: y + y.ndim),
 ]  # fmt: skip
 
@@ -183,6 +196,13 @@ ELSEWHERE = """
     write that operation out of place, such as F.relu(x) for x.relu_()
     write the number in its place
     write x.size(0) first
+    a network of samples in a batch
+    bring it to {} dimensions{}
+    keep all of it in one floating-point type
+    remove them (handle.remove()) before snnc runs
+    run it on such a batch, and mend what it says
+    see that eval() reaches every layer that forward calls, and that nothing puts one back into training mode
+    torch.nn.utils.parametrize.remove_parametrizations, before its class is changed
     change buffers only where self.training is True, and export the network after model.eval()
 """
 

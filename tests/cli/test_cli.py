@@ -307,7 +307,7 @@ def test_eval_compares_with_the_ann():
     assert found["operations"] > 0
     assert found["latency"]["schedule"] == "layer-synchronous"
     text = run("eval", "ready.snn", "--data", "data.npz", "--ann", "-", "--factory", "tests.cli.test_cli:net").stdout
-    assert all(word in text for word in ("ANN: 100.00 %", "agreement", "synaptic operations", "Latency: 16 steps"))
+    assert all(word in text for word in ("ANN: 100.00 %", "agreement", "synaptic operations", "Latency: 32 steps"))
 
 
 @pytest.mark.usefixtures("ready")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from snnc.ir import curved
-from snnc.ir.graph import GraphBuilder, Stage, verify
+from snnc.ir.graph import GraphBuilder, Stage, validate
 from snnc.ir.neurons import BipolarIF, SignedIF
 from snnc.ir.temporal import Decode, Encode, Restart, RunningMax, Telescoped
 from snnc.runtime.runner import Runner
@@ -74,7 +74,7 @@ def test_a_graph_with_a_value_that_is_constant_in_time():
     spikes = build.call("spikes", BipolarIF(4, torch.tensor(0.5), torch.tensor(0.25)), steps)
     product = build.call("product", Telescoped(4, curved.Product()), spikes, steps)
     graph = build.finish(build.call("decode", Decode(4, 4), product))
-    verify(graph, Stage.SPIKING)
+    validate(graph, Stage.SPIKING)
     x = torch.randint(-16, 16, (3, 5)) / 8
     rate = graph.spikes(graph.encode(x)).unflatten(0, (4, 3)).mean(0)
     assert torch.equal(graph(x), rate * x)

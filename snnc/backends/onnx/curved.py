@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from snnc.backends.onnx.block import Site
+from snnc.backends.onnx.block import EmitSite
 from snnc.backends.onnx.ops import Emitter
 from snnc.errors import SnncError
 from snnc.ir import curved
@@ -37,7 +37,7 @@ UNARY: dict[str, tuple[Any, ...]] = {
 }
 
 
-def chain(at: Site, x: str, *steps: Any) -> str:
+def chain(at: EmitSite, x: str, *steps: Any) -> str:
     """Operators one after the other: a name, or a name with a number as the second input."""
     for place, step in enumerate(steps):
         kind, numbers = (step[0], step[1:]) if isinstance(step, tuple) else (step, ())
@@ -47,12 +47,12 @@ def chain(at: Site, x: str, *steps: Any) -> str:
     return x
 
 
-def unary(at: Site, m: curved.Unary, x: str) -> str:
+def unary(at: EmitSite, m: curved.Unary, x: str) -> str:
     """Any of them."""
     return chain(at, x, *UNARY[m.kind])
 
 
-def gelu(at: Site, m: nn.GELU, x: str) -> str:
+def gelu(at: EmitSite, m: nn.GELU, x: str) -> str:
     """Both forms, which opset 17 has no operator for."""
     half = at.op("Mul", x, at.const("half", 0.5), part="half")
     if m.approximate == "none":
@@ -64,7 +64,7 @@ def gelu(at: Site, m: nn.GELU, x: str) -> str:
     return at.op("Mul", half, at.op("Add", bell, at.const("one", 1.0), part="share"))
 
 
-def softplus(at: Site, m: nn.Softplus, x: str) -> str:
+def softplus(at: EmitSite, m: nn.Softplus, x: str) -> str:
     """`log(1 + exp(beta x)) / beta`, and x where that is the same to torch."""
     beta = at.const("beta", float(m.beta))
     scaled = at.op("Mul", x, beta, part="scaled")
@@ -72,13 +72,13 @@ def softplus(at: Site, m: nn.Softplus, x: str) -> str:
     return at.op("Where", at.op("Greater", scaled, at.const("most", float(m.threshold)), part="far"), x, smooth)
 
 
-def prelu(at: Site, m: nn.PReLU, x: str) -> str:
+def prelu(at: EmitSite, m: nn.PReLU, x: str) -> str:
     """A slope for each channel."""
     slope = m.weight.reshape(-1, *[1] * (at.dimensions(m) - 2)) if m.weight.numel() > 1 else m.weight
     return at.op("PRelu", x, at.const("slope", slope))
 
 
-def layer_norm(at: Site, m: nn.LayerNorm, x: str) -> str:
+def layer_norm(at: EmitSite, m: nn.LayerNorm, x: str) -> str:
     """Over the last dimensions."""
     weight = torch.ones(m.normalized_shape) if m.weight is None else m.weight
     bias = [] if m.bias is None else [at.const("bias", m.bias)]
@@ -86,7 +86,7 @@ def layer_norm(at: Site, m: nn.LayerNorm, x: str) -> str:
     return at.op("LayerNormalization", x, scale, *bias, axis=-len(m.normalized_shape), epsilon=m.eps)
 
 
-def rms_norm(at: Site, m: nn.RMSNorm, x: str) -> str:
+def rms_norm(at: EmitSite, m: nn.RMSNorm, x: str) -> str:
     """By the root of the mean square."""
     axes = list(range(-len(m.normalized_shape), 0))
     mean = at.op("ReduceMean", at.op("Mul", x, x, part="square"), part="mean", axes=axes)
@@ -97,7 +97,7 @@ def rms_norm(at: Site, m: nn.RMSNorm, x: str) -> str:
     return at.op("Mul", at.op("Div", x, root, part="even"), at.const("weight", m.weight))
 
 
-def group_norm(at: Site, m: nn.GroupNorm, x: str) -> str:
+def group_norm(at: EmitSite, m: nn.GroupNorm, x: str) -> str:
     """Groups as the channels of an instance normalisation."""
     channels, *rest = at.shape(m)
     grouped = at.op("Reshape", x, at.const("groups", [0, m.num_groups, -1]), part="grouped")
@@ -113,7 +113,7 @@ def group_norm(at: Site, m: nn.GroupNorm, x: str) -> str:
     return at.op("Add", scaled, at.const("bias", m.bias.reshape(column)))
 
 
-def response_norm(at: Site, m: nn.LocalResponseNorm, x: str) -> str:
+def response_norm(at: EmitSite, m: nn.LocalResponseNorm, x: str) -> str:
     """Across channels; ONNX places windows of an even size otherwise."""
     if m.size % 2 == 0:
         raise SnncError(
@@ -123,7 +123,7 @@ def response_norm(at: Site, m: nn.LocalResponseNorm, x: str) -> str:
     return at.op("LRN", x, size=m.size, alpha=m.alpha, beta=m.beta, bias=m.k)
 
 
-def normalize(at: Site, m: curved.Normalize, x: str) -> str:
+def normalize(at: EmitSite, m: curved.Normalize, x: str) -> str:
     """By the length along one dimension."""
     if m.p not in (1.0, 2.0):
         raise SnncError(
@@ -134,7 +134,7 @@ def normalize(at: Site, m: curved.Normalize, x: str) -> str:
     return at.op("Div", x, at.op("Max", length, at.const("eps", m.eps), part="bound"))
 
 
-def clip(at: Site, m: curved.Clip, x: str) -> str:
+def clip(at: EmitSite, m: curved.Clip, x: str) -> str:
     """Between bounds of which one may be open."""
     if m.low is None and m.high is None:
         return at.op("Identity", x)
@@ -143,7 +143,7 @@ def clip(at: Site, m: curved.Clip, x: str) -> str:
     return x if m.high is None else at.op("Min", x, at.const("high", m.high))
 
 
-def where(at: Site, m: nn.Module, chosen: str, a: str, b: str) -> str:
+def where(at: EmitSite, m: nn.Module, chosen: str, a: str, b: str) -> str:
     """A choice by a value of ones and zeros."""
     return at.op("Where", at.op("Greater", chosen, at.const("half", 0.5), part="chosen"), a, b)
 
@@ -152,7 +152,7 @@ def _plain(kind: str, *names: str, **renamed: str) -> Emitter:
     """One operator, of which some attributes are the module's."""
     table = {**dict.fromkeys(names), **renamed}
 
-    def emitter(at: Site, m: Any, *x: str) -> str:
+    def emitter(at: EmitSite, m: Any, *x: str) -> str:
         more: dict[str, Any] = {own: float(getattr(m, theirs or own)) for own, theirs in table.items()}
         return at.op(kind, *x, **more)
 
@@ -163,12 +163,12 @@ def _reduce(kind: str) -> Emitter:
     return lambda at, m, x: at.op(kind, x, axes=[int(d) for d in m.dims], keepdims=int(m.keepdim))
 
 
-def _gated(inner: Callable[[Site, str], str]) -> Emitter:
+def _gated(inner: Callable[[EmitSite, str], str]) -> Emitter:
     """A value times a function of it."""
     return lambda at, m, x: at.op("Mul", x, inner(at, x))
 
 
-def shrink(at: Site, m: Any, x: str) -> str:
+def shrink(at: EmitSite, m: Any, x: str) -> str:
     """Both kinds."""
     return at.op("Shrink", x, lambd=float(m.lambd), bias=float(m.lambd) if isinstance(m, nn.Softshrink) else 0.0)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx import helper
 
-from snnc.backends.onnx.block import Block, Site, constant_node
+from snnc.backends.onnx.block import Block, EmitSite, constant_node
 from snnc.backends.onnx.curved import CURVED
 from snnc.backends.onnx.functions import ATTRIBUTES, OPSET, parsed, several
 from snnc.backends.onnx.ops import OPS, Emitter
@@ -20,7 +20,7 @@ from snnc.ir.rows import Refusal, Table
 from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped
 
 
-def decode(at: Site, m: Decode, x: str) -> str:
+def decode(at: EmitSite, m: Decode, x: str) -> str:
     """The readout after all steps."""
     return at.call("Decode", x, **readout(m))
 
@@ -30,12 +30,12 @@ def readout(m: Decode) -> dict[str, Any]:
     return {"T": m.T, "skip": m.skip, "late": m.late, "read": m.read}
 
 
-def stepped(at: Site, m: StepCurrent, x: str) -> str:
+def stepped(at: EmitSite, m: StepCurrent, x: str) -> str:
     """A current of its own to each step."""
     return at.call("StepCurrent", x, at.const("shift", m.shift), T=m.T)
 
 
-def neuron(at: Site, m: Neuron, x: str) -> str:
+def neuron(at: EmitSite, m: Neuron, x: str) -> str:
     """Any neuron, with its own parameters as attributes."""
     parameters = [at.const(name, getattr(m, name)) for name in ("theta", "v0")]
     own = {name: getattr(m, name) for name in ATTRIBUTES[type(m)]}
@@ -43,19 +43,19 @@ def neuron(at: Site, m: Neuron, x: str) -> str:
     return at.call(at.library.neuron(m, at.rank or 1), x, *parameters, T=m.T, **more)
 
 
-def pool(at: Site, m: Any, *x: str) -> str:
+def pool(at: EmitSite, m: Any, *x: str) -> str:
     """A curved operation in time."""
     return at.call(_function(at, m, "Pool", m, len(x)), *x, T=m.T)
 
 
-def restart(at: Site, m: Restart, *x: str) -> str:
+def restart(at: EmitSite, m: Restart, *x: str) -> str:
     """A curved operation in time that starts anew."""
     return at.call(_function(at, m, "Restart", m.body, len(x)), *x, T=m.T, tau=m.tau)
 
 
-def _function(at: Site, m: Any, outer: str, body: Any, count: int) -> str:
+def _function(at: EmitSite, m: Any, outer: str, body: Any, count: int) -> str:
     """The name of the function that lowers a curved operation of `count` inputs: one for each that there is."""
-    EMITTERS(body)  # refuses what nobody knows
+    EMITTERS(body)  # refuses an unknown kind of operation in time
     steps = ["steps", *(f"steps{k}" for k in range(1, count))]
     block = Block(constant_node, taken={*steps, "y"})
     inner = replace(at, block=block, out="pooled", label="pooled")
@@ -80,8 +80,8 @@ def _function(at: Site, m: Any, outer: str, body: Any, count: int) -> str:
     return at.library.keep(made)
 
 
-def _grown(at: Site, body: Any, steps: list[str]) -> str:
-    """What `t f(mean up to step t)` grows by; see `Telescoped` for what becomes of t where f is homogeneous."""
+def _grown(at: EmitSite, body: Any, steps: list[str]) -> str:
+    """The growth of `t f(mean up to step t)`; see `Telescoped` for the case of a homogeneous f."""
     d = degree(body)
     kind = "MeansFolded" if d is None else "Sums"
     sums = [at.block.call(kind, one, out=f"sums{k or ''}") for k, one in enumerate(steps)]
@@ -93,7 +93,7 @@ def _grown(at: Site, body: Any, steps: list[str]) -> str:
     return at.block.call("Growth", by_step, out="grown")
 
 
-# Exact: a subclass computes something else than what its base is written as.
+# Exact: a subclass computes something else than its base, so it must not be written as its base.
 EMITTERS: Table[Emitter] = Table(
     "emitters",
     __name__,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from snnc.capture import choices, curved, layers, layout, norms, pools, products, spellings
 from snnc.capture.layout import Laid
 from snnc.capture.onnx.site import OnnxSite
-from snnc.capture.values import Batch, Batches, Spelling
+from snnc.capture.values import Batch, ManyBatches, Spelling
 from snnc.ir.curved import Least, Normalize, Unary
 
 DECIMALS = 6  # of an attribute that the author wrote as a decimal and the file holds in float32
@@ -285,5 +285,6 @@ def sizes(at: OnnxSite, x: Laid, samples: int) -> list[int]:
     """Sizes of a value whose batch is not in front, for a number of samples."""
     found = layout.shape(at, x)
     return [
-        samples * (n.times if isinstance(n, Batches) else 1) if isinstance(n, (Batch, Batches)) else n for n in found
+        samples * (n.times if isinstance(n, ManyBatches) else 1) if isinstance(n, (Batch, ManyBatches)) else n
+        for n in found
     ]

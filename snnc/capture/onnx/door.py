@@ -1,7 +1,7 @@
 """The door for ONNX models: node by node through the graph, constants folded, everything else by torch's names.
 
-All sizes but the batch are known here: the model tells them, or the user does. Whatever the model computes in, the
-graph holds float32.
+All sizes but the batch are known here, from the model or from the user. The graph holds float32, whatever type the
+model computes in.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _tensor(value: np.ndarray) -> Tensor:
 
 
 def _path(call: Call) -> str:
-    """A name for the node's module: that of the author's module where the exporter kept it.
+    """A name for the node's module: the name of the author's module if the exporter kept it.
 
     torch writes `/layer1/layer1.0/conv1/Conv` for the module `layer1.0.conv1`.
     """

@@ -1,7 +1,7 @@
 """Constants of ONNX graphs, folded as they are met by onnx's own reference implementation.
 
-A size that depends on the number of samples has no number. Such a value is therefore computed twice, for two numbers
-of samples, and what differs is known by that: `Varying`. All arithmetic on shapes that exporters write works on it.
+A size that depends on the number of samples has no fixed value. So it is computed twice, for two numbers of samples. If
+the results differ, the value is `Varying`. All arithmetic on shapes that exporters write works this way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from snnc.capture.onnx.model import Call
-from snnc.capture.values import Batch, Batches, Filled, Refused, Repeated, Unknown
+from snnc.capture.values import Batch, Filled, ManyBatches, Refused, Repeated, Unknown
 
 # Two numbers of samples that no author writes; small, since tensors of as many samples are made of them.
 SAMPLES = (61, 67)
@@ -93,7 +93,7 @@ def _counted_in_samples(a: int, b: int) -> Any:
     times, rest = divmod(a, SAMPLES[0])
     if rest or times < 1 or b != times * SAMPLES[1]:
         return Unknown(shape=False)
-    return Batch() if times == 1 else Batches(times=times)
+    return Batch() if times == 1 else ManyBatches(times=times)
 
 
 def fold(call: Call, inputs: list[Any], opset: int, ledger: Ledger) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ def conv(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> Any:
     """`Conv`. Padding that differs from side to side goes in front of it."""
     dims = at.spatial(x)
     _check_kernel(at, weight, bias)
-    strides, dilations = _whole(at, "strides", dims), _whole(at, "dilations", dims)
+    strides, dilations = _sizes(at, "strides", dims), _sizes(at, "dilations", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     begin, end = _pads(at, x, reach, strides)
     if begin != end or min(begin) < 0:
@@ -38,7 +38,7 @@ def _check_kernel(at: OnnxSite, weight: Any, bias: Any) -> None:
         at.refuse(f"has kernel_shape {told} and a kernel of {sizes}", "check the file")
 
 
-def _whole(at: OnnxSite, name: str, dims: int) -> list[int]:
+def _sizes(at: OnnxSite, name: str, dims: int) -> list[int]:
     """An attribute of whole numbers from 1 up, one for each dimension; ones where there is none."""
     found = at.get(name, None if name == "kernel_shape" else [1] * dims)
     if found is None or len(found) != dims or min(found) < 1:
@@ -83,7 +83,7 @@ def conv_transpose(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> A
     """`ConvTranspose`. What it crops on one side alone is cut off behind it."""
     dims = at.spatial(x)
     _check_kernel(at, weight, bias)
-    strides, dilations = _whole(at, "strides", dims), _whole(at, "dilations", dims)
+    strides, dilations = _sizes(at, "strides", dims), _sizes(at, "dilations", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     extra = at.get("output_padding", [0] * dims)
     wanted = at.get("output_shape")
@@ -146,7 +146,7 @@ def batch_norm(at: OnnxSite, x: fx.Node, scale: Any, bias: Any, mean: Any, var: 
 
 def max_pool(at: OnnxSite, x: fx.Node) -> Any:
     """`MaxPool`."""
-    dilations = _whole(at, "dilations", at.spatial(x))
+    dilations = _sizes(at, "dilations", at.spatial(x))
     return _pool(
         at, x, dilations, lambda dims, k, s, p, ceil: pools.MAXIMUM[dims](k, s, p, tuple(dilations), False, ceil)
     )
@@ -158,7 +158,7 @@ def average_pool(at: OnnxSite, x: fx.Node) -> Any:
     if any(d != 1 for d in at.get("dilations", [1])):
         at.refuse("averages over windows with gaps", "pool without dilation")
     counted = bool(at.get("count_include_pad", 0))
-    begin, end = _pads(at, x, _whole(at, "kernel_shape", dims), _whole(at, "strides", dims))
+    begin, end = _pads(at, x, _sizes(at, "kernel_shape", dims), _sizes(at, "strides", dims))
     if counted and begin != end:
         x = at.emit(dialect.Pad(_interleaved(begin, end)), x, part="pad")
         at.attributes = {**at.attributes, "pads": [0] * 2 * dims, "auto_pad": "NOTSET"}
@@ -173,7 +173,7 @@ def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
     window that reaches over the end; the windows too many are cut off.
     """
     dims, sizes = at.spatial(x), at.known(x)[1:]
-    kernel, strides = _whole(at, "kernel_shape", dims), _whole(at, "strides", dims)
+    kernel, strides = _sizes(at, "kernel_shape", dims), _sizes(at, "strides", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
     if any(pad >= r for pad, r in zip((*begin, *end), (*reach, *reach), strict=True)):

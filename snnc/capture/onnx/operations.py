@@ -33,7 +33,7 @@ def clip(at: OnnxSite, x: fx.Node, low: Any = None, high: Any = None) -> Any:
 
 
 def dropout(at: OnnxSite, x: fx.Node, ratio: Any = None, training: Any = None) -> Any:
-    """`Dropout`: nothing, unless it is told to drop at inference."""
+    """`Dropout`: nothing, unless it drops at inference too."""
     on = training is not None and (not isinstance(training, Tensor) or bool(training.any()))
     return spellings.dropout(at, x, 0.5, on)
 
@@ -53,7 +53,7 @@ def head(cls: Any) -> Spelling:
     """`Softmax` and `LogSoftmax`. Before opset 13 they take all dimensions from `axis` on as one."""
 
     def spelling(at: OnnxSite, x: fx.Node) -> Any:
-        if at.sizes(x) is None:  # after something refused, whose shape cannot be told
+        if at.sizes(x) is None:  # after a refused operation, whose shape is unknown
             return at.emit(cls(-1), x)
         axis = at.axis(x, at.get("axis", -1 if at.opset >= 13 else 1))
         sizes = at.known(x)[axis - 1 :]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnc.ir.dialect import counts, register
+from snnc.ir.dialect import is_count, register
 from snnc.ir.neurons.base import Neuron
 
 MOST = 2**16 - 1  # units of a step, as in graded neurons
@@ -38,6 +38,8 @@ class BipolarIF(Neuron):
         units: thresholds that one step emits at most; 1 is ternary, 2^bits - 1 graded.
         rectified: whether the sum of the output stays above zero.
     """
+
+    spikes = "signed"
 
     def __init__(
         self, T: int, theta: Tensor, v0: Tensor, units: int = 1, rectified: bool = False, unit: bool = False
@@ -80,7 +82,7 @@ class BipolarIF(Neuron):
         return theta, theta / 2 + (self.v0 - self.theta / 2)
 
     def fault(self) -> str:
-        fits = counts(self.units) and self.units <= MOST
+        fits = is_count(self.units) and self.units <= MOST
         return super().fault() or ("" if fits else f"has units = {self.units!r}, outside 1..{MOST}")
 
     def extra_repr(self) -> str:

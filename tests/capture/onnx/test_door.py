@@ -14,7 +14,7 @@ from snnc.capture import blockers, capture, told_shape
 from snnc.cli import main
 from snnc.errors import LoadError, Unsupported
 from snnc.files import load_model
-from snnc.ir.graph import Stage, verify
+from snnc.ir.graph import Stage, validate
 from tests.capture.test_capture import signature
 from tests.nets import NETS
 from tests.nets import sample as grid
@@ -44,7 +44,7 @@ def test_onnx_gives_the_same_graph_as_torch(name, opset):
     net, shape = ZOO[name]()
     proto = exported(net, shape, opset, dynamic=name not in FIXED, fold=opset == 13)
     graph, x = capture(proto), sample(shape)
-    verify(graph, Stage.ANN)
+    validate(graph, Stage.ANN)
     assert rows(graph) == rows(capture(net, shape))
     with torch.no_grad():
         torch.testing.assert_close(graph(x), net(x), rtol=1e-6, atol=1e-6)
