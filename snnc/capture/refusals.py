@@ -108,11 +108,6 @@ COMPARED = Reason(
 PLACES = Reason(
     "asks for the place of each maximum", "read the maxima alone, as values or with return_indices=False", inner=False
 )
-ORDER = Reason(
-    "picks entries in an order of its own",
-    "take slices and join them, such as torch.cat([x[:, 2:], x[:, 1:2], x[:, :1]], 1)",
-)
-REPEATED = Reason("repeats a value over a larger shape", "join it with itself, such as torch.cat([x, x, x], 1)")
 ASSIGNED = Reason(
     "writes into a part of a value",
     "compute the parts by themselves and join them with torch.cat; x = (x - mean) / std does all channels at once",
@@ -155,7 +150,7 @@ _NAMES: dict[Reason, str] = {
     LETTERS: "einsum",
     LOOKED_UP: "embedding embeddingbag",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
-    ELEMENTWISE: "abs sign exp log sqrt rsqrt reciprocal pow square sin cos ceil trunc frac fmod remainder cumsum",
+    ELEMENTWISE: "abs sign exp log sqrt rsqrt reciprocal pow square sin cos ceil trunc frac fmod remainder",
     CURVED: """
         where prod amin logsumexp reduceprod reducemin reducelogsumexp reducelogsum
         lppool globallppool and or xor not
@@ -166,8 +161,6 @@ _NAMES: dict[Reason, str] = {
     """,
     COMPARED: "equal eq ne lt gt le ge less greater lessequal greaterequal lessorequal greaterorequal isnan isinf",
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
-    ORDER: "flip fliplr flipud roll rot90 indexselect index unsafeindex gather takealongdim reversesequence",
-    REPEATED: "repeat tile expand repeatinterleave",
     ASSIGNED: """
         setitem slicescatter selectscatter indexput scatter scatteradd indexcopy indexfill indexadd maskedfill
         maskedscatter copy scatternd scatterelements

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc.capture.lowering import Site
-from snnc.capture.refusals import ASSIGNED, ORDER, REPEATED
+from snnc.capture.refusals import ASSIGNED
 from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Unknown
 from snnc.ir import dialect
 
@@ -169,7 +169,7 @@ def getitem(at: Site, x: Any, index: Any) -> Any:
         return x[index]
     items = list(index) if isinstance(index, tuple) else [index]
     if not all(i is Ellipsis or i is None or isinstance(i, (int, slice)) for i in items):
-        raise ORDER.refused()
+        at.refuse("picks entries at places that depend on the input", "pick outside of the network, or by constants")
     if Ellipsis in items:
         place, rank = items.index(Ellipsis), at.rank(x)
         if rank is None:
@@ -200,24 +200,12 @@ def setitem(at: Site, x: Any, index: Any, value: Any) -> Any:
     raise ASSIGNED.refused()
 
 
-def expand(at: Site, x: Any, *sizes: Any, **_: Any) -> Any:
-    """`x.expand` to the shape that the value has."""
-    if isinstance(x, Tensor):
-        at.refuse(
-            "spreads a constant over the samples",
-            "leave it, since it broadcasts; in the place of joining it, use torch.nn.functional.pad and add it",
-        )
-    wanted = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-    own = (Batch(), *at.known(x))
-    fits = len(wanted) == len(own) and wanted[0] in (-1, Batch(), at.lowering.batch)
-    if not fits or any(w not in (-1, h) for w, h in zip(wanted[1:], own[1:], strict=True)):
-        raise REPEATED.refused()
-    return x
-
-
-def expand_as(at: Site, x: Any, other: Any) -> Any:
-    """`x.expand_as`, for a value of the same shape."""
-    return expand(at, x, Batch(), *at.known(other))
+def expand(at: Site, x: Any, *sizes: Any) -> Any:
+    """`x.expand` of a constant."""
+    at.refuse(
+        "spreads a constant over the samples",
+        "leave it, since it broadcasts; in the place of joining it, use torch.nn.functional.pad and add it",
+    )
 
 
 def _range(at: Site, part: slice) -> Range:

@@ -38,6 +38,7 @@ from snnc.ir.dialect import (
     Affine,
     Grid,
     Mean,
+    Mix,
     Pad,
     Sub,
 )
@@ -370,6 +371,7 @@ INTEGERS: Table[Callable[[Lowering, fx.Node, Any], Value]] = Table(
         Pad: Lowering._pad,
         (Encode, Decode): Lowering._border,
         Mean: Refusal("is a mean of which nothing made a pool", "prepare before it"),
+        Mix: Refusal("mixes entries, of which nothing made a layer", "prepare before it"),
         Grid: Refusal("puts on a grid what is on one already", "a network of real numbers"),
         TRAINED: Refusal("does not spike, and only spikes are integers", "insert-neurons before fixed-point"),
     },

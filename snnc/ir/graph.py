@@ -50,7 +50,7 @@ SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
     Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
 }
-SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - {*dialect.AVERAGE_POOLS, dialect.Mean} | {dialect.Grid}
+SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - {*dialect.AVERAGE_POOLS, dialect.Mean, dialect.Mix} | {dialect.Grid}
 TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks
 
 

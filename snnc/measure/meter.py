@@ -21,6 +21,7 @@ from snnc.ir.dialect import (
     Affine,
     Grid,
     Mean,
+    Mix,
     Sub,
 )
 from snnc.ir.graph import calls, module_of, phases
@@ -45,6 +46,9 @@ def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
 
 Unit = Tensor | None
 AVERAGED = "Average pools between neurons give values that are no spikes: one addition for each is counted."
+MIXED = (
+    "Mixes between neurons, such as a resized map, give values that are no spikes: one addition for each is counted."
+)
 JOINED = "Joins and factors between neurons are not counted; they cost nothing where they go into weights."
 
 
@@ -96,6 +100,7 @@ COSTS: Table[Cost] = Table(
         Restart: Cost(lambda module, units, shape: _pooled(module.body, units, shape)),
         Decode: Cost(_kept),
         (*AVERAGE_POOLS, Mean): Cost(left_out=AVERAGED),
+        Mix: Cost(left_out=MIXED),
         (Add, Sub, Affine): Cost(left_out=JOINED),
         (Encode, StepCurrent, Grid, *MAX_POOLS, *HEADS): Cost(),
         TRAINED: Refusal("belongs to a network without spikes", "the network compiled"),

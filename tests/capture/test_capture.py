@@ -400,7 +400,7 @@ def test_control_flow_is_refused_with_or_without_a_shape(capfd):
     "layer",
     [nn.LeakyReLU(), nn.PReLU(), nn.ELU(), nn.GELU(), nn.SiLU(), nn.Sigmoid(), nn.Tanh(), nn.Hardswish(), nn.Softplus(),
      nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LocalResponseNorm(2), nn.MaxPool2d(2, return_indices=True),
-     nn.BatchNorm2d(4, track_running_stats=False), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Softmax2d(),
+     nn.BatchNorm2d(4, track_running_stats=False), nn.Softmax2d(),
      nn.MultiheadAttention(4, 1), nn.LSTM(4, 4), nn.Flatten(0), nn.LPPool2d(2, 2)],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip

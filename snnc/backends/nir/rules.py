@@ -236,7 +236,7 @@ RULES: Table[Rule] = Table(
             "NIR has no maximum", "average pooling or a strided convolution in its place"
         ),
         dialect.HEADS: Refusal("NIR has no softmax", "the network without it, whose largest logit is the same class"),
-        (*dialect.TRANSPOSED, dialect.Permute, nn.Upsample, nn.PixelShuffle): NO_NODE,
+        (*dialect.TRANSPOSED, dialect.Permute, dialect.Take, dialect.Mix, nn.Upsample, nn.PixelShuffle): NO_NODE,
         StepCurrent: Refusal(
             "NIR has no current that changes from step to step", "the same recipe with --set even-currents.gain=0"
         ),
