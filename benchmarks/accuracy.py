@@ -51,8 +51,8 @@ CHANGES: dict[str, Callable[[Pipeline], Pipeline]] = {
         f"opi-{rule}": lambda p, r=rule: p.set("set-initial-potential", rule=r)
         for rule in ("zero", "uniform", "normal")
     },
-    "cos-T": lambda p: p.set("calibrate-offset", rho="T").set("quantize-activations", least_levels=1),
-    "cos-2T": lambda p: p.set("calibrate-offset", rho="2T").set("quantize-activations", levels="2T"),
+    "cos-4": lambda p: p.set("calibrate-offset", rho=4).set("quantize-activations", levels="T"),
+    "cos-T": lambda p: p.set("calibrate-offset", rho="T").set("quantize-activations", levels="T", least_levels=1),
     **{f"opi-wait-{wait}": lambda p, w=wait: p.insert(WaitForInput(w)) for wait in (1, 2, 3)},
     "best-plain": lambda p: p.set("even-currents", gain=0.0),
     "best-wait-1": lambda p: p.insert(WaitForInput(1), before="even-currents"),
@@ -74,7 +74,7 @@ class Task:
     recipes: tuple[str, ...]
 
 
-RELU = ("data-free", "baseline", "opi-max", "opi", "cos", "cos-T", "best-plain", "best")
+RELU = ("data-free", "baseline", "opi-max", "opi", "cos", "cos-4", "cos-T", "best-plain", "best", "best-signed")
 OTHERS = (
     "opi-zero",
     "opi-uniform",
@@ -87,8 +87,8 @@ OTHERS = (
     "asg",
     "srp",
 )
-PAST = ("cos-2T", "best-wait-1", "best-graded")
-TRAINED = ("qcfs", "cos", "cos-T", "best-plain", "best")
+PAST = ("best-wait-1", "best-graded")
+TRAINED = ("qcfs", "cos", "cos-4", "cos-T", "best-plain", "best", "best-signed")
 TASKS: dict[str, Task] = {
     "resnet20": Task("cifar-imagenet", lambda z: z.akamaster(20, "resnet20-12fca82f.th"), RELU + OTHERS + PAST),
     "resnet56": Task("cifar-imagenet", lambda z: z.akamaster(56, "resnet56-4bfd9763.th"), RELU),
@@ -177,7 +177,7 @@ def chosen(which: str) -> Recipe:
     """The recipe behind a column name."""
     base = recipe(which.split("-")[0]) if which not in names() else recipe(which)
     change = CHANGES.get(which)
-    return replace(base, name=which, pipeline=change(base.pipeline)) if change else base
+    return replace(base.settled(change(base.pipeline)), name=which) if change else base
 
 
 @torch.no_grad()

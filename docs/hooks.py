@@ -16,7 +16,7 @@ MOVED = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "LICENSE.txt",
-    "docs/decisions": "decisions/0001-closed-dialect.md",
+    "docs/decisions": "decisions/index.md",
 }
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)#\s=]+)(?=[)#])")  # the file in [text](file#place)
 
@@ -70,5 +70,7 @@ def _filled(nav: list) -> list:
 
 
 def _pages(folder: str) -> list[str]:
+    """The pages of a folder, its index first, without the template of a record."""
     found = sorted(path.name for path in (ROOT / "docs" / folder).glob("*.md"))
-    return [folder + name for name in found if not name.startswith("0000")]  # the template of a record
+    found.sort(key=lambda name: name != "index.md")
+    return [folder + name for name in found if not name.startswith("0000")]

@@ -1,6 +1,7 @@
-"""Writes what the program says of itself into the documents: `make reference`.
+"""Writes what the program says about itself into the documents: `make reference`.
 
-The help of every command goes into docs/commands.md, and the table of all recipes into docs/recipes.md.
+The help of every command goes into docs/commands.md, the table of all recipes into docs/recipes.md, and a small network
+at every stage into tests/golden/.
 """
 
 import re
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from snnc.cli import main
 from snnc.recipes import names, recipe
+from tests import golden
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "commands.md"
@@ -44,3 +46,4 @@ def indexed(page: str) -> str:
 if __name__ == "__main__":
     for path, current in ((PAGE, written), (RECIPES, indexed)):
         path.write_text(current(path.read_text(encoding="utf-8")), encoding="utf-8")
+    golden.write()

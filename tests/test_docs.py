@@ -14,13 +14,24 @@ import pytest
 
 from snnc.backends import BACKENDS
 from snnc.cli import main
+from snnc.ir.neurons import (
+    LAYER_SYNCHRONOUS,
+    PIPELINED,
+    STREAMING,
+    TWO_PASS,
+    AverageIF,
+    OffsetIF,
+    ResidualMaskIF,
+    WaitingIF,
+)
 from snnc.passes import PASSES
 from snnc.recipes import names, parse, recipe
 from tests import pages
 from tests.pages import FENCE, PAGES, ROOT, relative, text
 from tests.reference import help_of, indexed, written
 
-RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DECISIONS = ROOT / "docs" / "decisions"
+RECORDS = sorted(DECISIONS.glob("0*.md"))
 COMMANDS = ROOT / "docs" / "commands.md"
 RECIPES = ROOT / "docs" / "recipes.md"
 PASS_PAGE = ROOT / "docs" / "passes.md"
@@ -154,12 +165,13 @@ def test_recipe_sections_are_complete(name):
     assert re.findall(r"`([\w-]+)`", listed) == [p.name for p in recipe(name).pipeline]
     # A schedule may have changed since the table was written.
     slow = {
-        "calibrate-offset": "layer-synchronous",
-        "average-input": "layer-synchronous",
-        "wait-for-input": "pipelined",
-        "mask-residual": "two-pass streaming",
+        OffsetIF: LAYER_SYNCHRONOUS,
+        AverageIF: LAYER_SYNCHRONOUS,
+        WaitingIF: PIPELINED,
+        ResidualMaskIF: TWO_PASS,
     }
-    schedule = next((slow[p.name] for p in recipe(name).pipeline if p.name in slow), "streaming")
+    _, neuron = recipe(name).pipeline.chosen(8)
+    schedule = slow.get(neuron, STREAMING)
     row = re.search(rf"^\| `{name}` \|.*$", text(ROOT / "README.md"), re.MULTILINE)[0]
     needs = "yes" if recipe(name).needs_data else "no"
     assert f"| {needs} | {schedule} |" in row
@@ -216,3 +228,10 @@ def test_records_are_numbered_and_whole():
     for path in RECORDS:
         assert text(path).startswith(f"# {int(path.name[:4])}. "), relative(path)
         assert headings(path, 2) == ["Status", "Context", "Decision", "Consequences"], relative(path)
+
+
+def test_the_index_of_decisions_has_every_record_once():
+    listed = re.findall(r"^\| \[(\d+)\]\((\d{4}-[\w-]+\.md)\) \|", text(DECISIONS / "index.md"), re.MULTILINE)
+    records = [path.name for path in RECORDS if not path.name.startswith("0000")]
+    assert sorted(name for _, name in listed) == records, "list each record in docs/decisions/index.md"
+    assert all(int(name[:4]) == int(number) for number, name in listed)

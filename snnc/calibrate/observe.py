@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -123,7 +123,7 @@ class _Predict(fx.Interpreter):
     agree. Where batch normalisation said what it put out, that is believed instead.
     """
 
-    def __init__(self, graph: fx.GraphModule, known: dict[str, Moments]) -> None:
+    def __init__(self, graph: fx.GraphModule, known: Mapping[str, Moments]) -> None:
         super().__init__(graph)
         self.graph_module = graph
         self.known = known
@@ -237,7 +237,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
 
 
 @torch.no_grad()
-def predict(graph: fx.GraphModule, example: Tensor, known: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Gaussian]:
+def predict(graph: fx.GraphModule, example: Tensor, known: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Gaussian]:
     """Normal approximation of the input of each activation, without data.
 
     Args:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.observe import watch
-from snnc.errors import SnncError
 from snnc.ir.dialect import CONVOLUTIONS, Add, Affine, Sub
 from snnc.ir.graph import calls, insert, module_of, phases
 from snnc.ir.temporal import Decode, Encode, StepCurrent
@@ -128,28 +127,11 @@ def each(module: Callable[..., Tensor], *inputs: Pieces) -> Pieces:
     return {i: module(*(value[i] for value in inputs)) for i in inputs[0]}
 
 
-def calibration_input(who: str, samples: int, context: Any) -> Tensor:
-    """Calibration input of a sweep: at most `samples`, fewer where T steps of them would need too much memory.
-
-    Raises:
-        SnncError: there is none, or nothing to compare with.
-    """
-    x = torch.cat(context.data(who))
+def calibration_input(x: Tensor, reference: fx.GraphModule, T: int, samples: int) -> Tensor:
+    """The first `samples` of `x` `[N, ...]`, fewer where T steps of them would need too much memory."""
     sizes: list[int] = []
-    watch(reference_of(context, who), x[:1], lambda _, value: sizes.append(value.nbytes))
-    return x[: min(samples, max(1, LARGEST // (context.T * max(sizes))))]
-
-
-def reference_of(context: Any, who: str) -> fx.GraphModule:
-    """The network before conversion.
-
-    Raises:
-        SnncError: the run did not come by `insert-neurons`, which keeps it.
-    """
-    if context.reference is None:
-        raise SnncError(f"{who} compares with the network before conversion, and there is none.", "insert-neurons")
-    found: fx.GraphModule = context.reference
-    return found
+    watch(reference, x[:1], lambda _, value: sizes.append(value.nbytes))
+    return x[: min(samples, max(1, LARGEST // (T * max(sizes))))]
 
 
 def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, rounds: int) -> Tensor:

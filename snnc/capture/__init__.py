@@ -3,6 +3,8 @@
 `capture` and `blockers` are what other parts of snnc use; `finish` is for a door that lies outside this package.
 
     doors       live modules, exported programs and ONNX models, which way each goes
+    copying     the copy that is worked on              comparison  graph and network, run on the same samples
+    references  the networks that graphs are compared with
     symbolic    tracing of live modules             exported    the ATen ops of exported programs
     walk        node by node through either graph   lowering    what is built on the way; values: what has no number
     standins    what stands for refused results     trial       what the other door would read
@@ -14,6 +16,6 @@
 """
 
 from snnc.capture.canonical import finish
-from snnc.capture.doors import blockers, capture, is_onnx, told_shape
+from snnc.capture.doors import blockers, capture, captured, is_onnx, told_shape
 
-__all__ = ["blockers", "capture", "finish", "is_onnx", "told_shape"]
+__all__ = ["blockers", "capture", "captured", "finish", "is_onnx", "told_shape"]

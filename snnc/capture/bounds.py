@@ -132,13 +132,29 @@ INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
 )
 
 
-def intervals(graph: fx.GraphModule) -> dict[fx.Node, Interval]:
-    """For each node the least and the greatest value that it can have, as far as that follows from the modules."""
-    found: dict[fx.Node, Interval] = {}
-    for node in graph.graph.nodes:
-        found[node] = ANYTHING
-        if node.op == "call_module":
-            module = module_of(graph, node)
-            inputs = [found[source] for source in node.args if isinstance(source, fx.Node)]
-            found[node] = INTERVALS.at(node.name, module)(module, inputs)
-    return found
+class Intervals:
+    """For each node the least and the greatest value that it can have, as far as that follows from the modules.
+
+    They are found as they are asked for, and once: whoever changes the graph meanwhile keeps each node's function.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.graph = graph
+        self.found: dict[fx.Node, Interval] = {}
+
+    def __getitem__(self, node: fx.Node) -> Interval:
+        pending = [node]  # no recursion: a chain may be longer than Python's stack
+        while pending:
+            last = pending[-1]
+            inputs = [i for i in last.args if isinstance(i, fx.Node)] if last.op == "call_module" else []
+            if missing := [i for i in inputs if i not in self.found]:
+                pending += missing
+                continue
+            self.found[pending.pop()] = self._one(last, [self.found[i] for i in inputs])
+        return self.found[node]
+
+    def _one(self, node: fx.Node, inputs: Sequence[Interval]) -> Interval:
+        if node.op != "call_module":
+            return ANYTHING
+        module = module_of(self.graph, node)
+        return INTERVALS.at(node.name, module)(module, inputs)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import networkx as nx
 import torch
 from torch import fx, nn
 
@@ -24,7 +23,7 @@ from snnc.capture.routes import ALL, Range
 from snnc.capture.values import Refused, author_line
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
-from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy, view
+from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shapes
 from snnc.ir.temporal import TIME
@@ -128,7 +127,7 @@ def _reshape(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Sha
     if before == after:
         remove(graph, node)
     else:
-        replace(graph, node, nn.Flatten(1) if len(after) == 1 else dialect.Reshape(after))
+        replace(graph, node, nn.Flatten(1) if len(after) == 1 and before else dialect.Reshape(after))
 
 
 def _slice(graph: fx.GraphModule, node: fx.Node, module: dialect.Slice, facts: Shapes) -> None:
@@ -308,7 +307,10 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
         hint = "check that the forward method applies its ReLUs, and train the network with them"
         found.append(Blocker(output.name, "network", why, hint))
     last.update(node for node, module in stand_ins if module.reason and module.reason.inner)
-    below = view(graph)
+    leading: set[fx.Node] = set()  # to an activation
+    for node in reversed(graph.graph.nodes):
+        if any(user in last or user in leading for user in node.users):
+            leading.add(node)
     return found + [
         Blocker(
             node.name,
@@ -318,5 +320,5 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
             author_line(node),
         )
         for node, module in calls(graph, *dialect.HEADS)
-        if last & nx.descendants(below, node)
+        if node in leading
     ]

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from snnc.capture.canonical import finish, remaining
-from snnc.capture.exported import export, lower_exported, own_shape
+from snnc.capture.comparison import HINT, Reference, compare, not_compared
+from snnc.capture.copying import private
+from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, lower_exported, own_shape
 from snnc.capture.lowering import Lowering
-from snnc.capture.symbolic import from_error, input_rank, private, trace
+from snnc.capture.references import of_module, of_program, refuse_global_hooks
+from snnc.capture.symbolic import from_error, input_rank, trace
 from snnc.capture.trial import Trial, along_one_path
-from snnc.capture.values import LOST, Refused
+from snnc.capture.values import LOST, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
-from snnc.ir.graph import Stage, verify
+from snnc.ir.graph import Stage, flat, verify
+from snnc.ir.shapes import guess_input
 from snnc.networks.staged import Staged
 from snnc.steady import steady
 
@@ -31,24 +37,49 @@ if TYPE_CHECKING:
 Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto"]
 
 
-@steady()
-def capture(model: Network, input_shape: tuple[int, ...] | None = None) -> fx.GraphModule:
+@dataclass(frozen=True)
+class Captured:
+    """A graph, and how it was compared with its network.
+
+    Attributes:
+        graph: of stage `ANN`.
+        compared: plain data: "with" what, on which "samples" of which "shape", in which "batches", the largest "error"
+            and the "bound" that rounding explains. "with" is None where nothing was run, and "why" says why.
+    """
+
+    graph: fx.GraphModule
+    compared: dict[str, Any]
+
+
+def capture(
+    model: Network, input_shape: tuple[int, ...] | None = None, samples: Tensor | None = None
+) -> fx.GraphModule:
     """The network as a graph of stage `ANN`: the same function in eval mode, with its own copies of all weights.
+
+    The two are run on the same samples and compared.
 
     Args:
         model: a module, an exported program, an ONNX model, or a graph that was captured before (`Staged` or bare). It
             is not changed.
         input_shape: shape of one sample, such as `(3, 32, 32)`. Needed where the network's own code depends on it. An
             ONNX model that has its channels last, or takes a map in a row, may be given the shape that data have.
+        samples: a few real samples `[N, ...]` to compare on; random ones where None.
 
     Raises:
         LoadError: an ONNX model is malformed.
-        Unsupported: the network holds something that cannot be converted; `blockers` lists all of it.
+        Unsupported: the network holds something that cannot be converted, `blockers` lists all of it; or its own
+            result is another than the graph's.
     """
-    graph, found = _capture(model, input_shape)
-    if graph is None:
-        raise Unsupported.of(found)
-    return graph
+    return captured(model, input_shape, samples).graph
+
+
+@steady()
+def captured(model: Network, input_shape: tuple[int, ...] | None = None, samples: Tensor | None = None) -> Captured:
+    """What `capture` gives, and how it was compared. Arguments and errors are those of `capture`."""
+    outcome = _capture(model, input_shape, samples)
+    if outcome.graph is None:
+        raise Unsupported.of(outcome.blockers)
+    return Captured(outcome.graph, outcome.compared)
 
 
 def told_shape(model: Any) -> tuple[int, ...] | None:
@@ -70,39 +101,76 @@ def is_onnx(model: Any) -> TypeGuard[onnx.ModelProto]:
 @steady()
 def blockers(model: Network, input_shape: tuple[int, ...] | None = None) -> list[Blocker]:
     """Everything that keeps a network from being converted; empty where nothing does."""
-    return _capture(model, input_shape)[1]
+    return _capture(model, input_shape, None).blockers
 
 
-Outcome = tuple[fx.GraphModule | None, list[Blocker]]
+@dataclass
+class Outcome:
+    """A graph, or what stands in its way; and what was compared."""
+
+    graph: fx.GraphModule | None
+    blockers: list[Blocker] = field(default_factory=list)
+    compared: dict[str, Any] = field(default_factory=dict)
+
+    def against(self, network: Callable[[], Reference], shape: Sequence[int] | None, samples: Tensor | None) -> Outcome:
+        """With the graph, if there is one, compared with its network."""
+        if self.graph is None:
+            return self
+        if shape is None:
+            return self._guessed(network)
+        self.compared, wrong = compare(self.graph, network(), shape, samples)
+        return self if wrong is None else Outcome(None, [wrong])
+
+    def _guessed(self, network: Callable[[], Reference]) -> Outcome:
+        """Compared on samples of some shape that graph and network take, if there is one."""
+        assert self.graph is not None
+        guess = guess_input(self.graph)
+        if guess is not None:
+            compared, wrong = compare(self.graph, network(), guess.shape[1:])
+            if compared["batches"]:  # the network takes samples of that shape
+                self.compared = compared
+                if wrong is not None and wrong.hint == HINT:  # the other door may see more
+                    wrong = replace(wrong, hint=SHAPE_HINT)
+                return self if wrong is None else Outcome(None, [wrong])
+        self.compared = not_compared("the shape of a sample is not known")
+        return self
 
 
-def _capture(model: Network, input_shape: tuple[int, ...] | None) -> Outcome:
+def _capture(model: Network, input_shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
     shape = None if input_shape is None else tuple(int(n) for n in input_shape)
-    if isinstance(model, ExportedProgram):
-        return _exported(model, shape)
-    if is_onnx(model):
-        return _onnx(model, shape)
-    if isinstance(model, Staged):
-        return copy.deepcopy(model.graph), []
-    if isinstance(model, fx.GraphModule) and _is_captured(model):
-        return copy.deepcopy(model), []
+    if isinstance(model, Staged) or (isinstance(model, fx.GraphModule) and _is_captured(model)):
+        graph = model.graph if isinstance(model, Staged) else model
+        return Outcome(copy.deepcopy(graph), compared=not_compared("it is a graph already"))
     try:
-        return _live(model, shape)
+        refuse_global_hooks()
+        if isinstance(model, ExportedProgram):
+            return _exported(model, shape).against(lambda: of_program(model), own_shape(model), samples)
+        if is_onnx(model):
+            return _onnx(model, shape, samples)
+        return _live(model, shape, samples)
     except Unsupported as error:
-        return None, _blockers_of(error)
+        return Outcome(None, _blockers_of(error))
 
 
-def _live(model: nn.Module, shape: tuple[int, ...] | None) -> Outcome:
-    """The symbolic door first; the other one where that refuses only what the other may read."""
-    graph, found, needs_export = _symbolic(model, shape)
-    if graph is not None or not needs_export or shape is None:
-        return graph, found
+def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
+    """The symbolic door first; the other one where that refuses what the other may read, or gives something else."""
+    first, needs_export = _symbolic(model, shape)
+    differs = first.graph is not None
+    first = first.against(lambda: of_module(model), shape, samples)
+    if first.graph is not None or shape is None or not (needs_export or differs):
+        return first
     live, like = private(model)
     try:
         program = export(live, shape, like)
     except Exception as error:
-        return None, [*found, from_error(error, live, known=True), *along_one_path(live, shape, like)]
-    return _exported(program, shape)
+        if not needs_export:
+            return first
+        more = along_one_path(live, shape, like)
+        return Outcome(None, [*first.blockers, from_error(error, live, known=True), *more])
+    if why := decides_by_batch(program):
+        return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
+    second = _exported(program, shape, live=True).against(lambda: of_module(model), shape, samples)
+    return second if second.graph is not None or needs_export else first
 
 
 def _blockers_of(error: Unsupported) -> list[Blocker]:
@@ -117,39 +185,42 @@ def _is_captured(graph: fx.GraphModule) -> bool:
     return True
 
 
-def _exported(program: ExportedProgram, told: tuple[int, ...] | None) -> Outcome:
+def _exported(program: ExportedProgram, told: tuple[int, ...] | None, live: bool = False) -> Outcome:
     try:
-        lowering, result, shape = lower_exported(program)
+        lowering, result, shape = lower_exported(program, live)
     except Unsupported as error:
-        return None, _blockers_of(error)
+        return Outcome(None, _blockers_of(error))
     if told and told != shape:
         wanted = ",".join(map(str, shape))
         why = f"takes samples of shape {wanted}, not {','.join(map(str, told))}"
         hint = f"samples of shape {wanted}, or the program exported for the others"
-        return None, [Blocker("input", "input", why, hint)]
+        return Outcome(None, [Blocker("input", "input", why, hint)])
     return _finish(lowering, result, shape, None)
 
 
-def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None) -> Outcome:
+def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
     from snnc.capture.onnx.door import lower_onnx
 
-    try:
-        lowering, value, known = lower_onnx(model, shape)
-    except Unsupported as error:
-        return None, _blockers_of(error)
-    return _whole(lowering, value, list(lowering.blockers), known, None)
+    lowering, value, known = lower_onnx(model, shape)
+    outcome = _whole(lowering, value, list(lowering.blockers), known, None)
+    if outcome.graph is not None:
+        from snnc.capture.onnx.reference import compare_onnx  # imports onnxruntime, which is slow
+
+        outcome.compared, wrong = compare_onnx(model, outcome.graph, known, samples)
+        return outcome if wrong is None else Outcome(None, [wrong])
+    return outcome
 
 
-def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[fx.GraphModule | None, list[Blocker], bool]:
+def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome, bool]:
     """The symbolic door. The last value tells whether the other one may read the network."""
     live, like = private(model)
     try:
         traced = trace(live)
     except Exception as error:
-        return None, [] if shape else [from_error(error, live, known=False)], True
+        return Outcome(None, [] if shape else [from_error(error, live, known=False)]), True
     entries = traced.find_nodes(op="placeholder")
     if not entries:
-        return None, [Blocker("input", "input", "the network has no input", "give forward one tensor")], False
+        return Outcome(None, [Blocker("input", "input", "the network has no input", "give forward one tensor")]), False
     rank = input_rank(traced, live)
     lowering = Lowering(shape, rank, like)
     lowering.passes = Trial(lowering)
@@ -157,11 +228,14 @@ def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[fx.Graph
     hint = "wrap the network in a module with one input"
     lowering.blockers += [Blocker(name, "input", "is a second input", hint) for name in second]
     result = walk(lowering, traced, live, second)
-    graph, found = _finish(lowering, result, shape, rank)
+    outcome = _finish(lowering, result, shape, rank)
     if shape is None:
-        return graph, found + lowering.elsewhere, False
-    needs_export = bool(lowering.elsewhere) and (lowering.unsure or not found)
-    return graph, [] if needs_export else found, needs_export
+        outcome.blockers += lowering.elsewhere
+        return outcome, False
+    needs_export = bool(lowering.elsewhere) and (lowering.unsure or not outcome.blockers)
+    if needs_export:
+        outcome.blockers = []
+    return outcome, needs_export
 
 
 def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank: int | None) -> Outcome:
@@ -186,13 +260,13 @@ def _whole(
     if found or lowering.elsewhere:
         ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
         rest = lowering.build.finish(lowering.stand_in(None, None, ends))
-        return None, found + [b for b in remaining(rest, rank) if b not in found]
+        return Outcome(None, found + [b for b in remaining(rest, rank) if b not in found])
     graph = lowering.build.finish(value)
     try:
         found = finish(graph, shape, rank)
     except Unsupported as error:
         found = _blockers_of(error)
     if found:
-        return None, found
+        return Outcome(None, found)
     verify(graph, Stage.ANN)
-    return graph, []
+    return Outcome(graph)

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from snnc.capture import layers, resizing, routes, spellings
+from snnc.capture.copying import no_backward_hooks
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import SPELLINGS
 from snnc.capture.refusals import OTHER, reason
@@ -25,6 +26,13 @@ from snnc.capture.standins import sample
 from snnc.capture.values import Spelling
 from snnc.capture.walk import op_name, walk
 from snnc.errors import Blocker, Unsupported
+
+# By whether the program was exported here, from a live module in eval mode.
+EVAL_HINTS = {
+    False: "export the network after model.eval()",
+    True: "see that eval() reaches every layer that forward calls, and that nothing puts one back into training mode",
+}
+SAMPLES_HINT = "keep samples apart, and let forward do the same for any number of them"
 
 
 def _norm(at: Site, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any:
@@ -38,7 +46,7 @@ def _batch_norm(
 
 
 def _norm_in_training(at: Site, x: Any, *_: Any) -> Any:
-    at.refuse("normalises with the statistics of each batch", "export the network after model.eval()")
+    at.refuse("normalises with the statistics of each batch", EVAL_HINTS[at.lowering.live])
 
 
 def _upsample(at: Site, x: Any, size: Any, scales: Any = None, *more: Any) -> Any:
@@ -96,13 +104,14 @@ ATEN: dict[str, Spelling] = {
 
 # Samples in the batch that a live model is exported with: a number that nobody writes into a view.
 SAMPLES = 13
+FEW = 2**20
 
 
 def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -> ExportedProgram:
     """Exports a live model, its batch left open where the model allows that."""
     x = torch.zeros((SAMPLES, *input_shape), dtype=like.dtype, device=like.device)
     sizes = {0: torch.export.Dim.AUTO}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _in_silence():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), no_backward_hooks(), _in_silence():
         return torch.export.export(model, (x,), dynamic_shapes=(sizes,), strict=False)
 
 
@@ -131,14 +140,14 @@ def _composed(program: ExportedProgram) -> dict[Any, Any]:
 
 def own_shape(program: ExportedProgram) -> tuple[int, ...] | None:
     """The shape of one sample that a program takes, or None where it leaves a size open."""
-    entry = next(iter(_entries(program)), None)
+    entry = next(iter(entries(program)), None)
     value = None if entry is None else entry.meta["val"]
     sizes = value.shape[1:] if isinstance(value, torch.Tensor) else ()
     whole = [n for n in sizes if isinstance(n, int)]
     return tuple(whole) if whole and len(whole) == len(sizes) else None
 
 
-def _entries(program: ExportedProgram) -> list[fx.Node]:
+def entries(program: ExportedProgram) -> list[fx.Node]:
     """The inputs that the caller gives."""
     given = {
         spec.arg.name
@@ -148,8 +157,21 @@ def _entries(program: ExportedProgram) -> list[fx.Node]:
     return [node for node in program.graph.nodes if node.op == "placeholder" and node.name in given]
 
 
-def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, ...]]:
+def decides_by_batch(program: ExportedProgram) -> str:
+    """Why a live module that was exported with `export` is not the same for every number of samples, or ""."""
+    batch = entries(program)[0].meta["val"].shape[0] if entries(program) else 0
+    known = program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
+    if known is None or (known.lower <= 2 and known.upper >= FEW):
+        return ""
+    return f"decides by the number of samples, and does this for {known.lower} to {min(known.upper, FEW)} of them only"
+
+
+def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, tuple[int, ...]]:
     """Lowers an exported program. Gives what was built, its result, and the shape of one sample.
+
+    Args:
+        program: as `torch.export` gave it.
+        live: it was exported here.
 
     Raises:
         Unsupported: the program does not take one tensor, or gives more than one.
@@ -157,8 +179,11 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, 
     try:
         program = program.run_decompositions(_composed(program))
     except Exception as error:
-        message = f"The exported program cannot be decomposed ({type(error).__name__}: {error})."
-        raise Unsupported(message, "export it again, with the version of torch that runs snnc") from error
+        told = f"({type(error).__name__}: {str(error).split(chr(10), maxsplit=1)[0].rstrip('.')})"
+        if live and "mutated" in told:  # a tensor that is no buffer
+            raise Unsupported(f"The network changes itself at each call {told}.", EVAL_HINTS[True]) from error
+        hint = "export it again, with the version of torch that runs snnc"
+        raise Unsupported(f"The exported program cannot be decomposed {told}.", hint) from error
     signature = program.graph_signature
     values = {**program.state_dict, **program.constants}
     constants: dict[str, Any] = {}
@@ -169,23 +194,26 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, 
         else:
             value = values.get(str(spec.target))
             constants[spec.arg.name] = value.detach() if isinstance(value, torch.Tensor) else value
-    entries = _entries(program)
+    given = entries(program)
     blockers = [
         Blocker(o.name, "input", "is a second input", "export a module with one input, and fix the others inside it")
-        for o in entries[1:]
+        for o in given[1:]
     ]
     for spec in signature.output_specs:
         if spec.kind is OutputKind.BUFFER_MUTATION:
             hint = "change buffers only where self.training is True, and export the network after model.eval()"
+            hint = EVAL_HINTS[True] if live else hint
             blockers.append(Blocker(str(spec.target), "buffer", "is changed at each call", hint))
         elif spec.kind is OutputKind.USER_INPUT_MUTATION:
             hint = "compute a new value, such as x = (x - mean) / std, and leave the input as it is"
             blockers.append(Blocker(str(spec.target), "input", "is changed in place", hint))
-    if not entries:
+    if not given:
         raise Unsupported.of(
             [Blocker("input", "input", "the program has no input", "export a module that takes one tensor")]
         )
-    entry = entries[0]
+    entry = given[0]
+    if not isinstance(entry.meta["val"], torch.Tensor) or not entry.meta["val"].dim():
+        raise Unsupported.of([Blocker(entry.name, "input", "is a single number", "a network of samples in a batch")])
     batch, *sizes = entry.meta["val"].shape
     if not all(isinstance(n, int) for n in sizes):
         open_sizes = Blocker(entry.name, "input", "has sizes that are left open", "export with only the batch dynamic")
@@ -194,12 +222,12 @@ def lower_exported(program: ExportedProgram) -> tuple[Lowering, Any, tuple[int, 
     device = next((v.device for v in values.values() if isinstance(v, torch.Tensor)), None)
     like = torch.empty((), dtype=entry.meta["val"].dtype, device=device)
     lowering = Lowering(shape, None, like)
-    lowering.batch = batch if isinstance(batch, int) else None
+    lowering.batch, lowering.live = batch if isinstance(batch, int) else None, live
     lowering.blockers += blockers
-    for other in entries[1:]:
+    for other in given[1:]:
         value = other.meta["val"]
         constants[other.name] = lowering.stand_in(sample(value, lowering) if isinstance(value, torch.Tensor) else None)
-    result = walk(lowering, program.graph, None, constants, ATEN)
+    result = walk(lowering, program.graph, program.graph_module, constants, ATEN)
     kinds = (spec.kind for spec in signature.output_specs)
     outputs = [one for one, kind in zip(result, kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
     return lowering, outputs[0] if program.call_spec.out_spec.is_leaf() and len(outputs) == 1 else outputs, shape

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import routes
+from snnc.capture.copying import kind_of
 from snnc.capture.lowering import Site
 from snnc.capture.pools import each
 from snnc.capture.refusals import PRODUCT
@@ -25,26 +26,44 @@ def keep(at: Site, x: Any, *_: Any, **__: Any) -> Any:
     return x
 
 
+def bare(module: nn.Module) -> Any:
+    """A layer of torch's own class with copies of the weights, and with nothing else that its author hung on it."""
+    kind = kind_of(module) or type(module)
+    if kind not in dialect.CONFIG:
+        return copy.deepcopy(module)
+    config = {name: getattr(module, name) for name in dialect.CONFIG[kind]}
+    if issubclass(kind, dialect.WEIGHTED):
+        config["bias"] = module.bias is not None
+    with torch.device("meta"):  # no random numbers
+        made = kind(**{k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in config.items()})
+    for name, parameter in module._parameters.items():
+        made._parameters[name] = copy.deepcopy(parameter)
+    for name, buffer in module._buffers.items():
+        made._buffers[name] = copy.deepcopy(buffer)
+    return made
+
+
 def own(at: Site, module: nn.Module, *x: Any) -> Any:
     """A layer with weights: its own copy."""
-    return at.emit(copy.deepcopy(module), *x)
+    return at.emit(bare(module), *x)
 
 
 def own_conv(at: Site, module: nn.Module, x: Any) -> Any:
     """A convolution, its padding in numbers; padding that is not symmetric or not zeros goes in front of it."""
-    module = copy.deepcopy(module)
-    assert isinstance(module, dialect.CONVOLUTIONS)
-    pads = list(module._reversed_padding_repeated_twice)
+    made = bare(module)
+    # In the other modes torch pads by these numbers alone; in that of zeros it asks `padding`.
+    told = made if made.padding_mode == "zeros" else module
+    pads: list[int] = list(told._reversed_padding_repeated_twice)  # type: ignore[arg-type]
     even = pads[::2] == pads[1::2]
-    if module.padding_mode != "zeros" or not even:
-        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    if made.padding_mode != "zeros" or not even:
+        mode = "constant" if made.padding_mode == "zeros" else made.padding_mode
         if any(pads):
             x = at.emit(dialect.Pad(tuple(pads), mode), x, part="pad")
         pads = [0] * len(pads)
-    module.padding = tuple(pads[::2][::-1])
-    module.padding_mode = "zeros"
-    module._reversed_padding_repeated_twice = pads
-    return at.emit(module, x)
+    made.padding = tuple(pads[::2][::-1])
+    made.padding_mode = "zeros"
+    made._reversed_padding_repeated_twice = pads
+    return at.emit(made, x)
 
 
 def own_batchnorm(at: Site, module: nn.Module, x: Any) -> Any:
@@ -52,7 +71,7 @@ def own_batchnorm(at: Site, module: nn.Module, x: Any) -> Any:
     assert isinstance(module, nn.modules.batchnorm._BatchNorm)
     return batch_norm(
         at, x, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps,
-        kind=type(module) if type(module) in dialect.BATCHNORMS else None,
+        kind=kind if (kind := kind_of(module)) in dialect.BATCHNORMS else None,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from torch import Tensor, fx, nn
 
 from snnc.capture.bounds import INTERVALS, Clamp, anything
+from snnc.capture.ranks import check_rank
 from snnc.capture.refusals import Reason, key
 from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
 from snnc.errors import Blocker
@@ -149,7 +150,7 @@ class Site:
 
 
 class Lowering:
-    """Builds the new graph; `blockers` tells what went wrong.
+    """Builds the new graph; `blockers` tells what went wrong, `live` whether a module was exported here.
 
     Args:
         input_shape: shape of one sample, or None.
@@ -167,7 +168,7 @@ class Lowering:
         self.build = GraphBuilder()
         self.blockers: list[Blocker] = []
         self.elsewhere: list[Blocker] = []
-        self.unsure = False
+        self.unsure = self.live = False
         self.lost: set[fx.Node] = set()
         self.passes: Passes | None = None
         self.cells: dict[fx.Node, Cell] = {}
@@ -179,6 +180,8 @@ class Lowering:
 
     def emit(self, name: str, module: nn.Module, inputs: tuple[fx.Node, ...], trace: str = "") -> fx.Node:
         """A node that applies `module`, with its shape where that is known."""
+        for value in inputs:
+            check_rank(module, self.shapes.rank(value))
         node = self.build.call(name, module.eval(), *inputs)
         node.meta["stack_trace"] = trace
         self.shapes.rank(node)  # refused here, if at all

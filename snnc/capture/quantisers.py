@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Round, bounds, double, intervals
+from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Intervals, Round, bounds, double
 from snnc.capture.values import author_line
 from snnc.errors import Blocker
 from snnc.ir import dialect
@@ -29,6 +29,7 @@ from snnc.ir.graph import calls, insert, module_of, remove, replace
 
 GRID = 4096
 NEAR_TIE = 1e-5
+REACH = 8  # elementwise nodes on either side of a rounding; authors write five
 
 
 class Misfit(Exception):
@@ -144,23 +145,26 @@ def recognise(graph: fx.GraphModule) -> list[Blocker]:
     _straight_through(graph)
     blockers: list[Blocker] = []
     seen: set[fx.Node] = set()
+    known = Intervals(graph)
     for node, module in list(calls(graph, *ROUNDINGS)):
         if graph._modules.get(str(node.target)) is not module:
             continue  # it was part of an earlier chain
         try:
-            _replace_chain(graph, *_best(graph, node))
+            _replace_chain(graph, *_best(graph, node, known))
         except Misfit as misfit:
             why = f"rounds, but is no quantised activation: {misfit}"
             hint = "clip and round as in floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam, or snnc.ir.dialect.ClipQuant"
             blockers.append(Blocker(node.name, type(module).__name__.lower(), why, hint, author_line(node)))
             seen.update(*_reach(graph, node))
-    return blockers + [b for node, _ in list(calls(graph, Clamp)) if node not in seen for b in _settle(graph, node)]
+    return blockers + [
+        b for node, _ in list(calls(graph, Clamp)) if node not in seen for b in _settle(graph, node, known)
+    ]
 
 
 Found = tuple[list[fx.Node], dialect.ClipQuant, Tensor, Tensor]
 
 
-def _best(graph: fx.GraphModule, rounding: fx.Node) -> Found:
+def _best(graph: fx.GraphModule, rounding: fx.Node, known: Intervals) -> Found:
     """The chain around a rounding that makes the best `ClipQuant`.
 
     That is one with no clip left beside it, no arithmetic after it, a shift that papers use, and then the longest.
@@ -169,7 +173,6 @@ def _best(graph: fx.GraphModule, rounding: fx.Node) -> Found:
         Misfit: there is none; says what is wrong with the longest.
     """
     before, after = _reach(graph, rounding)
-    known = intervals(graph)
     reason = Misfit("it stands alone")
     found: list[tuple[tuple[Any, ...], Found]] = []
     ends = [(i, j) for i in range(len(before) + 1) for j in range(len(after) + 1)]
@@ -189,22 +192,28 @@ def _best(graph: fx.GraphModule, rounding: fx.Node) -> Found:
 
 
 def _reach(graph: fx.GraphModule, rounding: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
-    """The elementwise nodes right before and right after a rounding that nothing else reads."""
+    """The elementwise nodes right before and right after a rounding that nothing else reads.
 
-    def joins(node: fx.Node) -> bool:
-        return node.op == "call_module" and isinstance(module_of(graph, node), (*CLIPS, *ROUNDINGS, dialect.Affine))
+    At most `REACH` on either side, and up to the next rounding: what rounds twice is no quantised activation.
+    """
+
+    def joins(node: fx.Node, chain: list[fx.Node]) -> bool:
+        if len(chain) == REACH or node.op != "call_module":
+            return False
+        fits = isinstance(module_of(graph, node), (*CLIPS, *ROUNDINGS, dialect.Affine))
+        return fits and not (chain and isinstance(module_of(graph, chain[-1]), ROUNDINGS))
 
     before: list[fx.Node] = []
     node = rounding.all_input_nodes[0]
-    while joins(node) and len(node.users) == 1:
-        before.insert(0, node)
+    while joins(node, before) and len(node.users) == 1:
+        before.append(node)
         node = node.all_input_nodes[0]
     after: list[fx.Node] = []
     node = rounding
-    while len(node.users) == 1 and joins(user := next(iter(node.users))):
+    while len(node.users) == 1 and joins(user := next(iter(node.users)), after):
         after.append(user)
         node = user
-    return before, after
+    return before[::-1], after
 
 
 def _replace_chain(
@@ -226,10 +235,10 @@ def _replace_chain(
         delattr(graph, str(node.target))
 
 
-def _settle(graph: fx.GraphModule, node: fx.Node) -> list[Blocker]:
+def _settle(graph: fx.GraphModule, node: fx.Node, known: Intervals) -> list[Blocker]:
     """Turns a `Clamp` that clips at zero into a ReLU or a `Hardtanh`; gives a blocker where it clips elsewhere."""
     low, high = bounds(module_of(graph, node))
-    low = low.clamp(min=intervals(graph)[node.all_input_nodes[0]][0])
+    low = low.clamp(min=known[node.all_input_nodes[0]][0])
     if not (low == 0).all() or not (high > 0).all():
         why = f"clips to [{low.min().item():g}, {high.min().item():g}], where a spike rate goes from 0 up"
         return [Blocker(node.name, "clamp", why, "train with relu, relu6 or clamp(x, 0, c)", author_line(node))]
@@ -279,7 +288,9 @@ def _straight_through(graph: fx.GraphModule) -> None:
 
 def _rounds(graph: fx.GraphModule, node: fx.Node, source: Any) -> bool:
     """Whether a chain from `source` to `node` holds a rounding."""
-    while node is not source and node.op == "call_module" and len(node.all_input_nodes) == 1:
+    for _ in range(REACH):
+        if node is source or node.op != "call_module" or len(node.all_input_nodes) != 1:
+            return False
         module = module_of(graph, node)
         if isinstance(module, ROUNDINGS):
             return True

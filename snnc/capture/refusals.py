@@ -173,7 +173,10 @@ _NAMES: dict[Reason, str] = {
     QUANTISED: """
         quantizelinear dequantizelinear dynamicquantizelinear qlinearconv qlinearmatmul convinteger matmulinteger
     """,
-    CONTROL: "loop scan sequenceconstruct sequenceat sequenceinsert splittosequence concatfromsequence optional",
+    CONTROL: """
+        cond whileloop mapimpl loop scan
+        sequenceconstruct sequenceat sequenceinsert splittosequence concatfromsequence optional
+    """,
 }
 REASONS: dict[str, Reason] = {name: reason for reason, names in _NAMES.items() for name in names.split()}
 

@@ -43,7 +43,7 @@ def reshape(at: Site, x: fx.Node, *shape: Any, **named: Any) -> Any:
         at.refuse(f"fixes the batch at {batch}", "write x.flatten(1), or x.view(x.size(0), ...)")
     if batch == -1 and -1 in sample:
         at.refuse("leaves two sizes open", "write x.size(0) first")
-    flat = len(sample) == 1 and (known is not None or sample == (-1,))
+    flat = len(sample) == 1 and (bool(known) if known is not None else sample == (-1,))
     return at.emit(nn.Flatten(1) if flat else dialect.Reshape(sample), x)
 
 

@@ -26,11 +26,22 @@ def relu(at: Site, x: Any, inplace: bool = False) -> Any:
 def clamp(at: Site, x: Any, min: Any = None, max: Any = None) -> Any:
     """A clip: ReLU or `Hardtanh` where it starts at zero; what else it may be is decided later."""
     low, high = _bound(at, min), _bound(at, max)
-    if low == 0.0 and high is None:
+    if isinstance(low, float) and low == 0.0 and high is None:
         return at.emit(nn.ReLU(), x)
-    if low == 0.0 and isinstance(high, float) and high > 0:
+    if isinstance(low, float) and low == 0.0 and isinstance(high, float) and high > 0:
         return at.emit(nn.Hardtanh(0.0, high), x)
-    return at.emit(Clamp(low, high), x)
+    return _of_one_shape(at, Clamp(low, high), x, [b for b in (low, high) if isinstance(b, Tensor)])
+
+
+def _of_one_shape(at: Site, module: nn.Module, x: fx.Node, constants: list[Tensor]) -> Any:
+    """Emits a module that combines a value with constants; refuses constants that are larger than one sample."""
+    rank = at.rank(x)
+    if rank is not None and any(constant.dim() >= rank for constant in constants):
+        at.refuse("combines samples with a constant of the batch's size", "use a constant of one sample's shape")
+    y = at.emit(module, x)
+    if at.sizes(x) != at.sizes(y):
+        at.refuse("spreads a value over a larger shape", "give the constant the value's own shape")
+    return y
 
 
 def _bound(at: Site, value: Any) -> Any:
@@ -99,14 +110,8 @@ def _affine(at: Site, x: Any, scale: Any, shift: Any) -> Any:
     """`x * scale + shift`, with constants of which at least one is more than a number or both are."""
     like = at.lowering.like
     parts = [_plain(torch.as_tensor(v, dtype=like.dtype, device=like.device)) for v in (scale, shift)]
-    rank = at.rank(x)
-    if rank is not None and any(p.dim() >= rank for p in parts):
-        at.refuse("combines samples with a constant of the batch's size", "use a constant of one sample's shape")
     parts = [p.clone() for p in torch.broadcast_tensors(*parts)]
-    y = at.emit(dialect.Affine(*parts), x)
-    if at.sizes(x) != at.sizes(y):
-        at.refuse("spreads a value over a larger shape", "give the constant the value's own shape")
-    return y
+    return _of_one_shape(at, dialect.Affine(*parts), x, parts)
 
 
 def _data(value: Any) -> bool:
@@ -243,6 +248,9 @@ def to(at: Site, x: Any, *args: Any, **kwargs: Any) -> Any:
     kinds = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
     if any(not kind.is_floating_point for kind in kinds):
         at.refuse(f"casts data to {kinds[0]}", "keep data in floating point")
+    own = at.lowering.like.dtype
+    if any(torch.finfo(kind).eps > torch.finfo(own).eps for kind in kinds):
+        at.refuse(f"rounds values of {own} to {kinds[0]}", "take autocast, and casts to short floats, out of forward")
     return x
 
 

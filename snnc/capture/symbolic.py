@@ -3,87 +3,33 @@
 from __future__ import annotations
 
 import builtins
-import copy
 import inspect
 import operator
 import traceback
+from types import MethodType
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
+from torch import fx, nn
+from torch.utils._traceback import CapturedTraceback
 
+from snnc.capture.copying import kind_of, no_backward_hooks
+from snnc.capture.refusals import CONTROL
 from snnc.capture.values import SHAPE_HINT, innermost
 from snnc.capture.walk import IN_PLACE
-from snnc.errors import Blocker, Unsupported
-from snnc.ir import dialect
+from snnc.errors import Blocker
 from snnc.ir.graph import flat
-
-WEIGHT_HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
-
-
-def private(model: nn.Module) -> tuple[nn.Module, Tensor]:
-    """A copy of the user's model in eval mode, computed weights put in their place, and a tensor of its kind."""
-    if isinstance(model, torch.jit.ScriptModule):
-        raise Unsupported("A TorchScript module holds no layers to read.", "the module that it was scripted from")
-    # torch copies no results of calculations, such as the weights of hooks.
-    kept = (v for module in model.modules() for v in vars(module).values() if isinstance(v, Tensor) and not v.is_leaf)
-    try:
-        model = copy.deepcopy(model, {id(v): v.detach().clone() for v in kept}).eval()
-    except Exception as error:
-        message = f"The network cannot be copied ({type(error).__name__}: {error})."
-        raise Unsupported(message, "keep only modules, parameters and buffers in it") from error
-    model = _plain(model)
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            _bake(module)
-        for hook in list(module._forward_pre_hooks.values()):
-            if isinstance(hook, WEIGHT_HOOKS):
-                _unhook(module, hook)
-    floating = (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point())
-    like = next(floating, torch.zeros(()))
-    return model, torch.empty((), dtype=like.dtype, device=like.device)
-
-
-def _plain(model: nn.Module) -> nn.Module:
-    """Without the wrappers of `torch.compile`, told by name: their class takes seconds to import."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child).__name__ == "OptimizedModule":
-                setattr(parent, name, child._orig_mod)
-    return _plain(model._orig_mod) if type(model).__name__ == "OptimizedModule" else model  # type: ignore[arg-type]
-
-
-def _unhook(module: nn.Module, hook: Any) -> None:
-    """Puts a weight that a hook computes at each call in its place, as torch's own functions for this do."""
-    if isinstance(hook, WeightNorm):
-        remove_weight_norm(module, hook.name)
-    elif isinstance(hook, SpectralNorm):
-        remove_spectral_norm(module, hook.name)
-    else:
-        prune.remove(module, hook._tensor_name)
-
-
-def _bake(module: nn.Module) -> None:
-    """Puts the values of parametrised weights in their place.
-
-    torch's own removal would change the class, which the user's model shares.
-    """
-    values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
-    module.__class__ = parametrize.type_before_parametrizations(module)
-    del module._modules["parametrizations"]
-    for name, value in values.items():
-        module.register_parameter(name, nn.Parameter(value))
 
 
 def trace(live: nn.Module) -> fx.Graph:
     """The graph of a module from `private`; raises whatever tracing its code raises."""
+    # The first stack trace imports torch's compiler, which must not take our `len` for Python's: it would keep it.
+    CapturedTraceback.extract().summary()
     with (
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
+        no_backward_hooks(),
         mock.patch.object(torch.autograd.Function, "apply", classmethod(_apply)),
         mock.patch.object(builtins, "len", _len),
     ):
@@ -101,6 +47,8 @@ def from_error(error: Exception, model: nn.Module, known: bool) -> Blocker:
     control = (
         "control flow" in text or "data-dependent" in text.lower() or "GuardOnDataDependent" in type(error).__name__
     )
+    if text.startswith("Expected pred"):  # torch.cond
+        return Blocker(flat(type(model).__name__), "cond", CONTROL.why, CONTROL.hint, innermost(frames))
     why = "decides in Python on values or shapes" if control else f"cannot be traced ({type(error).__name__}: {text})"
     hint = "move decisions that depend on data out of forward" if known else SHAPE_HINT
     return Blocker(flat(type(model).__name__), "forward", why, hint, innermost(frames))
@@ -181,9 +129,10 @@ class _Tracer(fx.Tracer):
     """Keeps the modules of `torch.nn` and of the dialect whole, parameters as they are, and only required arguments."""
 
     record_stack_traces = True
+    traced_func_name = "__call__"  # a call runs hooks, and a `forward` that the instance has of its own
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in dialect.CONFIG or super().is_leaf_module(m, module_qualified_name)
+        return m is not self.root and kind_of(m) is not None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -194,7 +143,9 @@ class _Tracer(fx.Tracer):
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
     ) -> tuple[Any, list[Any]]:
-        _, *parameters = inspect.signature(root_fn).parameters.values()
+        own_call = type(self.root).__call__ is not nn.Module.__call__
+        called = MethodType(root_fn, self.root) if own_call else self.root.forward
+        parameters = inspect.signature(called).parameters.values()
         plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
         needed = [p.name for p in plain if p.default is p.empty] or [p.name for p in plain[:1]]
@@ -202,7 +153,7 @@ class _Tracer(fx.Tracer):
             needed = ["x"]
         proxies = [self.create_proxy("placeholder", name, (), {}) for name in (*needed, *named)]
 
-        def forward(module: nn.Module, *args: Any) -> Any:
-            return root_fn(module, *args[: len(needed)], **dict(zip(named, args[len(needed) :], strict=True)))
+        def call(module: nn.Module, *args: Any) -> Any:
+            return module(*args[: len(needed)], **dict(zip(named, args[len(needed) :], strict=True)))
 
-        return forward, [self.root, *proxies]
+        return call, [self.root, *proxies]

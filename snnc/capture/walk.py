@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from snnc.capture import refusals
+from snnc.capture.copying import kind_of
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
 from snnc.capture.refusals import RANDOM, SPELLED, reason
@@ -82,6 +83,7 @@ def walk(
         spellings: operations by name.
     """
     result: Any = None
+    parts = _Parts(root)
     for node in graph.nodes:
         if node.op == "output":
             result = node.args[0]
@@ -89,21 +91,38 @@ def walk(
             value = constants.get(node.name, lowering.x)
             lowering.bind(node, value, False, False, False)
         elif node.op == "get_attr":
-            value = operator.attrgetter(str(node.target))(root)
+            value = parts.value(str(node.target))
             lowering.bind(node, value.detach() if isinstance(value, Tensor) else value, False, False, False)
         else:
-            _step(lowering, node, root, spellings)
+            _step(lowering, node, parts.modules.get(str(node.target)) if node.op == "call_module" else None, spellings)
     return result
 
 
-def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: Mapping[str, Spelling]) -> None:
+class _Parts:
+    """The modules and tensors of a network as they are registered, whatever its class makes of their names."""
+
+    def __init__(self, root: nn.Module | None) -> None:
+        self.root = root
+        self.modules = {} if root is None else dict(root.named_modules(remove_duplicate=False))
+        self.tensors: dict[str, Any] = {}
+        if root is not None:
+            self.tensors |= dict(root.named_parameters(remove_duplicate=False))
+            self.tensors |= dict(root.named_buffers(remove_duplicate=False))
+
+    def value(self, path: str) -> Any:
+        """A parameter, a buffer, or whatever else an attribute holds."""
+        return self.tensors[path] if path in self.tensors else operator.attrgetter(path)(self.root)
+
+
+def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings: Mapping[str, Spelling]) -> None:
     """One node: finds its spelling, calls it, binds the result."""
-    module = root.get_submodule(str(node.target)) if root is not None and node.op == "call_module" else None
-    name = type(module).__name__ if module is not None else op_name(node.target)
+    kind = None if module is None else kind_of(module) or type(module)
+    name = op_name(node.target) if kind is None else kind.__name__
     site = _site(lowering, node, name, module)
     in_place = node.target in IN_PLACE or (name.endswith("_") and not name.startswith("__"))
     plain = name.rstrip("_") if in_place else name
-    why = refusals.QUANTISED if type(module).__module__.startswith("torch.ao.") else reason(plain)
+    quantised = kind is not None and kind.__module__.startswith("torch.ao.")
+    why = refusals.QUANTISED if quantised else reason(plain)
     value: Any = LOST
     args: Any = ()
     kwargs: Any = {}
@@ -114,10 +133,12 @@ def _step(lowering: Lowering, node: fx.Node, root: nn.Module | None, spellings: 
         args, kwargs = lowering.load(node.args), lowering.load(node.kwargs)
         values = list(leaves((args, kwargs)))
         in_place = in_place and bool(values) and isinstance(values[0], (fx.Node, Tensor))
-        spelling, more = _spelling(module, plain, spellings)
+        spelling, more = _spelling(module, kind, plain, spellings)
         data = any(isinstance(v, (fx.Node, *UNSIZED)) or v is LOST for v in values)
         if any(v is PLACES for v in values):
             raise refusals.PLACES.refused()
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise why.refused()
         if not data and node.op in ("call_function", "call_method"):
             if why is RANDOM:
                 raise RANDOM.refused()
@@ -200,21 +221,23 @@ def _site(lowering: Lowering, node: fx.Node, name: str, module: nn.Module | None
     is_leaf = kind.startswith("torch.nn.") and ".container." not in kind
     site = Site(lowering, name, trace=str(node.meta.get("stack_trace") or ""))
     if module is not None:
-        site.base, site.leaf = str(node.target), type(module).__name__
-    elif is_leaf or kind.startswith("snnc.ir.dialect."):
+        site.base, site.leaf = str(node.target), name
+    elif is_leaf or kind.startswith("snnc.dialect."):
         site.base, site.leaf, site.scope = path, kind.rsplit(".", 1)[1], path.rpartition(".")[0]
     elif not kind.startswith("_empty"):
         site.scope = path
     return site
 
 
-def _spelling(module: nn.Module | None, name: str, spellings: Mapping[str, Spelling]) -> tuple[Spelling | None, tuple]:
+def _spelling(
+    module: nn.Module | None, kind: type[nn.Module] | None, name: str, spellings: Mapping[str, Spelling]
+) -> tuple[Spelling | None, tuple]:
     """The spelling of a node, and the arguments that its module adds to the node's own."""
-    if module is None:
+    if kind is None:
         return spellings.get(name), ()
-    if own := OWN.get(type(module)):
+    if own := OWN.get(kind):
         return own, (module,)
-    if found := MODULES.get(type(module)):
+    if found := MODULES.get(kind):
         return spellings[found[0]], tuple(getattr(module, attribute) for attribute in found[1])
     return None, ()
 

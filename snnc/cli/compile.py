@@ -48,6 +48,7 @@ from snnc.defaults import BACKENDS
 @threads_option
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random choices.")
 @click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the backend's suffix, here]")
+@click.option("--quick", is_flag=True, help="Take a recipe's options as they stand; choose none on the data.")
 @dry_run_option
 @verb
 @configurable

@@ -15,6 +15,12 @@ from snnc.cli.options import READ, verb
 @click.argument("snn", type=READ)
 @scored_options("test", "Split that is scored, if DATA has several.", draw=False, labelled=True)
 @original_options("The original network, for comparison; '-' where --factory gives all of it.")
+@click.option(
+    "--exit",
+    "confidence",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Let each sample leave at the first step at which its class is so sure; 0.9, for instance.",
+)
 @batch_option
 @running_options()
 @verb

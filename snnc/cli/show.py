@@ -165,6 +165,36 @@ def records(made: Sequence[Mapping[str, Any]]) -> None:
             say(f"{record['name']}: {one}", "yellow")
 
 
+def choices(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Options that were chosen on data, with the error of each value."""
+    if rows:
+        columns = ("option", "value: error of the output", "chosen")
+        cells = [
+            (
+                r["option"],
+                ", ".join(f"{v}: {e:.4f}" for v, e in zip(r["values"], r["errors"], strict=True)),
+                r["chosen"],
+            )
+            for r in rows
+        ]
+        table(f"Chosen on {rows[0]['samples']} calibration samples that were held out", columns, cells)
+
+
+def exits(rows: Sequence[Mapping[str, Any]], asked: float | None) -> None:
+    """Accuracy against mean steps, where samples leave when they are sure."""
+    if rows:
+        cells = [
+            (
+                f"{r['confidence']:g}",
+                f"{r['accuracy']:.2f}",
+                f"{r['steps']:.2f}",
+                "asked for" * (r["confidence"] == asked),
+            )
+            for r in rows
+        ]
+        table("Each sample read out when it is sure", ("confidence", "accuracy %", "mean steps", ""), cells)
+
+
 def proof(rows: Sequence[Mapping[str, Any]]) -> None:
     """The bound of every layer of a fixed-point network."""
     columns = ("layer", "type", "bits", "largest integer", "bits below 2^24", "TF32", "bf16")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from snnc.ir.neurons import GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.ir.neurons import GradedIF, Neuron
+from snnc.passes import CalibrateOffset, MaskResidual, ScaleThresholds, UseGradedNeurons, WaitForInput
+from snnc.passes.pipeline import Pass
 
 STEPS = "--T"
 # What neurons of a kind do already against unevenness: how far it goes is an option of the pass that made them.
-OPTIONS: dict[type[Neuron], str] = {
-    OffsetIF: "calibrate-offset.rho",
-    WaitingIF: "wait-for-input.wait",
-    ResidualMaskIF: "mask-residual.tau",
-}
+LOOKS: dict[type[Pass], str] = {CalibrateOffset: "rho", WaitForInput: "wait", MaskResidual: "tau"}
+OPTIONS = {one.neuron: f"{one.name}.{option}" for one, option in LOOKS.items()}
+FACTOR, RULE = f"{ScaleThresholds.name}.factor", f"{ScaleThresholds.name}.rule"
+BITS = f"{UseGradedNeurons.name}.bits"
 WAITS = "--recipe cos"  # its neurons see all of their input before they fire
 
 
@@ -26,11 +27,12 @@ def advice(cause: str, neuron: Neuron, passes: Collection[str]) -> str:
     """
     if cause == "none":
         return "-"
-    if cause == "unevenness" and not any(isinstance(neuron, kind) for kind in (*OPTIONS, GradedIF)):
-        return STEPS if "calibrate-offset" in passes else WAITS
+    graded = isinstance(neuron, GradedIF)
+    if cause == "unevenness" and not graded and type(neuron) not in OPTIONS:
+        return STEPS if CalibrateOffset.name in passes else WAITS
     wanted = {
-        "clipping": "scale-thresholds.factor",
-        "quantisation": "use-graded-neurons.bits" if isinstance(neuron, GradedIF) else "",
+        "clipping": FACTOR,
+        "quantisation": BITS if graded else "",
         "unevenness": OPTIONS.get(type(neuron), ""),
     }[cause]
     return wanted if wanted.partition(".")[0] in passes else STEPS
@@ -39,11 +41,11 @@ def advice(cause: str, neuron: Neuron, passes: Collection[str]) -> str:
 def cure(cause: str, passes: Collection[str]) -> str:
     """The same as a clause, for all layers at once."""
     if cause == "clipping":
-        larger = "larger thresholds (--set scale-thresholds.factor=1.2, or --set scale-thresholds.rule=max)"
-        return larger if "scale-thresholds" in passes else f"more time steps ({STEPS})"
+        larger = f"larger thresholds (--set {FACTOR}=1.2, or --set {RULE}=max)"
+        return larger if ScaleThresholds.name in passes else f"more time steps ({STEPS})"
     if cause == "quantisation":
-        graded = "use-graded-neurons" in passes
-        finer = "more bits a spike (--set use-graded-neurons.bits=4)" if graded else "graded spikes (--recipe graded)"
+        graded = UseGradedNeurons.name in passes
+        finer = f"more bits a spike (--set {BITS}=4)" if graded else "graded spikes (--recipe graded)"
         return f"more time steps ({STEPS}), or {finer}"
     longer = next((option for option in OPTIONS.values() if option.partition(".")[0] in passes), None)
     if longer:

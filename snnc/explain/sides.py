@@ -13,27 +13,9 @@ from snnc.ir.dialect import ACTIVATIONS, ClipQuant
 from snnc.ir.graph import calls
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
+from snnc.passes import PASSES, EncodeInput, ExpandInput
+from snnc.passes.pipeline import Pass
 from snnc.runtime.runner import Runner
-
-# Passes that leave networks whose layers are not those of the ANN: what is wrong, and what to try.
-OTHERWISE = {
-    "normalize-thresholds": (
-        "The thresholds are in the weights, so spikes and activations have different units.",
-        "the network compiled without normalize-thresholds: it is the same function",
-    ),
-    "train-thresholds": (
-        "Spikes have other heights than their thresholds, so counts and activations have different units.",
-        "the network compiled without train-thresholds",
-    ),
-    "fixed-point": (
-        "Spikes are counts and currents are integers, so spikes and activations have different units.",
-        "the network compiled without fixed-point: its errors are the same but for rounding",
-    ),
-    "encode-input": (
-        "The input is spikes too, a layer that the ANN does not have.",
-        "the network compiled without encode-input and expand-input",
-    ),
-}
 
 
 class Perturbed(fx.Interpreter):
@@ -101,8 +83,9 @@ def matched(network: SpikingNetwork, graph: fx.GraphModule) -> dict[str, fx.Node
         SnncError: the graph is that of another network, or a pass gave the layers another meaning.
     """
     for record in network.info.get("records", []):
-        if record.get("sites", 1) and (why := OTHERWISE.get(record.get("name"))):
-            raise SnncError(*why)
+        one = PASSES.get(record.get("name"))
+        if one is not None and record.get("sites", 1):
+            _require_comparable(one)
     sites = {node.name: node for node, _ in calls(graph, *ACTIVATIONS, ClipQuant)}
     neurons = [name for name, _ in network.neurons()]
     if extra := [name for name in neurons if name not in sites]:
@@ -110,6 +93,20 @@ def matched(network: SpikingNetwork, graph: fx.GraphModule) -> dict[str, fx.Node
     if missing := [name for name in sites if name not in neurons]:
         raise other(f"its activation '{missing[0]}' has no neurons in the spiking network")
     return {name: sites[name] for name in neurons}
+
+
+def _require_comparable(one: type[Pass]) -> None:
+    """Refuses networks of a pass after which layers are not those of the ANN."""
+    if one.changes_units:
+        raise SnncError(
+            f"After '{one.name}' spikes and activations have different units.",
+            f"the network compiled without {one.name}{': it is the same function' if one.exact else ''}",
+        )
+    if one is EncodeInput:
+        raise SnncError(
+            f"After '{one.name}' the input is spikes too, a layer that the ANN does not have.",
+            f"the network compiled without {EncodeInput.name} and {ExpandInput.name}",
+        )
 
 
 def other(why: str) -> SnncError:

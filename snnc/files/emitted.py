@@ -7,13 +7,12 @@ functions that end, and a history of the right kinds.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnc.errors import LoadError
+from snnc.files.history import Fault, read_history
 from snnc.files.onnxfile import parse_onnx
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 KEY = "snnc"  # of the history in a model's metadata
 DOMAIN = "snnc"  # of the functions
+BY_STEP = "by_step"  # the output with the readout after each step
 BATCH = "batch"  # the first dimension of input and output
 # fmt: off
 OPERATORS = frozenset({
@@ -31,9 +31,7 @@ OPERATORS = frozenset({
     "Shape", "Sign", "Slice", "Softmax", "Sub", "Transpose", "Unsqueeze", "Where",
 })
 # fmt: on
-_HISTORY_LIMIT = 2**22  # bytes: far more than any history needs
 _NODE_LIMIT = 200_000  # with all functions written out
-_MOST = 2**31  # of any number in a history
 _HINT = "'snnc compile' on the original network"
 
 
@@ -62,100 +60,43 @@ def read_emitted(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
             f"'{path}' is an ONNX model, but not a spiking network that snnc wrote.", "'snnc compile' on it"
         )
     try:
-        history = _history(next(entry.value for entry in model.metadata_props if entry.key == KEY))
+        history = read_history(next(entry.value for entry in model.metadata_props if entry.key == KEY), staged=True)
         _check(model)
-    except _Fault as fault:
+        _check_steps(model, history["latency"]["T"])
+    except Fault as fault:
         raise LoadError(f"'{path}' is refused: {fault}.", _HINT) from fault
     return model, history
 
 
-class _Fault(Exception):
-    """What is wrong with a file, as the end of "... is refused: "."""
-
-
-def _history(text: str) -> dict[str, Any]:
-    """The history, if all that snnc relies on is of the right kind."""
-    if len(text) > _HISTORY_LIMIT:
-        raise _Fault("its history is too long")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _Fault("its history is no JSON") from error
-    latency = found.get("latency") if isinstance(found, dict) else None
-    if not isinstance(latency, dict):
-        raise _Fault("its history has no latency")
-    if found.get("stage") not in ("SPIKING", "FIXED"):
-        raise _Fault("its stage is not that of a spiking network")
-    shape, rank, span = (found.get(k) for k in ("input_shape", "input_rank", "input_range"))
-    if set(latency) != {"schedule", "T", "rho", "depth", "steps"} or not isinstance(latency["schedule"], str):
-        raise _Fault("its latency is incomplete")
-    if not _whole(latency["T"], 1) or not all(_whole(latency[k], 0) for k in ("rho", "depth", "steps")):
-        raise _Fault("its latency is not in whole steps")
-    if shape is not None and not (isinstance(shape, list) and all(_whole(size, 1) for size in shape)):
-        raise _Fault("its input has no shape")
-    if rank is not None and not _whole(rank, 1):
-        raise _Fault("its input has no number of dimensions")
-    if span is not None and not (isinstance(span, list) and len(span) == 2 and all(map(_finite, span))):
-        raise _Fault("its input has no range")
-    records, proof = found.get("records", []), found.get("proof", [])
-    if not isinstance(records, list) or not all(map(_is_record, records)):
-        raise _Fault("its records are not those of passes")
-    if not isinstance(proof, list) or not all(map(_is_bound, proof)):
-        raise _Fault("its proof is not one of bounds")
-    return found
-
-
-def _is_record(record: Any) -> bool:
-    kinds: dict[str, Any] = {
-        "name": str,
-        "options": dict,
-        "sites": int,
-        "stage": str,
-        "seconds": (int, float),
-        "notes": list,
-    }
-    if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in kinds.items()):
-        return False
-    return record.get("error") is None or _finite(record["error"])
-
-
-def _is_bound(row: Any) -> bool:
-    if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("name", "module")):
-        return False
-    numbers = [row.get(k) for k in ("bits", "bound", "headroom")]
-    flags = [row.get(k, 0) for k in ("tf32", "bf16")]
-    return all(n is None or _finite(n) for n in numbers) and all(f in (None, True, False) for f in flags)
-
-
-def _whole(value: Any, least: int) -> bool:
-    return type(value) is int and least <= value < _MOST
-
-
-def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _check_steps(model: onnx.ModelProto, T: int) -> None:
+    """The readout after each step has as many steps as the history says."""
+    for output in model.graph.output:
+        first = next(iter(output.type.tensor_type.shape.dim), None)
+        if output.name == BY_STEP and first is not None and first.dim_value not in (0, T):
+            raise Fault(f"its history says T = {T}, and its output has {first.dim_value} steps")
 
 
 def _check(model: onnx.ModelProto) -> None:
     """Nothing in the model but what snnc writes."""
     domains = {entry.domain for part in (model, *model.functions) for entry in part.opset_import}
     if other := domains - {"", DOMAIN}:
-        raise _Fault(f"it uses operators of '{min(other)[:60]}'")
+        raise Fault(f"it uses operators of '{min(other)[:60]}'")
     if len(model.training_info) or len(model.graph.sparse_initializer):
-        raise _Fault("it holds more than a network")
+        raise Fault("it holds more than a network")
     bodies = {f.name: list(f.node) for f in model.functions}
     if len(bodies) < len(model.functions) or any(f.domain != DOMAIN for f in model.functions):
-        raise _Fault("its functions have names that are not theirs")
+        raise Fault("its functions have names that are not theirs")
     tensors = list(model.graph.initializer)
     for node in _nodes([model.graph.node, *bodies.values()]):
         known = node.op_type in bodies if node.domain == DOMAIN else node.domain == "" and node.op_type in OPERATORS
         if not known:
-            raise _Fault(f"it calls '{node.op_type[:60]}', which snnc never writes")
+            raise Fault(f"it calls '{node.op_type[:60]}', which snnc never writes")
         if any(len(a.graphs) or len(a.sparse_tensor.dims) or len(a.tensors) for a in node.attribute):
-            raise _Fault(f"'{node.op_type}' has attributes that snnc never writes")
+            raise Fault(f"'{node.op_type}' has attributes that snnc never writes")
         tensors += [a.t for a in node.attribute]
         tensors += [tensor for a in node.attribute for tensor in a.g.initializer]
     if any(tensor.external_data or tensor.data_location for tensor in tensors):
-        raise _Fault("it keeps data outside of the file")
+        raise Fault("it keeps data outside of the file")
     _written_out(model.graph.node, bodies)
 
 
@@ -174,7 +115,7 @@ def _written_out(main: Iterable[onnx.NodeProto], bodies: dict[str, list[onnx.Nod
 
     def size(name: str) -> int:
         if name in open_:
-            raise _Fault(f"its function '{name[:60]}' calls itself")
+            raise Fault(f"its function '{name[:60]}' calls itself")
         if name not in sizes:
             open_.add(name)
             sizes[name] = total(bodies[name])
@@ -186,7 +127,7 @@ def _written_out(main: Iterable[onnx.NodeProto], bodies: dict[str, list[onnx.Nod
         for node in _nodes([nodes]):
             count += size(node.op_type) if node.domain == DOMAIN else 1
             if count > _NODE_LIMIT:
-                raise _Fault("its functions stand for too many operations")
+                raise Fault("its functions stand for too many operations")
         return count
 
     total(main)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from snnc.data import Fit, labelled_batches, require_classes
 from snnc.errors import DataError
 from snnc.measure.meter import Meter
 from snnc.networks.base import Latency, SpikingNetwork
+from snnc.networks.early import gone
 from snnc.passes.pipeline import no_progress
 from snnc.processes import agree, digest, exchange, rank, world
 from snnc.steady import steady
@@ -26,6 +27,21 @@ MANY_STEPS = 16
 def shown_steps(T: int) -> list[int]:
     """The steps of a run of T that tables show: all of a short one; of a longer one powers of two, and the last."""
     return list(range(1, T + 1)) if T <= MANY_STEPS else sorted({*(2**k for k in range(T.bit_length())), T})
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """Accuracy and latency of samples that are each read out as soon as they are sure.
+
+    Attributes:
+        confidence: what was enough.
+        accuracy: in percent.
+        steps: from the input to the readout, mean over all samples.
+    """
+
+    confidence: float
+    accuracy: float
+    steps: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,7 @@ class Evaluation:
         operations: synaptic operations per sample over the whole run.
         macs: multiply-accumulates of the same layers in the ANN, per sample.
         latency: steps from input to readout.
+        exits: what it comes to if samples leave when they are sure, one for each confidence that was asked for.
         notes: what makes the figures doubtful: data unlike those of the calibration, or one class for everything.
     """
 
@@ -55,6 +72,7 @@ class Evaluation:
     operations: float | None
     macs: float | None
     latency: Latency
+    exits: list[EarlyExit] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,6 +87,7 @@ def evaluate(
     data: Any,
     ann: nn.Module | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
+    exits: Sequence[float] = (),
 ) -> Evaluation:
     """Scores a network after every step, beside the ANN where one is given, on the device where the network is.
 
@@ -82,6 +101,7 @@ def evaluate(
         data: labelled data: a `snnc.data.Dataset`, or a loader of `(x, y)` pairs or dicts.
         ann: the original network.
         track: wraps an iterable to show progress.
+        exits: confidences at which samples leave early, see `SpikingNetwork.exit`.
 
     Raises:
         DataError: no labels, no samples, samples that do not fit, or labels that the network has no class for.
@@ -92,6 +112,8 @@ def evaluate(
     meter = Meter(network.graph) if network.looks_inside else None
     correct = torch.zeros(network.T, dtype=torch.long)
     same = torch.zeros(network.T, dtype=torch.long)
+    left = torch.zeros(len(exits), 2, dtype=torch.long)  # right, and steps taken, for each confidence
+    before = network.latency.steps - network.T
     ann_correct = samples = 0
     seen, fit = hashlib.sha256(), Fit(network.info, data)
     for number, (x, y) in enumerate(track(fit.watch(labelled_batches(data)), "evaluating")):
@@ -108,6 +130,10 @@ def evaluate(
         fit.classes(classes[-1], y)
         correct += (classes == y).sum(1)
         samples += len(y)
+        sure = network.certainty(guess) if exits else guess
+        for i, confidence in enumerate(exits):
+            found = gone(guess, sure, confidence, before)
+            left[i] += torch.stack([(found.output.argmax(-1).cpu() == y).sum(), found.steps.sum().cpu()])
         if ann is not None:
             wanted = ann_classes(ann, x).cpu()
             ann_correct += int((wanted == y).sum())
@@ -116,13 +142,14 @@ def evaluate(
     own = (
         correct,
         same,
+        left,
         ann_correct,
         samples,
         dict(fit.guesses),
         dict(fit.labels),
         *((meter.spikes, meter.sites, meter.operations) if meter else ()),
     )
-    correct, same, ann_correct, samples, guesses, labels, *counts = (
+    correct, same, left, ann_correct, samples, guesses, labels, *counts = (
         _sum(parts) for parts in zip(*exchange(own), strict=True)
     )
     fit.guesses, fit.labels = Counter(guesses), Counter(labels)
@@ -141,6 +168,10 @@ def evaluate(
         operations=sum(meter.operations.values()) / samples if meter else None,
         macs=sum(meter.macs.values()) if meter else None,
         latency=network.latency,
+        exits=[
+            EarlyExit(confidence, 100 * int(right) / samples, int(steps) / samples)
+            for confidence, (right, steps) in zip(exits, left, strict=True)
+        ],
         notes=fit.notes(),
     )
 

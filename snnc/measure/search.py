@@ -26,7 +26,6 @@ from snnc.steady import steady
 log = logging.getLogger(__name__)
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 AIDS = ("baseline", "data-free")  # recipes to compare with, and for where there is no data
-WIDER = {"use-graded-neurons", "use-signed-neurons"}  # passes whose spikes are more than one bit: few chips have them
 BATCH = 50
 
 
@@ -94,6 +93,7 @@ def search(
     input_shape: tuple[int, ...] | None = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    quick: bool = False,
     track: Callable[..., Iterator[Any]] = no_progress,
 ) -> Search:
     """Compiles for more and more time steps, until a recipe stays within a bound on the accuracy that is lost.
@@ -117,6 +117,7 @@ def search(
         input_shape: shape of one sample, without batch; the data tells it.
         seed: seed of every random choice, and of what is held out.
         chunk: rows (time steps x samples) that the network holds in memory at once.
+        quick: take the options of recipes as they stand, and choose none on the data.
         track: wraps iterables to show progress.
 
     Raises:
@@ -142,8 +143,9 @@ def search(
         for one in list(candidates):
             try:
                 network = compile(
-                    graph, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk, track=track
-                )
+                    graph, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk, quick=quick,
+                    track=track,
+                )  # fmt: skip
             except PassFailed as problem:
                 if recipes is not None:
                     raise
@@ -203,9 +205,8 @@ def _split(calibration: Any, samples: int, holdout: int, seed: int) -> tuple[Ten
 
 
 def searchable() -> list[str]:
-    """The recipes that a search tries if none are named: those with binary spikes, aids left out."""
-    kept = [name for name in names() if name not in AIDS]
-    return [name for name in kept if not WIDER & {p.name for p in find_recipe(name).pipeline}]
+    """The recipes that a search tries if none are named: aids left out, and spikes of several bits, for few chips."""
+    return [name for name in names() if name not in AIDS and find_recipe(name).pipeline.spikes == "binary"]
 
 
 def _classes(graph: fx.GraphModule, x: Tensor, track: Callable[..., Iterator[Any]]) -> Tensor:

@@ -14,6 +14,7 @@ from snnc.data import floats
 from snnc.errors import DataError, SnncError
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import PIPELINED, STREAMING, TWO_PASS, Neuron
+from snnc.networks.early import Exit, certainty, gone
 from snnc.runtime.runner import Observer
 
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
@@ -107,6 +108,29 @@ class SpikingNetwork(nn.Module):
             SnncError: the network cannot be looked into, or was written without this.
         """
         raise NotImplementedError(f"{type(self).__name__}.readout")
+
+    def certainty(self, by_step: Tensor) -> Tensor:
+        """Confidence in the largest class after each step, `[T, B]`, of what `readout` gave: see `exit`."""
+        return certainty(by_step, self.info, self.ends_in_head)
+
+    @torch.no_grad()
+    def exit(self, x: Input, confidence: float = 0.9) -> Exit:
+        """Reads each sample out as soon as its readout is sure, or else after all steps.
+
+        The confidence is the softmax of the largest class, at a temperature for each step at which it is the share of
+        held-out calibration samples that have the ANN's class. It is found where `snnc.compile` chooses options on
+        data (`info["exit"]`); 1 is taken elsewhere. All T steps are simulated: a chip would stop.
+
+        Args:
+            x: input `[B, ...]`.
+            confidence: what is enough, above 0, 1 at most.
+
+        Raises:
+            RecipeError: a confidence that cannot be.
+            DataError: the output is no class scores.
+        """
+        by_step = self.readout(x)
+        return gone(by_step, self.certainty(by_step), confidence, self.latency.steps - self.T)
 
     def stream(self, x: Input) -> Iterator[Tensor]:
         """Runs step by step, as a chip does; gives the output `[B, classes]` after each step.

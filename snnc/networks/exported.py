@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from snnc.defaults import CHUNK
 from snnc.errors import LoadError
 from snnc.files import load_model
+from snnc.files.history import Fault, read_history
 from snnc.files.sniffing import open_zip
 from snnc.ir.graph import Stage
 from snnc.networks.base import Input, SpikingNetwork, checked, counted
@@ -64,13 +64,34 @@ def load_exported(path: Path, chunk: int = CHUNK) -> ExportedNetwork:
     program = load_model(path)
     if not isinstance(program, torch.export.ExportedProgram):
         raise LoadError(f"'{path}' is not an exported program.", "a file that 'snnc compile' wrote")
-    try:
-        with open_zip(path) as archive:
-            name = next(n for n in archive.namelist() if n.endswith(f"/{INFO_FILE}"))
-            info = json.loads(archive.read(name))
-        return ExportedNetwork(program, info, chunk)
-    except (StopIteration, KeyError, TypeError, ValueError) as error:
+    with open_zip(path) as archive:
+        name = next((n for n in archive.namelist() if n.endswith(f"/{INFO_FILE}")), None)
+        text = None if name is None else archive.read(name)
+    if text is None:
         raise LoadError(
             f"'{path}' is an exported program, but not a spiking network that snnc wrote.",
             "'snnc compile' on it",
-        ) from error
+        )
+    try:
+        info = read_history(text, staged=False)
+        _check_program(program, info)
+    except Fault as fault:
+        raise LoadError(f"'{path}' is refused: {fault}.", "'snnc compile' on the original network") from fault
+    return ExportedNetwork(program, info, chunk)
+
+
+def _check_program(program: torch.export.ExportedProgram, info: dict[str, Any]) -> None:
+    """The program takes what its history says, and gives two results, the last for each of T steps."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    signature = program.graph_signature
+    entries, results = (
+        [value for name in names if isinstance(value := values.get(str(name)), Tensor)]
+        for names in (signature.user_inputs, signature.user_outputs)
+    )
+    if len(entries) != 1 or len(results) != 2:
+        raise Fault("it does not take one tensor and give two")
+    shape = info.get("input_shape")
+    if shape is None or list(entries[0].shape[1:]) != shape:
+        raise Fault(f"its history says that it takes samples of shape {shape}, and its program does not")
+    if results[1].shape[:1] != (info["latency"]["T"],):
+        raise Fault(f"its history says T = {info['latency']['T']}, and its program does not")

@@ -24,6 +24,7 @@ class AverageInput(Pass):
 
     name = "average-input"
     takes = (Stage.SPIKING,)
+    neuron = AverageIF
     source = "ASG: Yan, Zhou, Wong (arXiv 2211.08410), without the retraining"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:

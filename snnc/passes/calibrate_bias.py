@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from snnc.calibrate.sweep import Site, Sweep, add_current, calibration_input, reference_of, shift_for
-from snnc.ir.graph import Stage
+from snnc.calibrate.sweep import Site, add_current, shift_for
 from snnc.ir.neurons import Neuron
-from snnc.passes.pipeline import Context, Pass
+from snnc.passes.pipeline import Context
+from snnc.passes.sweeping import RoundsPass
 from snnc.processes import Pieces
 
 
 @dataclass(frozen=True)
-class CalibrateBias(Pass):
+class CalibrateBias(RoundsPass):
     """Shifts the current of every channel until its mean rate is the mean activation of the network before conversion.
 
     Layer by layer, from the input to the output, each on the spikes that the corrected layers before it emit:
@@ -29,19 +29,9 @@ class CalibrateBias(Pass):
     """
 
     name = "calibrate-bias"
-    takes = (Stage.SPIKING,)
     source = "Li et al., ICML 2021 (arXiv 2106.06984), light calibration"
 
-    rounds: int = 3
-    samples: int = 1024
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("rounds", self.rounds >= 1, "1 or more")
-        self.require("samples", self.samples >= 1, "1 or more")
-
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        x = calibration_input(f"Pass '{self.name}'", self.samples, context)
         shifts: dict[fx.Node, Tensor] = {}
 
         def visit(site: Site) -> Pieces | None:
@@ -50,8 +40,7 @@ class CalibrateBias(Pass):
             shifts[site.node], value = shift_for(site, self.rounds)
             return value
 
-        Sweep(graph, reference_of(context, f"Pass '{self.name}'"), x).run(visit, context.track)
+        self.sweep(graph, context, visit)
         for node, shift in shifts.items():
             add_current(graph, node, shift)
-        context.notes.append(f"on {len(x)} samples")
         return len(shifts)

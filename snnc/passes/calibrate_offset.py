@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import fx
 
+from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import OffsetIF
@@ -24,7 +25,7 @@ class CalibrateOffset(Pass):
     `rho * iterations` steps to calibrate and `max(T, rho)` steps to emit.
 
     Options:
-        rho: steps of pre-simulation, or "T", or "2T".
+        rho: steps of pre-simulation, or "T", or "2T", or "auto": 2T, and 4 at least.
         iterations: shifts at most (1 is the released code; `rho` always suffices for an even count).
         guard: leave a neuron alone that fired at every step (False: the released code, see `OffsetIF`).
         eps: margin of a shift, in units of theta.
@@ -32,21 +33,23 @@ class CalibrateOffset(Pass):
 
     name = "calibrate-offset"
     takes = (Stage.SPIKING,)
+    neuron = OffsetIF
     source = "COS: Hao et al., ICLR 2023 (arXiv 2302.10685), as released, with a guard"
 
-    rho: int | Literal["T", "2T"] = 4
+    rho: int | Literal["T", "2T", "auto"] = 4
     iterations: int = 1
     guard: bool = True
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("rho", isinstance(self.rho, str) or self.rho >= 1, "1 or more, or 'T', or '2T'")
-        self.require("iterations", self.iterations >= 1, "1 or more")
+        fits = isinstance(self.rho, str) or 1 <= self.rho <= MOST_STEPS
+        self.require("rho", fits, f"1 to {MOST_STEPS}, or 'T', '2T' or 'auto'")
+        self.require("iterations", 1 <= self.iterations <= MOST_STEPS, f"1 to {MOST_STEPS}")
         self.require("eps", self.eps > 0, "a small number above 0, such as 0.001")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        rho = context.times(self.rho)
+        rho = max(2 * context.T, 4) if self.rho == "auto" else context.times(self.rho)
         T = max(rho, context.T)
         if rho < context.T:
             context.notes.append(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibrate.sweep import Site, Sweep, calibration_input, reference_of, settled
-from snnc.ir.graph import Stage
+from snnc.calibrate.sweep import Site, settled
 from snnc.ir.neurons import Neuron
-from snnc.passes.pipeline import Context, Pass
+from snnc.passes.pipeline import Context
+from snnc.passes.sweeping import RoundsPass
 
 
 @dataclass(frozen=True)
-class CalibratePotential(Pass):
+class CalibratePotential(RoundsPass):
     """Moves the initial potential of every channel until its mean rate is the mean activation before conversion.
 
     Layer by layer, from the input to the output, each on the spikes that the corrected layers before it emit:
@@ -30,19 +30,9 @@ class CalibratePotential(Pass):
     """
 
     name = "calibrate-potential"
-    takes = (Stage.SPIKING,)
     source = "Li et al., ICML 2021 (arXiv 2106.06984), advanced calibration, here per channel"
 
-    rounds: int = 3
-    samples: int = 1024
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("rounds", self.rounds >= 1, "1 or more")
-        self.require("samples", self.samples >= 1, "1 or more")
-
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        x = calibration_input(f"Pass '{self.name}'", self.samples, context)
         sites: list[fx.Node] = []
 
         def visit(site: Site) -> None:
@@ -58,6 +48,5 @@ class CalibratePotential(Pass):
             neuron.v0 = settled(error, start, context.T, self.rounds)
             sites.append(site.node)
 
-        Sweep(graph, reference_of(context, f"Pass '{self.name}'"), x).run(visit, context.track)
-        context.notes.append(f"on {len(x)} samples")
+        self.sweep(graph, context, visit)
         return len(sites)

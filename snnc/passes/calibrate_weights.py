@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.regression import refit
-from snnc.calibrate.sweep import Site, Sweep, add_current, calibration_input, reference_of, shift_for
+from snnc.calibrate.sweep import Site, add_current, shift_for
 from snnc.ir.dialect import WEIGHTED, Add
-from snnc.ir.graph import Stage, module_of
+from snnc.ir.graph import module_of
 from snnc.ir.neurons import Neuron
-from snnc.passes.pipeline import Context, Pass
+from snnc.passes.pipeline import Context
+from snnc.passes.sweeping import RoundsPass
 from snnc.processes import Pieces
 
 
 @dataclass(frozen=True)
-class CalibrateWeights(Pass):
+class CalibrateWeights(RoundsPass):
     """Refits every layer, so that on the spikes that reach it, it gives the currents of the network before conversion.
 
     Layer by layer, from the input to the output, each on the spikes that the corrected layers before it emit, with
@@ -41,23 +42,17 @@ class CalibrateWeights(Pass):
     """
 
     name = "calibrate-weights"
-    takes = (Stage.SPIKING,)
     source = "ours: layer-wise least squares; the sequential order of Li et al., ICML 2021 (arXiv 2106.06984)"
 
     ridge: float = 0.03
-    rounds: int = 3
-    samples: int = 1024
     positions: int = 60000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("ridge", 0 <= self.ridge < math.inf, "0 or more")
-        self.require("rounds", self.rounds >= 1, "1 or more")
-        self.require("samples", self.samples >= 1, "1 or more")
         self.require("positions", self.positions >= 2, "2 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        x = calibration_input(f"Pass '{self.name}'", self.samples, context)
         generator = torch.Generator().manual_seed(context.seed)
         shifts: dict[fx.Node, Tensor] = {}
         left: list[str] = []
@@ -75,10 +70,9 @@ class CalibrateWeights(Pass):
                 left.extend([] if done else [site.node.name])
             return None
 
-        Sweep(graph, reference_of(context, f"Pass '{self.name}'"), x).run(visit, context.track)
+        self.sweep(graph, context, visit)
         for node, shift in shifts.items():
             add_current(graph, node, shift)
-        context.notes.append(f"on {len(x)} samples")
         if left:
             context.notes.append(f"weights of {len(left)} layers left as they are (the first: '{left[0]}')")
         return moved

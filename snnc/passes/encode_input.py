@@ -31,6 +31,8 @@ class EncodeInput(Pass):
 
     name = "encode-input"
     takes = (Stage.QUANTIZED,)
+    uses = (Context.ceilings,)
+    provides = (Context.ceilings, Context.input_range)
     source = "Yan, Zhou, Wong (arXiv 2211.08410), spike-coded input"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
@@ -52,7 +54,7 @@ class EncodeInput(Pass):
         node = insert(graph, f"{source.name}_spikes", ClipQuant(torch.tensor(1.0), context.T, 0.0), source)
         for user in users:
             user.replace_input_with(source, node)
-        context.ceilings[node.name] = torch.tensor(1.0)
+        context.ceilings = {**context.ceilings, node.name: torch.tensor(1.0)}
         return 1
 
 

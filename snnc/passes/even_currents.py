@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibrate.sweep import Site, Sweep, calibration_input, reference_of
-from snnc.ir.graph import Stage, calls, insert
+from snnc.calibrate.sweep import Site
+from snnc.ir.graph import calls, insert
 from snnc.ir.neurons import PIPELINED, STREAMING, Neuron
 from snnc.ir.temporal import StepCurrent
-from snnc.passes.pipeline import Context, Pass
+from snnc.passes.pipeline import Context
+from snnc.passes.sweeping import SweepPass
 from snnc.passes.wait_for_input import steady
 from snnc.processes import Pieces, Shards
 
 
 @dataclass(frozen=True)
-class EvenCurrents(Pass):
+class EvenCurrents(SweepPass):
     """Takes out of every step's current what it departs from the mean over all steps, in the mean of each channel.
 
     All neurons start alike, so the first spikes of a layer come in waves: too few at one step, too many at the next.
@@ -39,23 +40,21 @@ class EvenCurrents(Pass):
     """
 
     name = "even-currents"
-    takes = (Stage.SPIKING,)
     source = "ours, on currents and in closed form; after FTBC, which learns a bias for each step from the outputs"
 
     gain: float = 1.0
-    samples: int = 1024
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("gain", 0 <= self.gain < math.inf, "0 or more, such as 1")
-        self.require("samples", self.samples >= 1, "1 or more")
+
+    def changes_steps(self, T: int) -> bool:
+        return self.gain != 0 and T > 1
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        if self.gain == 0 or context.T == 1:
+        if not self.changes_steps(context.T):
             return 0
-        who = f"Pass '{self.name}'"
         even = steady(graph)
-        x = calibration_input(who, self.samples, context)
         shifts: dict[fx.Node, Tensor] = {}
 
         def visit(site: Site) -> Pieces | None:
@@ -70,12 +69,11 @@ class EvenCurrents(Pass):
                 for i, one in current.items()
             }
 
-        Sweep(graph, reference_of(context, who), x).run(visit, context.track)
+        self.sweep(graph, context, visit)
         for node, shift in shifts.items():
             source = node.all_input_nodes[0]
             step = insert(graph, f"{node.name}_step", StepCurrent(context.T, shift), source)
             node.replace_input_with(source, step)
-        context.notes.append(f"on {len(x)} samples")
         left = sum(1 for node, _ in calls(graph, Neuron) if node not in even) - len(shifts)
         if left:
             context.notes.append(f"{left} layers that do not stream are left as they are")

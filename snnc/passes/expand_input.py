@@ -43,7 +43,7 @@ class ExpandInput(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("repeat", self.repeat >= 1, "1 or more, such as 2")
+        self.require("repeat", 1 <= self.repeat <= 64, "1 to 64, such as 2")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         node = encoder(graph)

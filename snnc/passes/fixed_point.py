@@ -58,6 +58,8 @@ class FixedPoint(Pass):
     name = "fixed-point"
     takes = (Stage.SPIKING,)
     gives = Stage.FIXED
+    uses = (Context.input_range,)
+    changes_units = "currents"
     source = "ours; rounding: GPTQ (arXiv 2210.17323); bias correction: Nagel et al., ICCV 2019 (arXiv 1906.04721)"
 
     bits: int = 8
@@ -138,7 +140,7 @@ class FixedPoint(Pass):
         node = next(node for node, module in calls(graph, Affine) if node.all_input_nodes[0].op == "placeholder")
         points = 2**self.input_bits - 1
         if not context.calibration:
-            start, end = context.input_range or (-UNKNOWN, UNKNOWN)
+            start, end = context.find(Context.input_range) or (-UNKNOWN, UNKNOWN)
             context.notes.append(f"no data was seen: the input is taken to lie in {start:g}..{end:g}")
             ends = torch.tensor([start, end], dtype=torch.float64)
             return _grid(points / (ends[1] - ends[0]), ends[0], ends[1])

@@ -39,20 +39,22 @@ class FoldBatchNorm(Pass):
     name = "fold-batchnorm"
     takes = (Stage.ANN,)
     gives = Stage.FOLDED
+    provides = (Context.moments,)
     exact = True
     source = "eval-mode algebra; Jacob et al., CVPR 2018 (arXiv 1712.05877), section 3.2"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         sites = 0
         left: list[str] = []
+        moments: dict[str, tuple[Tensor, Tensor]] = {}
         for node, norm in calls(graph, *BATCHNORMS):
             scale, shift = affine_of(norm)
             beta = shift + scale * norm.running_mean
-            context.moments[node.name] = (beta, scale.abs() * (norm.running_var + norm.eps).sqrt())
+            moments[node.name] = (beta, scale.abs() * (norm.running_var + norm.eps).sqrt())
             sites += 1
             if layer := _layer_before(graph, node, context):
                 scale_outputs(layer, scale, shift)
-                context.moments[node.all_input_nodes[0].name] = context.moments[node.name]
+                moments[node.all_input_nodes[0].name] = moments[node.name]
                 remove(graph, node)
             elif layer := _layer_after(graph, node, context):
                 scale_inputs(layer, scale, shift)
@@ -60,6 +62,7 @@ class FoldBatchNorm(Pass):
             else:
                 replace(graph, node, _affine(graph, node, norm, context))
                 left.append(node.name)
+        context.moments = moments
         if left:
             context.notes.append(
                 f"{len(left)} cannot be folded and stay as affines on currents (the first: '{left[0]}')"

@@ -40,6 +40,9 @@ class InsertNeurons(Pass):
     name = "insert-neurons"
     takes = (Stage.QUANTIZED,)
     gives = Stage.SPIKING
+    uses = (Context.ceilings,)
+    provides = (Context.reference,)
+    neuron = IF
     source = "QCFS: Bu et al., ICLR 2022 (arXiv 2303.04347), theorem 2; soft reset: Han et al., CVPR 2020"
 
     maxpool: Literal["running-max", "gate", "per-step"] = "running-max"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import fx
 
+from snnc.checks import MOST_STEPS
 from snnc.errors import SnncError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, calls, replace
@@ -39,6 +39,7 @@ class LimitRange(Pass):
 
     name = "limit-range"
     takes = (Stage.QUANTIZED,)
+    uses = (Context.ceilings,)
     source = "VR encoding: Yan, Zhou, Wong (arXiv 2211.08410)"
 
     resolution: float | Literal["auto"] = "auto"
@@ -46,8 +47,8 @@ class LimitRange(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fits = isinstance(self.resolution, str) or 1 <= self.resolution < math.inf
-        self.require("resolution", fits, "T or more, or 'auto'")
+        fits = isinstance(self.resolution, str) or 1 <= self.resolution <= MOST_STEPS
+        self.require("resolution", fits, f"T or more, {MOST_STEPS} at most, or 'auto'")
         self.require("shift", 0 <= self.shift < 1, "0.001 to floor, 0.5 to round")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:

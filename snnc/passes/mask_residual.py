@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import ResidualMaskIF
@@ -27,13 +28,14 @@ class MaskResidual(Pass):
 
     name = "mask-residual"
     takes = (Stage.SPIKING,)
+    neuron = ResidualMaskIF
     source = "SRP: Hao et al., AAAI 2023 (arXiv 2302.02091), rule of the released code"
 
     tau: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("tau", self.tau >= 1, "1 or more")
+        self.require("tau", 1 <= self.tau <= MOST_STEPS, f"1 to {MOST_STEPS}")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         T = self.tau + context.T

@@ -25,20 +25,23 @@ class NormalizeThresholds(Pass):
     name = "normalize-thresholds"
     takes = (Stage.QUANTIZED,)
     exact = True
+    uses = (Context.ceilings,)
+    provides = (Context.ceilings,)  # in the unit that is then
+    spoils = (Context.statistics,)
+    changes_units = "currents"
     source = "weight normalisation: Diehl et al. 2015; equivalence: Bu et al., AAAI 2022 (arXiv 2202.01440)"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        sites = 0
+        sites, ceilings = 0, dict(context.ceilings)
         for node, module in calls(graph, ClipQuant):
             lam = module.lam.clone()
             divide_before(graph, node, lam)
             multiply_behind(graph, node, lam)
             module.lam = torch.ones_like(lam)
-            context.statistics.pop(node.name, None)  # they are in the unit that was
-            context.units.add(node.name)
-            if node.name in context.ceilings:
-                context.ceilings[node.name] = context.ceilings[node.name] / lam
+            if node.name in ceilings:
+                ceilings[node.name] = ceilings[node.name] / lam
             sites += 1
+        context.ceilings = ceilings
         return sites
 
 

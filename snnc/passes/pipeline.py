@@ -1,8 +1,7 @@
-"""Passes, and the pipeline that runs them.
+"""The pipeline that runs passes.
 
-A pass is a frozen dataclass whose fields are its options: Python, recipes and the command line all build the
-same object. `Pipeline.run` copies the graph once and then, for each pass, checks the stage, applies, tidies, verifies,
-probes (exact passes only) and records.
+`Pipeline.run` checks the order of its passes before any of them runs. It copies the graph once and then, for each pass,
+applies, tidies, verifies, probes (exact passes only) and records.
 """
 
 from __future__ import annotations
@@ -10,96 +9,32 @@ from __future__ import annotations
 import copy
 import logging
 import time
-import typing
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from snnc.checks import check_option, one_of
+from snnc.checks import one_of
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, tidy, verify
-from snnc.ir.shapes import guess_input
+from snnc.ir.neurons import Neuron, Spikes
 from snnc.markup import records_table, table
+from snnc.passes.base import Context, Pass, Product, no_progress
+from snnc.passes.order import check
 from snnc.processes import APART, agree
 from snnc.steady import steady
 
+__all__ = ["Callback", "Context", "Pass", "Pipeline", "Record", "Result", "no_progress"]
+
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
 # A callback is called before the first pass (pass and record are None) and after each pass.
 Callback = Callable[["Pass | None", fx.GraphModule, Stage, "Record | None"], None]
 
+MANY_ROWS = 2**20  # samples times steps, below which nobody has to wait for hours
 EXACT_TOLERANCE = 1e-4  # of the largest output; float32 folding stays well below it, a wrong fold does not
-
-
-def no_progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """The progress reporter that reports nothing."""
-    yield from items
-
-
-@dataclass
-class Context:
-    """What passes may need besides the graph, and what they tell each other during one run.
-
-    Attributes:
-        T: time steps that the network will be read after.
-        calibration: batches `[B, ...]` of unlabelled input, or None.
-        input_shape: shape of one sample, where it is known.
-        seed: seed of every random choice.
-        track: wraps an iterable to show progress.
-        statistics: what an observed or predicted pre-activation looks like, by node name
-            (`snnc.calibrate.statistics.Statistics`); filled by `quantize-activations`, read by `scale-thresholds`.
-        moments: mean and standard deviation `[C]` of a node's output as batch normalisation knew them;
-            filled by `fold-batchnorm`.
-        units: activations whose bound `normalize-thresholds` moved into the weights, by node name.
-        ceilings: clip bound of every activation that became a `ClipQuant` (6 for ReLU6, infinity for ReLU), by node
-            name, in the unit of the thresholds.
-        reference: the network before conversion, node for node what the spiking graph was made from, in the unit of
-            its thresholds; left by `insert-neurons`, read by the calibration passes.
-        input_range: least and largest input that the network can tell, where a pass has limited it.
-        notes: what the running pass wants its record to say.
-    """
-
-    T: int
-    calibration: list[Tensor] | None = None
-    input_shape: tuple[int, ...] | None = None
-    seed: int = 0
-    track: Callable[..., Iterator[Any]] = no_progress
-    statistics: dict[str, Any] = field(default_factory=dict)
-    moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    units: set[str] = field(default_factory=set)
-    ceilings: dict[str, Tensor] = field(default_factory=dict)
-    reference: fx.GraphModule | None = None
-    input_range: tuple[float, float] | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def example(self, graph: fx.GraphModule) -> Tensor | None:
-        """A small input batch: real where there is data, random in a shape that the graph accepts elsewhere."""
-        if self.calibration:
-            return self.calibration[0][:4]
-        if self.input_shape:
-            return torch.randn((4, *self.input_shape), generator=torch.Generator().manual_seed(self.seed))
-        return guess_input(graph)
-
-    def times(self, steps: int | str) -> int:
-        """An option that counts steps: a number, "T" or "2T"."""
-        return {"T": self.T, "2T": 2 * self.T}[steps] if isinstance(steps, str) else steps
-
-    def data(self, who: str) -> list[Tensor]:
-        """The calibration batches.
-
-        Raises:
-            SnncError: there are none.
-        """
-        if not self.calibration:
-            raise SnncError(
-                f"{who} needs calibration data and got none.",
-                "give some (--calib DATA, or calibration= in Python), or use the recipe 'data-free'",
-            )
-        return self.calibration
 
 
 @dataclass(frozen=True)
@@ -127,52 +62,6 @@ class Record:
 
     def _repr_html_(self) -> str:
         return records_table(f"Pass {self.name}", [asdict(self)])
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Base of all passes. A subclass adds its options as fields and writes `apply`.
-
-    Class attributes:
-        name: kebab-case name in recipes and on the command line.
-        takes: stages that it accepts.
-        gives: stage that it leaves, or None where the stage stays.
-        exact: True where the graph stays the same function up to rounding; the pipeline then checks it.
-        source: paper and equation.
-    """
-
-    name: ClassVar[str]
-    takes: ClassVar[tuple[Stage, ...]]
-    gives: ClassVar[Stage | None] = None
-    exact: ClassVar[bool] = False
-    source: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for option in fields(self):
-            check_option(self.name, option.name, hints[option.name], getattr(self, option.name))
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options by name."""
-        return asdict(self)
-
-    def require(self, option: str, fits: bool, wanted: str) -> None:
-        """Refuses the value of an option that has the right type, but not the right size."""
-        if not fits:
-            raise RecipeError(f"Option '{option}' of '{self.name}' is {getattr(self, option)!r}.", wanted)
-
-    def accept(self, stage: Stage) -> None:
-        """Refuses a graph of a stage that the pass does not take."""
-        if stage not in self.takes:
-            raise RecipeError(
-                f"'{self.name}' takes a graph of stage {' or '.join(self.takes)}, and here the stage is {stage}.",
-                "another order of passes",
-            )
-
-    def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        """Changes `graph` in place; gives the number of sites that it changed."""
-        raise NotImplementedError(f"{type(self).__name__}.apply")
 
 
 @dataclass(frozen=True)
@@ -236,18 +125,27 @@ class Pipeline:
         new = replace(old, **options)
         return replace(self, passes=(*self.passes[:place], new, *self.passes[place + 1 :]))
 
-    def stages(self, stage: Stage = Stage.ANN) -> list[Stage]:
+    def check(self, stage: Stage = Stage.ANN, held: Collection[Product[Any]] = ()) -> list[Stage]:
         """The stage after each pass, from that of the graph it is given; nothing runs.
 
+        Args:
+            stage: of the graph that it is given.
+            held: products that a context has already.
+
         Raises:
-            RecipeError: a pass does not take the stage that it would find.
+            RecipeError: an order that cannot work; names the two passes and what to do.
         """
-        found = []
-        for one in self.passes:
-            one.accept(stage)
-            stage = one.gives or stage
-            found.append(stage)
-        return found
+        return check(self.passes, stage, held)
+
+    def chosen(self, T: int) -> tuple[Pass, type[Neuron]] | None:
+        """The pass that decides on the neurons, the last that chooses any, and what they are at T steps."""
+        kinds = [(one, kind) for one in self.passes if (kind := one.neurons(T))]
+        return kinds[-1] if kinds else None
+
+    @property
+    def spikes(self) -> Spikes | None:
+        """What its neurons emit: "binary", "signed" or "graded"; None where it inserts none."""
+        return next((one.spikes for one in reversed(self.passes) if one.spikes), None)
 
     @steady()
     def run(
@@ -261,22 +159,23 @@ class Pipeline:
 
         Args:
             graph: a verified graph of `stage`.
-            context: data, T and seed; filled with what passes tell each other.
+            context: data, T and seed; filled with what passes hand to each other.
             stage: stage of `graph`.
             callbacks: called before the first pass and after each one.
 
         Raises:
+            RecipeError: an order of passes that cannot work; nothing has run then.
             PassFailed: a pass broke; names it and carries the records so far.
         """
+        if stage is Stage.ANN:  # a new run: what an earlier one found out belongs to another graph
+            context.products.clear()
+        self.check(stage, context.products)
         graph = copy.deepcopy(graph)
         verify(graph, stage)
         given = [(one.name, one.options) for one in self.passes]
         numbers = (*graph.state_dict().values(), *(context.calibration or ()))
         agree("was given other data, another network or other options", given, context.T, context.seed, *numbers)
-        if stage is Stage.ANN:  # a new run: what an earlier one found out belongs to another graph
-            for found in (context.statistics, context.moments, context.units, context.ceilings):
-                found.clear()
-            context.reference = context.input_range = None
+        _warn(self.passes, graph, context)
         callbacks = tuple(callbacks)
         for callback in callbacks:
             callback(None, graph, stage, None)
@@ -295,6 +194,24 @@ class Pipeline:
         return Result(graph, stage, tuple(records))
 
 
+def _warn(passes: Iterable[Pass], graph: fx.GraphModule, context: Context) -> None:
+    """Says what would run for hours, before it does."""
+    rows = {one.name: one.rows(context) for one in passes}
+    example = context.example(graph) if sum(rows.values()) > MANY_ROWS else None
+    if example is None:
+        return
+    start = time.perf_counter()
+    with torch.no_grad():
+        graph(example)
+    hours = sum(rows.values()) * (time.perf_counter() - start) / len(example) / 3600
+    if hours > 1:
+        longest = max(rows, key=lambda name: rows[name])
+        log.warning(
+            "This will take about %.0f hours, most of them for '%s': fewer samples, rounds or steps take less.",
+            hours, longest,
+        )  # fmt: skip
+
+
 class _Relaxed(fx.Interpreter):
     """Runs a graph with clipping in the place of clip-quantisation.
 
@@ -309,13 +226,18 @@ class _Relaxed(fx.Interpreter):
 
 
 def _run_one(one: Pass, graph: fx.GraphModule, stage: Stage, context: Context) -> Record:
-    one.accept(stage)
     probe = context.example(graph) if one.exact else None
     with torch.no_grad():
         before = _Relaxed(graph).run(probe) if probe is not None else None
         context.notes = []
         start = time.perf_counter()
-        sites = one.apply(graph, context)
+        context.running = one
+        try:
+            sites = one.apply(graph, context)
+        finally:
+            context.running = None
+        for product in one.spoils:
+            context.products.pop(product, None)
         seconds = time.perf_counter() - start
         tidy(graph)
         stage = one.gives or stage

@@ -11,11 +11,14 @@ from torch import fx, nn
 
 from snnc.calibrate.observe import histograms, predict
 from snnc.calibrate.statistics import shaped
-from snnc.errors import SnncError
+from snnc.checks import MOST_STEPS
+from snnc.errors import RecipeError, SnncError
 from snnc.ir.dialect import ACTIVATIONS, ClipQuant
 from snnc.ir.graph import Stage, calls, replace
 from snnc.ir.neurons.graded import MAX_BITS
 from snnc.passes.pipeline import Context, Pass
+
+MOST_LEVELS = 2**24  # whole numbers that float32 tells apart
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class QuantizeActivations(Pass):
     name = "quantize-activations"
     takes = (Stage.FOLDED,)
     gives = Stage.QUANTIZED
+    uses = (Context.moments,)
+    provides = (Context.statistics, Context.ceilings)
     source = "QCFS: Bu et al., ICLR 2022 (arXiv 2303.04347), clip-floor-shift activation"
 
     bound: Literal["data", "moments", "trained"] = "data"
@@ -50,15 +55,22 @@ class QuantizeActivations(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("levels", isinstance(self.levels, str) or self.levels >= 1, "1 or more, or 'T', or '2T'")
+        fits = isinstance(self.levels, str) or 1 <= self.levels <= MOST_STEPS
+        self.require("levels", fits, f"1 to {MOST_STEPS}, or 'T', or '2T'")
         self.require("bits", 1 <= self.bits <= MAX_BITS, f"1..{MAX_BITS}")
-        self.require("least_levels", self.least_levels >= 1, "1 or more")
+        self.require("least_levels", 1 <= self.least_levels <= MOST_STEPS, f"1 to {MOST_STEPS}")
         self.require("shift", 0 <= self.shift < 1, "0.5 to round, 0 to floor")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         levels = max(context.times(self.levels) * (2**self.bits - 1), self.least_levels)
+        if levels > MOST_LEVELS:
+            raise RecipeError(
+                f"{context.times(self.levels)} levels for each of {2**self.bits - 1} heights of a spike are {levels}.",
+                f"fewer steps, levels or bits: {MOST_LEVELS} levels at most, which float32 tells apart",
+            )
         sites = [node for node, _ in calls(graph, *ACTIVATIONS)]
         if not sites:
+            context.statistics, context.ceilings = {}, {}
             return 0
         if self.bound == "trained":
             raise SnncError(
@@ -67,24 +79,26 @@ class QuantizeActivations(Pass):
             )
         if self.bound == "data":
             batches = context.track(context.data(f"Pass '{self.name}'"), "observing activations")
-            context.statistics.update(histograms(graph, sites, batches))
+            context.statistics = histograms(graph, sites, batches)
         else:
             example = context.example(graph)
             if example is None:
                 raise SnncError("the shape of the input is unknown.", "--input-shape, such as --input-shape 3,32,32")
             found = predict(graph, example, context.moments)
-            context.statistics.update({site.name: found[site.name] for site in sites})
+            context.statistics = {site.name: found[site.name] for site in sites}
             known = sum(site.all_input_nodes[0].name in context.moments for site in sites)
             rest = len(sites) - known
             context.notes.append(
                 f"no data was seen: thresholds come straight from batch normalisation in {known} of {len(sites)} layers"
                 + (f", and are predicted from the layers before in {rest}" if rest else "")
             )
+        ceilings = {}
         for node, module in calls(graph, *ACTIVATIONS):
             statistics = context.statistics[node.name]
             lam = shaped(statistics.maximum("channel"), statistics.rank)
             replace(graph, node, ClipQuant(clipped(lam, module), levels, self.shift))
-            context.ceilings[node.name] = torch.tensor(getattr(module, "max_val", math.inf)).to(lam)
+            ceilings[node.name] = torch.tensor(getattr(module, "max_val", math.inf)).to(lam)
+        context.ceilings = ceilings
         return len(sites)
 
 

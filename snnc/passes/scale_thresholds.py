@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.statistics import shaped
-from snnc.errors import RecipeError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, calls
 from snnc.passes.pipeline import Context, Pass
@@ -33,6 +32,7 @@ class ScaleThresholds(Pass):
 
     name = "scale-thresholds"
     takes = (Stage.QUANTIZED,)
+    requires = (Context.statistics, Context.ceilings)
     source = "max, percentile: Rueckauer et al. 2017; mse: Li et al., ICML 2021 (arXiv 2106.06984), with rounding"
 
     rule: Literal["max", "percentile", "mse"] = "mse"
@@ -46,12 +46,6 @@ class ScaleThresholds(Pass):
         self.require("factor", 0 < self.factor < math.inf, "a number above 0, such as 1")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        moved = [node.name for node, _ in calls(graph, ClipQuant) if node.name in context.units]
-        if moved:
-            raise RecipeError(
-                f"the bound of '{moved[0]}' is in the weights already.",
-                "scale-thresholds first, then normalize-thresholds",
-            )
         sites = [(node, module) for node, module in calls(graph, ClipQuant) if node.name in context.statistics]
 
         def bound(i: int) -> Tensor:

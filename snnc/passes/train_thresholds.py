@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.sweep import channel_sums
+from snnc.checks import MOST, MOST_ROUNDS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage, calls
 from snnc.ir.neurons import IF, AverageIF, Neuron
@@ -45,6 +46,9 @@ class TrainThresholds(Pass):
 
     name = "train-thresholds"
     takes = (Stage.SPIKING,)
+    spoils = (Context.reference,)  # it is in the unit that was, and no calibration may compare with it
+    neuron = IF
+    changes_units = "spikes"
     source = "CTT: Yan, Zhou, Wong (arXiv 2211.08410), rule of the released code"
 
     eta: float = 0.1
@@ -53,7 +57,10 @@ class TrainThresholds(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("eta", 0 < self.eta < math.inf, "a number above 0, such as 0.1")
-        self.require("epochs", self.epochs >= 1, "1 or more")
+        self.require("epochs", 1 <= self.epochs <= MOST_ROUNDS, f"1 to {MOST_ROUNDS}")
+
+    def rows(self, context: Context) -> int:
+        return self.epochs * context.seen(MOST) * context.T
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         batches = context.data(f"Pass '{self.name}'")
@@ -78,7 +85,6 @@ class TrainThresholds(Pass):
                 neuron.theta = height[node.name]
                 continue
             multiply_behind(graph, node, gain)
-            context.reference = None  # it is in the unit that was, and no calibration may compare with it
             moved += 1
         count = len(batches)
         first, last = (sum(part) / count for part in (missed[:count], missed[-count:]))

@@ -29,6 +29,7 @@ class UseGradedNeurons(Pass):
 
     name = "use-graded-neurons"
     takes = (Stage.SPIKING,)
+    neuron = GradedIF
     source = "the positive unit of H-MT (AAAI 2026); thresholds for (2^bits - 1) T levels: its lemma 4.4"
 
     bits: int = 3

@@ -22,6 +22,7 @@ class UseSignedNeurons(Pass):
 
     name = "use-signed-neurons"
     takes = (Stage.SPIKING,)
+    neuron = SignedIF
     source = "signed IF with a spike tracer, as in SNM, Fast-SNN, SpikeZIP-TF (ST-BIF) and DCGS"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, fx
 
+from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import exchange, set_time
 from snnc.ir.graph import Stage, calls, phases
 from snnc.ir.neurons import IF, Neuron, WaitingIF
@@ -30,16 +31,25 @@ class WaitForInput(Pass):
 
     name = "wait-for-input"
     takes = (Stage.SPIKING,)
+    neuron = WaitingIF
     source = "ours; with the whole input: Yan et al. (arXiv 2211.08410), average spike generation"
 
     wait: int | Literal["T"] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("wait", self.wait == "T" or self.wait >= 0, "0 or more, or 'T'")
+        fits = self.wait == "T" or 0 <= self.wait <= MOST_STEPS
+        self.require("wait", fits, f"0 to {MOST_STEPS}, or 'T'")
+
+    def steps(self, T: int) -> int:
+        """Steps that a layer waits at T time steps."""
+        return T - 1 if self.wait == "T" else min(self.wait, T - 1)
+
+    def neurons(self, T: int) -> type[Neuron]:
+        return WaitingIF if self.steps(T) else IF
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        wait = context.T - 1 if self.wait == "T" else min(self.wait, context.T - 1)
+        wait = self.steps(context.T)
         known = steady(graph)
 
         def make(node: fx.Node, theta: Tensor, v0: Tensor) -> Neuron:

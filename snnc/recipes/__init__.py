@@ -21,13 +21,18 @@ Or an edit of one that ships with snnc; edits are made in this order:
     [[insert]]
     name = "normalize-thresholds"
     before = "insert-neurons"
+
+Either may list values for options, which are then chosen on calibration data (`snnc.passes.choices`):
+
+    [choices.delay-readout]
+    share = [0.0, 0.25]
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,7 +44,7 @@ from snnc.passes.pipeline import Pass, Pipeline
 
 _LABELS = {"name": str, "summary": str, "source": str, "needs_data": bool}
 _EDITS = {"remove": list, "set": dict, "insert": list}
-_KEYS = {**_LABELS, "pass": list, "base": str, **_EDITS}
+_KEYS = {**_LABELS, "pass": list, "base": str, **_EDITS, "choices": dict}
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Recipe:
         name, summary, source: for people.
         needs_data: whether a pass needs calibration data.
         pipeline: the passes.
+        choices: values of options by pass and option, of which the best on calibration data is taken.
     """
 
     name: str
@@ -57,6 +63,24 @@ class Recipe:
     source: str
     needs_data: bool
     pipeline: Pipeline
+    choices: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+
+    def settled(self, pipeline: Pipeline) -> Recipe:
+        """The recipe with other passes or options, none of which is open any more."""
+        return replace(self, pipeline=pipeline, choices={})
+
+    def set(self, name: str, /, **options: Any) -> Recipe:
+        """With options of the named pass changed, which are then not chosen on data."""
+        rest = {key: value for key, value in self.choices.get(name, {}).items() if key not in options}
+        others = {key: value for key, value in self.choices.items() if key != name}
+        return replace(
+            self, pipeline=self.pipeline.set(name, **options), choices=others | ({name: rest} if rest else {})
+        )
+
+    def remove(self, name: str) -> Recipe:
+        """Without a pass, and without what was to be chosen for it."""
+        left = {key: value for key, value in self.choices.items() if key != name}
+        return replace(self, pipeline=self.pipeline.remove(name), choices=left)
 
     def to_toml(self) -> str:
         """The recipe as a TOML file with every option spelled out; `parse` reads it back."""
@@ -64,6 +88,8 @@ class Recipe:
         for one in self.pipeline:
             lines += ["", "[[pass]]", f"name = {toml(one.name)}"]
             lines += [f"{key} = {toml(value)}" for key, value in one.options.items()]
+        for name, options in self.choices.items():
+            lines += ["", f"[choices.{name}]", *(f"{key} = {toml(values)}" for key, values in options.items())]
         return "\n".join(lines) + "\n"
 
 
@@ -137,19 +163,30 @@ def parse(text: str, where: str) -> Recipe:
     else:
         start = Recipe("", "", "", True, Pipeline(tuple(_pass(entry, where) for entry in content["pass"])))
     labels = {"name": Path(where).stem, **{key: content[key] for key in _LABELS if key in content}}
-    return replace(start, **labels)
+    choices = content.get("choices", start.choices)
+    if odd := [name for name, options in choices.items() if not isinstance(options, dict)]:
+        raise RecipeError(f"'choices.{odd[0]}' of recipe '{where}' is no table.", f"a table [choices.{odd[0]}]")
+    for name, options in choices.items():
+        for option, values in options.items():
+            if not isinstance(values, list) or not values:
+                raise RecipeError(
+                    f"The choice '{name}.{option}' of recipe '{where}' is {values!r}.", "a list of values"
+                )
+            for value in values:
+                start.pipeline.set(name, **{option: value})  # refuses what does not fit
+    return replace(start, **labels, choices=choices)
 
 
 def _edited(base: Recipe, content: dict[str, Any], where: str) -> Recipe:
     """`base` with the edits of a recipe file."""
-    pipeline = base.pipeline
-    for name in content.get("remove", []):
-        pipeline = pipeline.remove(str(name))
+    for name in map(str, content.get("remove", [])):
+        base = base.remove(name)
     for name, options in content.get("set", {}).items():
         if not isinstance(options, dict):
             raise RecipeError(f"'set.{name}' of recipe '{where}' is {options!r}.", f"a table [set.{name}]")
-        require_pass(replace(base, pipeline=pipeline), name)
-        pipeline = pipeline.set(name, **options)
+        require_pass(base, name)
+        base = base.set(name, **options)
+    pipeline = base.pipeline
     for entry in content.get("insert", []):
         place = {key: str(entry[key]) for key in ("before", "after") if isinstance(entry, dict) and key in entry}
         rest = {key: value for key, value in entry.items() if key not in place} if isinstance(entry, dict) else entry

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from snnc.checks import check_option, one_of
 from snnc.errors import RecipeError
 
+MOST_PIXELS = 2**12  # of a border, or of a square
+
 
 @dataclass(frozen=True)
 class TuneOptions:
@@ -91,8 +93,9 @@ class TuneOptions:
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("batch", "epochs", "shards"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("crop", "cutout", "seed"):
-            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("crop", "cutout"):
+            self._require(name, 0 <= getattr(self, name) <= MOST_PIXELS, f"0 to {MOST_PIXELS}")
+        self._require("seed", self.seed >= 0, "0 or more")
         self._require("shards", self.shards <= self.batch, f"as many as a batch has samples ({self.batch}) at most")
         self._require("alpha", 0 <= self.alpha <= 1, "a share from 0 to 1")
         self._require("held_out", 0 <= self.held_out < 1, "a share from 0, and below 1")

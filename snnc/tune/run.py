@@ -23,6 +23,7 @@ from snnc.ir.graph import Stage
 from snnc.networks.base import SpikingNetwork, checked
 from snnc.networks.network import Network
 from snnc.networks.staged import Staged
+from snnc.passes import PASSES, QuantizeActivations
 from snnc.passes.pipeline import Context, Pipeline, no_progress
 from snnc.processes import rank
 from snnc.recipes import Recipe
@@ -235,7 +236,7 @@ def _converted(
     result = pipeline.run(graph, context)
     if result.stage is not Stage.QUANTIZED:
         raise RecipeError(
-            f"Before its neurons the recipe ends at stage {result.stage}.", "one with quantize-activations"
+            f"Before its neurons the recipe ends at stage {result.stage}.", f"one with {QuantizeActivations.name}"
         )
     return Staged(result.graph, result.stage, api.history(label, result, context, context.calibration))
 
@@ -250,8 +251,8 @@ def _require_fit(network: Network | Staged, data: Dataset) -> None:
 
 def _like(first: Network | Staged, original: fx.GraphModule | None) -> fx.GraphModule | None:
     """The original network, unless a pass has changed the units of its layers."""
-    changed = any(record["name"] == "normalize-thresholds" for record in first.info.get("records", ()))
-    return None if changed else original
+    made = [PASSES.get(record["name"]) for record in first.info.get("records", ())]
+    return None if any(one and one.changes_units == "currents" for one in made) else original
 
 
 def _finished(first: Network | Staged, graph: fx.GraphModule) -> Network | Staged:

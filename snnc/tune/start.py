@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from snnc.ir.dialect import ACTIVATIONS
 from snnc.ir.graph import Stage, calls
-from snnc.passes import FoldBatchNorm
+from snnc.passes import DelayReadout, FoldBatchNorm
 from snnc.passes.pipeline import Context, Pipeline, Result
 from snnc.recipes import Recipe, recipe
 from snnc.tune import norms
@@ -31,9 +31,7 @@ def default(graph: fx.GraphModule) -> Recipe:
     """
     if not any(calls(graph, *ACTIVATIONS)):
         return recipe("qcfs")
-    best = recipe("best")
-    pipeline = best.pipeline.remove("delay-readout")
-    return replace(best, name="best, all steps read", pipeline=pipeline)
+    return replace(recipe("best").remove(DelayReadout.name), name="best, all steps read")
 
 
 def folded(graph: fx.GraphModule, batches: list[Tensor]) -> fx.GraphModule:

@@ -10,7 +10,7 @@ from snnc.calibrate import sweep as calibration
 from snnc.calibrate.observe import watch
 from snnc.calibrate.regression import refit
 from snnc.calibrate.sweep import Sweep, add_current, average, calibration_input
-from snnc.errors import PassFailed
+from snnc.errors import PassFailed, RecipeError
 from snnc.ir.dialect import Add, Affine, ClipQuant
 from snnc.ir.graph import GraphBuilder, Stage, calls, insert, verify
 from snnc.ir.neurons import IF, Neuron
@@ -99,14 +99,12 @@ def test_no_more_samples_than_fit(monkeypatch):
     """The largest value, 8 channels of 36 positions, in 4 steps: 4,608 bytes a sample."""
     graph = GraphBuilder()
     reference = graph.finish(graph.call("conv", nn.Conv2d(2, 8, 1), graph.input()))
-    one = Context(T=4, calibration=[torch.zeros(8, 2, 6, 6)] * 3)
-    one.reference = reference
-    assert len(calibration_input("x", 100, one)) == 24
-    assert len(calibration_input("x", 10, one)) == 10
+    x = torch.zeros(24, 2, 6, 6)
+    assert len(calibration_input(x, reference, 4, 100)) == 24
+    assert len(calibration_input(x, reference, 4, 10)) == 10
     monkeypatch.setattr(calibration, "LARGEST", 5 * 4608 + 1000)
-    assert len(calibration_input("x", 100, one)) == 5
-    one.T = 100
-    assert len(calibration_input("x", 100, one)) == 1
+    assert len(calibration_input(x, reference, 4, 100)) == 5
+    assert len(calibration_input(x, reference, 100, 100)) == 1
 
 
 # Least squares
@@ -266,7 +264,7 @@ def one_neuron(currents, one):
     layer.bias.zero_()
     graph = build.finish(build.call("quant", ClipQuant(torch.tensor(1.0), 1), build.call("fc", layer, build.input())))
     data = Context(T=1, calibration=[torch.tensor(currents)[:, None]])
-    data.ceilings["quant"] = torch.tensor(float("inf"))
+    data.ceilings = {"quant": torch.tensor(float("inf"))}
     done = Pipeline((InsertNeurons(), one)).run(graph, data, Stage.QUANTIZED).graph
     return next(calls(done, nn.Linear))[1].bias.tolist(), next(calls(done, IF))[1].v0.flatten().tolist()
 
@@ -321,7 +319,7 @@ def test_layer_synchronous_networks_are_calibrated_too(one):
 def test_a_calibration_needs_what_it_compares_with(one):
     graph, shape = quantized("conv")
     spiking = Pipeline((InsertNeurons(),)).run(graph, Context(T=4), Stage.QUANTIZED).graph
-    with pytest.raises(PassFailed, match="compares with the network before conversion"):
+    with pytest.raises(RecipeError, match="needs the network before conversion, which 'insert-neurons'"):
         Pipeline((one,)).run(spiking, context(shape), Stage.SPIKING)
     with pytest.raises(PassFailed, match="needs calibration data"):
         Pipeline((InsertNeurons(), one)).run(graph, Context(T=4), Stage.QUANTIZED)

@@ -453,5 +453,7 @@ def test_no_calibration_after_thresholds():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     passes = recipe("opi").pipeline.insert(TrainThresholds()).insert(CalibrateBias())
-    with pytest.raises(PassFailed, match="'calibrate-bias' compares with the network before conversion"):
+    with pytest.raises(
+        RecipeError, match="'calibrate-bias' needs the network before conversion, and 'train-thresholds'"
+    ):
         snnc.compile(net, 4, passes, pixels(64, (6,)))

@@ -1,11 +1,13 @@
 """Recipes: those that ship, their text form, edits, and every way to get one wrong."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from snnc.errors import RecipeError
-from snnc.ir.graph import Stage
+from snnc.ir.graph import Stage, calls
+from snnc.ir.neurons import Neuron
 from snnc.passes import (
     PASSES,
     CalibrateOffset,
@@ -164,9 +166,9 @@ WRONG = {
     "a base that is a file": ('base = "x.toml"', "no recipe 'x.toml'"),
     "removing what is not there": (COS + 'remove = ["set-initial-potential"]', "no pass in this pipeline"),
     "removing a number": (COS + "remove = [4]", "no pass in this pipeline '4'"),
-    "setting what is not there": (COS + "[set.x]\nrho = 1", "no pass in this pipeline 'x'"),
+    "setting what is not there": (COS + "[set.x]\nrho = 1", "no pass 'x'.*one of average-input"),
     "setting no option": (COS + "[set.calibrate-offset]\nroh = 1", "'roh'.*'rho'"),
-    "setting out of range": (COS + "[set.calibrate-offset]\nrho = 0", "Option 'rho'.*1 or more"),
+    "setting out of range": (COS + "[set.calibrate-offset]\nrho = 0", "Option 'rho'.*1 to "),
     "setting no table": (COS + "set = {calibrate-offset = 4}", r"a table \[set.calibrate-offset\]"),
     "inserting nowhere": (COS + '[[insert]]\nname = "fold-batchnorm"\nbefore = "x"', "no pass in this pipeline 'x'"),
     "inserting at a number": (COS + '[[insert]]\nname = "fold-batchnorm"\nbefore = 4', "in this pipeline '4'"),
@@ -232,3 +234,20 @@ def test_any_recipe_reads_back_as_written(name, summary, source, needs_data, ste
     """Quotes, backslashes, control characters, tiny numbers: all come back."""
     recipe = Recipe(name, summary, source, needs_data, Pipeline(tuple(steps)))
     assert parse(recipe.to_toml(), "x") == recipe
+
+
+@pytest.mark.parametrize(("T", "rho"), [(1, 4), (2, 4), (3, 6), (8, 16)])
+def test_the_window_of_cos_grows_with_the_steps_and_so_do_its_levels(T, rho):
+    """Each layer emits in max(T, rho) steps, and its threshold is that of as many levels."""
+    graph, shape = NETS["conv"]()
+    context = Context(T=T, input_shape=shape, calibration=[sample(shape)])
+    pipeline = recipe("cos").pipeline
+
+    def made(pipeline):
+        return [neuron for _, neuron in calls(pipeline.run(graph, context).graph, Neuron)]
+
+    thresholds = made(pipeline.remove("calibrate-offset").set("quantize-activations", levels=rho))
+    for neuron, wanted in zip(made(pipeline), thresholds, strict=True):
+        assert (neuron.rho, neuron.T) == (rho, rho)
+        assert torch.equal(neuron.theta, wanted.theta)
+    assert [neuron.rho for neuron in made(pipeline.set("calibrate-offset", rho=4))] == [4] * len(thresholds)

@@ -31,12 +31,6 @@ from snnc.passes.normalize_thresholds import divide_before, multiply_behind
 from snnc.passes.pipeline import Pipeline
 from snnc.version import __version__
 
-# Passes that choose neurons: the last one decides.
-PLAIN = ("insert-neurons", "train-thresholds")
-OTHER = (
-    "calibrate-offset", "use-signed-neurons", "use-graded-neurons", "wait-for-input", "average-input", "mask-residual",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class NirFile(Backend):
@@ -50,21 +44,17 @@ class NirFile(Backend):
     def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
         _, rules = _library()
         told(shape, self.name)
-        neurons, evened = None, False
-        for one in pipeline:
-            evened |= one.name == "even-currents" and T > 1 and bool(one.options["gain"])
-            if one.name in PLAIN or one.options.get("wait") == 0:
-                neurons = None
-            elif one.name in OTHER:
-                neurons = one.name
-        if neurons:
+        chosen = pipeline.chosen(T)
+        if chosen and chosen[1] is not IF:
             raise Unsupported(
-                f"NIR cannot carry this network: '{neurons}' makes neurons that NIR has not.", rules.PLAIN_NEURONS
+                f"NIR cannot carry this network: '{chosen[0].name}' makes neurons that NIR has not.",
+                rules.PLAIN_NEURONS,
             )
-        if evened:  # told last: without it other neurons would still be refused
+        # Told last: without it other neurons would still be refused.
+        if uneven := next((one.name for one in pipeline if one.changes_steps(T)), None):
             raise Unsupported(
-                "NIR cannot carry this network: 'even-currents' gives it currents that change from step to step.",
-                "the same recipe with --set even-currents.gain=0",
+                f"NIR cannot carry this network: '{uneven}' gives it currents that change from step to step.",
+                rules.SAME_CURRENTS,
             )
         if blockers := rules.never(graph):
             raise _refused(blockers)
@@ -77,7 +67,7 @@ class NirFile(Backend):
         if plain and (step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None)):
             raise Unsupported(
                 f"NIR cannot carry this network: '{step}' is a current that changes from step to step.",
-                "the same recipe with --set even-currents.gain=0",
+                rules.SAME_CURRENTS,
             )
         graph = one_step(network)
         lowering = Lowering(graph, shapes(graph, network), rules.RULES)

@@ -18,8 +18,10 @@ from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import Refusal, Refused, Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.passes import EvenCurrents
 
-PLAIN_NEURONS = "a recipe with plain neurons: 'opi', 'qcfs', or 'best' with --set even-currents.gain=0"
+SAME_CURRENTS = f"the same recipe with --set {EvenCurrents.name}.gain=0"
+PLAIN_NEURONS = f"a recipe with plain neurons: 'opi', 'qcfs', or 'best' with --set {EvenCurrents.name}.gain=0"
 
 
 def _input(at: Lowering, node: fx.Node) -> Value:
@@ -237,9 +239,7 @@ RULES: Table[Rule] = Table(
         ),
         dialect.HEADS: Refusal("NIR has no softmax", "the network without it, whose largest logit is the same class"),
         (*dialect.TRANSPOSED, dialect.Permute, dialect.Take, dialect.Mix, nn.Upsample, nn.PixelShuffle): NO_NODE,
-        StepCurrent: Refusal(
-            "NIR has no current that changes from step to step", "the same recipe with --set even-currents.gain=0"
-        ),
+        StepCurrent: Refusal("NIR has no current that changes from step to step", SAME_CURRENTS),
         (Encode, Decode): Refusal("NIR describes one step, which has no borders", "the network without it"),
         dialect.TRAINED: Refusal("does not spike yet", "the network compiled"),
     },

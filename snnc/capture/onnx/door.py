@@ -15,21 +15,23 @@ import torch
 from torch import Tensor, fx
 
 from snnc.capture.lowering import Lowering
-from snnc.capture.onnx.fold import SIZES, Varying, fold
+from snnc.capture.onnx.fold import SAMPLED, SIZES, UNFOLDED, Ledger, Varying, fold
 from snnc.capture.onnx.input import laid_out, only_entry, sample_shape
 from snnc.capture.onnx.model import OWN_DOMAINS, Call, Program, kind_name, read
 from snnc.capture.onnx.operations import OPERATIONS, SIZED, refusal
+from snnc.capture.onnx.schema import check, check_read
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.onnx.standins import results_of, second_input
 from snnc.capture.refusals import SPELLED
 from snnc.capture.standins import is_said
 from snnc.capture.values import LOST, Refused
 from snnc.errors import Blocker
-from snnc.files.onnxfile import array, plain
+from snnc.files.onnxfile import array, count, plain
 
 # Layers that are called like the author's module; elsewhere the operation's own name says more.
 PRODUCTS = ("Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose")
 NAMED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
+FOLDED = frozenset({*SIZES, "Constant"})
 INLINE = "onnx.inliner.inline_local_functions(model), and save what it gives"
 
 
@@ -54,6 +56,7 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
     values: dict[str, Any] = {other.name: second_input(lowering, other) for other in program.entries[1:]}
     values[entry.name] = laid_out(lowering, shape, own)
     read_names = program.read
+    ledger = Ledger(sum(map(count, program.weights.values())))
     for name, weight in program.weights.items():
         values[name] = array(weight) if plain(weight) else LOST
         if plain(weight) or name not in read_names:
@@ -64,7 +67,7 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
     for call in program.calls:
         inputs = [values[name] if name else None for name in call.inputs]
         try:
-            results = _results(lowering, call, inputs, program, read_names)
+            results = _results(lowering, call, inputs, program, read_names, ledger)
         except Refused as refused:
             if is_said(lowering, refused, call.op in PRODUCTS, inputs):
                 lowering.blockers.append(Blocker(call.name, call.label, refused.why, refused.hint))
@@ -75,32 +78,38 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
 
 
 def _results(
-    lowering: Lowering, call: Call, inputs: list[Any], program: Program, read_names: set[str]
+    lowering: Lowering, call: Call, inputs: list[Any], program: Program, read_names: set[str], ledger: Ledger
 ) -> tuple[Any, ...]:
     """What one node gives."""
     if call.domain not in OWN_DOMAINS:
         own = f"{call.domain}.{call.op}" in program.functions
         hint = INLINE if own else "export it with the operations of ONNX itself"
         raise Refused(f"belongs to the domain '{call.domain}', which is not ONNX's own", hint)
+    spelling = OPERATIONS.get(call.op)
+    constant = not any(isinstance(value, fx.Node) for value in inputs)
+    folded = constant and call.op in FOLDED
+    if spelling or folded:
+        check(call, program.opset)
     if any(value is LOST for value in inputs):
         if call.op not in (*OPERATIONS, *SIZES):
             raise refusal(call.op).refused()
         return results_of(lowering, call, inputs, program.opset, SPELLED)
     if part := lowering.part_of(call.op, inputs):
         return results_of(lowering, call, inputs, program.opset, part)
-    if call.op == "Constant":
-        return (_constant(call),)
-    if call.op in SIZES and not any(isinstance(value, fx.Node) for value in inputs):
-        return fold(call, inputs, program.opset)
-    spelling = OPERATIONS.get(call.op)
+    if folded:
+        return (_constant(call),) if call.op == "Constant" else fold(call, inputs, program.opset, ledger)
     if spelling is None:
         raise refusal(call.op).refused()
     if call.op != "Split" and read_names & set(filter(None, call.outputs[1:])):
         raise Refused("gives a second result that something reads", "a network that uses the first alone")
     if call.op not in SIZED and any(isinstance(value, Varying) for value in inputs):
-        raise Refused("uses the number of samples", "keep samples apart, and constants constant")
-    if call.op in NAMED and any(isinstance(v, np.ndarray) and v.dtype.kind in "iub" for v in inputs):
+        raise Refused(*SAMPLED)
+    if constant:
+        raise Refused("works on constants alone, and snnc does not compute it", UNFOLDED)
+    arrays = [value for value in inputs if isinstance(value, np.ndarray)]
+    if call.op in NAMED and any(value.dtype.kind in "iub" for value in arrays):
         raise Refused("has weights that are integers", "float32 weights; import the float network of a quantised one")
+    ledger.take(sum(value.size for value in arrays))
     base = _path(call)
     site = OnnxSite(
         lowering, call.op, base, call.op, base.rpartition(".")[0],
@@ -111,7 +120,9 @@ def _results(
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:200]
         raise Refused(f"is written in a way that snnc does not read ({line})", "check the file") from error
-    return result if isinstance(result, tuple) else (result,)
+    check_read(call, program.opset, site.read)
+    results = result if isinstance(result, tuple) else (result,)
+    return tuple(value.numpy() if isinstance(value, Tensor) else value for value in results)
 
 
 def _constant(call: Call) -> np.ndarray:

@@ -7,7 +7,7 @@ of samples, and what differs is known by that: `Varying`. All arithmetic on shap
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,35 @@ from snnc.capture.values import Batch, Filled, Refused, Unknown
 
 # Two numbers of samples that no author writes; small, since tensors of as many samples are made of them.
 SAMPLES = (61, 67)
-MOST = 2**24  # numbers in a constant that is larger than what it is computed from
+SAMPLED = ("uses the number of samples", "keep samples apart, and constants constant")
+UNFOLDED = "export it with constant folding, which computes it"
+MOST = 2**25  # numbers that an import may compute, and
+EACH = 24  # as many more for each number that the file holds
+
+
+class Ledger:
+    """What constants cost at import: all numbers that are read or made, counted against one limit.
+
+    A few nodes can stand for any amount of memory: a `Concat` of a `Concat`, or one weight in a thousand layers.
+
+    Args:
+        held: numbers in the file.
+    """
+
+    def __init__(self, held: int) -> None:
+        self.limit = MOST + EACH * held
+        self.spent = 0
+
+    def take(self, numbers: int) -> None:
+        """Counts numbers before they are made.
+
+        Raises:
+            Refused: that is more than the limit; later, smaller ones may still be within it.
+        """
+        if self.spent + numbers > self.limit:
+            why = f"would bring the constants that are computed at import to {self.spent + numbers} numbers"
+            raise Refused(f"{why}, more than {self.limit}", "export it with these constants computed, or smaller")
+        self.spent += numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,31 +76,36 @@ class Varying:
         return Filled(tuple(shapes[0][1:]), float(numbers[0]))
 
 
-def fold(call: Call, inputs: Sequence[Any], opset: int) -> tuple[Any, ...]:
+def fold(call: Call, inputs: list[Any], opset: int, ledger: Ledger) -> tuple[Any, ...]:
     """The results of an operation on constants alone.
 
     Args:
         call: whose `op` is in `SIZES`.
         inputs: arrays, `Varying` values, and None for inputs left out.
         opset: version of the operation.
+        ledger: takes what it costs.
 
     Raises:
         Refused: it fails, or its result would be too large.
     """
-    first = _evaluate(call, [v.first if isinstance(v, Varying) else v for v in inputs], opset)
     if not any(isinstance(v, Varying) for v in inputs):
-        return first
-    second = _evaluate(call, [v.second if isinstance(v, Varying) else v for v in inputs], opset)
+        return _evaluate(call, inputs, opset, ledger)
+    first, second = (
+        _evaluate(
+            call, [getattr(v, which) if isinstance(v, Varying) else v for v in inputs], opset, ledger, varying=True
+        )
+        for which in ("first", "second")
+    )
     pairs = zip(first, second, strict=True)
     return tuple(a if np.array_equal(a, b) else Varying(a, b) for a, b in pairs)
 
 
-def _evaluate(call: Call, inputs: list[Any], opset: int) -> tuple[np.ndarray, ...]:
+def _evaluate(
+    call: Call, inputs: list[Any], opset: int, ledger: Ledger, varying: bool = False
+) -> tuple[np.ndarray, ...]:
     given = [v for v in inputs if v is not None]
     try:
-        size = SIZES[call.op](call, inputs)
-        if size > max(MOST, sum(v.size for v in given)):
-            raise Refused(f"would make a constant of {size} numbers", "compute it before the network is exported")
+        ledger.take(SIZES[call.op](call, inputs) + sum(v.size for v in given))
         feed = dict(zip(filter(None, call.inputs), given, strict=True))
         # A node by itself would be run by the newest version of its operation.
         entries, results = ([onnx.ValueInfoProto(name=n) for n in names if n] for names in (feed, call.outputs))
@@ -83,15 +116,17 @@ def _evaluate(call: Call, inputs: list[Any], opset: int) -> tuple[np.ndarray, ..
     except Refused:
         raise
     except Exception as error:  # whatever numpy makes of sizes and types that do not fit
+        if varying:  # it may well fit the one number of samples that the author had
+            raise Refused(*SAMPLED) from error
         line = " ".join(str(error).split())[:200]
-        raise Refused(f"fails on constants ({type(error).__name__}: {line})", "check the file") from error
+        raise Refused(f"fails on constants ({type(error).__name__}: {line})", UNFOLDED) from error
 
 
 Size = Callable[[Call, list[Any]], int]
 
 
 def _as_large(call: Call, inputs: list[Any]) -> int:
-    return 0  # no larger than its inputs
+    return sum(int(v.size) for v in inputs if v is not None)
 
 
 def _broadcast(call: Call, inputs: list[Any]) -> int:
@@ -113,12 +148,16 @@ def _written(call: Call, inputs: list[Any]) -> int:
 
 
 def _expanded(call: Call, inputs: list[Any]) -> int:
-    return math.prod(max(1, int(n)) for n in inputs[1]) * int(inputs[0].size)
+    return math.prod(np.broadcast_shapes(inputs[0].shape, tuple(max(0, int(n)) for n in inputs[1])))
+
+
+def _tiled(call: Call, inputs: list[Any]) -> int:
+    return math.prod(max(0, int(n)) for n in inputs[1]) * int(inputs[0].size)
 
 
 def _counted(call: Call, inputs: list[Any]) -> int:
-    start, limit, delta = (float(v) for v in inputs)
-    return math.ceil((limit - start) / delta)
+    start, limit, delta = (float(v.item()) for v in inputs)
+    return max(0, math.ceil((limit - start) / delta))
 
 
 # What is folded, and a bound on how large the result gets.
@@ -142,6 +181,6 @@ SIZES: dict[str, Size] = {
     "Gather": _gathered,
     "ConstantOfShape": _written,
     "Expand": _expanded,
-    "Tile": _expanded,
+    "Tile": _tiled,
     "Range": _counted,
 }

@@ -69,6 +69,8 @@ def _sample_shape(entry: Entry, told: Shape | None) -> Shape:
             raise _unfit(entry, "has a shape that is left open", SHAPE_HINT)
         return told
     sizes = entry.sizes[1:]
+    if 0 in sizes:
+        raise _unfit(entry, "takes samples without a single value", "a network whose samples hold values")
     if not sizes:
         raise _unfit(entry, "has no dimension besides the batch", "a network whose first dimension is the batch")
     whole = tuple(n for n in sizes if n is not None)

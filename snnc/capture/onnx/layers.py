@@ -19,8 +19,7 @@ CONSTANT = ("takes its weights from data", "use weights that are parameters or b
 def conv(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> Any:
     """`Conv`. Padding that differs from side to side goes in front of it."""
     dims = at.spatial(x)
-    if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
-        at.refuse(*CONSTANT)
+    _check_kernel(at, weight, bias)
     strides, dilations = _whole(at, "strides", dims), _whole(at, "dilations", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     begin, end = _pads(at, x, reach, strides)
@@ -29,6 +28,15 @@ def conv(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> Any:
         begin = [0] * dims
     spelling = layers.convolutions(dims)
     return spelling(at, x, weight, bias, tuple(strides), tuple(begin), tuple(dilations), at.get("group", 1))
+
+
+def _check_kernel(at: OnnxSite, weight: Any, bias: Any) -> None:
+    """Weights are constants, and of the shape that the node says."""
+    if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
+        at.refuse(*CONSTANT)
+    sizes = list(weight.shape[2:])
+    if (told := at.get("kernel_shape", sizes)) != sizes:
+        at.refuse(f"has kernel_shape {told} and a kernel of {sizes}", "check the file")
 
 
 def _whole(at: OnnxSite, name: str, dims: int) -> list[int]:
@@ -56,13 +64,16 @@ def _pads(
         if at.op != "Conv" and pads and min(pads) < 0:
             at.refuse(f"has pads {pads}", "check the file")
         return pads[:dims], pads[dims:]
+    if any(at.get("pads", ())):
+        at.refuse(f"has pads and auto_pad = '{mode}' at once", "one of the two")
     if mode == "VALID":
         return [0] * dims, [0] * dims
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
         at.refuse(f"pads in a way called '{mode}'", "export it with pads as numbers")
     sizes = at.known(x)[1:]
     if backwards:
-        total = [max(0, r - s) for r, s in zip(reach, strides, strict=True)]
+        extra = at.get("output_padding", [0] * dims)
+        total = [max(0, r + e - s) for r, s, e in zip(reach, strides, extra, strict=True)]
     else:
         total = [max(0, (-(-n // s) - 1) * s + r - n) for n, r, s in zip(sizes, reach, strides, strict=True)]
     less, more = [n // 2 for n in total], [n - n // 2 for n in total]
@@ -72,13 +83,13 @@ def _pads(
 def conv_transpose(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> Any:
     """`ConvTranspose`. What it crops on one side alone is cut off behind it."""
     dims = at.spatial(x)
-    if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
-        at.refuse(*CONSTANT)
+    _check_kernel(at, weight, bias)
     strides, dilations = _whole(at, "strides", dims), _whole(at, "dilations", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     extra = at.get("output_padding", [0] * dims)
     wanted = at.get("output_shape")
     if wanted is not None:
+        at.get("pads")  # ONNX ignores them here
         full = [(n - 1) * s + r + e for n, s, r, e in zip(at.known(x)[1:], strides, reach, extra, strict=True)]
         total = [f - w for f, w in zip(full, wanted[-dims:], strict=True)]
         less, more = [n // 2 for n in total], [n - n // 2 for n in total]
@@ -187,8 +198,17 @@ def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
     kernel, strides = _whole(at, "kernel_shape", dims), _whole(at, "strides", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
-    ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
-    want = [_windows(*one, ceil) for one in zip(sizes, begin, end, reach, strides, strict=True)]
+    if any(pad >= r for pad, r in zip((*begin, *end), (*reach, *reach), strict=True)):
+        at.refuse(
+            f"pads by {max(*begin, *end)}, so that a window lies outside of the map", "pads smaller than the window"
+        )
+    places = list(zip(sizes, begin, end, reach, strides, strict=True))
+    ceil, plain = bool(at.get("ceil_mode", 0)), at.get("auto_pad", "NOTSET") in ("NOTSET", "")
+    want = [_windows(*one, ceil and plain) for one in places]
+    # ONNX lets auto_pad ignore ceil_mode, and says nothing of gaps; runtimes do otherwise.
+    if not plain and (any(d != 1 for d in dilations) or (ceil and want != [_windows(*one, True) for one in places])):
+        at.refuse("pads by auto_pad in a way that runtimes read differently", "export it with pads as numbers")
+    ceil = ceil and plain
     found = []
     for mode in (ceil, not ceil):
         fits = [_fit(*one, mode) for one in zip(sizes, begin, reach, strides, want, strict=True)]
@@ -234,9 +254,9 @@ def reduced(spelling: Any) -> Any:
     """`ReduceMean`, `ReduceSum` and `ReduceMax`: axes are an attribute or an input."""
 
     def spelled(at: OnnxSite, x: fx.Node, axes: Any = None) -> Any:
-        dims = at.numbers(axes, "axes")
-        if not dims and at.get("noop_with_empty_axes", 0):
+        dims, kept = at.numbers(axes, "axes"), bool(at.get("keepdims", 1))
+        if at.get("noop_with_empty_axes", 0) and not dims:
             return x
-        return spelling(at, x, dims, bool(at.get("keepdims", 1)))
+        return spelling(at, x, dims, kept)
 
     return spelled

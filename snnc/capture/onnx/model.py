@@ -89,6 +89,7 @@ def read(model: onnx.ModelProto) -> Program:
         raise LoadError("The ONNX model has sparse initialisers.", "dense ones")
     if any(not isinstance(text, str) for text in _texts(graph)):
         raise LoadError("The ONNX model has a name that is no text.", AGAIN)
+    _check_domains(model)
     weights = {tensor.name: tensor for tensor in graph.initializer}
     entries = [entry for entry in graph.input if entry.name not in weights]
     calls = tuple(_call(node) for node in graph.node)
@@ -118,8 +119,19 @@ def _texts(graph: onnx.GraphProto) -> Iterator[str]:
         yield from (attribute.name for attribute in node.attribute)
 
 
+def _check_domains(model: onnx.ModelProto) -> None:
+    """Each set of operators is imported once, and ONNX's own are not redefined."""
+    domains = ["" if entry.domain in OWN_DOMAINS else entry.domain for entry in model.opset_import]
+    if len(set(domains)) < len(domains):
+        twice = next(domain for place, domain in enumerate(domains) if domain in domains[:place])
+        name = f"the domain '{twice}'" if twice else "ONNX's own domain"
+        raise LoadError(f"The ONNX model imports {name} twice.", AGAIN)
+    if own := [function.name for function in model.functions if function.domain in OWN_DOMAINS]:
+        raise LoadError(f"The ONNX model defines '{own[0]}' in ONNX's own domain.", "a domain of its own for it")
+
+
 def _opset(model: onnx.ModelProto) -> int:
-    opset = max((o.version for o in model.opset_import if o.domain in OWN_DOMAINS), default=1)
+    opset = next((o.version for o in model.opset_import if o.domain in OWN_DOMAINS), 1)
     newest = onnx.defs.onnx_opset_version()
     if opset < OLDEST:
         raise Unsupported(
@@ -140,6 +152,8 @@ def _call(node: onnx.NodeProto) -> Call:
     if any(a.type == a.UNDEFINED or a.ref_attr_name for a in node.attribute):
         raise LoadError(f"Node '{name}' has an attribute without a value.", AGAIN)
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if len(attributes) < len(node.attribute):
+        raise LoadError(f"Node '{name}' has an attribute twice.", AGAIN)
     plain = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in attributes.items()}
     return Call(node.op_type, name, node.domain, tuple(node.input), outputs, plain, node)
 
@@ -151,7 +165,7 @@ def _entry(value: onnx.ValueInfoProto) -> Entry:
     if not kind.HasField("shape"):
         return Entry(value.name, kind.elem_type, None)
     sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-    if any(size is not None and size < 1 for size in sizes[1:]):
+    if any(size is not None and size < 0 for size in sizes[1:]):
         raise LoadError(f"Input '{value.name}' has the shape {list(sizes)}.", AGAIN)
     # Some exporters write 0 or -1 for a batch of any size.
     first = tuple(None if size is not None and size < 1 else size for size in sizes[:1])
@@ -162,6 +176,8 @@ def _check_names(
     graph: onnx.GraphProto, entries: list[str], weights: dict[str, onnx.TensorProto], calls: tuple[Call, ...]
 ) -> None:
     """Each value has one source, and stands after it."""
+    if not all((*entries, *weights)):
+        raise LoadError("The ONNX model has an input or initialiser without a name.", AGAIN)
     if len(weights) < len(graph.initializer) or len(set(entries)) < len(entries):
         raise LoadError("The ONNX model gives a name to two inputs or initialisers.", AGAIN)
     made = [name for call in calls for name in call.outputs if name]
@@ -182,6 +198,8 @@ def _check_names(
             )
             raise LoadError(f"Node '{call.name}' ({call.op}) reads '{name}', a value {why}.", AGAIN)
         known |= set(call.outputs)
+    if len({value.name for value in graph.output}) < len(graph.output):
+        raise LoadError("The ONNX model gives a result twice.", AGAIN)
     for value in graph.output:
         if value.name not in known:
             raise LoadError(f"The output '{value.name}' is a value that nothing gives.", AGAIN)

@@ -44,7 +44,7 @@ def cast(at: OnnxSite, x: fx.Node, like: Any = None) -> Any:
         at.refuse(f"casts data to {kind_name(to)}", "keep data in floating point")
     if isinstance(like, Tensor) and not like.is_floating_point():
         at.refuse("casts data to integers", "keep data in floating point")
-    return x
+    return x.float() if isinstance(x, Tensor) else x
 
 
 def head(cls: Any) -> Spelling:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import gathering, layers, routes
-from snnc.capture.onnx.fold import SAMPLES, Varying
+from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.refusals import LOOKED_UP
 from snnc.capture.values import Batch
@@ -58,6 +58,8 @@ def flatten(at: OnnxSite, x: fx.Node) -> Any:
 def squeeze(at: OnnxSite, x: fx.Node, axes: Any = None) -> Any:
     """`Squeeze`."""
     dims = at.numbers(axes, "axes")
+    if dims == []:
+        at.refuse("names no axes, which runtimes take as none or as all of them", "name the axes, or leave them out")
     if dims is None and at.lowering.batch == 1:
         at.refuse("drops all dimensions of size one, the batch among them", "name the axes")
     if dims and any(at.known(x)[at.axis(x, d) - 1] != 1 for d in dims):
@@ -89,7 +91,7 @@ def concat(at: OnnxSite, *values: Any) -> Any:
     """`Concat`; blocks of one number may be of the batch's size."""
     parts = [(v.filled() or v) if isinstance(v, Varying) else v for v in values]
     if any(isinstance(v, Varying) for v in parts):
-        at.refuse("uses the number of samples", "keep samples apart, and constants constant")
+        at.refuse(*SAMPLED)
     return routes.cat(at, parts, at.get("axis", 1))
 
 
@@ -98,6 +100,8 @@ def split(at: OnnxSite, x: fx.Node, sizes: Any = None) -> Any:
     dim = at.axis(x, at.get("axis", 0))
     found = at.numbers(sizes, "split")
     total = at.known(x)[dim - 1]
+    if at.get("num_outputs", at.results) != at.results:
+        at.refuse(f"has {at.results} outputs, and num_outputs = {at.get('num_outputs')}", "check the file")
     if found is None:
         part = -(-total // at.results)
         found = [min(part, total - part * i) for i in range(at.results)]
@@ -196,6 +200,8 @@ def pad(at: OnnxSite, x: fx.Node, pads: Any = None, value: Any = None, axes: Any
         at.refuse(f"pads in a way called '{mode}'", "mode constant, reflect or edge")
     number = at.real(value, at.get("value", 0.0))
     flat = [n for b, e in zip(begin[:0:-1], end[:0:-1], strict=True) for n in (b, e)]
+    if modes[mode] != "constant" and min(flat, default=0) < 0:
+        at.refuse(f"crops the map and pads it by '{mode}' at once", "crop it by a Slice before")
     if modes[mode] != "constant":  # torch mirrors dimensions of maps alone
         while len(flat) > 2 and not any(flat[-2:]):
             del flat[-2:]
@@ -219,5 +225,5 @@ def space_to_depth(at: OnnxSite, x: fx.Node) -> Any:
     block = at.get("blocksize", 0)
     channels, height, width = at.known(x)
     x = routes.reshape(at, x, Batch(), channels, height // block, block, width // block, block)
-    x = routes.permute(at, x, 0, 3, 5, 1, 2, 4)
+    x = routes.permute(at, x, 0, *((1, 3, 5) if at.get("mode", "DCR") == "CRD" else (3, 5, 1)), 2, 4)
     return routes.reshape(at, x, Batch(), channels * block**2, height // block, width // block)

@@ -13,12 +13,17 @@ from snnc.capture import gathering, resizing
 from snnc.capture.onnx import smoothing
 from snnc.capture.onnx.site import OnnxSite
 
+HALVES = "coordinate_transformation_mode half_pixel and nearest_mode floor"
 MOST_SIDE = 2**14  # of a map that is scaled
 
 
 def upsample(at: OnnxSite, x: fx.Node, scales: Any = None) -> Any:
     """`Upsample`, and `Resize` as it was in opset 10."""
-    return _resize(at, x, _reals(at, at.get("scales") if scales is None else scales), None, "asymmetric", "floor")
+    scales = _reals(at, at.get("scales") if scales is None else scales)
+    # These versions leave open which pixel a smaller map takes; runtimes differ.
+    return _resize(
+        at, x, scales, None, "asymmetric", *(("floor", "ceil") if min(scales, default=1) < 1 else ("floor",))
+    )
 
 
 def resize(at: OnnxSite, x: fx.Node, roi: Any = None, scales: Any = None, sizes: Any = None) -> Any:
@@ -52,8 +57,8 @@ def _reals(at: OnnxSite, values: Any) -> list[float]:
     return [float(v) for v in values]
 
 
-def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, rounded: str) -> Any:
-    """Maps scaled dimension by dimension."""
+def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, *rounded: str) -> Any:
+    """Maps scaled dimension by dimension; nearest values by all of the given roundings, which have to agree."""
     before = at.known(x)
     if not (sizes or (scales and len(scales) == len(before) + 1)):
         at.refuse("has no scale for each dimension", "check the file")
@@ -62,19 +67,20 @@ def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, roun
         at.refuse("scales the batch or the channels", "scale maps alone")
     if not all(0 < new <= MOST_SIDE for new in after):
         at.refuse(f"scales a map to {after[1:]}", "check its scales")
-    mode = _text(at.get("mode", "nearest"))
+    mode = at.get("mode", "nearest")
     if mode != "nearest":
-        return _smooth(at, x, mode, scales, after, _text(placed))
+        return _smooth(at, x, mode, scales, after, placed)
     same = True
     lines = []
     for axis, (old, new) in enumerate(zip(before[1:], after[1:], strict=True), 2):
         factor = Fraction(scales[axis]) if scales else Fraction(new, old)
-        lines.append(_sources(old, new, factor, _text(placed), _text(rounded)))
-        if not lines[-1]:
-            at.refuse(f"places values by '{placed}' and '{rounded}'", "coordinate_transformation_mode half_pixel")
+        found = [_sources(old, new, factor, placed, one) for one in rounded]
+        if not found[0] or any(one != found[0] for one in found):
+            at.refuse(f"places values by '{placed}' and '{' or '.join(rounded)}'", HALVES)
+        lines.append(found[0])
         given = {"scale_factor": scales[axis]} if scales else {"size": new}
         line = torch.arange(old, dtype=torch.float32).reshape(1, 1, old)
-        same &= lines[-1] == nn.Upsample(mode="nearest", **given)(line).flatten().int().tolist()
+        same &= found[0] == nn.Upsample(mode="nearest", **given)(line).flatten().int().tolist()
     if not same:
         for dim, one in enumerate(lines, 2):
             x = gathering.index_select(at, x, dim, torch.tensor(one))
@@ -91,12 +97,10 @@ def cumsum(at: OnnxSite, x: fx.Node, axis: Any) -> Any:
     return resizing.mixed(at, x, dim, weight.mT if at.get("reverse", 0) else weight)
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _smooth(at: OnnxSite, x: fx.Node, mode: str, scales: Any, after: list[int], placed: str) -> Any:
     """Linear and cubic interpolation: a matrix for each dimension."""
+    if at.opset < 11:
+        at.refuse("leaves open where new values stand; runtimes differ", "export it with opset 11 or newer")
     if mode not in ("linear", "cubic"):
         at.refuse(f"scales a map by '{mode}'", "mode nearest, linear or cubic")
     curve = smoothing.linear if mode == "linear" else smoothing.cubic(float(at.get("cubic_coeff_a", -0.75)))
@@ -106,7 +110,7 @@ def _smooth(at: OnnxSite, x: fx.Node, mode: str, scales: Any, after: list[int], 
         factor = Fraction(scales[dim]) if scales else Fraction(new, old)
         places = _places(old, new, factor, placed)
         if not places:
-            at.refuse(f"places values by '{placed}'", "coordinate_transformation_mode half_pixel")
+            at.refuse(f"places values by '{placed}'", HALVES)
         if factor == 1 and old == new:
             continue
         wide = max(Fraction(1), 1 / factor) if narrowed else Fraction(1)

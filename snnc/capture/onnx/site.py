@@ -19,14 +19,17 @@ class OnnxSite(Site):
         attributes: by name; absent ones have the default of the operation.
         opset: version of ONNX's operations.
         results: how many results the node names.
+        read: names of attributes that were asked for.
     """
 
     attributes: dict[str, Any] = field(default_factory=dict)
     opset: int = 0
     results: int = 1
+    read: set[str] = field(default_factory=set)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
+        """An attribute. Those that nobody asks for are refused: see `schema.check_read`."""
+        self.read.add(name)
         return self.attributes.get(name, default)
 
     def spatial(self, x: fx.Node) -> int:
@@ -39,7 +42,7 @@ class OnnxSite(Site):
     def numbers(self, value: Any, attribute: str = "") -> list[Any] | None:
         """Sizes or axes, which newer versions take as an input and older ones as an attribute; None for neither."""
         if value is None and attribute:
-            value = self.attributes.get(attribute)
+            value = self.get(attribute)
         if value is None:
             return None
         if isinstance(value, Varying):

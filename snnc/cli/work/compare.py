@@ -49,7 +49,7 @@ def run(
     candidates = [find_recipe(name) for name in recipes or ()]
     for one in candidates:  # before the first of them is compiled
         require_calibration(one, calib is not None)
-        one.pipeline.stages()
+        one.pipeline.check()
     network = original.network()
     chosen, seed = scored.samples(), scored.seed or 0
     networks: dict[str, Any] = {str(path): running.load(path) for path in snns}

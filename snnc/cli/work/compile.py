@@ -48,6 +48,7 @@ def run(
     input_shape: tuple[int, ...] | None,
     seed: int,
     out: Path | None,
+    quick: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -77,7 +78,7 @@ def run(
             names = [one for one in searchable() if one not in without] if candidates is None else candidates
             tried = list(map(find_recipe, names))
             return compilation(graph, tried, "to be tried", data, calib_samples, most, out, backend, as_json)
-        net = searched(graph, data, max_drop, candidates, without, T, calib_samples, holdout, seed, as_json)
+        net = searched(graph, data, max_drop, candidates, without, T, calib_samples, holdout, seed, quick, as_json)
         chosen, why = (
             parse(net.info["recipe_text"], "the file"),
             f"the fewest steps that lose {max_drop:g} points at most",
@@ -102,7 +103,15 @@ def run(
             return compilation(graph, [chosen], why, data, calib_samples, T or 8, out, backend, as_json)
         source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
         net = api.compile(
-            source, T or 8, chosen, data, samples=calib_samples, input_shape=shape, seed=seed, track=show.track
+            source,
+            T or 8,
+            chosen,
+            data,
+            samples=calib_samples,
+            input_shape=shape,
+            seed=seed,
+            quick=quick,
+            track=show.track,
         )
     with show.busy(f"writing {out}"):
         api.save(net, out, OnnxModel(anytime=False) if single_output else backend)
@@ -114,6 +123,7 @@ def run(
     if data:
         show.say(f"Calibration: {net.info['calibration_samples']} samples of {data.source}")
     show.records(net.info["records"])
+    show.choices(net.info.get("choices", []))
     show.proof(net.info.get("proof", []))
     show.say(f"Latency: {latency}")
     show.wrote(out)
@@ -128,8 +138,8 @@ def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...], bits: in
         chosen = replace(
             chosen, name=f"{chosen.name}, {bits} bits", pipeline=chosen.pipeline.insert(FixedPoint(bits=bits))
         )
-    pipeline = chosen.pipeline
-    for name, option, value in changes:
-        require_pass(chosen, name)
-        pipeline = pipeline.set(name, **{option: value})
-    return replace(chosen, name=f"{chosen.name}, changed", pipeline=pipeline) if changes else chosen
+    name = f"{chosen.name}, changed" if changes else chosen.name
+    for which, option, value in changes:
+        require_pass(chosen, which)
+        chosen = chosen.set(which, **{option: value})
+    return replace(chosen, name=name)

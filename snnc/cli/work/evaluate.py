@@ -10,11 +10,14 @@ from snnc.cli.blocks import Original, Running, Scored
 from snnc.data import require_labels
 from snnc.measure.evaluate import evaluate
 
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)  # of the curve that --exit tables
+
 
 def run(
     snn: Path,
     scored: Scored,
     original: Original,
+    confidence: float | None,
     batch: int,
     running: Running,
     as_json: bool,
@@ -25,7 +28,8 @@ def run(
     ann = original.module(samples.input_shape)
     require_labels(samples, "to measure accuracy")
     total = -(-len(samples) // batch)
-    found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total))
+    exits = sorted({*CONFIDENCES, confidence}) if confidence else []
+    found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total), exits)
     for note in found.notes:
         show.note(note)
     content = {
@@ -40,6 +44,7 @@ def run(
         return show.as_json(content)
     show.say(f"Data: {samples.source}")
     show.evaluation(content)
+    show.exits(content["exits"], confidence)
     if not net.looks_inside:
         show.say(f"{net.form} runs without its spikes and operations being counted. The .snn file has them.")
     return None

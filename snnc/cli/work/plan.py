@@ -43,7 +43,7 @@ def compilation(
     """
     for one in candidates:
         require_calibration(one, data is not None)
-        one.pipeline.stages()
+        one.pipeline.check()
     layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant))
     recipes = [
         {"name": r.name, "summary": r.summary, "passes": [{"name": p.name, "options": p.options} for p in r.pipeline]}

@@ -49,6 +49,7 @@ def searched(
     samples: int,
     holdout: int,
     seed: int,
+    quick: bool,
     as_json: bool,
 ) -> Network:
     """The network that a search chose; shows the frontier, also where nothing was found."""
@@ -64,6 +65,7 @@ def searched(
             samples=samples,
             holdout=holdout,
             seed=seed,
+            quick=quick,
             track=show.track,
         )
     except OutOfReach as problem:

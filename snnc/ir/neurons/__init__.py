@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from snnc.ir.neurons.average import AverageIF
-from snnc.ir.neurons.base import IF, LAYER_SYNCHRONOUS, PIPELINED, SCHEDULES, STREAMING, TWO_PASS, Neuron, fires
+from snnc.ir.neurons.base import (
+    IF,
+    LAYER_SYNCHRONOUS,
+    PIPELINED,
+    SCHEDULES,
+    STREAMING,
+    TWO_PASS,
+    Neuron,
+    Spikes,
+    fires,
+)
 from snnc.ir.neurons.graded import GradedIF
 from snnc.ir.neurons.offset import OffsetIF
 from snnc.ir.neurons.residual_mask import ResidualMaskIF
@@ -26,6 +36,7 @@ __all__ = [
     "OffsetIF",
     "ResidualMaskIF",
     "SignedIF",
+    "Spikes",
     "WaitingIF",
     "fires",
 ]

@@ -20,6 +20,8 @@ or `[C, 1, ...]` (one a channel).
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,8 @@ from snnc.ir.temporal import Temporal
 STREAMING, TWO_PASS, PIPELINED = "streaming", "two-pass streaming", "pipelined"
 LAYER_SYNCHRONOUS = "layer-synchronous"
 SCHEDULES = (STREAMING, TWO_PASS, PIPELINED, LAYER_SYNCHRONOUS)  # a network has the last one that a layer of it needs
+
+Spikes = Literal["binary", "signed", "graded"]
 
 
 def fires(u: Tensor, theta: Tensor | float) -> Tensor:
@@ -44,10 +48,12 @@ class Neuron(Temporal):
     """Base of all neuron models: a `Temporal` module whose output is spikes.
 
     Attributes:
+        spikes: "binary", one height or none; "signed", of either sign; "graded", several heights.
         unit: the output is the number of spikes (0 or 1; 0 .. 2^bits - 1; -1, 0 or 1) and not theta times that. What
             is taken from the potential is theta times the number all the same.
     """
 
+    spikes: ClassVar[Spikes] = "binary"
     theta: Tensor
     v0: Tensor
 

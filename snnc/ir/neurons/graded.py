@@ -33,6 +33,8 @@ class GradedIF(Neuron):
         bits: binary thresholds, 1 or more.
     """
 
+    spikes = "graded"
+
     def __init__(self, T: int, theta: Tensor, v0: Tensor, bits: int, unit: bool = False) -> None:
         super().__init__(T, theta, v0, unit)
         self.bits = bits

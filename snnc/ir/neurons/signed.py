@@ -26,6 +26,8 @@ class SignedIF(Neuron):
     Source: signed IF with a spike tracer, as in SNM, Fast-SNN, SpikeZIP-TF (ST-BIF) and DCGS.
     """
 
+    spikes = "signed"
+
     def reach(self) -> tuple[int, int]:
         return -1, 1
 

@@ -118,6 +118,14 @@ def _attribute(**changes):
     return change
 
 
+def _flat(op, source, result):
+    return helper.make_node(op, [source], [result])
+
+
+def _round(proto):
+    proto.graph.node[1].op_type = "Round"
+
+
 def _untyped_attribute(proto):
     proto.graph.node[0].attribute.add(name="group")
 
@@ -177,7 +185,30 @@ MALFORMED = {
     "negative input": (_no_sizes, "has the shape"),
     "a sequence": (_sequence, "is no tensor"),
     "huge input": (_huge_input, "takes samples of"),
-    "too many inputs": (_many_inputs, "does not read"),
+    "too many inputs": (_many_inputs, "has 7 inputs, where opset 17 has 2 to 3"),
+    "too few inputs": (lambda m: m.graph.node[0].input.pop(), "has 1 inputs"),
+    "an input left out": (lambda m: m.graph.node[0].input.__setitem__(1, ""), "leaves its input 'W' out"),
+    "too many outputs": (lambda m: m.graph.node[0].output.append("more"), "has 2 outputs"),
+    "an attribute of no operator": (_attribute(foo=3), "an attribute 'foo', which opset 17 does not know"),
+    "an attribute twice": (lambda m: (_attribute(group=1)(m), _attribute(group=2)(m)), "an attribute twice"),
+    "an attribute lacking": (lambda m: m.graph.node[2].CopyFrom(_flat("Concat", "t", "s")), "lacks the attribute"),
+    "an operator that is none": (lambda m: setattr(m.graph.node[1], "op_type", "Upsample"), "of opset 17 any more"),
+    "an operator of later": (lambda m: setattr(m.opset_import[0], "version", 7) or _round(m), "no operator of opset 7"),
+    "imports twice": (lambda m: m.opset_import.append(helper.make_opsetid("", 13)), "own domain twice"),
+    "imports twice by two names": (
+        lambda m: m.opset_import.append(helper.make_opsetid("ai.onnx", 17)),
+        "own domain twice",
+    ),
+    "imports another domain twice": (
+        lambda m: m.opset_import.extend([helper.make_opsetid("a.b", 1)] * 2),
+        "the domain 'a.b' twice",
+    ),
+    "an operator redefined": (
+        lambda m: m.functions.append(helper.make_function("", "Relu", ["a"], ["b"], [], m.opset_import)),
+        "defines 'Relu'",
+    ),
+    "a result twice": (lambda m: m.graph.output.append(m.graph.output[0]), "a result twice"),
+    "an input without a name": (lambda m: m.graph.input.add().type.tensor_type.SetInParent(), "without a name"),
     "attribute of no sense": (_attribute(strides=[0, 0]), "Conv"),
     "attribute of another type": (_attribute(strides="two"), "Conv"),
     "attribute too short": (_attribute(pads=[1]), "pads"),
@@ -185,8 +216,8 @@ MALFORMED = {
     "huge padding": (_attribute(pads=[2**16] * 4), "values"),
     "attribute without a value": (_untyped_attribute, "without a value"),
     "data elsewhere": (_external, "another file"),
-    "huge constant": (_huge_constant, "a constant of"),
-    "huge sum of constants": (_huge_product, "a constant of"),
+    "huge constant": (_huge_constant, "computed at import"),
+    "huge sum of constants": (_huge_product, "computed at import"),
     "huge pad": (_huge_pad, "values"),
     "huge scale": (_huge_scale, "scales a map to"),
     "doubling": (_doubling, "values"),

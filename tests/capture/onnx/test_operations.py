@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, defs
+from onnx.reference import ReferenceEvaluator
 
 from snnc.capture import blockers, capture
 from tests.onnx_models import dyadic, kinds, model, reference, retyped, same
@@ -50,6 +51,11 @@ CASES = {
         'y = ConvTranspose<strides=[2,2], auto_pad="SAME_UPPER">(a, w)',
         ["ConvTranspose2d", "Slice"],
         {"w": dyadic(4, 3, 3, 3)},
+    ),
+    "transposed same with more": (
+        'y = ConvTranspose<strides=[3,3], auto_pad="SAME_LOWER", output_padding=[1,0]>(a, w)',
+        ["ConvTranspose2d", "Slice"],
+        {"w": dyadic(4, 3, 4, 4)},
     ),
     # products
     "gemm": ("y = Gemm<transB=1>(a, w, b)", ["Linear"], {"x": "N,4", "w": dyadic(6, 4), "b": V}),
@@ -162,6 +168,12 @@ CASES = {
     "pixels": ('y = DepthToSpace<blocksize=2, mode="CRD">(a)', ["PixelShuffle"], {}),
     "pixels by depth": ("y = DepthToSpace<blocksize=2>(a)", ["Reshape", "Permute", "Reshape"], {"x": "N,8,3,3"}),
     "depth": ("y = SpaceToDepth<blocksize=2>(a)", ["Reshape", "Permute", "Reshape"], {}),
+    "max of channels": ("y = Max(x, l)", ["ReLU"], {"l": np.zeros((4, 1, 1), np.float32)}),
+    "constant like data": ("c = CastLike(k, a) d = Neg(c) y = Add(a, d)", ["Affine"], {"k": np.int64(3)}),
+    "kernel told": ("y = Conv<kernel_shape=[3,3]>(a, w)", ["Conv2d"], {"w": W}),
+    "reduced with a flag of no effect": (
+        "y = ReduceMean<noop_with_empty_axes=1>(a, i)", ["AdaptiveAvgPool2d"], {"x": "N,3,4,4", "i": IDS, "opset": 18},
+    ),
     # scaling maps
     "upsample 7": ("y = Upsample<scales=[1.0,1.0,2.0,3.0]>(a)", ["Upsample"], {"opset": 7}),
     "upsample 9": ("y = Upsample(a, s)", ["Upsample"], {"opset": 9, "s": np.float32([1, 1, 2, 2])}),
@@ -230,7 +242,7 @@ CASES = {
 def test_operations(case):
     """What reads `a` sees both signs; what reads `x` is an activation itself."""
     body, expected, options = case
-    before = "" if "(x" in body else "r = Relu(x) h = Constant<value_float=0.5>() a = Sub(r, h) "
+    before = "" if "(x" in body else "r = Relu(x) h = Constant<value=float {0.5}>() a = Sub(r, h) "
     graph = same(model(before + body, **options))
     assert kinds(graph) == [*(["ReLU", "Affine"] if before else []), *expected]
 
@@ -302,6 +314,33 @@ REFUSED = {
     "infinite weight": ("a = Relu(x) y = Mul(a, s)", "Affine", "NaN", {"s": np.float32(np.inf)}),
     "integer kernel": ("a = Relu(x) y = Conv(a, w)", "Conv", "integers", {"w": np.ones((6, 4, 3, 3), "int64")}),
     "integer matrix": ("a = Relu(x) f = Flatten(a) y = Gemm(f, m)", "Gemm", "integers", {"m": ints(*[[1] * 5] * 144)}),
+    "another kernel told": ("a = Relu(x) y = Conv<kernel_shape=[2,2]>(a, w)", "Conv", "kernel_shape", {"w": W}),
+    "pads twice": ('a = Relu(x) y = Conv<auto_pad="VALID", pads=[1,1,1,1]>(a, w)', "Conv", "at once", {"w": W}),
+    "unread attribute": ("a = Relu(x) y = Relu<foo=3>(a)", "Relu", "'foo'", {}),
+    "attribute of later": (
+        'a = Relu(x) y = DepthToSpace<blocksize=2, mode="CRD">(a)', "DepthToSpace", "opset 10", {"opset": 10},
+    ),
+    "split into others": (
+        "a = Relu(x) t, y = Split<axis=1, num_outputs=3>(a)", "Split", "num_outputs", {"opset": 18},
+    ),
+    "no axes": ("a = Relu(x) y = Squeeze(a, i)", "Squeeze", "names no axes", {"i": ints()}),
+    "wide pads": ("a = Relu(x) y = MaxPool<kernel_shape=[2,2], pads=[0,2,0,2]>(a)", "MaxPool", "outside", {}),
+    "ceil by itself": (
+        'a = Relu(x) y = MaxPool<kernel_shape=[3,3], strides=[2,2], auto_pad="VALID", ceil_mode=1>(a)', "MaxPool",
+        "differently", {},
+    ),
+    "gaps by themselves": (
+        'a = Relu(x) y = MaxPool<kernel_shape=[2,2], dilations=[2,2], auto_pad="SAME_UPPER">(a)', "MaxPool",
+        "differently", {},
+    ),
+    "cropped and mirrored": (
+        'a = Relu(x) y = Pad<mode="reflect">(a, p)', "Pad", "crops", {"p": ints(0, 0, -1, 0, 0, 0, 1, 2)},
+    ),
+    "smaller in old versions": (
+        "a = Relu(x) y = Resize(a, s)", "Resize", "floor or ceil",
+        {"s": np.float32([1, 1, 0.6, 0.6]), "opset": 10},
+    ),
+    "spread bound": ("y = Max(x, l)", "Max", "one sample", {"x": "N,1", "l": np.zeros((2, 1), np.float32)}),
     "half a kernel": ("a = Relu(x) y = Conv(a, w)", "Conv", "shape", {"w": dyadic(6, 3, 3, 3)}),
 }  # fmt: skip
 
@@ -313,6 +352,17 @@ def test_what_cannot_be_converted_is_refused_by_name(case):
     assert found[0].op == op
     assert says in f"{found[0].why} {found[0].hint}"
     assert len(found) == 1
+
+
+@pytest.mark.skipif(defs.onnx_opset_version() < 28, reason="SpaceToDepth has a mode since opset 28")
+@pytest.mark.parametrize("mode", ["", "DCR", "CRD"])
+def test_space_to_depth_follows_its_mode(mode):
+    """onnxruntime does not have it yet."""
+    attribute = f', mode="{mode}"' if mode else ""
+    proto, x = model(f"a = Relu(x) y = SpaceToDepth<blocksize=2{attribute}>(a)", opset=28), dyadic(3, 4, 6, 6)
+    with torch.no_grad():
+        have = capture(proto)(torch.tensor(x)).numpy()
+    assert np.array_equal(have, ReferenceEvaluator(proto).run(None, {"x": x})[0])
 
 
 def test_all_blockers_come_at_once_and_are_named_as_in_the_file():

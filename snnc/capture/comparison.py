@@ -1,0 +1,277 @@
+"""Whether a graph computes what its network computes: both are run on the same samples.
+
+They may differ by one rounding a layer; where they differ by more, how far rounding drives a result of this network is
+measured: by how far the graph in double precision is from itself in single precision on these samples. States and what
+depends on the number of samples show in runs of the network: on batches of several sizes, and twice on one. Random
+numbers show in the state of their generators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from snnc.errors import Blocker
+from snnc.ir.dialect import ClipQuant
+from snnc.ir.graph import calls, flat, module_of
+
+SIZES = (3, 1, 2)
+# Two ways to round may part by this many times what single precision differs from double.
+MOST = 16
+HINT = (
+    "write forward so that it does the same for every input: no state, no random numbers, and no question about the "
+    "input's type, its number of samples or who is calling"
+)
+STATE_HINT = "take states and random numbers out of forward, or put them under `if self.training:`"
+
+Run = Callable[[Tensor], Any]
+
+
+@dataclass
+class Reference:
+    """The network that a graph was captured from, as something to run.
+
+    Attributes:
+        run: a batch to the network's output.
+        name: what it is called in records.
+        like: a tensor with the dtype and device of its input.
+        batch: the number of samples that it takes, where it takes no other.
+        precision: relative rounding of what it computes in.
+        module: where it is one, to tell at which layer it parts.
+    """
+
+    run: Run
+    name: str
+    like: Tensor
+    batch: int | None = None
+    precision: float = float(torch.finfo(torch.float32).eps)
+    module: nn.Module | None = None
+
+
+def not_compared(why: str) -> dict[str, Any]:
+    """The record where nothing was run."""
+    return {"with": None, "samples": None, "shape": None, "batches": [], "error": None, "bound": None, "why": why}
+
+
+def compare(
+    graph: fx.GraphModule, network: Reference, shape: Sequence[int], samples: Tensor | None = None
+) -> tuple[dict[str, Any], Blocker | None]:
+    """Runs a graph and its network on the same batches.
+
+    Args:
+        graph: of stage ANN, on the device of `network.like`.
+        network: what it was captured from.
+        shape: of one sample.
+        samples: real ones, `[N, ...]`; random ones where None.
+
+    Returns:
+        What was compared, as plain data, and what is wrong, or None where the two agree. The data:
+        "with" what, on which "samples", "batches" (their sizes), the largest "error" and the "bound" that rounding
+        explains, both relative to the largest output.
+    """
+    if network.like.device.type == "meta":
+        return not_compared("the network's weights have no values"), None
+    record: dict[str, Any] = {"with": network.name, "samples": "random" if samples is None else "given"}
+    record |= {"shape": list(shape), "batches": [], "error": 0.0, "bound": 0.0, "why": ""}
+    with _quietly():
+        batches = _batches(network, tuple(shape), samples)
+        for x in batches:
+            before = _generators()
+            try:
+                want = network.run(x.clone())
+                again = network.run(x.clone()) if x is batches[-1] else want
+            except Exception as failure:
+                if len(x) == 1 and len(batches) > 1:  # such as one that squeezes the batch away: that is its own matter
+                    continue
+                why = f"fails on {len(x)} samples of shape {tuple(shape)} ({type(failure).__name__}: {_line(failure)})"
+                return record, Blocker("network", "forward", why, "run it on such a batch, and mend what it says")
+            record["batches"].append(len(x))
+            if not isinstance(want, Tensor):
+                return record, Blocker("output", "output", "is not one tensor", "return the logits alone")
+            if _generators() != before:
+                return record, Blocker("network", "forward", "draws random numbers at inference", STATE_HINT)
+            if not _same(want, again, network.precision):
+                return record, Blocker("network", "forward", "gives two results for the same samples", STATE_HINT)
+            try:
+                error, bound, parts = _apart(graph, x, want.detach(), network.precision)
+            except RuntimeError as failure:  # such as weights of several types
+                why = f"fails on {len(x)} samples of shape {tuple(shape)} once it is a graph ({_line(failure)})"
+                return record, Blocker("network", "forward", why, "keep all of it in one floating-point type")
+            record["error"], record["bound"] = max(record["error"], error), max(record["bound"], bound)
+            if parts:
+                return record, _blocker(graph, network, x, error)
+    return record, None
+
+
+def _generators() -> tuple[Any, ...]:
+    """The states of the random generators that a network may draw from."""
+    numpy: Any = np.random.get_state()  # noqa: NPY002 (whatever a network draws from)
+    return random.getstate(), numpy[1].tobytes(), numpy[2:], torch.get_rng_state().numpy().tobytes()
+
+
+def _line(failure: Exception) -> str:
+    return str(failure).strip().split("\n", maxsplit=1)[0].rstrip(".")
+
+
+def _batches(network: Reference, shape: tuple[int, ...], samples: Tensor | None) -> list[Tensor]:
+    sizes = SIZES if network.batch is None else (network.batch,)
+    if samples is None:
+        x = torch.randn((max(sizes), *shape), generator=torch.Generator().manual_seed(0), device="cpu")
+    else:
+        x = samples.detach().repeat(math.ceil(max(sizes) / len(samples)), *[1] * (samples.dim() - 1))
+    return [x[:size].to(network.like) for size in sizes]
+
+
+def _same(a: Tensor, b: Any, precision: float) -> bool:
+    """Whether two runs gave the same; on some devices sums are not the same to the last bit."""
+    if not isinstance(b, Tensor) or a.shape != b.shape:
+        return False
+    slack = MOST * precision * float(a.abs().nan_to_num().max()) if a.numel() else 0.0
+    return torch.allclose(a, b, rtol=0, atol=slack, equal_nan=True)
+
+
+def _apart(graph: fx.GraphModule, x: Tensor, want: Tensor, precision: float) -> tuple[float, float, bool]:
+    """The largest difference, the bound on it, both relative to the largest output, and whether any is beyond it."""
+    single = _Traced(graph)
+    have = single.run(x)
+    if len(x) == 1 and have.numel() == want.numel():
+        want = want.reshape(have.shape)  # `x.squeeze()` takes out a batch of one as well
+    if have.shape != want.shape:
+        return math.inf, 0.0, True
+    want = want.double()
+    if not torch.isfinite(want).all():
+        return 0.0, 0.0, not torch.equal(torch.isfinite(want), torch.isfinite(have))
+    off = _off(have, want)
+    scale = float(want.abs().max().clamp_min(torch.finfo(torch.float32).tiny)) if want.numel() else 1.0
+    bound = precision * (8 + sum(1 for _ in calls(graph))) * scale
+    if not off.numel() or off.max() <= bound:  # one rounding a layer: nothing has to be measured
+        return float(off.max()) / scale if off.numel() else 0.0, bound / scale, False
+    double = _Traced(graph, torch.float64)
+    noise = _off(have, double.run(x.double()))
+    edge = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for node, module in calls(graph, ClipQuant):
+        edge |= _on_edge(module, single.inputs[node], double.inputs[node])
+    calm = ~edge if (~edge).any() else edge
+    bound += MOST * float(noise[calm].max())
+    beyond = off.amax(1) > bound
+    # A value on the edge of a level may jump over it, and what a level is worth is no matter of rounding.
+    parts = bool((beyond & ~edge).any()) or bool(beyond.all() and not _jumps(graph, x, have, off, bound))
+    return float(off[calm].max()) / scale, bound / scale, parts
+
+
+def _off(a: Tensor, b: Tensor) -> Tensor:
+    """How far two outputs are apart, `[B, ...]` to `[B, values]`."""
+    return (a.double() - b.double()).abs().reshape(len(a), -1)
+
+
+def _on_edge(module: ClipQuant, single: Tensor, double: Tensor) -> Tensor:
+    """The samples `[B]` in which a value stands so near the edge of a level that rounding may carry it over."""
+    lam = module.lam.double()
+    level = double * module.L / lam + module.shift
+    near = torch.floor(level + 0.5)
+    noise = ((single.double() - double).abs() * module.L / lam).flatten().median()
+    slack = MOST * (noise + torch.finfo(torch.float32).eps * near.clamp(1, module.L))
+    return (((level - near).abs() <= slack) & (near >= 1) & (near <= module.L)).reshape(len(near), -1).any(1)
+
+
+def _jumps(graph: fx.GraphModule, x: Tensor, have: Tensor, off: Tensor, bound: float) -> bool:
+    """Whether the graph itself differs as much where its input is shaken by a few roundings.
+
+    Asked where no sample is free of values on the edge of a level, as in wide networks.
+    """
+    shaker = torch.Generator(x.device).manual_seed(1)
+    shaken = torch.zeros_like(off)
+    for _ in range(4):
+        noise = torch.randn(x.shape, generator=shaker, device=x.device, dtype=x.dtype)
+        moved = graph(x + x.abs().max() * MOST * torch.finfo(torch.float32).eps * noise)
+        shaken = torch.maximum(shaken, (moved - have).double().abs().reshape(len(x), -1))
+    return bool(off.norm() <= 2 * shaken.norm() + bound)
+
+
+class _Traced(fx.Interpreter):
+    """Runs a graph in one precision, a layer at a time, and keeps what reaches its quantisers."""
+
+    def __init__(self, graph: fx.GraphModule, dtype: torch.dtype | None = None) -> None:
+        super().__init__(graph)
+        self.graph_module, self.dtype = graph, dtype
+        self.inputs: dict[fx.Node, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "call_module" and isinstance(module_of(self.graph_module, n), ClipQuant):
+            self.inputs[n] = self.env[n.all_input_nodes[0]]
+        return super().run_node(n)
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        if self.dtype is None:
+            return module(*args)
+        state = {k: v.to(self.dtype) for k, v in module.state_dict().items() if v.is_floating_point()}
+        return torch.func.functional_call(module, state, args)
+
+
+def _blocker(graph: fx.GraphModule, network: Reference, x: Tensor, error: float) -> Blocker:
+    how = "of another shape" if math.isinf(error) else f"off by {error:.2g} of the largest output"
+    why = f"computes something else than the graph that was read from it ({how}), which is more than rounding"
+    if network.module is None or (found := _first(graph, network.module, x)) is None:
+        return Blocker("network", "forward", why, HINT)
+    return Blocker(*found, f"is the first layer that {why}", HINT)
+
+
+def _first(graph: fx.GraphModule, module: nn.Module, x: Tensor) -> tuple[str, str] | None:
+    """Name and class of the first layer whose value differs, of those that stand for one call of one module."""
+    seen: dict[str, list[Tensor]] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_: Any, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                seen.setdefault(name, []).append(output.detach().clone())
+
+        return hook
+
+    handles = [child.register_forward_hook(keep(flat(path))) for path, child in module.named_modules() if path]
+    try:
+        module(x.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    values = _Values(graph)
+    values.run(x)
+    for node, layer in calls(graph):
+        word = f"{type(layer).__name__.lower()}_"
+        found = seen.get(node.name) or seen.get(node.name.removeprefix(word)) or []
+        have = values.found[node]
+        if len(found) == 1 and found[0].shape == have.shape:
+            slack = 1e-4 * float(found[0].abs().max())
+            if not torch.allclose(have, found[0].to(have), rtol=0, atol=slack, equal_nan=True):
+                return node.name, type(layer).__name__
+    return None
+
+
+class _Values(fx.Interpreter):
+    """Keeps the value of every node."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.found: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.found[n] = super().run_node(n)
+        return self.found[n]
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Runs somebody's network without gradients, warnings, and what it prints."""
+    with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

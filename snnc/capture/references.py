@@ -1,0 +1,43 @@
+"""The networks that graphs are compared with, as something to run."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.nn.modules import module as modules
+
+from snnc.capture.comparison import Reference
+from snnc.capture.copying import copied
+from snnc.capture.exported import entries
+from snnc.errors import Blocker, Unsupported
+
+
+def refuse_global_hooks() -> None:
+    """Refuses to capture while hooks change what every module computes, since those of the graph are modules too.
+
+    Raises:
+        Unsupported: there are such hooks.
+    """
+    if modules._global_forward_hooks or modules._global_forward_pre_hooks:
+        why = "is run with forward hooks that are registered for all modules of the process"
+        raise Unsupported.of([Blocker("network", "network", why, "remove them (handle.remove()) before snnc runs")])
+
+
+def of_module(model: nn.Module) -> Reference:
+    """A live module: a copy of it in eval mode, called as its user calls it."""
+    model = copied(model)
+    floating = (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point())
+    first = next(floating, torch.zeros(()))
+    like = torch.empty((), dtype=first.dtype, device=first.device)
+    return Reference(model, "the module", like, precision=float(torch.finfo(like.dtype).eps), module=model)
+
+
+def of_program(program: ExportedProgram) -> Reference:
+    """An exported program, run by torch."""
+    value = entries(program)[0].meta["val"]
+    device = next((v.device for v in program.state_dict.values()), value.device)
+    like = torch.empty((), dtype=value.dtype, device=device)
+    batch = value.shape[0] if isinstance(value.shape[0], int) else None
+    precision = float(torch.finfo(value.dtype).eps)
+    return Reference(program.module(), "the exported program", like, batch, precision)

@@ -1,0 +1,134 @@
+"""The history that an emitted file brings as JSON, `.pt2` and ONNX alike: read, and believed in nothing.
+
+What it says of latency and input decides how a network is run, and the rest is printed. So everything that the program
+relies on must be of the right kind, and nothing may be so large or so nested that reading it is work.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+SCHEDULES = ("streaming", "two-pass streaming", "pipelined", "layer-synchronous")
+STAGES = ("SPIKING", "FIXED")
+_LONGEST = 2**22  # bytes: far more than any history needs
+_DEEPEST = 16  # lists and tables in each other
+_MOST = 2**31  # of any number of steps, sizes or dimensions
+
+
+class Fault(Exception):
+    """What is wrong with a file, as the end of "... is refused: "."""
+
+
+def read_history(text: str | bytes, staged: bool) -> dict[str, Any]:
+    """The history, if all that snnc relies on is of the right kind.
+
+    Args:
+        text: as the file has it.
+        staged: whether it says which stage the network is of.
+
+    Raises:
+        Fault: it is not, or is no history at all.
+    """
+    if len(text) > _LONGEST:
+        raise Fault("its history is too long")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Fault("its history is no JSON") from error
+    if _depth(found) > _DEEPEST:
+        raise Fault("its history is nested too deeply")
+    if not isinstance(found, dict) or not isinstance(found.get("latency"), dict):
+        raise Fault("its history has no latency")
+    if staged and found.get("stage") not in STAGES:
+        raise Fault("its stage is not that of a spiking network")
+    _check_latency(found["latency"])
+    for key, (fits, fault) in _ROWS.items():
+        if found.get(key) is not None and not fits(found[key]):
+            raise Fault(fault)
+    return found
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and tables stand in each other, no further than is allowed."""
+    level, depth = [value], 0
+    while level and depth <= _DEEPEST:
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list)))
+        level, depth = [item for items in inner for item in items], depth + 1
+    return depth
+
+
+def _check_latency(latency: dict[str, Any]) -> None:
+    if set(latency) != {"schedule", "T", "rho", "depth", "steps"} or not _text(latency["schedule"]):
+        raise Fault("its latency is incomplete")
+    if latency["schedule"] not in SCHEDULES:
+        raise Fault("its schedule is none that a network can have")
+    least = {"T": 1, "rho": 0, "depth": 1, "steps": 1}
+    if not all(_whole(latency[key], low) for key, low in least.items()):
+        raise Fault("its latency is not in whole steps")
+    if latency["steps"] < latency["T"]:
+        raise Fault("its latency has fewer steps than are read out")
+
+
+def _whole(value: Any, least: int = 0) -> bool:
+    return type(value) is int and least <= value < _MOST
+
+
+def _finite(value: Any) -> bool:
+    return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < 2**63)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _shape(value: Any) -> bool:
+    return isinstance(value, list) and all(_whole(size, 1) for size in value) and math.prod(value) < _MOST
+
+
+def _span(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_finite, value)) and value[0] < value[1]
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_text, value.values()))
+
+
+def _each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _record(value: Any) -> bool:
+    """What one pass did."""
+    if not isinstance(value, dict) or not all(_text(value.get(key)) for key in ("name", "stage")):
+        return False
+    if not isinstance(value.get("options"), dict) or not _each(_text)(value.get("notes")):
+        return False
+    return _whole(value.get("sites")) and _finite(value.get("seconds")) and _finite(value.get("error") or 0)
+
+
+def _bound(value: Any) -> bool:
+    """One layer of a proof."""
+    if not isinstance(value, dict) or not all(_text(value.get(key)) for key in ("name", "module")):
+        return False
+    numbers = [value.get(key) for key in ("bits", "bound", "headroom")]
+    flags = [value.get(key) for key in ("tf32", "bf16")]
+    return all(n is None or _finite(n) for n in numbers) and all(f is None or type(f) is bool for f in flags)
+
+
+# What a history may hold, where it does: whether a value fits, and what is wrong where it does not.
+_ROWS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "input_shape": (_shape, "its input has no shape"),
+    "input_rank": (lambda value: _whole(value, 1), "its input has no number of dimensions"),
+    "input_range": (_span, "its input has no range"),
+    "records": (_each(_record), "its records are not those of passes"),
+    "proof": (_each(_bound), "its proof is not one of bounds"),
+    "recipe": (_text, "its recipe has no name"),
+    "recipe_text": (_text, "its recipe is no text"),
+    "versions": (_texts, "its versions are no texts"),
+    "calibration_samples": (_whole, "its calibration samples are no number"),
+    "tune": (lambda value: isinstance(value, dict), "its training is no table"),
+    "trace": (lambda value: isinstance(value, list), "its trace is no list"),
+}

@@ -1,0 +1,65 @@
+"""What the passes share that walk through a spiking network beside the network that it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+from snnc.calibrate.sweep import Site, Sweep, calibration_input
+from snnc.checks import MOST_ROUNDS
+from snnc.ir.graph import Stage
+from snnc.passes.pipeline import Context, Pass
+from snnc.processes import Pieces
+
+
+@dataclass(frozen=True)
+class SweepPass(Pass):
+    """Base of the passes that go layer by layer, from the input to the output, against the network before conversion.
+
+    Options:
+        samples: calibration samples at most.
+    """
+
+    takes = (Stage.SPIKING,)
+    requires = (Context.reference,)
+
+    samples: int = field(default=1024, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("samples", self.samples >= 1, "1 or more")
+
+    def rows(self, context: Context) -> int:
+        return context.seen(self.samples) * context.T
+
+    def sweep(self, graph: fx.GraphModule, context: Context, visit: Callable[[Site], Pieces | None]) -> None:
+        """Shows every layer to `visit` in its turn (`snnc.calibrate.sweep`), and notes on how many samples.
+
+        Raises:
+            SnncError: there is no calibration data.
+        """
+        given = torch.cat(context.data(f"Pass '{self.name}'"))
+        x = calibration_input(given, context.reference, context.T, self.samples)
+        Sweep(graph, context.reference, x).run(visit, context.track)
+        context.notes.append(f"on {len(x)} samples")
+
+
+@dataclass(frozen=True)
+class RoundsPass(SweepPass):
+    """Base of those that correct the mean of each channel, again and again.
+
+    Options:
+        rounds: simulations of each layer; every one corrects what the one before left.
+    """
+
+    rounds: int = field(default=3, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("rounds", 1 <= self.rounds <= MOST_ROUNDS, f"1 to {MOST_ROUNDS}")
+
+    def rows(self, context: Context) -> int:
+        return self.rounds * super().rows(context)
