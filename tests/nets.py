@@ -215,7 +215,7 @@ def routes(b: Dyadic, x: fx.Node) -> fx.Node:
 
 def picked(b: Dyadic, x: fx.Node) -> fx.Node:
     """Entries in another order, some twice, between neurons, behind them, and before the first; and mixes of them."""
-    x = b.chain(x, flip=dialect.Take(3, torch.arange(7, -1, -1)), conv1=nn.Conv2d(3, 4, 3), relu1=nn.ReLU())
+    x = b.chain(x, conv1=nn.Conv2d(3, 4, 3), flip=dialect.Take(3, FLIPPED), relu1=nn.ReLU())
     y = b.chain(x, order=dialect.Take(1, torch.tensor([2, 0, 0, 3])), rows=dialect.Take(2, torch.tensor([5, 1, 0])))
     y = b.chain(y, conv2=nn.Conv2d(4, 4, 3, padding=1), relu2=nn.ReLU(), larger=dialect.Mix(2, LARGER))
     x = b.call("join", dialect.Add(), x, y)
@@ -224,6 +224,7 @@ def picked(b: Dyadic, x: fx.Node) -> fx.Node:
 
 
 # From three values to six, as bilinear interpolation has it, and from four channels to three.
+FLIPPED = torch.arange(5, -1, -1)
 LARGER = torch.tensor([[4, 0, 0], [3, 1, 0], [1, 3, 0], [0, 3, 1], [0, 1, 3], [0, 0, 4]]) / 4
 MIXED = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, -1.0, 0.0, 0.25], [0.0, 0.0, 0.5, 0.5]])
 

@@ -115,10 +115,11 @@ def _layer(graph: fx.GraphModule, node: fx.Node, module: Mix, rank: int) -> None
     if dim == rank - 1:
         replace(graph, node, layer)
         return
-    last = [d for d in range(rank) if d != dim] + [dim]
-    source = insert(graph, f"{node.name}_last", Permute(tuple(last)), source)
+    swapped = list(range(rank))
+    swapped[dim], swapped[-1] = rank - 1, dim
+    source = insert(graph, f"{node.name}_last", Permute(tuple(swapped)), source)
     source = insert(graph, f"{node.name}_layer", layer, source)
-    replace(graph, node, Permute(tuple(last.index(d) for d in range(rank))))
+    replace(graph, node, Permute(tuple(swapped)))
     node.replace_input_with(node.all_input_nodes[0], source)
 
 

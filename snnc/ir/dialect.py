@@ -182,7 +182,7 @@ class Mix(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x.movedim(self.dim, -1), self.weight).movedim(-1, self.dim)
+        return functional.linear(x.transpose(self.dim, -1), self.weight).transpose(self.dim, -1)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, shape={tuple(self.weight.shape)}"

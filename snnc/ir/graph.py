@@ -140,6 +140,12 @@ def module_of(graph: fx.GraphModule, node: fx.Node) -> Any:
     return graph.get_submodule(str(node.target))
 
 
+def numbers(graph: fx.GraphModule) -> Tensor:
+    """A tensor of a graph that has the type and device of its values; buffers that hold places have another type."""
+    found = (value for value in (*graph.buffers(), *graph.parameters()) if value.is_floating_point())
+    return next(found, torch.zeros(()))
+
+
 def replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
     """Puts `module` in the place of the one that `node` calls."""
     setattr(graph, str(node.target), module.eval())

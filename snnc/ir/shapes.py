@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from snnc.errors import SnncError
 from snnc.ir import dialect
-from snnc.ir.graph import calls, module_of
+from snnc.ir.graph import calls, module_of, numbers
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refused, Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
@@ -160,8 +160,8 @@ class Shapes:
     @classmethod
     def of(cls, graph: fx.GraphModule, shape: Sequence[int] | None, rank: int | None = None) -> Shapes:
         """Those of a whole graph."""
-        like = next((value for value in graph.state_dict().values() if value.is_floating_point()), None)
-        return cls(lambda node: module_of(graph, node), next(iter(graph.graph.nodes)), shape, rank, like)
+        entry = next(iter(graph.graph.nodes))
+        return cls(lambda node: module_of(graph, node), entry, shape, rank, numbers(graph))
 
     def shape(self, node: fx.Node) -> Shape | None:
         """Shape of one sample of a node's value, where it is known.
