@@ -165,6 +165,8 @@ def _upsample(graph: fx.GraphModule, node: fx.Node, module: nn.Upsample, facts: 
         replace(graph, node, nn.Upsample(scale_factor=factors, mode="nearest"))
     elif isinstance(scale := module.scale_factor, float):
         replace(graph, node, nn.Upsample(scale_factor=(scale,) * (len(before) - 1), mode="nearest"))
+    elif isinstance(size := module.size, int):
+        replace(graph, node, nn.Upsample((size,) * (len(before) - 1), mode="nearest"))
 
 
 def _pad(graph: fx.GraphModule, node: fx.Node, module: dialect.Pad, facts: Shapes) -> None:
