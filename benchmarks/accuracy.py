@@ -9,8 +9,9 @@ are imported from there. Calibration uses training images only, without labels. 
 so that an interrupted run goes on where it stopped.
 
 `baseline` and `opi-max` do not depend on T: one run at the largest T gives every column, as the any-time readout. The
-other recipes are compiled for each T. Rows that are recipes with options stand in `CHANGES`. Rows of `best` are
-calibrated on twice as many samples as the others, and those of `best-graded` on eight times as many.
+other recipes are compiled for each T, with their options as they stand (`--quick`). Rows that are recipes with options
+stand in `CHANGES`. Rows of `best` are calibrated on twice as many samples as the others, and those of `best-graded` on
+eight times as many.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def measure(args: argparse.Namespace, name: str, task: Task, recipes: list[str],
                 continue
             start = time.time()
             samples = args.calibration * share(which)
-            snn = snnc.compile(net, group[-1], chosen(which), calibration, samples=samples)
+            snn = snnc.compile(net, group[-1], chosen(which), calibration, samples=samples, quick=True)
             accuracy = score(snn.readout, x, y)
             seconds = time.time() - start
             for T in group:

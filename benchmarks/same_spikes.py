@@ -34,7 +34,7 @@ from accuracy import folder_module, load, provenance
 
 import snnc
 from snnc.backends import BACKENDS
-from snnc.differences import differences
+from snnc.differences import verify
 from snnc.files import load_model
 from snnc.passes.pipeline import Pipeline
 
@@ -115,7 +115,7 @@ def measured(args: argparse.Namespace, zoo: Zoo, name: str, T: int, wanted: list
                 other = net
             else:
                 other = snnc.load(snnc.save(net, Path(folder) / ("net.pt2" if way == "pt2" else "net.onnx")))
-            found = differences(net, other, x[: args.limit].split(50), stream=way == "streaming")
+            found = verify(net, other, x[: args.limit].split(50), stream=way == "streaming")
             one = cell | {
                 "way": way,
                 **found.to_dict(),

@@ -20,9 +20,9 @@ from snnc.version import __version__
 if TYPE_CHECKING:
     from snnc.api import compile, load, save
     from snnc.capture import capture
-    from snnc.differences import differences
+    from snnc.differences import verify
     from snnc.explain import explain
-    from snnc.ir.graph import Stage, verify
+    from snnc.ir.graph import Stage
     from snnc.ir.proof import prove
     from snnc.measure.evaluate import evaluate
     from snnc.measure.search import search
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from snnc.tune.options import TuneOptions
     from snnc.tune.run import tune
 
-# A library says nothing unless asked to: `logging.basicConfig(level="INFO")` shows what it does.
+# A library is silent unless asked: `logging.basicConfig(level="INFO")` shows what it does.
 logging.getLogger("snnc").addHandler(logging.NullHandler())
 
 _HOME = {
     "snnc.api": ("compile", "load", "save"),
     "snnc.capture": ("capture",),
-    "snnc.differences": ("differences",),
+    "snnc.differences": ("verify",),
     "snnc.explain": ("explain",),
-    "snnc.ir.graph": ("Stage", "verify"),
+    "snnc.ir.graph": ("Stage",),
     "snnc.ir.proof": ("prove",),
     "snnc.measure.evaluate": ("evaluate",),
     "snnc.measure.search": ("search",),
@@ -78,7 +78,6 @@ __all__ = [
     "capture",
     "compare",
     "compile",
-    "differences",
     "distributed",
     "evaluate",
     "explain",

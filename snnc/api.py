@@ -21,7 +21,7 @@ from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.ir.dialect import ACTIVATIONS
-from snnc.ir.graph import TIMED, Stage, calls
+from snnc.ir.graph import TIMED, Stage, calls, curved_inside
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
 from snnc.ir.shapes import guess_input
@@ -30,7 +30,7 @@ from snnc.networks.exported import load_exported
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
-from snnc.passes import InsertNeurons
+from snnc.passes import EncodeValues, InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
@@ -68,8 +68,9 @@ def compile(
         model: a trained module, an exported program, an ONNX model (`onnx.load`), or a `Staged` network that
             `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
-        recipe: name, TOML file, `Recipe` or `Pipeline`. None: "qcfs" for a network trained with clip-quantised
-            activations; "best" where there is calibration data; otherwise "data-free".
+        recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
+            inside, such as GELU, gates or attention; "qcfs" for one trained with clip-quantised activations; "best"
+            where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
@@ -94,9 +95,9 @@ def compile(
     """
     if isinstance(model, SpikingNetwork):
         raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
-    T = _whole("T", T, 1, "a whole number of time steps, 1 or more, such as 8", MOST_STEPS)
-    samples = _whole("samples", samples, 1, "a whole number of calibration samples, 1 or more, such as 512", MOST)
-    seed = _whole("seed", seed, 0, "a whole number, 0 or more")
+    T = _steps("T", T, 1, "a whole number of time steps, 1 or more, such as 8", MOST_STEPS)
+    samples = _steps("samples", samples, 1, "a whole number of calibration samples, 1 or more, such as 512", MOST)
+    seed = _steps("seed", seed, 0, "a whole number, 0 or more")
     chunk, input_shape = counted(chunk), _shape(input_shape)
     tuned = model.info.get("tune") if isinstance(model, Staged) else None
     if isinstance(model, Staged):
@@ -155,13 +156,15 @@ def require_calibration(recipe: Recipe, there: bool) -> None:
         RecipeError: says what to give.
     """
     if recipe.needs_data and not there:
+        curved = any(isinstance(one, EncodeValues) for one in recipe.pipeline)
+        hint = "some (--calib DATA, or calibration= in Python)"
         raise RecipeError(
             f"The recipe '{recipe.name}' needs calibration data and got none.",
-            "some (--calib DATA, or calibration= in Python), or the recipe 'data-free'",
+            hint if curved else f"{hint}, or the recipe 'data-free'",
         )
 
 
-def _whole(name: str, value: Any, least: int, hint: str, most: int = 2**63 - 1) -> int:
+def _steps(name: str, value: Any, least: int, hint: str, most: int = 2**63 - 1) -> int:
     try:
         if isinstance(value, bool) or operator.index(value) < least:
             raise TypeError
@@ -179,7 +182,7 @@ def _shape(sizes: Any) -> tuple[int, ...] | None:
         return None
     if not isinstance(sizes, tuple | list):
         raise RecipeError(f"input_shape is {sizes!r}.", hint)
-    return tuple(_whole(f"input_shape is {tuple(sizes)!r}, and a size in it", size, 1, hint) for size in sizes)
+    return tuple(_steps(f"input_shape is {tuple(sizes)!r}, and a size in it", size, 1, hint) for size in sizes)
 
 
 def single(model: Any) -> Any:
@@ -193,6 +196,8 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
+    if curved_inside(graph):
+        return "telescoped"
     if not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"

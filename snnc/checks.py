@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from snnc.errors import RecipeError
 
-# Beyond these no machine serves a network, or nobody waits for it.
+# Beyond these a network needs more memory than any machine has, or takes for ever.
 MOST_STEPS = 2**20  # of a network, and levels of an activation: more than any is run for
 MOST_ROUNDS = 2**16  # over the calibration data
 MOST = 2**31 - 1  # of any whole number among options

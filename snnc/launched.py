@@ -1,4 +1,4 @@
-"""Whether this process is one of several: told by the environment alone, without what takes seconds to import."""
+"""Whether this process is one of several, by the environment alone, without imports that take seconds."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Several processes that share one piece of work and come, to the bit, to what one process comes to.
+"""Several processes that share one piece of work, with the same result as one process, to the bit.
 
 Floating-point sums depend on their order, and results of a layer may depend on how many samples it is given at once.
 So neither may depend on the number of processes. Work is cut into shards by sizes that are always the same; shard i is
 done by process i % world; and sums over samples are sums within each shard, added up in the order of the shards, on
-every process. All processes hold the same data, the same network and the same sums, so what follows from the sums each
-works out for itself; `agree` makes sure that they still have the same.
+every process. All processes hold the same data, the same network and the same sums. Each computes everything else from
+the sums for itself; `agree` makes sure that all have the same.
 
-Where nothing is shared, the world is one process, and the same code does all shards.
+If nothing is shared, the world is one process, and the same code does all shards.
 
-What travels are tensors and plain data, written by `torch.save` and read with its safe loader, over gloo; gradients on
-GPUs travel over nccl where every process has a GPU of its own.
+Processes exchange tensors and plain data, written by `torch.save` and read with its safe loader, over gloo. Gradients
+on GPUs travel over nccl if every process has a GPU of its own.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def distributed() -> Iterator[None]:
     with _lost():
         if made:
             _join(patience)
-        # Groups of our own: what the caller has under way in the default one stays apart.
+        # Groups of our own, so that the caller's operations in the default group stay separate.
         own = _own_gpu()
         plain = dist.new_group(backend="gloo", timeout=patience)
         cuda = dist.new_group(backend="nccl", timeout=patience) if own else None
@@ -101,7 +101,7 @@ def distributed() -> Iterator[None]:
     try:
         agree("computes with another number of threads", torch.get_num_threads(), hint="OMP_NUM_THREADS=1 for all")
         yield
-        exchange(None)  # nobody leaves before all are done: what is written, is written
+        from_all(None)  # no process leaves before all are done, so every file is written by then
     except BaseException:
         _group = _ALONE  # the others may hang in a collective of the group: taking it down would wait for them
         raise
@@ -155,8 +155,8 @@ def _lost() -> Iterator[None]:
         ) from problem
 
 
-def exchange(value: Found) -> list[Found]:
-    """What every process has given, in their order. Tensors in main memory and plain data.
+def from_all(value: Found) -> list[Found]:
+    """The values that all processes gave, in their order. Tensors in main memory, and plain data.
 
     Raises:
         ProcessError: another process has ended or does not answer.
@@ -188,11 +188,11 @@ def gather(value: Tensor) -> list[Tensor]:
     return [one.to(value.device) for one in found]
 
 
-def spread(count: int, compute: Callable[[int], Found]) -> Iterator[Found]:
+def dealt(count: int, compute: Callable[[int], Found]) -> Iterator[Found]:
     """`compute(0)` to `compute(count - 1)`, in order, each computed by one process and given to all."""
     for start in range(0, count, _group.world):
         mine = start + _group.rank
-        found: list[Any] = exchange(compute(mine) if mine < count else None)
+        found: list[Any] = from_all(compute(mine) if mine < count else None)
         yield from found[: count - start]
 
 
@@ -209,7 +209,7 @@ def agree(what: str, *parts: Any, hint: str = "the same command with the same fi
     """
     if _group.world == 1:
         return
-    digests = exchange(digest(*parts))
+    digests = from_all(digest(*parts))
     for number, one in enumerate(digests):
         if one != digests[0]:
             raise ProcessError(f"Process {number} {what} than process 0.", hint)

@@ -1,4 +1,4 @@
-"""What a process has set for itself changes no result: within these guards torch computes as in a new process.
+"""Settings of a process change no result: within these guards torch computes as in a new process.
 
 `exact` is for running a network, `steady` for whatever makes or measures one. Both switch off what rounds behind a
 caller's back: autocast, which gives currents of 8 significant bits; a process-wide precision of less than float32, such
@@ -63,7 +63,7 @@ def _numbers(undo: ExitStack) -> None:
     undo.callback(torch.backends.nnpack.set_flags, nnpack)
     onednn: Any = torch.backends.mkldnn
     every = [onednn.matmul, onednn.conv]
-    if torch.cuda.is_available():  # elsewhere nobody needs them touched
+    if torch.cuda.is_available():  # elsewhere they have no effect
         every += [torch.backends.cudnn.conv, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
     for one, bits in [(one, one.fp32_precision) for one in every]:
         if bits not in ("ieee", "none"):
@@ -72,7 +72,7 @@ def _numbers(undo: ExitStack) -> None:
 
 
 def _precision(one: Any, bits: str) -> None:
-    one.fp32_precision = "none"  # an operation that was told nothing itself goes on following its backend
+    one.fp32_precision = "none"  # an operation without a setting of its own follows its backend
     if one.fp32_precision != bits:
         one.fp32_precision = bits
 
@@ -88,7 +88,7 @@ _exact, _quiet = _Shared(_numbers), _Shared(_silence)
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Within it numbers are those of the type that they have, on CPUs and NVIDIA's GPUs. Gradients stay as they are."""
+    """A guard within which torch computes in the type of its tensors. The gradient mode stays as it is."""
     with _exact(), ExitStack() as stack:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
@@ -102,7 +102,7 @@ def exact() -> Iterator[None]:
 
 @contextmanager
 def steady() -> Iterator[None]:
-    """Within it a process is as it was when it began, and after it as it was before.
+    """A guard within which a process is like a new one; after it all settings are as they were before.
 
     Gradients are recorded unless the code within says otherwise; no tensor is one of inference mode. The random states
     of torch, numpy and Python are those of the caller, and the caller's again at the end, whatever was drawn. What snnc

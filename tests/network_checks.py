@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 import snnc
 from snnc.capture import capture
-from snnc.differences import differences
+from snnc.differences import verify
 from snnc.errors import SnncError
 from snnc.ir.dialect import ACTIVATIONS, ClipQuant
 from snnc.ir.graph import Stage, calls, replace
@@ -59,7 +59,7 @@ def exact_passes(graph: fx.GraphModule, shape: Shape, T: int) -> fx.GraphModule:
 def streams(graph: fx.GraphModule, shape: Shape) -> int:
     """Step by step and all steps at once give the same spikes; how many places were compared."""
     network = Network(graph.double(), {})
-    found = differences(network, network, sample(shape, seed=2).double(), stream=True)
+    found = verify(network, network, sample(shape, seed=2).double(), stream=True)
     assert found.spikes == 0, f"streaming differs at {found.first}"
     return found.places
 
@@ -77,12 +77,12 @@ def same_everywhere(net: nn.Module, shape: Shape, T: int, folder: Path, program:
         ("streaming", snn, True),
         ("onnxruntime", snnc.load(snnc.save(snn, folder / "net.onnx")), False),
     ):
-        found = differences(snn, other, x, stream=stream)
+        found = verify(snn, other, x, stream=stream)
         assert found.exact, name
         assert found.spikes == 0, f"{name} differs at {found.first}"
         places += found.places
     if program:
-        found = differences(snn, snnc.load(snnc.save(snn, folder / "net.pt2")), x)
+        found = verify(snn, snnc.load(snnc.save(snn, folder / "net.pt2")), x)
         assert found.same, "the exported program differs"
     return places
 

@@ -20,7 +20,7 @@ from torch import nn
 import snnc
 from snnc.data import Dataset
 from snnc.errors import ProcessError, SnncError
-from snnc.processes import TIMEOUT, digest, exchange, rank, world
+from snnc.processes import TIMEOUT, digest, from_all, rank, world
 
 SAMPLES = 150  # shards of 64, 64 and 22: of four processes one has nothing to do
 RECIPES = ("best", "cos", "opi", "data-free")
@@ -125,7 +125,7 @@ def main(folder: Path) -> None:
         with snnc.distributed():
             if number == 1:
                 time.sleep(5)
-            exchange(number)
+            from_all(number)
     except ProcessError as error:
         found["late"] = [str(error), time.monotonic() - start]
     (folder / f"{number}.json").write_text(json.dumps(found), encoding="utf-8")

@@ -21,7 +21,7 @@ from snnc import api, processes
 from snnc.calibrate.statistics import Histogram
 from snnc.cli import main
 from snnc.errors import ProcessError, RecipeError, WriteError
-from snnc.processes import Shards, agree, digest, distributed, exchange, spread
+from snnc.processes import Shards, agree, dealt, digest, distributed, from_all
 from tests.shared_work import SAMPLES, bits, dataset, network, work
 
 ROOT = Path(__file__).parent.parent
@@ -168,8 +168,8 @@ def test_training_is_not_lost_where_its_result_cannot_be_written(tmp_path, monke
 def test_the_number_of_processes_is_one_where_nothing_is_shared():
     assert (processes.rank(), processes.world()) == (0, 1)
     with distributed():
-        assert exchange("x") == ["x"]
-        assert list(spread(3, str)) == ["0", "1", "2"]
+        assert from_all("x") == ["x"]
+        assert list(dealt(3, str)) == ["0", "1", "2"]
         agree("is never asked", object())
 
 

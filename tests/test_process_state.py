@@ -137,7 +137,7 @@ WORK: dict[str, Callable[[Path], Any]] = {
     "stream": lambda folder: [out for net in NETWORKS.values() if net.looks_inside for out in net.stream(X)],
     "evaluate": lambda folder: [snnc.evaluate(net, (X, Y), ANN).to_dict() for net in NETWORKS.values()],
     "explain": lambda folder: [repr(snnc.explain(NETWORKS["plain"], ANN, (X, Y)).to_dict())],
-    "differences": lambda folder: [repr(snnc.differences(NETWORKS["plain"], NETWORKS["onnx"], X, ANN).to_dict())],
+    "differences": lambda folder: [repr(snnc.verify(NETWORKS["plain"], NETWORKS["onnx"], X, ANN).to_dict())],
     "report": lambda folder: [snnc.report(NETWORKS["plain"], (X, Y), ANN).to_dict()],
     "compare": lambda folder: [repr(snnc.compare(NETWORKS, (X, Y), ANN).rows)],
     "commands": lambda folder: list(commands(folder)),

@@ -13,7 +13,7 @@ import torch
 import snnc
 from snnc.capture import told_shape
 from snnc.files import load_model
-from snnc.ir.graph import Stage, verify
+from snnc.ir.graph import Stage, validate
 from snnc.passes import FixedPoint
 from tests.backends.onnx.test_fixed import assert_identical
 from tests.nir_reader import Reader
@@ -75,7 +75,7 @@ def test_capture_is_the_network(real, name):
     build, shape = NETWORKS[name]
     net = build(real)
     graph = snnc.capture(net)
-    verify(graph, Stage.ANN)
+    validate(graph, Stage.ANN)
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(graph(x), net(x))
@@ -85,7 +85,7 @@ def test_capture_is_the_network(real, name):
 def test_onnx_networks_are_what_onnxruntime_runs(name):
     model = load_model(Path(os.environ["SNNC_DATA"]) / "models" / f"{name}.onnx")
     graph = snnc.capture(model)
-    verify(graph, Stage.ANN)
+    validate(graph, Stage.ANN)
     x = torch.rand(4, *told_shape(model), generator=torch.Generator().manual_seed(0))
     want = np.concatenate([reference(model, part.numpy()) for part in x.split(1)])
     with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from snnc.calibrate.statistics import Gaussian, Histogram
 from snnc.errors import DataError, SnncError
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     ACTIVATIONS,
     AVERAGE_POOLS,
@@ -25,12 +26,13 @@ from snnc.ir.dialect import (
     Grid,
     Mean,
     Mix,
+    SignedQuant,
     Sub,
 )
 from snnc.ir.graph import module_of
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.temporal import TIME
-from snnc.processes import exchange, rank, world
+from snnc.processes import from_all, rank, world
 
 
 class _Watch(fx.Interpreter):
@@ -61,6 +63,16 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
     sources: dict[fx.Node, list[str]] = {}
     for site in sites:
         sources.setdefault(site.all_input_nodes[0], []).append(site.name)
+    return histograms_of(graph, sources, batches)
+
+
+def histograms_of(
+    graph: fx.GraphModule,
+    sources: dict[fx.Node, list[str]],
+    batches: Iterable[Tensor],
+    look: Callable[[fx.Node, Tensor], Tensor] = lambda _, value: value,
+) -> dict[str, Histogram]:
+    """As `histograms`, of the values of nodes, each under some names; `look` puts what counts as a channel second."""
     found: dict[str, Histogram] = {}
 
     def see(node: fx.Node, value: Tensor) -> None:
@@ -70,6 +82,7 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
                     f"The calibration data gives NaN or infinity at '{node.name}'.",
                     "check the data and its normalisation (--mean/--std)",
                 )
+            value = look(node, value)
             histogram = found.get(names[0]) or Histogram(value.shape[1], value.dim() - 2)
             histogram.update(value)
             found.update(dict.fromkeys(names, histogram))
@@ -97,7 +110,7 @@ def _merged(own: Histogram | None) -> Histogram | None:
     if world() == 1:
         return own
     merged: Histogram | None = None
-    for part in exchange(None if own is None else (own.rank, own.counts, own.top, own.peak, own.total)):
+    for part in from_all(None if own is None else (own.rank, own.counts, own.top, own.peak, own.total)):
         if part is not None:
             one = Histogram(len(part[2]), part[0])
             one.counts, one.top, one.peak, one.total = part[1:]
@@ -214,7 +227,7 @@ def _moved(module: nn.Module, args: Sequence[Moments]) -> Moments:
 
 
 def _head(module: nn.Module, args: Sequence[Moments]) -> Moments:
-    """No activation stands behind it, so nobody asks."""
+    """No activation follows it, so its moments are never needed."""
     return args[0]
 
 
@@ -230,6 +243,10 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
         Mix: _mixed,
         (*AVERAGE_POOLS, *ROUTES, Mean): _moved,
         HEADS: _head,
+        (*BENT, SignedQuant): Refusal(
+            "gives values that are unknown without data",
+            "calibration data (--calib DATA, or calibration= in Python), and the recipe 'telescoped'",
+        ),
         BATCHNORMS: Refusal("is no layer of a folded network", "fold-batchnorm before it"),
         (*TIME, Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
     },

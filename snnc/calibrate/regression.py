@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnc.processes import Pieces, Shards, spread
+from snnc.processes import Pieces, Shards, dealt
 
 Rows = dict[int, tuple[Tensor, Tensor]]  # of a regression: [R, groups, inputs] and [R, groups, outputs], by shard
 
@@ -40,7 +40,7 @@ def refit(
     X, Y = next(iter(drawn.values()))
     weight = layer.weight.double().reshape(X.shape[1], Y.shape[2], X.shape[2])
     if X.shape[2] > rows:  # more unknowns than equations: the same solution from a system of the rows
-        every = list(spread(len(shards.sizes), lambda i: drawn[i]))
+        every = list(dealt(len(shards.sizes), lambda i: drawn[i]))
         X, Y = (torch.cat(part) for part in zip(*every, strict=True))
         return _dual(layer, X, Y, weight, mean_x, mean_y, ridge)
     gram, cross = shards.total(lambda i: (_product(drawn[i][0], drawn[i][0]), _product(*drawn[i])))
@@ -48,7 +48,7 @@ def refit(
     variance = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
     strength = variance * (ridge + X.shape[2] / rows)
     missing = cross - gram @ weight.transpose(1, 2)
-    # A group that never varies tells nothing: an identity instead of zeros leaves its weights alone.
+    # A group that never varies says nothing about its weights: an identity instead of zeros leaves them alone.
     pull = torch.where(strength > 0, strength, torch.ones_like(strength))
     change = torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
     return _store(layer, weight + change.transpose(1, 2), mean_x, mean_y)
@@ -105,7 +105,7 @@ def equations(
 ) -> Rows | None:
     """Rows of a regression, from the shards of this process; None for a layer that is not covered.
 
-    What is drawn does not depend on which shards these are: the generator moves on for all.
+    Random numbers do not depend on which shards these are: the generator moves on for all shards.
     """
     if isinstance(layer, torch.nn.Linear):
         return _vectors(x, wanted, shards, positions, generator)

@@ -90,7 +90,7 @@ class Histogram:
             self.top[small] *= 2
 
     def add(self, other: Histogram) -> None:
-        """Adds what another histogram has seen. The result is that of one which has seen both, whatever their order."""
+        """Adds the counts of another histogram. The result is the same as if one had seen both, in any order."""
         moved = Histogram(len(other.top))
         moved.counts, moved.top = other.counts.clone(), other.top.clone()
         top = torch.maximum(self.top, other.top)

@@ -39,7 +39,7 @@ class Rectify(torch.nn.Module):
 
 
 @dataclass
-class Site:
+class SweepSite:
     """A node of the spiking graph at its turn in the sweep.
 
     Attributes:
@@ -92,7 +92,7 @@ class Sweep:
         return average(self.shards, of)
 
     @torch.no_grad()
-    def run(self, visit: Callable[[Site], Pieces | None], track: Callable[..., Iterator[Any]]) -> None:
+    def run(self, visit: Callable[[SweepSite], Pieces | None], track: Callable[..., Iterator[Any]]) -> None:
         """Shows every node to `visit`, in topological order. What `visit` gives is the node's value, if not None."""
         twins = {node.name: node for node in self.reference.graph.nodes}
         known: dict[fx.Node, Pieces] = {}
@@ -112,7 +112,7 @@ class Sweep:
             module = module_of(self.graph, node)
             value = None
             if twin is not None:
-                value = visit(Site(node, module, inputs, known[twin], self))
+                value = visit(SweepSite(node, module, inputs, known[twin], self))
             self.values[node] = each(module, *inputs) if value is None else value
             for source in node.all_input_nodes:
                 if last[source] is node:
@@ -155,17 +155,25 @@ def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, round
     return best
 
 
-def shift_for(site: Site, rounds: int) -> tuple[Tensor, Pieces]:
-    """The constant current `[C, 1, ...]` that gives a neuron layer the mean activation wanted, and its output then."""
+def shift_for(site: SweepSite, rounds: int) -> tuple[Tensor, Pieces]:
+    """The constant current that gives a neuron layer the mean activation wanted, and its output then.
+
+    Shape `[C, 1, ...]`; or `[C]`, where a neuron has one threshold for each feature of the last dimension.
+    """
     T, (current,) = site.module.T, site.inputs
+    last = site.module.theta.dim() == 1 and next(iter(current.values())).dim() > 2
 
     def emitted(i: int, shift: Tensor) -> Tensor:
         return site.module((current[i].reshape(T, -1, *current[i].shape[1:]) + shift).flatten(0, 1))
 
     def error(shift: Tensor) -> Tensor:
-        return site.sweep.average(lambda i: site.sweep.mean(site.node, emitted(i, shift)) - site.wanted[i])
+        return averaged(lambda i: site.sweep.mean(site.node, emitted(i, shift)) - site.wanted[i])
 
-    start = torch.zeros_like(site.sweep.average(lambda i: site.wanted[i]))
+    def averaged(of: Callable[[int], Tensor]) -> Tensor:
+        found = site.sweep.average((lambda i: of(i).movedim(-1, 1)) if last else of)
+        return found.flatten() if last else found
+
+    start = torch.zeros_like(averaged(lambda i: site.wanted[i]))
     shift = settled(error, start, 1.0, rounds)
     return shift, {i: emitted(i, shift) for i in current}
 

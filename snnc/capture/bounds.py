@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.ir import dialect
+from snnc.ir.curved import BENT
 from snnc.ir.graph import module_of
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import ALIKE, SHAPES
@@ -48,7 +49,7 @@ CLIPS = (nn.ReLU, nn.Hardtanh, Clamp)
 SHAPES.add((*ROUNDINGS, Clamp), ALIKE)
 
 
-def bounds(module: nn.Module) -> tuple[Tensor, Tensor]:
+def ends(module: nn.Module) -> tuple[Tensor, Tensor]:
     """The interval that a clip allows."""
     low: Any = getattr(module, "low", 0.0) if isinstance(module, Clamp) else getattr(module, "min_val", 0.0)
     high: Any = getattr(module, "high", None) if isinstance(module, Clamp) else getattr(module, "max_val", None)
@@ -65,7 +66,7 @@ ANYTHING: Interval = (-INFINITY, INFINITY)
 
 
 def _clip(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
-    (low, high), (least, most) = _hull(module, inputs), bounds(module)
+    (low, high), (least, most) = _hull(module, inputs), ends(module)
     return max(low, float(least.min())), max(float(least.min()), min(high, float(most.max())))
 
 
@@ -126,7 +127,8 @@ INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
         (*dialect.MAX_POOLS, *dialect.ROUTES, dialect.Mean): _hull,
         dialect.Pad: _pad,
         dialect.Mix: _mix,
-        (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS): anything,
+        (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS, *BENT): anything,
+        dialect.SignedQuant: lambda module, inputs: (-float(module.lam.max()), float(module.lam.max())),
         (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
     },
 )
@@ -135,7 +137,8 @@ INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
 class Intervals:
     """For each node the least and the greatest value that it can have, as far as that follows from the modules.
 
-    They are found as they are asked for, and once: whoever changes the graph meanwhile keeps each node's function.
+    They are found when they are asked for, and only once. So a change of the graph meanwhile must keep each node's
+    function.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:

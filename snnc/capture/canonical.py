@@ -17,13 +17,15 @@ from torch import fx, nn
 
 from snnc.capture.bounds import ROUNDINGS, Clamp
 from snnc.capture.lowering import StandIn
+from snnc.capture.patterns import whole
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
-from snnc.capture.values import Refused, author_line
+from snnc.capture.values import Refused
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
-from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy
+from snnc.ir.curved import BENT, Greatest, Least, Normalize
+from snnc.ir.graph import calls, curved_inside, insert, module_of, remove, replace, tidy
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shapes
 from snnc.ir.temporal import TIME
@@ -109,7 +111,7 @@ def _average(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -
 
 
 def _reshape(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Shapes) -> None:
-    """`Flatten(1)` where that is what it does; reshapes in a row become one."""
+    """A reshape that flattens becomes `Flatten(1)`; several reshapes in a row become one."""
     source = node.all_input_nodes[0]
     before, after = facts.shape(source), facts.shape(node)
     if before is None or after is None:
@@ -236,6 +238,11 @@ def _as_it_is(graph: fx.GraphModule, node: fx.Node, module: nn.Module, facts: Sh
 
 
 # How each module is brought into its form, in place; its inputs have theirs already.
+def _over(graph: fx.GraphModule, node: fx.Node, module: Any, facts: Shapes) -> None:
+    if (rank := facts.rank(node.all_input_nodes[0])) is not None:
+        module.dims = tuple(sorted(d % rank for d in module.dims))
+
+
 FORMS: Table[Callable[[fx.GraphModule, fx.Node, Any, Shapes], None]] = Table(
     "forms",
     __name__,
@@ -249,7 +256,9 @@ FORMS: Table[Callable[[fx.GraphModule, fx.Node, Any, Shapes], None]] = Table(
         dialect.Mix: _mix,
         dialect.Affine: _affine,
         nn.Upsample: _upsample,
-        (dialect.Concat, *dialect.HEADS): _along,
+        BENT: _as_it_is,
+        (Greatest, Least): _over,
+        (dialect.Concat, *dialect.HEADS, Normalize): _along,
         (*dialect.WEIGHTED, *dialect.MAX_POOLS, *dialect.TRAINED): _as_it_is,
         (dialect.Add, dialect.Sub, nn.PixelShuffle): _as_it_is,
         (*ROUNDINGS, Clamp, StandIn): _as_it_is,
@@ -259,7 +268,7 @@ FORMS: Table[Callable[[fx.GraphModule, fx.Node, Any, Shapes], None]] = Table(
 
 
 def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> list[Blocker]:
-    """What every door does last, in place: canonical forms, quantised activations, and the checks on the whole.
+    """Ends every capture, in place: canonical forms, quantised activations, and the checks on the whole graph.
 
     Args:
         graph: of modules of the dialect, roundings and clips of `snnc.bounds` among them.
@@ -272,6 +281,8 @@ def finish(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank
     if broken := _not_finite(graph):
         return broken
     canonicalise(graph, input_shape, rank)
+    if whole(graph, Shapes.of(graph, input_shape, rank)):
+        tidy(graph)
     if any(True for _ in calls(graph, *ROUNDINGS, Clamp)):
         if blockers := recognise(graph):
             return blockers
@@ -298,29 +309,12 @@ def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
 
 
 def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
-    """An activation somewhere, and none after a softmax."""
+    """An activation somewhere, or another curved operation that is no pool and no head at the network's output."""
+    if any(True for _ in calls(graph, *dialect.ACTIVATIONS, dialect.ClipQuant)) or curved_inside(graph):
+        return []
     output = next(iter(reversed(graph.graph.nodes)))
-    kinds = (*dialect.ACTIVATIONS, dialect.ClipQuant)
-    last = {node for node, module in calls(graph) if isinstance(module, kinds)}
-    stand_ins = list(calls(graph, StandIn))
-    found: list[Blocker] = []
-    if not last and not any(module.reason and module.reason.neuron for _, module in stand_ins):
-        why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
-        hint = "check that the forward method applies its ReLUs, and train the network with them"
-        found.append(Blocker(output.name, "network", why, hint))
-    last.update(node for node, module in stand_ins if module.reason and module.reason.inner)
-    leading: set[fx.Node] = set()  # to an activation
-    for node in reversed(graph.graph.nodes):
-        if any(user in last or user in leading for user in node.users):
-            leading.add(node)
-    return found + [
-        Blocker(
-            node.name,
-            type(module).__name__,
-            "stands before an activation, where only a spike rate can be",
-            "keep softmax for the network's output, or leave it out",
-            author_line(node),
-        )
-        for node, module in calls(graph, *dialect.HEADS)
-        if node in leading
-    ]
+    if any(module.reason and module.reason.neuron for _, module in calls(graph, StandIn)):
+        return []
+    why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
+    hint = "check that the forward method applies its activations"
+    return [Blocker(output.name, "network", why, hint)]

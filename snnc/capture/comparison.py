@@ -26,6 +26,7 @@ from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import calls, flat, module_of
 
 SIZES = (3, 1, 2)
+MANY = (*SIZES[:-1], 40, SIZES[-1])  # where tracing could not keep the number of samples open
 # Two ways to round may part by this many times what single precision differs from double.
 MOST = 16
 HINT = (
@@ -46,6 +47,7 @@ class Reference:
         name: what it is called in records.
         like: a tensor with the dtype and device of its input.
         batch: the number of samples that it takes, where it takes no other.
+        sizes: of the batches that are run otherwise.
         precision: relative rounding of what it computes in.
         module: where it is one, to tell at which layer it parts.
     """
@@ -54,6 +56,7 @@ class Reference:
     name: str
     like: Tensor
     batch: int | None = None
+    sizes: tuple[int, ...] = SIZES
     precision: float = float(torch.finfo(torch.float32).eps)
     module: nn.Module | None = None
 
@@ -124,7 +127,7 @@ def _line(failure: Exception) -> str:
 
 
 def _batches(network: Reference, shape: tuple[int, ...], samples: Tensor | None) -> list[Tensor]:
-    sizes = SIZES if network.batch is None else (network.batch,)
+    sizes = network.sizes if network.batch is None else (network.batch,)
     if samples is None:
         x = torch.randn((max(sizes), *shape), generator=torch.Generator().manual_seed(0), device="cpu")
     else:
@@ -164,7 +167,7 @@ def _apart(graph: fx.GraphModule, x: Tensor, want: Tensor, precision: float) -> 
     calm = ~edge if (~edge).any() else edge
     bound += MOST * float(noise[calm].max())
     beyond = off.amax(1) > bound
-    # A value on the edge of a level may jump over it, and what a level is worth is no matter of rounding.
+    # A value on the edge of a level may jump over it, and a whole level is more than rounding.
     parts = bool((beyond & ~edge).any()) or bool(beyond.all() and not _jumps(graph, x, have, off, bound))
     return float(off[calm].max()) / scale, bound / scale, parts
 

@@ -111,7 +111,7 @@ class _Functions:
         return [name for name, value in there.items() if id(getattr(value, "__self__", value)) in self.network]
 
     def _holds(self, function: Any, seen: set[int]) -> bool:
-        """Whether a function keeps more than constants, classes and functions of which the same is true."""
+        """Whether a function has closed over more than constants, classes, and functions that have not either."""
         if id(function) in seen:
             return False
         seen.add(id(function))
@@ -137,7 +137,7 @@ def _contents(cell: Any) -> Iterator[Any]:
 
 
 def _plain(model: nn.Module) -> nn.Module:
-    """Without the wrappers of `torch.compile`, told by name: their class takes seconds to import."""
+    """Without the wrappers of `torch.compile`, found by their name, since their class takes seconds to import."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__ == "OptimizedModule":

@@ -16,9 +16,10 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from snnc.capture.canonical import finish, remaining
-from snnc.capture.comparison import HINT, Reference, compare, not_compared
+from snnc.capture.comparison import HINT, MANY, SIZES, Reference, compare, not_compared
 from snnc.capture.copying import private
-from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, lower_exported, own_shape
+from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, fixes_batch, lower_exported, own_shape
+from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
 from snnc.capture.symbolic import from_error, input_rank, trace
@@ -26,7 +27,7 @@ from snnc.capture.trial import Trial, along_one_path
 from snnc.capture.values import LOST, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
-from snnc.ir.graph import Stage, flat, verify
+from snnc.ir.graph import Stage, flat, validate
 from snnc.ir.shapes import guess_input
 from snnc.networks.staged import Staged
 from snnc.steady import steady
@@ -83,7 +84,7 @@ def captured(model: Network, input_shape: tuple[int, ...] | None = None, samples
 
 
 def told_shape(model: Any) -> tuple[int, ...] | None:
-    """The shape of one sample, where the network itself tells it: exported programs and ONNX models do as a rule."""
+    """The shape of one sample, if the network itself holds it, as most exported programs and ONNX models do."""
     if isinstance(model, ExportedProgram):
         return own_shape(model)
     if not is_onnx(model):
@@ -94,7 +95,7 @@ def told_shape(model: Any) -> tuple[int, ...] | None:
 
 
 def is_onnx(model: Any) -> TypeGuard[onnx.ModelProto]:
-    """Whether this is an ONNX model. Does not import onnx, which is slow: whoever has a model has done so."""
+    """Whether this is an ONNX model. Does not import onnx, which is slow: a model has imported it already."""
     return "onnx" in sys.modules and isinstance(model, sys.modules["onnx"].ModelProto)
 
 
@@ -169,7 +170,8 @@ def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | Non
         return Outcome(None, [*first.blockers, from_error(error, live, known=True), *more])
     if why := decides_by_batch(program):
         return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
-    second = _exported(program, shape, live=True).against(lambda: of_module(model), shape, samples)
+    sizes = MANY if fixes_batch(program) else SIZES
+    second = _exported(program, shape, live=True).against(lambda: of_module(model, sizes), shape, samples)
     return second if second.graph is not None or needs_export else first
 
 
@@ -179,7 +181,7 @@ def _blockers_of(error: Unsupported) -> list[Blocker]:
 
 def _is_captured(graph: fx.GraphModule) -> bool:
     try:
-        verify(graph, Stage.ANN)
+        validate(graph, Stage.ANN)
     except VerifyError:
         return False
     return True
@@ -202,7 +204,7 @@ def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor
     from snnc.capture.onnx.door import lower_onnx
 
     lowering, value, known = lower_onnx(model, shape)
-    outcome = _whole(lowering, value, list(lowering.blockers), known, None)
+    outcome = _checked_end(lowering, value, list(lowering.blockers), known, None)
     if outcome.graph is not None:
         from snnc.capture.onnx.reference import compare_onnx  # imports onnxruntime, which is slow
 
@@ -212,7 +214,7 @@ def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor
 
 
 def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome, bool]:
-    """The symbolic door. The last value tells whether the other one may read the network."""
+    """Capture by symbolic tracing. The last value says whether `torch.export` may read the network."""
     live, like = private(model)
     try:
         traced = trace(live)
@@ -246,14 +248,16 @@ def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank
         value = lowering.load(result)
     except Refused as refused:
         found.append(Blocker("output", "output", refused.why, refused.hint))
-    return _whole(lowering, value, found, shape, rank)
+    return _checked_end(lowering, value, found, shape, rank)
 
 
-def _whole(
+def _checked_end(
     lowering: Lowering, value: Any, found: list[Blocker], shape: tuple[int, ...] | None, rank: int | None
 ) -> Outcome:
     """Checks the output, then what all doors do last."""
-    if not isinstance(value, fx.Node) and value is not LOST:
+    if isinstance(value, Laid):
+        found.append(Blocker("output", "output", *MOVED))
+    elif not isinstance(value, fx.Node) and value is not LOST:
         several = isinstance(value, (tuple, list, dict))
         why = "is not one tensor" if several else "does not depend on the input"
         found.append(Blocker("output", "output", why, "return the logits alone"))
@@ -268,5 +272,5 @@ def _whole(
         found = _blockers_of(error)
     if found:
         return Outcome(None, found)
-    verify(graph, Stage.ANN)
+    validate(graph, Stage.ANN)
     return Outcome(graph)

@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from snnc.capture import layers, resizing, routes, spellings
+from snnc.capture import attention, layers, norms, resizing, routes, spellings
 from snnc.capture.copying import no_backward_hooks
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import SPELLINGS
@@ -72,8 +72,27 @@ def _head(cls: Any) -> Spelling:
     return lambda at, x, dim, *_: spellings.head(cls)(at, x, dim)
 
 
+def _layer_norm(at: Site, x: Any, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    return (norms.layer_norm(at, x, shape, weight, bias, eps),)
+
+
+def _group_norm(at: Site, x: Any, weight: Any, bias: Any, n: Any, c: Any, hw: Any, groups: int, eps: float) -> Any:
+    return (norms.group_norm(at, x, groups, weight, bias, eps),)
+
+
+def _rms_norm(at: Site, x: Any, shape: Any, weight: Any, eps: Any) -> Any:
+    return (norms.rms_norm(at, x, shape, weight, eps),)
+
+
 ATEN: dict[str, Spelling] = {
     **SPELLINGS,
+    "native_layer_norm": _layer_norm,
+    "native_group_norm": _group_norm,
+    "_fused_rms_norm": _rms_norm,
+    "_transformer_encoder_layer_fwd": attention.fast_layer,
+    "_native_multi_head_attention": attention.fast_attention,
+    "log_sigmoid": SPELLINGS["logsigmoid"],
+    "log_sigmoid_forward": _first(SPELLINGS["logsigmoid"]),
     "_native_batch_norm_legit_no_training": _norm,
     "_native_batch_norm_legit": _norm_in_training,
     "_native_batch_norm_legit_functional": _norm_in_training,
@@ -102,7 +121,7 @@ ATEN: dict[str, Spelling] = {
 }
 
 
-# Samples in the batch that a live model is exported with: a number that nobody writes into a view.
+# Samples in the batch that a live model is exported with: a number that no author writes into a view.
 SAMPLES = 13
 FEW = 2**20
 
@@ -128,7 +147,7 @@ def _in_silence() -> Iterator[None]:
 
 
 def _composed(program: ExportedProgram) -> dict[Any, Any]:
-    """How torch takes those of the program's operations apart that consist of others and have no name here."""
+    """Torch's decompositions of the program's operations that consist of others and have no name here."""
     called = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
     strange = [op for op in called if op_name(op) not in ATEN and reason(op_name(op)) is OTHER]
     composed = [op for op in strange if op.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)]
@@ -157,13 +176,23 @@ def entries(program: ExportedProgram) -> list[fx.Node]:
     return [node for node in program.graph.nodes if node.op == "placeholder" and node.name in given]
 
 
+def fixes_batch(program: ExportedProgram) -> bool:
+    """Whether a number of samples stands in a program that was exported with `export`, as `len(x)` makes it."""
+    return _batches(program) is None
+
+
 def decides_by_batch(program: ExportedProgram) -> str:
     """Why a live module that was exported with `export` is not the same for every number of samples, or ""."""
-    batch = entries(program)[0].meta["val"].shape[0] if entries(program) else 0
-    known = program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
+    known = _batches(program)
     if known is None or (known.lower <= 2 and known.upper >= FEW):
         return ""
     return f"decides by the number of samples, and does this for {known.lower} to {min(known.upper, FEW)} of them only"
+
+
+def _batches(program: ExportedProgram) -> Any:
+    """The numbers of samples that a program is for, or None where it is one number alone."""
+    batch = next((entry.meta["val"].shape[0] for entry in entries(program)), 0)
+    return program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
 
 
 def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, tuple[int, ...]]:
@@ -222,7 +251,8 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
     device = next((v.device for v in values.values() if isinstance(v, torch.Tensor)), None)
     like = torch.empty((), dtype=entry.meta["val"].dtype, device=device)
     lowering = Lowering(shape, None, like)
-    lowering.batch, lowering.live = batch if isinstance(batch, int) else None, live
+    own = SAMPLES if live and getattr(getattr(batch, "node", None), "hint", None) == SAMPLES else None
+    lowering.batch, lowering.live = batch if isinstance(batch, int) else own, live
     lowering.blockers += blockers
     for other in given[1:]:
         value = other.meta["val"]

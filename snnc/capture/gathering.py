@@ -181,13 +181,17 @@ def index(at: Site, x: Any, indices: Sequence[Any]) -> Any:
 
 
 def repeat(at: Site, x: Any, *sizes: Any, **named: Any) -> Any:
-    """`x.repeat`: the batch once."""
+    """`x.repeat`: the batch once, but for a constant, which is made one of every sample."""
+    if isinstance(x, Tensor):
+        return routes.tile(at, x, *_run(sizes or tuple(named.values())))
     run = [at.integer(s) for s in _run(sizes or tuple(named.values()))]
     return moved(at, x, lambda v: v.repeat(run))
 
 
 def tile(at: Site, x: Any, *dims: Any, **named: Any) -> Any:
     """`torch.tile`, which leaves dimensions in front that it has no number for."""
+    if isinstance(x, Tensor):
+        return repeat(at, x, *dims, **named)
     run = [at.integer(s) for s in _run(dims or tuple(named.values()))]
     return moved(at, x, lambda v: v.tile(run))
 

@@ -1,8 +1,8 @@
 """From a traced graph, whatever its dialect, to a graph of snnc's own modules.
 
 Each node's operation has a name (`relu`, `add`, `conv2d` ...), the same for a module, a function, a method, an operator
-and an ATen op; `operations` says what that name becomes, and `Lowering` holds what has been built. What cannot be
-converted is noted as a `Blocker` and the walk goes on, so that all of them are found at once.
+and an ATen op; `operations` says what that name becomes, and `Lowering` holds what has been built. An operation that
+cannot be converted is noted as a `Blocker`, and the walk goes on, so that all blockers are found at once.
 
 Values on the way are nodes of the new graph (data), tensors and Python values (constants, folded as they are met), and
 the sizes of `values`. The batch has no number here: an operation that would need one mixes samples.
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor, fx, nn
 
-from snnc.capture.bounds import INTERVALS, Clamp, anything
+from snnc.capture.bounds import INTERVALS, anything
 from snnc.capture.ranks import check_rank
 from snnc.capture.refusals import Reason, key
 from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
@@ -101,6 +101,15 @@ class Site:
             name = f"{self.scope}.{word}".lstrip(".")
         return self.lowering.emit(name, module, inputs, self.trace)
 
+    def apply(self, module: nn.Module, *x: Any) -> Any:
+        """What a module of the author's becomes, that stands within the one that is being spelled."""
+        return self.lowering.apply(self, module, *x)
+
+    def alike(self, value: Tensor) -> bool:
+        """Whether a constant is that of one sample, or of a batch whose size is written down, all samples alike."""
+        fits = value.dim() > 0 and len(value) in (1, self.lowering.batch)
+        return fits and bool((value == value[:1]).all())
+
     def rank(self, node: fx.Node) -> int | None:
         """Number of dimensions, the batch included, where it is known."""
         return self.lowering.shapes.rank(node)
@@ -149,6 +158,11 @@ class Site:
         raise Refused(why, hint)
 
 
+def _nothing(site: Site, module: nn.Module, *x: Any) -> Any:
+    """A walk through a network says what modules become."""
+    raise Refused("stands outside of a network", "capture the network that holds it")
+
+
 class Lowering:
     """Builds the new graph; `blockers` tells what went wrong, `live` whether a module was exported here.
 
@@ -158,9 +172,9 @@ class Lowering:
         like: a tensor with the network's dtype and device.
 
     Attributes:
-        elsewhere: what this door cannot read and the other one may.
-        unsure: whether the other door has to be asked which of `elsewhere` it can read.
-        lost: stand-ins of which too little is known, and what was computed from them.
+        elsewhere: what this way of capturing cannot read and the other one may.
+        unsure: whether it has to be tried which of `elsewhere` the other one can read.
+        lost: stand-ins whose shape is unknown, and everything computed from them.
         passes: tells whether the other door reads an operation (its node, module and arguments), where there is one.
     """
 
@@ -174,6 +188,7 @@ class Lowering:
         self.cells: dict[fx.Node, Cell] = {}
         self.like = like
         self.batch: int | None = None
+        self.apply: Callable[..., Any] = _nothing
         self.x = self.build.input()
         root = self.build.root
         self.shapes = Shapes(lambda node: root.get_submodule(str(node.target)), self.x, input_shape, rank, like)
@@ -198,7 +213,7 @@ class Lowering:
         self, shape: tuple[int, ...] | None, rank: int | None = None, inputs: Sequence[fx.Node] = (),
         reason: Reason | None = None,
     ) -> fx.Node:  # fmt: skip
-        """A node in the place of a refused operation, so that what reads it is looked at too."""
+        """A node instead of a refused operation, so that operations that read its result are examined too."""
         node = self.build.call("standin", StandIn(shape, reason), *(inputs or (self.x,)))
         self.shapes.give(node, shape, rank)
         if shape is None and (self.shaped or rank is None or self.lost.intersection(inputs)):
@@ -217,19 +232,6 @@ class Lowering:
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node of the new graph calls."""
         return self.build.root.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-    def related(self, a: fx.Node, b: fx.Node) -> bool:
-        """Whether one of two values is computed from the other, or both from the same, each number by itself."""
-        return bool(self._line(a) & self._line(b))
-
-    def _line(self, node: fx.Node) -> set[fx.Node]:
-        found = {node}
-        while isinstance(module := self.module(node), (nn.ReLU, nn.Hardtanh, Clamp, dialect.Affine, StandIn)):
-            if isinstance(module, StandIn) and not (module.reason and module.reason.alike and module.reason.neuron):
-                break
-            node = node.all_input_nodes[0]
-            found.add(node)
-        return found
 
     def is_lost(self, values: Sequence[Any]) -> bool:
         """Whether one of `values` comes from a refused operation of whose result too little is known."""

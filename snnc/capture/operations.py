@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from snnc.capture import bounds, gathering, layers, pools, resizing, routes, spellings
+from snnc.capture import attention, bounds, curved, gathering, layers, pools, resizing, routes, spellings
 from snnc.capture.values import Spelling
 from snnc.ir import dialect
 
@@ -21,7 +21,6 @@ SPELLINGS: dict[str, Spelling] = {
     "clamp_max": spellings.clamp_max,
     "maximum": spellings.maximum,
     "minimum": spellings.minimum,
-    "min": spellings.minimum,
     "floor": spellings.floor,
     "round": spellings.round_,
     "softmax": spellings.head(nn.Softmax),
@@ -33,16 +32,8 @@ SPELLINGS: dict[str, Spelling] = {
     "rsub": spellings.rsub,
     "neg": spellings.neg,
     "negative": spellings.neg,
-    "mul": spellings.mul,
-    "multiply": spellings.mul,
-    "div": spellings.div,
-    "divide": spellings.div,
-    "true_divide": spellings.div,
-    "truediv": spellings.div,
     "floordiv": spellings.floor_divide,
     "floor_divide": spellings.floor_divide,
-    "matmul": layers.matmul,
-    "mm": layers.matmul,
     "addmm": layers.addmm,
     # layers
     "linear": layers.linear,
@@ -67,7 +58,6 @@ SPELLINGS: dict[str, Spelling] = {
     "adaptive_max_pool3d": pools.adaptive(pools.ADAPTIVE_MAXIMUM, 3),
     "mean": pools.mean,
     "sum": pools.sum_,
-    "amax": pools.amax,
     "max": pools.max_,
     "pixel_shuffle": layers.pixel_shuffle,
     # routes
@@ -103,6 +93,9 @@ SPELLINGS: dict[str, Spelling] = {
     "new_zeros": spellings.new_filled(0.0),
     "new_ones": spellings.new_filled(1.0),
     "full": spellings.full,
+    "amax": pools.amax,
+    **curved.SPELLINGS,
+    **attention.SPELLINGS,
     # sizes
     "size": routes.size,
     "len": routes.length,
@@ -126,12 +119,8 @@ SPELLINGS: dict[str, Spelling] = {
     "contiguous": layers.keep,
     "clone": layers.keep,
     "detach": layers.keep,
-    "float": layers.keep,
     "requires_grad": layers.keep,
-    "double": layers.keep,
-    "half": layers.keep,
     "bfloat16": layers.keep,
-    "type_as": layers.keep,
     "pos": layers.keep,
     "to": spellings.to,
 }
@@ -175,6 +164,7 @@ MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.Flatten: ("flatten", ("start_dim", "end_dim")),
     **gathering.MODULES,
     **resizing.MODULES,
+    **curved.MODULES,
     nn.Unflatten: ("unflatten", ("dim", "unflattened_size")),
 }
 
@@ -192,5 +182,7 @@ OWN: dict[type[nn.Module], Spelling] = {
     **dict.fromkeys((*dialect.BATCHNORMS, nn.SyncBatchNorm), layers.own_batchnorm),
     **dict.fromkeys(OWN_FORM, layers.own),
     **dict.fromkeys(SILENT, layers.keep_module),
+    **curved.OWN,
+    **attention.OWN,
     **{getattr(nn, f"{kind}Pad{d}d"): layers.own_pad for kind in PADS for d in (1, 2, 3)},
 }

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from snnc.capture import spellings
 from snnc.capture.lowering import Site
 from snnc.capture.values import PLACES, SHAPE_HINT, Dim, Refused, Sizes, Unknown
-from snnc.ir import dialect
+from snnc.ir import curved, dialect
 
 AVERAGE: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 ADAPTIVE_AVERAGE: dict[int, Any] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
@@ -109,7 +109,7 @@ def sum_(at: Site, x: fx.Node, dim: Any = None, keepdim: bool = False, dtype: An
 
 
 @dataclass(frozen=True)
-class Maximum:
+class MaximumWithPlaces:
     """What `torch.max(x, dim)` gives: the values, and their places, which nothing may read."""
 
     values: Any
@@ -123,16 +123,16 @@ def max_(at: Site, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """`torch.max`, of two values or over a map."""
     if isinstance(x, Tensor) or isinstance(dim, (Tensor, fx.Node)):
         return spellings.maximum(at, x, dim)
-    return Maximum(amax(at, x, dim, keepdim))
+    return MaximumWithPlaces(amax(at, x, dim, keepdim))
 
 
 def amax(at: Site, x: fx.Node, dim: Any = (), keepdim: bool = False) -> Any:
-    """The maximum of the whole map."""
+    """The maximum over some dimensions; of the whole map, a pool."""
     dims, rank = _dims(at, x, dim), at.rank(x)
     if rank is None:
         raise Refused("takes the maximum of a value of unknown rank", SHAPE_HINT, shape=True)
-    if dims != tuple(range(2, rank)):
-        at.refuse(f"takes the maximum over dimensions {dims}", "pool over the whole map, or with nn.MaxPool2d")
+    if dims != tuple(range(2, rank)) or rank > 5 or rank < 3:
+        return at.emit(curved.Greatest(dims, keepdim), x)
     x = at.emit(ADAPTIVE_MAXIMUM[rank - 2]((1,) * (rank - 2)), x)
     return x if keepdim else at.emit(nn.Flatten(1), x, part="flatten")
 

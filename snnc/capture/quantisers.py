@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Intervals, Round, bounds, double
+from snnc.capture.bounds import CLIPS, ROUNDINGS, Clamp, Intervals, Round, double, ends
 from snnc.capture.values import author_line
 from snnc.errors import Blocker
-from snnc.ir import dialect
+from snnc.ir import curved, dialect
 from snnc.ir.graph import calls, insert, module_of, remove, replace
 
 GRID = 4096
@@ -37,7 +37,7 @@ class Misfit(Exception):
 
 
 @dataclass
-class Form:
+class Chain:
     """`offset + step * clip(floor(gain * x + shift), low, high)`; before the rounding, without the floor."""
 
     gain: Tensor
@@ -68,11 +68,11 @@ class Form:
         if half:
             self.shift, self.low, self.high = self.shift + 0.5, self.low + 0.5, self.high + 0.5
         # A clip bound such as 8 * 0.1 * 10 is an integer but for rounding; floor must not lose a level to that.
-        self.low, self.high = (torch.floor(torch.where(_whole(b), b.round(), b)) for b in (self.low, self.high))
+        self.low, self.high = (torch.floor(torch.where(_near_integers(b), b.round(), b)) for b in (self.low, self.high))
         self.rounded = True
 
 
-def _whole(value: Tensor) -> Tensor:
+def _near_integers(value: Tensor) -> Tensor:
     return (value - value.round()).abs() < 1e-4
 
 
@@ -88,18 +88,20 @@ def fit(chain: Sequence[nn.Module], low: float, high: float) -> tuple[dialect.Cl
         Misfit: the chain is no quantised activation.
     """
     one, zero = double(1.0), double(0.0)
-    form = Form(one, zero, double(low), double(high))
+    form = Chain(one, zero, double(low), double(high))
     for module in chain:
         if isinstance(module, dialect.Affine):
             form.scale(double(module.scale), double(module.shift))
         elif isinstance(module, ROUNDINGS):
             form.round(isinstance(module, Round))
         else:
-            form.clip(*bounds(module))
+            form.clip(*ends(module))
     levels, shift = form.high - form.low, form.shift - form.low
     if not torch.isfinite(levels).all():
         raise Misfit("nothing bounds it, so it has no number of levels")
-    if not (_whole(levels).all() and (levels.round() == levels.round().flatten()[0]).all() and (levels > 0.5).all()):
+    if not (
+        _near_integers(levels).all() and (levels.round() == levels.round().flatten()[0]).all() and (levels > 0.5).all()
+    ):
         raise Misfit("its number of levels is not one positive integer")
     if not ((shift > -1e-6) & (shift < 1)).all():
         raise Misfit(f"it rounds with a shift of {shift.min().item():.4g}, outside 0 to 1")
@@ -156,9 +158,10 @@ def recognise(graph: fx.GraphModule) -> list[Blocker]:
             hint = "clip and round as in floor(clamp(x / lam, 0, 1) * L + 0.5) / L * lam, or snnc.ir.dialect.ClipQuant"
             blockers.append(Blocker(node.name, type(module).__name__.lower(), why, hint, author_line(node)))
             seen.update(*_reach(graph, node))
-    return blockers + [
-        b for node, _ in list(calls(graph, Clamp)) if node not in seen for b in _settle(graph, node, known)
-    ]
+    for node, _ in list(calls(graph, Clamp)):
+        if node not in seen:
+            _settle(graph, node, known)
+    return blockers
 
 
 Found = tuple[list[fx.Node], dialect.ClipQuant, Tensor, Tensor]
@@ -235,18 +238,19 @@ def _replace_chain(
         delattr(graph, str(node.target))
 
 
-def _settle(graph: fx.GraphModule, node: fx.Node, known: Intervals) -> list[Blocker]:
-    """Turns a `Clamp` that clips at zero into a ReLU or a `Hardtanh`; gives a blocker where it clips elsewhere."""
-    low, high = bounds(module_of(graph, node))
+def _settle(graph: fx.GraphModule, node: fx.Node, known: Intervals) -> None:
+    """Turns a `Clamp` that clips at zero into a ReLU or a `Hardtanh`, and any other into a `Clip`."""
+    clamp = module_of(graph, node)
+    low, high = ends(clamp)
     low = low.clamp(min=known[node.all_input_nodes[0]][0])
-    if not (low == 0).all() or not (high > 0).all():
-        why = f"clips to [{low.min().item():g}, {high.min().item():g}], where a spike rate goes from 0 up"
-        return [Blocker(node.name, "clamp", why, "train with relu, relu6 or clamp(x, 0, c)", author_line(node))]
-    if high.dim():
-        _unit_clip(graph, node, torch.as_tensor(module_of(graph, node).high).detach())
+    if torch.isinf(low).all() and torch.isinf(high).all():
+        remove(graph, node)
+    elif not (low == 0).all() or not (high > 0).all():
+        replace(graph, node, curved.Clip(*(None if b is None else torch.as_tensor(b) for b in (clamp.low, clamp.high))))
+    elif high.dim():
+        _unit_clip(graph, node, torch.as_tensor(clamp.high).detach())
     else:
         replace(graph, node, nn.ReLU() if torch.isinf(high) else nn.Hardtanh(0.0, float(high)))
-    return []
 
 
 def merge_clips(graph: fx.GraphModule) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.nn.modules import module as modules
 
-from snnc.capture.comparison import Reference
+from snnc.capture.comparison import SIZES, Reference
 from snnc.capture.copying import copied
 from snnc.capture.exported import entries
 from snnc.errors import Blocker, Unsupported
@@ -24,13 +24,13 @@ def refuse_global_hooks() -> None:
         raise Unsupported.of([Blocker("network", "network", why, "remove them (handle.remove()) before snnc runs")])
 
 
-def of_module(model: nn.Module) -> Reference:
-    """A live module: a copy of it in eval mode, called as its user calls it."""
+def of_module(model: nn.Module, sizes: tuple[int, ...] = SIZES) -> Reference:
+    """A live module: a copy of it in eval mode, called as its user calls it, on batches of these sizes."""
     model = copied(model)
     floating = (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point())
     first = next(floating, torch.zeros(()))
     like = torch.empty((), dtype=first.dtype, device=first.device)
-    return Reference(model, "the module", like, precision=float(torch.finfo(like.dtype).eps), module=model)
+    return Reference(model, "the module", like, sizes=sizes, precision=float(torch.finfo(like.dtype).eps), module=model)
 
 
 def of_program(program: ExportedProgram) -> Reference:
@@ -40,4 +40,4 @@ def of_program(program: ExportedProgram) -> Reference:
     like = torch.empty((), dtype=value.dtype, device=device)
     batch = value.shape[0] if isinstance(value.shape[0], int) else None
     precision = float(torch.finfo(value.dtype).eps)
-    return Reference(program.module(), "the exported program", like, batch, precision)
+    return Reference(program.module(), "the exported program", like, batch, precision=precision)

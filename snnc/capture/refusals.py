@@ -21,10 +21,10 @@ class Reason:
         why: one clause.
         hint: what to try.
         final: no other door can read it, so nothing is exported to find out.
-        alike: its result has the shape of its first input.
-        neuron: what to try puts an activation in its place.
-        inner: it belongs inside a network, so what stands before it does too.
-        parts: what its result then goes through belongs to it, and is no blocker of its own.
+        alike: its result has the same shape as its first input.
+        neuron: the hint says to replace it by an activation.
+        inner: it belongs inside a network, and so do the operations before it.
+        parts: operations that follow it belong to it, and are not listed as blockers of their own.
     """
 
     why: str
@@ -41,38 +41,19 @@ class Reason:
 
 
 ACTIVATION = Reason(
-    "is an activation that no spike rate equals", "replace it by ReLU, and train again", alike=True, neuron=True
-)
-HALVES = Reason(
-    "multiplies one half of its channels by a gate made of the other",
-    "give the layer before it half as many channels, put ReLU in its place, and train again",
+    "is an activation that snnc does not know",
+    "replace it by one that it knows, such as nn.GELU, and train again",
+    alike=True,
     neuron=True,
 )
 STATISTICS = Reason(
-    "normalises each sample by its own statistics",
-    "use BatchNorm, whose statistics are constants, and train again",
+    "normalises in a way that snnc does not know",
+    "use one of the normalisations of torch.nn, and train again",
     alike=True,
 )
-# What a normalisation does with a sample's length or deviation before it has divided by it.
-_SCALED = frozenset(
-    {"add", "clamp", "clampmin", "clip", "max", "maximum", "sqrt", "rsqrt", "pow", "reciprocal", "expand", "expandas"}
-    | {"unsqueeze", "squeeze", "cast", "identity", "div", "divide", "truediv", "mul", "multiply"}
-)
-LENGTH = Reason(
-    "divides each sample by its own length",
-    "where it comes last, return what it is given and normalise that outside; elsewhere use BatchNorm, and train again",
-    alike=True,
-)
-NORM = replace(LENGTH, alike=False, parts=_SCALED)
-DEVIATION = replace(STATISTICS, alike=False, parts=_SCALED)
 PRODUCT = Reason(
-    "multiplies values that both depend on the input",
-    "take it out, be it a gate, attention or squeeze-and-excitation, put layers of constant weights in its place, and "
-    "train again",
-)
-LETTERS = Reason(
-    "sums products by a formula of letters, which snnc does not read",
-    "write it with nn.Linear or a convolution, its weights constant",
+    "multiplies values in a way that snnc does not know",
+    "write it with matmul, nn.MultiheadAttention or nn.TransformerEncoder",
 )
 LOOKED_UP = Reason(
     "looks vectors up by whole numbers, and spikes tell amounts",
@@ -81,15 +62,9 @@ LOOKED_UP = Reason(
 STATE = Reason(
     "carries a state through time of its own", "put convolutions over time (nn.Conv1d) in its place, and train again"
 )
-GATED = Reason(
-    "multiplies a value by a function of itself, as hard swish, SiLU and GELU do",
-    "replace that activation by ReLU, and train again",
-    alike=True,
-    neuron=True,
-)
 CURVED = Reason(
-    "is not linear, and no neuron computes it",
-    "rewrite it with ReLU and linear layers, and train again",
+    "is a function that snnc does not know",
+    "rewrite it with layers and functions that snnc knows",
     neuron=True,
 )
 ELEMENTWISE = Reason(CURVED.why, CURVED.hint, alike=True, neuron=True)
@@ -129,40 +104,21 @@ OTHER = Reason(
 SPELLED = replace(OTHER, neuron=True)
 
 _NAMES: dict[Reason, str] = {
-    ACTIVATION: """
-        leakyrelu prelu rrelu elu celu selu gelu silu mish hardswish hardsigmoid sigmoid logsigmoid tanh hardshrink
-        softplus softsign softshrink tanhshrink erf expit thresholdedrelu shrink swish
-    """,
-    HALVES: "glu",
-    STATISTICS: """
-        layernorm groupnorm instancenorm instancenorm1d instancenorm2d instancenorm3d localresponsenorm rmsnorm
-        crossmaplrn2d nativelayernorm nativegroupnorm layernormalization groupnormalization lrn
-        instancenormalization meanvariancenormalization rmsnormalization fusedrmsnorm
-    """,
-    LENGTH: "normalize lpnormalization",
-    NORM: "norm vectornorm linalgnorm linalgvectornorm reducel1 reducel2 reducesumsquare",
-    DEVIATION: "std var stdmean varmean",
-    PRODUCT: """
-        multiheadattention transformer transformerencoder transformerencoderlayer transformerdecoder bmm bilinear
-        transformerdecoderlayer scaleddotproductattention baddbmm attention cosinesimilarity cdist
-        scaleddotproductflashattention scaleddotproductflashattentionforcpu scaleddotproductattentionmath
-    """,
-    LETTERS: "einsum",
+    ACTIVATION: "thresholdedrelu shrink",
+    STATISTICS: "crossmaplrn2d meanvariancenormalization",
+    PRODUCT: "transformer transformerdecoder transformerdecoderlayer bilinear cosinesimilarity cdist",
     LOOKED_UP: "embedding embeddingbag",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
-    ELEMENTWISE: "abs sign exp log sqrt rsqrt reciprocal pow square sin cos ceil trunc frac fmod remainder",
-    CURVED: """
-        where prod amin logsumexp reduceprod reducemin reducelogsumexp reducelogsum
-        lppool globallppool and or xor not
-    """,
+    ELEMENTWISE: "ceil trunc frac fmod remainder",
+    CURVED: "prod reduceprod lppool globallppool xor",
     PICKED: """
         argmax argmin topk sort argsort median mode kthvalue hardmax nonzero onehot bincount nms nonmaxsuppression
         uniqueconsecutive unique unique2
     """,
-    COMPARED: "equal eq ne lt gt le ge less greater lessequal greaterequal lessorequal greaterorequal isnan isinf",
+    COMPARED: "isnan isinf",
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
     ASSIGNED: """
-        setitem slicescatter selectscatter indexput scatter scatteradd indexcopy indexfill indexadd maskedfill
+        setitem slicescatter selectscatter indexput scatter scatteradd indexcopy indexfill indexadd
         maskedscatter copy scatternd scatterelements
     """,
     SPIKING: " ".join(kind.__name__.lower() for kind in {*CONFIG, *NEURONS} if issubclass(kind, TIME)),

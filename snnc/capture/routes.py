@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
+from snnc.capture import layout
 from snnc.capture.lowering import Site
 from snnc.capture.refusals import ASSIGNED
-from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Unknown
+from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, ManyBatches, Refused, Repeated, Sizes, Unknown
 from snnc.ir import dialect
 
 Range = tuple[int | None, int | None, int | None]
@@ -21,7 +24,10 @@ END = 2**62
 def flatten(at: Site, x: fx.Node, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions `start_dim` to `end_dim` as one."""
     if start_dim == 0:
-        at.refuse("flattens the batch as well", "flatten from dimension 1: torch.flatten(x, 1)")
+        if end_dim in (-1, (at.rank(x) or 0) - 1):
+            at.refuse("flattens the batch as well", "flatten from dimension 1: torch.flatten(x, 1)")
+        sizes = at.known(x)[:end_dim]
+        return layout.reshape(at, x, [ManyBatches(times=math.prod(sizes)), *at.known(x)[end_dim:]])
     return at.emit(nn.Flatten(start_dim, end_dim), x)
 
 
@@ -32,6 +38,8 @@ def reshape(at: Site, x: fx.Node, *shape: Any, **named: Any) -> Any:
     if len(shape) == 1 and isinstance(shape[0], Sizes) and shape[0].node is x and shape[0].part == slice(None):
         return x
     batch, known = sizes[0], at.sizes(x)
+    if known is not None and _joins_batch(at, sizes, known):
+        return layout.reshape(at, x, sizes)
     if any(isinstance(s, Batch) for s in sizes[1:]) or batch == Unknown(shape=False):
         at.refuse("merges samples with another dimension", "keep the batch as the first dimension, by itself")
     sample = tuple(at.integer(s) for s in sizes[1:])
@@ -45,6 +53,22 @@ def reshape(at: Site, x: fx.Node, *shape: Any, **named: Any) -> Any:
         at.refuse("leaves two sizes open", "write x.size(0) first")
     flat = len(sample) == 1 and (bool(known) if known is not None else sample == (-1,))
     return at.emit(nn.Flatten(1) if flat else dialect.Reshape(sample), x)
+
+
+def _joins_batch(at: Site, sizes: Sequence[Any], known: tuple[int, ...]) -> bool:
+    """Whether a shape has the batch elsewhere than in front by itself."""
+    if len(sizes) == 1:
+        return False
+    if any(isinstance(s, ManyBatches) for s in sizes) or any(isinstance(s, Batch) for s in sizes[1:]):
+        return True
+    rest = [at.integer(s) for s in sizes[1:] if not isinstance(s, Unknown)]
+    if len(rest) < len(sizes) - 1 or not isinstance(sizes[0], (int, Batch)):
+        return False
+    total = math.prod(known)
+    if -1 in rest:
+        return len(rest) > 1 and isinstance(sizes[0], int) and sizes[0] > 1 and sizes[0] != at.lowering.batch
+    front = sizes[0] == -1 or (at.lowering.batch is not None and sizes[0] != at.lowering.batch)
+    return isinstance(sizes[0], int) and front and math.prod(rest) != total and total % math.prod(rest or [1]) == 0
 
 
 def view_as(at: Site, x: fx.Node, other: fx.Node) -> Any:
@@ -84,12 +108,17 @@ def permute(at: Site, x: fx.Node, *dims: Any, **named: Any) -> Any:
     order = tuple(dims[0]) if isinstance(dims[0], (tuple, list)) else dims
     order = tuple(int(d) % len(order) for d in order)
     if order[0] != 0:
-        at.refuse("moves the batch", "keep the batch as the first dimension")
+        return layout.permute(at, x, order)
     return at.emit(dialect.Permute(order), x)
 
 
 def transpose(at: Site, x: fx.Node, dim0: int, dim1: int) -> Any:
     """Two dimensions swapped."""
+    rank = at.rank(x)
+    if rank is not None and 0 in (dim0 % rank, dim1 % rank) and dim0 % rank != dim1 % rank:
+        order = list(range(rank))
+        order[dim0], order[dim1] = order[dim1], order[dim0]
+        return layout.permute(at, x, order)
     a, b, rank = at.axis(x, dim0), at.axis(x, dim1), at.rank(x)
     if rank is None:
         raise Refused("swaps dimensions of a value of unknown rank", SHAPE_HINT, shape=True)
@@ -200,14 +229,6 @@ def setitem(at: Site, x: Any, index: Any, value: Any) -> Any:
     raise ASSIGNED.refused()
 
 
-def expand(at: Site, x: Any, *sizes: Any) -> Any:
-    """`x.expand` of a constant."""
-    at.refuse(
-        "spreads a constant over the samples",
-        "leave it, since it broadcasts; in the place of joining it, use torch.nn.functional.pad and add it",
-    )
-
-
 def _range(at: Site, part: slice) -> Range:
     start, stop, step = (None if v is None else at.integer(v) for v in (part.start, part.stop, part.step))
     return start, None if stop is not None and stop > END else stop, None if step == 1 else step
@@ -248,38 +269,64 @@ def rank(at: Site, x: fx.Node) -> Any:
 
 
 def cat(at: Site, tensors: Sequence[Any], dim: Any = 0) -> Any:
-    """Values joined along `dim`; blocks of zeros at the ends are padding."""
-    values = [_blank(v) for v in tensors]
+    """Values joined along `dim`; constants at the ends are padding, to which they are added."""
+    values = [_blank(at, v) for v in tensors]
     first = next((v for v in values if isinstance(v, fx.Node)), None)
     if first is None:
         at.refuse("joins constants only", "compute them before the network is built")
     dim = at.axis(first, dim)
-    front = _widths(values, dim)
-    back = _widths(values[len(front) :][::-1], dim)
+    front = _constants(values)
+    back = _constants(values[len(front) :][::-1])[::-1]
     values = values[len(front) : len(values) - len(back)]
     if not all(isinstance(v, fx.Node) for v in values):
-        at.refuse("joins a constant with data", "pad with torch.nn.functional.pad, or add the constant")
+        at.refuse("joins a constant between data", "put constants first or last")
     x = values[0] if len(values) == 1 else at.emit(dialect.Concat(dim), *values)
     if not front and not back:
         return x
-    pads = [0, 0] * (len(at.known(x)) - dim) + [sum(front), sum(back)]
-    return at.emit(dialect.Pad(tuple(pads)), x)
+    sizes = at.known(x)
+    widths = [sum(_width(v, dim) for v in part) for part in (front, back)]
+    x = at.emit(dialect.Pad(tuple([0, 0] * (len(sizes) - dim) + widths)), x)
+    if not any(isinstance(v, Repeated) for v in (*front, *back)):
+        return x
+    middle = Filled(sizes, 0.0)
+    blocks = [_block(at, v, dim, sizes) for v in (*front, middle, *back)]
+    return _added(at, x, torch.cat(blocks, dim - 1))
 
 
-def _blank(value: Any) -> Any:
-    """A constant of zeros says no more than its shape."""
-    is_blank = isinstance(value, Tensor) and value.dim() > 1 and not value.any()
-    return Filled(tuple(value.shape[1:]), 0.0) if is_blank else value
+def _added(at: Site, x: fx.Node, constant: Tensor) -> fx.Node:
+    """`x + constant`, of one sample's shape."""
+    return at.emit(dialect.Affine(torch.ones_like(constant), constant), x)
 
 
-def _widths(values: Sequence[Any], dim: int) -> list[int]:
-    """How wide the leading blocks of zeros are."""
-    widths: list[int] = []
-    for value in values:
-        if not isinstance(value, Filled) or value.number != 0:
-            break
-        widths.append(value.sizes[dim - 1])
-    return widths
+def _block(at: Site, value: Filled | Repeated, dim: int, sizes: tuple[int, ...]) -> Tensor:
+    """A constant part of a sample, as numbers; a part along `dim` of something of shape `sizes`."""
+    if isinstance(value, Repeated):
+        wanted = tuple(value.sample.shape[d] if d == dim - 1 else n for d, n in enumerate(sizes))
+        if tuple(value.sample.shape) != wanted:
+            at.refuse(
+                f"joins values of shape {tuple(value.sample.shape)} and {sizes}", "check the network on one sample"
+            )
+        return value.sample.detach().to(at.lowering.like)
+    return at.lowering.like.new_full(value.sizes, value.number)
+
+
+def _constants(values: Sequence[Any]) -> list[Any]:
+    """Leading constants."""
+    return list(itertools.takewhile(lambda v: isinstance(v, (Filled, Repeated)), values))
+
+
+def _width(value: Filled | Repeated, dim: int) -> int:
+    return int(value.sample.shape[dim - 1]) if isinstance(value, Repeated) else value.sizes[dim - 1]
+
+
+def _blank(at: Site, value: Any) -> Any:
+    """A constant that is the same for every sample; one of zeros says no more than its shape."""
+    if isinstance(value, Tensor) and value.dim() > 1:
+        value = Repeated(value[0]) if value.any() and at.alike(value) else value
+        return value if isinstance(value, Repeated) or value.any() else Filled(tuple(value.shape[1:]), 0.0)
+    if isinstance(value, Filled) and value.number:
+        return Repeated(torch.full(value.sizes, value.number))
+    return value
 
 
 def hstack(at: Site, tensors: Sequence[Any]) -> Any:
@@ -302,6 +349,27 @@ def pad(at: Site, x: fx.Node, pad: Any, mode: str = "constant", value: Any = Non
         return at.emit(dialect.Pad(pads, mode), x)
     number = float(value.item() if isinstance(value, Tensor) else value or 0.0)
     return at.emit(dialect.Pad(pads, "constant", number), x)
+
+
+def expand(at: Site, x: Tensor, *sizes: Any) -> Any:
+    """A constant for every sample."""
+    return _repeated(at, x, sizes)
+
+
+def _repeated(at: Site, x: Tensor, sizes: Sequence[Any]) -> Any:
+    """A constant, as it is for one sample of a batch."""
+    batch, rest = sizes[0], [at.integer(s) for s in sizes[1:]]
+    fixed = isinstance(batch, int) and batch == at.lowering.batch
+    if not (isinstance(batch, Batch) or fixed) or (x.dim() == len(sizes) and x.shape[0] != 1):
+        at.refuse("makes a tensor that is not of the batch's size", "register it as a buffer")
+    return Repeated(x.detach().expand(1, *rest)[0])
+
+
+def tile(at: Site, x: Any, *sizes: Any) -> Any:
+    """`token.repeat(len(x), 1, 1)`: a constant for every sample."""
+    run = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    x = x.detach().reshape(*[1] * (len(run) - x.dim()), *x.shape)
+    return _repeated(at, x.repeat(1, *(at.integer(s) for s in run[1:])), (run[0], *[-1] * (len(run) - 1)))
 
 
 def filled(at: Site, number: float, sizes: Any) -> Any:

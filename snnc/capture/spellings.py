@@ -12,9 +12,8 @@ from torch import Tensor, fx, nn
 from snnc.capture import routes
 from snnc.capture.bounds import Clamp, Floor, Round
 from snnc.capture.lowering import Site
-from snnc.capture.refusals import GATED, PRODUCT
-from snnc.capture.values import Batch, Dim, Sizes, Spelling, Unknown
-from snnc.ir import dialect
+from snnc.capture.values import Batch, Dim, ManyBatches, Sizes, Spelling, Truth, Unknown
+from snnc.ir import curved, dialect
 
 
 def relu(at: Site, x: Any, inplace: bool = False) -> Any:
@@ -49,7 +48,7 @@ def _bound(at: Site, value: Any) -> Any:
     if isinstance(value, fx.Node):
         at.refuse("clips at a bound that depends on the input", "clip at a constant")
     if isinstance(value, Tensor):
-        value = _plain(value)
+        value = _trimmed(value)
         return float(value) if value.dim() == 0 else value
     return None if value is None or value in (float("inf"), float("-inf")) else float(value)
 
@@ -85,20 +84,20 @@ def threshold(at: Site, x: Any, threshold: float, value: float, inplace: bool = 
 def maximum(at: Site, x: Any, other: Any = None) -> Any:
     """A clip from below, where one operand is constant."""
     x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
-    if not isinstance(other, Tensor):
-        at.refuse("takes the larger of two values", "write it as a + relu(b - a)")
+    if isinstance(x, fx.Node) and isinstance(other, fx.Node):
+        return _join(at, curved.Maximum(), x, other)
     return clamp(at, x, other, None)
 
 
 def minimum(at: Site, x: Any, other: Any = None) -> Any:
     """A clip from above, where one operand is constant."""
     x, other = (other, x) if isinstance(other, fx.Node) and isinstance(x, Tensor) else (x, other)
-    if not isinstance(other, Tensor):
-        at.refuse("takes the smaller of two values", "write it as a - relu(a - b)")
+    if isinstance(x, fx.Node) and isinstance(other, fx.Node):
+        return _join(at, curved.Minimum(), x, other)
     return clamp(at, x, None, other)
 
 
-def _plain(value: Tensor) -> Tensor:
+def _trimmed(value: Tensor) -> Tensor:
     """A constant without leading dimensions of size one: they broadcast the same."""
     value = value.detach()
     while value.dim() and value.shape[0] == 1:
@@ -106,10 +105,16 @@ def _plain(value: Tensor) -> Tensor:
     return value.clone()
 
 
+FAR = 1e30  # stands for infinity in a mask: far beyond every score, and its sum over many steps is still a number
+
+
 def _affine(at: Site, x: Any, scale: Any, shift: Any) -> Any:
     """`x * scale + shift`, with constants of which at least one is more than a number or both are."""
     like = at.lowering.like
-    parts = [_plain(torch.as_tensor(v, dtype=like.dtype, device=like.device)) for v in (scale, shift)]
+    parts = [_trimmed(torch.as_tensor(v, dtype=like.dtype, device=like.device)) for v in (scale, shift)]
+    rank = at.rank(x)
+    parts = [p[0].clone() if rank is not None and p.dim() == rank and at.alike(p) else p for p in parts]
+    parts[1] = parts[1].clamp(-FAR, FAR)
     parts = [p.clone() for p in torch.broadcast_tensors(*parts)]
     return _of_one_shape(at, dialect.Affine(*parts), x, parts)
 
@@ -155,8 +160,6 @@ def neg(at: Site, x: Any) -> Any:
 
 def mul(at: Site, x: Any, other: Any) -> Any:
     """A product with a constant."""
-    if _data(x) and _data(other):
-        raise (GATED if at.lowering.related(x, other) else PRODUCT).refused()
     return _affine(at, x, other, 0.0) if _data(x) else _affine(at, other, x, 0.0)
 
 
@@ -251,7 +254,7 @@ def to(at: Site, x: Any, *args: Any, **kwargs: Any) -> Any:
     own = at.lowering.like.dtype
     if any(torch.finfo(kind).eps > torch.finfo(own).eps for kind in kinds):
         at.refuse(f"rounds values of {own} to {kinds[0]}", "take autocast, and casts to short floats, out of forward")
-    return x
+    return x.node if isinstance(x, Truth) and kinds else x
 
 
 def arithmetic(function: Callable[..., Any], *args: Any) -> Any:
@@ -260,7 +263,25 @@ def arithmetic(function: Callable[..., Any], *args: Any) -> Any:
         return len(args[0])
     if function in (operator.eq, operator.ne) and isinstance(args[0], Batch) and isinstance(args[1], Batch):
         return function is operator.eq
+    if (times := _times(function, args)) is not None:
+        return times
     return Unknown(any(isinstance(a, (Dim, Sizes)) or (isinstance(a, Unknown) and a.shape) for a in args))
+
+
+def _times(function: Callable[..., Any], args: tuple[Any, ...]) -> Batch | ManyBatches | None:
+    """The number of samples, times or by a whole number."""
+    factors = [1 if isinstance(a, Batch) else a.times if isinstance(a, ManyBatches) else a for a in args]
+    counted = [isinstance(a, Batch | ManyBatches) for a in args]
+    if len(args) != 2 or not all(type(f) is int for f in factors) or sum(counted) != 1:
+        return None
+    a, b = factors
+    if function in (operator.mul, operator.imul):
+        a *= b
+    elif function in (operator.floordiv, operator.truediv) and counted[0] and b and a % b == 0:
+        a //= b
+    else:
+        return None
+    return Batch() if a == 1 else ManyBatches(times=a) if a else None
 
 
 def filled(number: float) -> Spelling:

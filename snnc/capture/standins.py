@@ -1,6 +1,6 @@
-"""What stands in the place of a refused operation's result, so that what reads it is looked at as well.
+"""Stand-ins for the results of refused operations, so that operations that read these are examined too.
 
-Its shape is told by the traced graph, where that holds one, or by the operation itself, run on tensors without data.
+The shape comes from the traced graph if it holds one, or from the operation itself, run on tensors without data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from snnc.capture.lowering import Lowering
 from snnc.capture.refusals import Reason
 from snnc.capture.values import LOST, Batch, Filled, Refused
 
-# Samples in a batch that is run for its shape: a number that nobody writes into a network.
+# Samples in a batch that is run for its shape: a number that no author writes into a network.
 SAMPLES = 13
 
 

@@ -58,7 +58,7 @@ _STEPS = (operator.add, operator.sub, operator.mul, operator.truediv, torch.add,
 
 
 def input_rank(graph: fx.Graph, root: nn.Module) -> int | None:
-    """Rank of the input, told by the first layer that it reaches through arithmetic alone."""
+    """Rank of the input, from the first layer that it reaches through arithmetic alone."""
     nodes = [*graph.find_nodes(op="placeholder")]
     while nodes:
         node = nodes.pop()

@@ -19,19 +19,19 @@ from torch.overrides import TorchFunctionMode
 
 from snnc.capture.exported import ATEN
 from snnc.capture.lowering import Lowering
-from snnc.capture.refusals import ACTIVATION, HALVES, LENGTH, PRODUCT, STATE, STATISTICS, reason
+from snnc.capture.refusals import ACTIVATION, PRODUCT, STATE, STATISTICS, reason
 from snnc.capture.standins import SAMPLES, caller, leaves, mapped
 from snnc.capture.values import LOST, Batch, Dim, Filled, Sizes, Unknown, innermost
 from snnc.capture.walk import walk
 from snnc.errors import Blocker
 
-EVERYWHERE = (ACTIVATION, HALVES, STATISTICS, LENGTH, PRODUCT, STATE)
+EVERYWHERE = (ACTIVATION, STATISTICS, PRODUCT, STATE)
 # Sizes that stand for those of a sample that are not known: even, and all different.
 GUESS = (24, 20, 28, 12)
 
 
 class Trial:
-    """Remembers what it has found, since networks repeat their operations."""
+    """Keeps its results, since networks repeat their operations."""
 
     def __init__(self, lowering: Lowering) -> None:
         self.lowering = lowering
@@ -99,7 +99,7 @@ class _Names(TorchFunctionMode):
 
 
 def along_one_path(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> list[Blocker]:
-    """What is refused by name on the way that one batch takes through a network that decides by values."""
+    """The operations that are refused by name on the path of one batch, in a network that decides by values."""
     names = _Names()
     with suppress(Exception), names, torch.no_grad(), torch.random.fork_rng(devices=[]):  # the author's own
         model(torch.rand((2, *shape), dtype=like.dtype, device=like.device))

@@ -51,11 +51,33 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class ManyBatches(Unknown):
+    """The number of samples times a whole number: a dimension that the batch shares with others."""
+
+    shape: bool = False
+    times: int = 1
+
+
+@dataclass(frozen=True)
 class Filled:
     """One number all over: `sizes` are those of one sample."""
 
     sizes: tuple[int, ...]
     number: float
+
+
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """A constant of one sample, the same for every sample: what `token.expand(len(x), -1, -1)` gives."""
+
+    sample: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A comparison of values: `node` is 1 where it holds and 0 elsewhere. Only what chooses by it may read it."""
+
+    node: fx.Node
 
 
 class _Lost:
@@ -66,7 +88,7 @@ LOST = _Lost()
 
 
 class _Places:
-    """Where maxima stand, which no spike rate tells: whatever reads it is refused."""
+    """The positions of maxima. No spike rate expresses them, so every operation that reads them is refused."""
 
 
 PLACES = _Places()

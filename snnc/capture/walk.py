@@ -11,14 +11,29 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from snnc.capture import refusals
+from snnc.capture import layout, refusals
+from snnc.capture.attention import LAID
 from snnc.capture.copying import kind_of
+from snnc.capture.layout import Laid
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
 from snnc.capture.refusals import RANDOM, SPELLED, reason
 from snnc.capture.spellings import arithmetic
 from snnc.capture.standins import is_said, leaves, result_of
-from snnc.capture.values import LOST, PLACES, SHAPE_HINT, Batch, Dim, Filled, Refused, Sizes, Spelling, Unknown
+from snnc.capture.values import (
+    LOST,
+    PLACES,
+    SHAPE_HINT,
+    Batch,
+    Dim,
+    Filled,
+    Refused,
+    Repeated,
+    Sizes,
+    Spelling,
+    Truth,
+    Unknown,
+)
 
 IN_PLACE = {
     operator.iadd: "add",
@@ -38,6 +53,7 @@ ASKS = frozenset({"size", "len", "dim", "ndimension", "numel", "getattr"})
 # Names of arguments that differ between a function and its method, or that torch takes from numpy.
 ALIASES = {"input": "x", "self": "x", "tensor": "x", "axis": "dim", "keepdims": "keepdim"}
 ALIASES |= {"split_size": "sizes", "split_size_or_sections": "sizes", "axis0": "dim0", "axis1": "dim1"}
+WORDS = frozenset({"and_", "or_"})  # functions of `operator`, which has no other names for them
 JOINS = frozenset({"cat", "concat", "concatenate", "clone", "contiguous", "to", "detach"})
 SILENT = frozenset(
     {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size", "_assert"}
@@ -84,6 +100,7 @@ def walk(
     """
     result: Any = None
     parts = _Parts(root)
+    lowering.apply = _applied
     for node in graph.nodes:
         if node.op == "output":
             result = node.args[0]
@@ -119,7 +136,7 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
     kind = None if module is None else kind_of(module) or type(module)
     name = op_name(node.target) if kind is None else kind.__name__
     site = _site(lowering, node, name, module)
-    in_place = node.target in IN_PLACE or (name.endswith("_") and not name.startswith("__"))
+    in_place = node.target in IN_PLACE or (name.endswith("_") and not name.startswith("__") and name not in WORDS)
     plain = name.rstrip("_") if in_place else name
     quantised = kind is not None and kind.__module__.startswith("torch.ao.")
     why = refusals.QUANTISED if quantised else reason(plain)
@@ -134,7 +151,7 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
         values = list(leaves((args, kwargs)))
         in_place = in_place and bool(values) and isinstance(values[0], (fx.Node, Tensor))
         spelling, more = _spelling(module, kind, plain, spellings)
-        data = any(isinstance(v, (fx.Node, *UNSIZED)) or v is LOST for v in values)
+        data = any(isinstance(v, (fx.Node, Truth, Repeated, Laid, *UNSIZED)) or v is LOST for v in values)
         if any(v is PLACES for v in values):
             raise refusals.PLACES.refused()
         if isinstance(node.target, torch._ops.HigherOrderOperator):
@@ -164,11 +181,14 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
                     "has forward hooks",
                     "remove them (handle.remove()), and write what they do into forward",
                 )
+            if plain not in JOINS:  # a constant of every sample is one that broadcasts
+                args, kwargs = _broadcast(args), _broadcast(kwargs)
             if any(isinstance(v, Filled) for v in values) and plain not in JOINS:
                 args = _unfilled(lowering, plain, args)
-            if module is not None:
+            if module is not None and name not in LAID:
                 args, kwargs = (*args, *kwargs.values()), {}
-            value = _call(spelling, site, (*more, *args) if module in more else (*args, *more), kwargs)
+            fed = (*more, *args) if any(v is module for v in more) and module is not None else (*args, *more)
+            value = _call(plain, spelling, site, fed, kwargs)
     except Refused as refused:
         if is_said(lowering, refused, plain in PRODUCTS, values):
             lowering.note(node, name, _elsewhere(lowering, refused, node, module, args, kwargs), site.base)
@@ -242,9 +262,30 @@ def _spelling(
     return None, ()
 
 
-def _call(spelling: Spelling, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _broadcast(value: Any) -> Any:
+    """Constants of every sample as constants that broadcast over samples."""
+    if isinstance(value, Repeated):
+        return value.sample[None]
+    if isinstance(value, (tuple, list)):
+        return type(value)(_broadcast(v) for v in value)
+    return {k: _broadcast(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _applied(site: Site, module: nn.Module, *x: Any) -> Any:
+    """What a module within a module becomes."""
+    kind = kind_of(module) or type(module)
+    spelling, more = _spelling(module, kind, kind.__name__, SPELLINGS)
+    if spelling is None:
+        raise reason(kind.__name__).refused()
+    return spelling(site, *more, *x) if any(v is module for v in more) else spelling(site, *x, *more)
+
+
+def _call(name: str, spelling: Spelling, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kwargs = {ALIASES.get(k, k): v for k, v in kwargs.items()}
     try:
+        laid = any(isinstance(v, Laid) for v in leaves((args, kwargs)))
+        if laid and name not in LAID and not (name == "getitem" and isinstance(args[0], (tuple, list))):
+            return layout.dispatch(site, name, spelling, args, kwargs)
         return spelling(site, *args, **kwargs)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError) as error:
         values = list(leaves((args, kwargs)))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Option = Callable[[Any], Any]
 shape_option = click.option(
-    "--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one sample, where nothing else tells it."
+    "--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one sample, if nothing else gives it."
 )
 batch_option = click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 
@@ -94,16 +94,14 @@ _LOADING = (
         "follow: pkg.mod:resnet(20).",
     ),
     click.option("--allow", multiple=True, metavar="MOD:CLASS", help="Class of yours that MODEL may hold. Repeatable."),
-    click.option(
-        "--key", metavar="NAME", help="Entry of MODEL that holds the network or its weights, where several may."
-    ),
+    click.option("--key", metavar="NAME", help="Entry of MODEL that holds the network or its weights, if several fit."),
     click.option("--leftover", is_flag=True, help="Leave out weights in MODEL that the network of --factory lacks."),
 )
 model_options = block("how", Model, *_LOADING)
 
 
 def original_options(what: str = "The original network; '-' where --factory gives all of it.") -> Option:
-    """`--ann` with what it takes to load it, as `original`."""
+    """`--ann` with the options to load it, as `original`."""
     return block("original", Original, click.option("--ann", type=READ, help=what), *_LOADING)
 
 
@@ -181,11 +179,13 @@ def scored_options(split: str, what: str, draw: bool, labelled: bool = False) ->
                 "--limit", "--samples", "limit", cls=Renamed, type=COUNT, default=512, show_default=True,
                 help="Samples drawn from DATA, at most.",
             ),
-            click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of whatever is drawn."),
+            click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all random choices."),
         )  # fmt: skip
     else:
         several = (
-            click.option("--limit", type=COUNT, help="Samples of DATA, at most: the first, or with --seed drawn."),
+            click.option(
+                "--limit", type=COUNT, help="Samples of DATA, at most: the first, or random ones with --seed."
+            ),
             click.option("--seed", type=SEED, help="Draw the samples of --limit with this seed."),
         )
     data = click.option("--data", type=READ, required=True, help=kind)

@@ -22,7 +22,7 @@ from snnc.defaults import BACKENDS
     "--recipe",
     metavar="NAME|FILE.toml",
     shell_complete=recipe_names,
-    help="Recipe; 'snnc list recipes'. Chosen by what there is, if not given.",
+    help="Recipe; see 'snnc list recipes'. If not given, it follows from the network and the data.",
 )
 @click.option("--set", "changes", type=Setting(), multiple=True, help="Change an option of the recipe. Repeatable.")
 @click.option(
@@ -48,7 +48,7 @@ from snnc.defaults import BACKENDS
 @threads_option
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random choices.")
 @click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the backend's suffix, here]")
-@click.option("--quick", is_flag=True, help="Take a recipe's options as they stand; choose none on the data.")
+@click.option("--quick", is_flag=True, help="Keep the options of the recipe; choose none on the data.")
 @dry_run_option
 @verb
 @configurable

@@ -9,8 +9,8 @@
     [sha256]
     "model.pt" = "..."
 
-Options are spelled as on the command line, without the dashes; arguments by their names. What stands on the command
-line wins over the file. The hashes are those of the files that went in: where one has changed, the run says so.
+Options are spelled as on the command line, without the dashes; arguments by their names. Options on the command line
+win over the file. The hashes are those of the input files: if one has changed, the run says so.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _text(context: click.Context, path: Path) -> str:
     lines = [f"# To run this again: {context.command_path} --config {path}", f"command = {toml(context.command.name)}"]
     lines += ["", "[options]"]
     for key, name in _spellings(context.command).items():
-        value = _plain(context.params.get(name))
+        value = _as_toml(context.params.get(name))
         if value is not None and value != []:
             lines.append(f"{key} = {toml(value)}")
     for title, table in (("sha256", files(inputs)), ("versions", versions())):
@@ -133,7 +133,7 @@ def _text(context: click.Context, path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _as_toml(value: Any) -> Any:
     """An option's value as TOML has it; `--set` as it is written on the command line."""
     from snnc.recipes import toml
 
@@ -141,7 +141,7 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [
-            f"{one[0]}.{one[1]}={toml(one[2])}" if isinstance(one, tuple) and len(one) == 3 else _plain(one)
+            f"{one[0]}.{one[1]}={toml(one[2])}" if isinstance(one, tuple) and len(one) == 3 else _as_toml(one)
             for one in value
         ]
     return value

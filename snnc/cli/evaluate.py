@@ -19,7 +19,7 @@ from snnc.cli.options import READ, verb
     "--exit",
     "confidence",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Let each sample leave at the first step at which its class is so sure; 0.9, for instance.",
+    help="Read each sample out at the first step at which its class has this confidence, such as 0.9.",
 )
 @batch_option
 @running_options()

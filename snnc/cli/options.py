@@ -164,7 +164,7 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
     for flag in (
         click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings."),
         click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is done, as it is done."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks on stderr; errors alone."),
+        click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr, no progress and no remarks."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout."),
     ):
         run = flag(run)

@@ -46,7 +46,7 @@ search_options = options(
         type=COUNT,
         default=1000,
         show_default=True,
-        help="Samples of --calib held out for --max-drop; half of all where there are too few.",
+        help="Samples of --calib held out for --max-drop; half of all if there are too few.",
     ),
 )
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-PATIENCE = 1.0  # seconds before progress is told where there is no terminal to draw on
+PATIENCE = 1.0  # seconds before progress is printed if there is no terminal to draw on
 REMINDER = 10.0  # seconds between two such lines
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(markup=False, highlight=False, emoji=False, stderr=True)
@@ -39,7 +39,7 @@ _quiet = ContextVar("quiet", default=False)
 
 @contextmanager
 def manner(quiet: bool, verbose: bool) -> Iterator[None]:
-    """How much is said on stderr besides errors: nothing, or everything that the library logs."""
+    """How much goes to stderr besides errors: nothing, or everything that the library logs."""
     logger, handler = logging.getLogger("snnc"), _Log()
     token, level = _quiet.set(quiet), logger.level
     if verbose:
@@ -91,7 +91,7 @@ def error(problem: SnncError) -> None:
 
 
 def wrote(path: Path) -> None:
-    """Says what was written, in the process that wrote it."""
+    """Says which file was written, in the process that wrote it."""
     from snnc.processes import rank
 
     if rank() == 0:
@@ -132,9 +132,9 @@ def busy(what: str) -> AbstractContextManager[Any]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], console: Console = out) -> None:
-    """A table, in as many parts as the terminal's width asks for. Prints nothing where there are no rows.
+    """A table, cut into as many parts as the terminal's width needs. Prints nothing if there are no rows.
 
-    Where there is no terminal, and COLUMNS says nothing, it is as wide as it needs to be.
+    Without a terminal, and without COLUMNS, it is as wide as it needs to be.
     """
     rows = [tuple(row) for row in rows]
     if not rows:
@@ -223,7 +223,7 @@ def graph(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def listing(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """What there is of one kind: passes, recipes, backends or neurons."""
+    """Everything of one kind: passes, recipes, backends or neurons."""
     keys = [key for key in (rows[0] if rows else ()) if key != "text"]
     table(title.capitalize(), [key.replace("_", " ") for key in keys], [[_entry(row[k]) for k in keys] for row in rows])
 
@@ -244,7 +244,7 @@ def shape(sizes: Sequence[int]) -> str:
     return ",".join(map(str, sizes))
 
 
-def counts(found: Mapping[str, int]) -> str:
+def listed(found: Mapping[str, int]) -> str:
     """`3 Conv2d, 1 Linear`."""
     return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
 

@@ -51,7 +51,7 @@ class _Column:
 
 
 def _parts(columns: list[_Column], width: int) -> list[list[int]]:
-    """Which columns stand beside each other; the first one stands in every part."""
+    """Which columns each part of a table has; the first column is in every part."""
     parts, used = [[0]], columns[0].least
     for i, one in enumerate(columns[1:], 1):
         if len(parts[-1]) > 1 and used + GAP + one.least > width:

@@ -74,7 +74,7 @@ def tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--recipe",
     metavar="NAME|FILE.toml",
     shell_complete=recipe_names,
-    help="Recipe that it is converted with before; 'snnc list recipes'.",
+    help="Recipe of the conversion before training; see 'snnc list recipes'.",
 )
 @reading_options("train", "Split to train on, if DATA has several.")
 @original_options("Network to distil from, where MODEL is a spiking network.")

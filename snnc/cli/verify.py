@@ -15,8 +15,8 @@ from snnc.cli.options import READ, verb
 @click.argument("a", type=READ)
 @click.argument("b", type=READ, required=False)
 @scored_options("test", "Split that is run, if DATA has several.", draw=False)
-@click.option("--stream", is_flag=True, help="Run B step by step; B is A where it is not given.")
-@click.option("--strict", is_flag=True, help="Fail on any difference, of float networks too.")
+@click.option("--stream", is_flag=True, help="Run B step by step; without B, A itself.")
+@click.option("--strict", is_flag=True, help="Fail on any difference, also of float networks.")
 @original_options("The original network beside them; '-' where --factory gives all of it.")
 @batch_option
 @running_options("Where B runs: cpu, cuda, cuda:1; A is on the CPU.")

@@ -4,7 +4,7 @@
 loader. All give float32 tensors `[B, ...]`, and refuse data that would spoil a calibration in silence.
 """
 
-from snnc.data.dataset import Batches, Dataset, require_classes, require_labels
+from snnc.data.dataset import Dataset, ReadBatches, require_classes, require_labels
 from snnc.data.fingerprint import fingerprint, stored
 from snnc.data.fit import Fit, PreparationWarning, described, eight_bits, read_as
 from snnc.data.loaders import as_batches, labelled_batches, maybe_labelled_batches
@@ -13,10 +13,10 @@ from snnc.data.values import floats
 
 __all__ = [
     "ACCEPTED",
-    "Batches",
     "Dataset",
     "Fit",
     "PreparationWarning",
+    "ReadBatches",
     "as_batches",
     "described",
     "eight_bits",

@@ -81,7 +81,7 @@ class Dataset:
         Args:
             size: samples per batch; the last may be smaller.
         """
-        return Batches(self, self._batches(size))
+        return ReadBatches(self, self._batches(size))
 
     def _batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         if size < 1:
@@ -124,7 +124,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Batches(Iterator[Any]):
+class ReadBatches(Iterator[Any]):
     """Batches that still tell which data set they are of."""
 
     dataset: Dataset

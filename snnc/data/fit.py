@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from snnc.data.dataset import Batches, Dataset
+from snnc.data.dataset import Dataset, ReadBatches
 
 Batch = TypeVar("Batch")
 MOST = 512  # samples that are looked at
 APART, WIDER = 0.5, 1.6  # how far means may lie apart, in deviations; how much wider one may be spread than the other
 FEW = 4.0  # of n samples both may be 1 + FEW / sqrt(n) times as large
-ENOUGH = 10  # samples of several classes, of which one class for all is no chance
+ENOUGH = 10  # samples of several classes, too many for one predicted class to be chance
 DECIMALS = 6  # significant ones, in files
 STATISTICS = ("low", "high", "mean", "std")
 
@@ -44,7 +44,7 @@ def read_as(data: Any) -> dict[str, Any]:
 
     "raw" tells whether 8-bit values stayed 0..255; it is None where there are none.
     """
-    data = data.dataset if isinstance(data, Batches) else data
+    data = data.dataset if isinstance(data, ReadBatches) else data
     if not isinstance(data, Dataset):
         return {"dtype": None, "raw": None, "mean": None, "std": None}
     mean, std = (None if v is None else list(v) for v in (data.mean, data.std))
@@ -151,7 +151,7 @@ def misfit(known: Any, read: Mapping[str, Any], x: Tensor) -> str | None:
 
 
 def _apart(before: Mapping[str, list[float]], here: Mapping[str, list[float]], n: int) -> int | None:
-    """The first channel that is told apart by more than chance."""
+    """The first channel whose difference is more than chance."""
     slack = 1 + FEW / math.sqrt(n)
     least = 0.05 * max(before["std"])  # a channel that hardly changes is judged by the others
     for place, (mean, std) in enumerate(zip(before["mean"], before["std"], strict=True)):

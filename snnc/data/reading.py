@@ -78,7 +78,7 @@ def _read_file(path: Path) -> _Read:
         return _idx_pair(path)
     if head[:1] == b"\x80":
         return *cifar_python(path), f"{path} (CIFAR python)"
-    raise DataError(f"{path} is in no layout that snnc knows.", ACCEPTED)
+    raise DataError(f"{path} has no layout that snnc knows.", ACCEPTED)
 
 
 def _read_folder(path: Path, split: str | None) -> _Read:

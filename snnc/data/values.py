@@ -51,7 +51,7 @@ def floats(value: Any, what: str) -> Tensor:
 
 def _of_array(value: np.ndarray, what: str) -> Tensor:
     if isinstance(value, np.ma.MaskedArray):
-        raise DataError(f"{what} is a masked array.", "x.filled(0.0), or another number in the place of what is masked")
+        raise DataError(f"{what} is a masked array.", "x.filled(0.0), or another number for the masked values")
     if value.dtype.kind not in "buifc":
         raise DataError(
             f"{what} has dtype {value.dtype}, which is not numeric.", "x.astype('float32'), samples of one shape"

@@ -5,6 +5,6 @@ not, and outputs are compared to the bit.
 """
 
 from snnc.differences.report import Differences, LayerDifference
-from snnc.differences.run import differences
+from snnc.differences.run import verify
 
-__all__ = ["Differences", "LayerDifference", "differences"]
+__all__ = ["Differences", "LayerDifference", "verify"]

@@ -32,13 +32,13 @@ class Differences:
     Attributes:
         samples: how many were compared.
         exact: both are fixed-point forms of one network, so that nothing may differ.
-        rounded: a softmax stands behind the readout, which rounds even where all before it is exact.
-        layers: every neuron layer in order; None where spikes cannot be compared.
+        rounded: a softmax follows the readout; it rounds even if everything before it is exact.
+        layers: every neuron layer in order; None if spikes cannot be compared.
         spikes: places where a spike differs, over all layers, or None.
         places: places that were compared, or None.
-        first: layer and step where they part: the earliest step, and of its layers the first; or None.
-        touched: samples in which a spike or a prediction differs; an output where that alone can be compared, or
-            where nothing may differ.
+        first: layer and step at which they first differ: the earliest step, and the first layer at it; or None.
+        touched: samples in which a spike or a prediction differs; or an output, if only outputs can be compared or
+            nothing may differ.
         outputs: numbers of the output that differ in any bit, after each step.
         logits: largest difference of an output, at any step.
         predictions: samples whose class differs, after each step; None where outputs are no classes.

@@ -22,7 +22,7 @@ from snnc.steady import steady
 
 @steady()
 @torch.no_grad()
-def differences(
+def verify(
     a: SpikingNetwork,
     b: SpikingNetwork,
     data: Any,

@@ -1,7 +1,7 @@
 """Where the error of a spiking network comes from: layer by layer, by cause, and what it does to the output.
 
-`terms` splits the error of one layer and adds up over samples, `sides` holds the two networks beside each other, `run`
-takes both over the data, and `report` is what comes out.
+`terms` splits the error of one layer and adds up over samples, `sides` holds the two networks side by side, `run` runs
+both on the data, and `report` holds the result.
 """
 
 from snnc.explain.report import Cause, Explanation, LayerError, Term

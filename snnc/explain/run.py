@@ -64,7 +64,7 @@ def explain(
 
 @dataclass
 class _Effect:
-    """What an error that is put into the ANN does to its output: product with the output's error, and classes kept."""
+    """The effect of an error in the ANN on its output: product with the output's error, and classes kept."""
 
     product: float = 0.0
     same: int = 0
@@ -196,7 +196,7 @@ class _Sums:
         if late := Runner(self.network.graph).late:
             notes.append(
                 f"The final readout leaves out the first {late} {'steps' if late > 1 else 'step'}. The layers "
-                "are told over all steps, so their errors do not add up to that of the output."
+                "are given for all steps, so their errors do not add up to that of the output."
             )
         if any(isinstance(neuron, OffsetIF | ResidualMaskIF) for neuron in self.neurons.values()):
             notes.append(
@@ -211,10 +211,10 @@ class _Sums:
 
 
 def _classes(output: Tensor) -> bool:
-    """Whether an output gives one number for each of several classes, of which the largest wins."""
+    """Whether an output has one number for each of several classes, so that the largest gives the class."""
     return output.dim() == 2 and output.shape[1] > 1
 
 
 def _centred(output: Tensor) -> Tensor:
-    """An output without what all classes of a sample have in common, which changes no class."""
+    """An output minus the mean over the classes of each sample, which changes no class."""
     return output - output.mean(1, keepdim=True) if _classes(output) else output

@@ -1,4 +1,4 @@
-"""The two networks beside each other: what the neurons saw and did, and the ANN with errors put into it."""
+"""The two networks side by side: the neurons' inputs and outputs, and the ANN with errors put into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from snnc.ir.dialect import ACTIVATIONS, ClipQuant
 from snnc.ir.graph import calls
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
-from snnc.passes import PASSES, EncodeInput, ExpandInput
+from snnc.passes import PASSES, EncodeInput, EncodeValues, ExpandInput
 from snnc.passes.pipeline import Pass
 from snnc.runtime.runner import Runner
 
@@ -77,10 +77,10 @@ def _plus(before: Tensor | None, more: Tensor) -> Tensor:
 
 
 def matched(network: SpikingNetwork, graph: fx.GraphModule) -> dict[str, fx.Node]:
-    """The activation of the ANN that each neuron layer stands for: the one of its name.
+    """For each neuron layer the activation of the ANN that it stands for, which has the same name.
 
     Raises:
-        SnncError: the graph is that of another network, or a pass gave the layers another meaning.
+        SnncError: the graph belongs to another network, or a pass gave the layers another meaning.
     """
     for record in network.info.get("records", []):
         one = PASSES.get(record.get("name"))
@@ -96,7 +96,7 @@ def matched(network: SpikingNetwork, graph: fx.GraphModule) -> dict[str, fx.Node
 
 
 def _require_comparable(one: type[Pass]) -> None:
-    """Refuses networks of a pass after which layers are not those of the ANN."""
+    """Refuses a network if a pass changed its layers so that they no longer match those of the ANN."""
     if one.changes_units:
         raise SnncError(
             f"After '{one.name}' spikes and activations have different units.",
@@ -106,6 +106,11 @@ def _require_comparable(one: type[Pass]) -> None:
         raise SnncError(
             f"After '{one.name}' the input is spikes too, a layer that the ANN does not have.",
             f"the network compiled without {EncodeInput.name} and {ExpandInput.name}",
+        )
+    if one is EncodeValues:
+        raise SnncError(
+            f"After '{one.name}' values are encoded as spikes too, in layers that the ANN does not have.",
+            f"the network compiled without {EncodeValues.name}",
         )
 
 

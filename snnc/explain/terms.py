@@ -81,7 +81,7 @@ def split(neuron: Neuron, activation: nn.Module, current: Tensor, emitted: Tenso
 
 @dataclass
 class Tally:
-    """Sums over samples, float64, for one layer. What it holds does not grow with their number.
+    """Sums over samples, float64, for one layer. Their size does not grow with the number of samples.
 
     Attributes:
         values: neurons x samples.

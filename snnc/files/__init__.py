@@ -1,4 +1,4 @@
-"""Files: what users bring is loaded without running anything in it, what snnc writes is written whole.
+"""Files: users' files are loaded without running anything in them, and snnc's own files are written whole.
 
 No path here unpickles freely. Torch files go through torch's restricted unpickler with an allow-list of
 `torch.nn` classes; `.pt2` archives are rebuilt from the members and fields that are known to be data.

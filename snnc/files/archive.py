@@ -22,7 +22,7 @@ import torch
 from torch.export.pt2_archive import PT2ArchiveWriter
 
 from snnc.errors import LoadError
-from snnc.files.screening import Refused, is_name, screened
+from snnc.files.screening import ReadRefused, is_name, screened
 from snnc.files.sniffing import check_zip, open_zip
 
 _MODEL, _INPUTS = "models/model.json", "data/sample_inputs/model.pt"
@@ -43,7 +43,7 @@ def load_pt2(path: str | Path) -> torch.export.ExportedProgram:
     path = Path(path)
     try:
         copy = _rebuilt(_members(path))
-    except Refused as exc:
+    except ReadRefused as exc:
         raise LoadError(
             f"{path} is refused: {exc}; reading it could run code, and nothing was run.",
             "torch.export.save with torch 2.9 or newer, from a model of plain tensors and ATen operators",
@@ -84,18 +84,18 @@ def _members(path: Path) -> dict[str, bytes]:
     """The archive's members by the name that torch uses, without the folder they are all in."""
     with open_zip(path) as archive:
         if "serialized_exported_program.json" in archive.namelist():
-            raise Refused("it has the format of torch 2.7 and older, which is pickled")
+            raise ReadRefused("it has the format of torch 2.7 and older, which is pickled")
         check_zip(archive, path)
         if len({name.partition("/")[0] for name in archive.namelist()}) != 1:
-            raise Refused("its members are not in one folder")
+            raise ReadRefused("its members are not in one folder")
         return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
 
 
 def _rebuilt(members: dict[str, bytes]) -> io.BytesIO:
     if members.get("byteorder", b"little") != b"little":
-        raise Refused("it was written by a big-endian machine")
+        raise ReadRefused("it was written by a big-endian machine")
     if missing := {_MODEL, _INPUTS, *_CONFIGS} - set(members):
-        raise Refused(f"it has no member {min(missing)}")
+        raise ReadRefused(f"it has no member {min(missing)}")
     copy = io.BytesIO()
     with PT2ArchiveWriter(copy) as out:
         for name, content in members.items():
@@ -113,7 +113,7 @@ def _rebuilt(members: dict[str, bytes]) -> io.BytesIO:
             elif _TENSORS.fullmatch(name):
                 out.write_bytes(name, content)
             elif not _LEFT_OUT.fullmatch(name):
-                raise Refused(f"it holds {name}, which is no plain tensor of the program")
+                raise ReadRefused(f"it holds {name}, which is no plain tensor of the program")
     copy.seek(0)
     return copy
 
@@ -121,13 +121,13 @@ def _rebuilt(members: dict[str, bytes]) -> io.BytesIO:
 def _check_payloads(config: dict[str, Any], place: str, members: dict[str, bytes]) -> None:
     for name, payload in config["config"].items():
         if payload["use_pickle"] is not False or payload["tensor_meta"] is None:
-            raise Refused(f"'{name}' is stored as a pickled object")
+            raise ReadRefused(f"'{name}' is stored as a pickled object")
         if not _CONFIGS[place].fullmatch(payload["path_name"]):
-            raise Refused(f"'{name}' is stored in {payload['path_name']}, which is no plain tensor")
+            raise ReadRefused(f"'{name}' is stored in {payload['path_name']}, which is no plain tensor")
         sizes = [size.get("as_int") for size in payload["tensor_meta"]["sizes"]]
         # torch fills a tensor without a payload with zeros, so a few bytes could claim all memory.
         if not members[f"{Path(place).parent.as_posix()}/{payload['path_name']}"] and 0 not in sizes:
-            raise Refused(f"'{name}' has no values")
+            raise ReadRefused(f"'{name}' has no values")
 
 
 def _check_inputs(content: bytes) -> None:
@@ -137,6 +137,6 @@ def _check_inputs(content: bytes) -> None:
     try:
         args, kwargs = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as exc:
-        raise Refused("its sample inputs are more than tensors and plain data") from exc
+        raise ReadRefused("its sample inputs are more than tensors and plain data") from exc
     if not isinstance(args, tuple) or not isinstance(kwargs, dict) or not all(map(is_name, kwargs)):
-        raise Refused("its sample inputs are not a tuple and a dict")
+        raise ReadRefused("its sample inputs are not a tuple and a dict")

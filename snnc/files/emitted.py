@@ -1,8 +1,8 @@
 """ONNX files that are spiking networks which snnc wrote: told from others, and read without trusting them.
 
-Such a file calls the neurons as functions of its own and brings its history as JSON. Before a runtime sees it,
-everything in it is held against what snnc writes: no data outside of the file, no operator and no domain but those,
-functions that end, and a history of the right kinds.
+A file of this kind defines the neurons as functions, and holds its history as JSON. Before a runtime sees it, all of it
+must be something that snnc writes: no data outside the file, only known operators and domains, functions that end, and
+a history of the right types.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ BY_STEP = "by_step"  # the output with the readout after each step
 BATCH = "batch"  # the first dimension of input and output
 # fmt: off
 OPERATORS = frozenset({
-    "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "CumSum",
-    "DepthToSpace", "Div", "Expand", "Floor", "Gather", "GlobalAveragePool", "GlobalMaxPool", "Greater",
-    "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "LogSoftmax", "MatMul", "Max", "MaxPool", "Min", "Mul",
-    "Neg", "Pad", "Pow", "Range", "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Resize", "Round", "Scan",
-    "Shape", "Sign", "Slice", "Softmax", "Sub", "Transpose", "Unsqueeze", "Where",
+    "Abs", "Add", "And", "Atan", "AveragePool", "Cast", "Celu", "Clip", "Concat", "Constant", "Conv", "ConvTranspose",
+    "Cos", "CumSum", "DepthToSpace", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Floor", "Gather",
+    "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity",
+    "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax",
+    "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "Range", "Reciprocal", "ReduceL1",
+    "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Resize", "Round", "Scan", "Selu",
+    "Shape", "Shrink", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh",
+    "Transpose", "Unsqueeze", "Where",
 })
 # fmt: on
 _NODE_LIMIT = 200_000  # with all functions written out

@@ -1,4 +1,4 @@
-"""The history that an emitted file brings as JSON, `.pt2` and ONNX alike: read, and believed in nothing.
+"""The history that an emitted file, `.pt2` or ONNX, holds as JSON: read without trusting any of it.
 
 What it says of latency and input decides how a network is run, and the rest is printed. So everything that the program
 relies on must be of the right kind, and nothing may be so large or so nested that reading it is work.
@@ -118,7 +118,7 @@ def _bound(value: Any) -> bool:
     return all(n is None or _finite(n) for n in numbers) and all(f is None or type(f) is bool for f in flags)
 
 
-# What a history may hold, where it does: whether a value fits, and what is wrong where it does not.
+# What a history may hold. For each entry: whether a value fits, and what to say if it does not.
 _ROWS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "input_shape": (_shape, "its input has no shape"),
     "input_rank": (lambda value: _whole(value, 1), "its input has no number of dimensions"),

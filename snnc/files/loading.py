@@ -54,17 +54,17 @@ def load_model(
 ) -> nn.Module | ExportedProgram | onnx.ModelProto | dict[str, Any]:
     """A trained network from what the user has. Runs nothing that the file holds.
 
-    What a checkpoint holds beside the network is skipped: it is neither imported nor made.
+    Everything else in a checkpoint is skipped: it is neither imported nor made.
 
     Args:
-        path: the file; None or "-" where the factory alone gives the network.
+        path: the file; None or "-" if the factory alone gives the network.
         factory: `pkg.mod:function` or `pkg.mod:function(20, width=2)`, arguments being literals. Imported,
             also from the current folder, and called; the weights at `path` are loaded into its module.
         allow: `pkg.mod:Class` for each class of the user's own that a pickled module holds.
-        key: the entry of a checkpoint that is to be taken, dotted where it lies in another: `state_dict.student`.
-            None for the only one that fits; "." for the names that are in no entry.
+        key: the entry of a checkpoint to take, with dots if it lies in another: `state_dict.student`. None for the only
+            one that fits; "." for the names that are in no entry.
         leftover: whether weights that the factory's module does not have may stay in the file.
-        say: is told in a sentence which names were taken for which, and what was left.
+        say: called with a sentence that says which names were matched, and what was left.
 
     Returns:
         A module in eval mode, an exported program, an ONNX model with its weights in it, or the content of an snnc

@@ -62,8 +62,8 @@ def _take_in(model: onnx.ModelProto, path: Path) -> None:
             continue
         where = {str(entry.key): str(entry.value) for entry in tensor.external_data}
         file = _beside(path, where.get("location", ""), tensor.name)
-        offset, length = _whole(where.get("offset", "0"), tensor), count(tensor) * itemsize(tensor)
-        if _whole(where.get("length", str(length)), tensor) != length:
+        offset, length = _place(where.get("offset", "0"), tensor), count(tensor) * itemsize(tensor)
+        if _place(where.get("length", str(length)), tensor) != length:
             raise LoadError(f"{path}: '{tensor.name}' needs {length} bytes, not the length it gives.", AGAIN)
         sizes[file] = file.stat().st_size
         taken += length
@@ -103,7 +103,7 @@ def _beside(path: Path, location: str, name: str) -> Path:
     return file
 
 
-def _whole(text: str, tensor: onnx.TensorProto) -> int:
+def _place(text: str, tensor: onnx.TensorProto) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise LoadError(f"'{tensor.name}' gives '{text[:40]}' as a place in its file.", AGAIN)
     return int(text)

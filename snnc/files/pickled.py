@@ -1,4 +1,4 @@
-"""What a pickle would build, told from its opcodes. Nothing is imported, and nothing is built."""
+"""An outline of what a pickle would build, from its opcodes. Nothing is imported, and nothing is built."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 
-class Refused(Exception):
+class ReadRefused(Exception):
     """The JSON holds something that could run. The message says what, as the end of "... is refused: "."""
 
 
@@ -19,7 +19,7 @@ def screened(value: Any, key: str = "") -> Any:
     """A copy of the JSON value found under `key`, with its devices set to the CPU.
 
     Raises:
-        Refused: it holds text that torch might evaluate, import, or write into source.
+        ReadRefused: it holds text that torch might evaluate, import, or write into source.
     """
     if isinstance(value, dict):
         if "type" in value and value.keys() <= {"type", "index"}:
@@ -27,15 +27,15 @@ def screened(value: Any, key: str = "") -> Any:
         if key == "metadata":  # provenance is shown, never run; the kinds that look functions up are dropped
             return {k: str(value[k]) for k in ("stack_trace", "nn_module_stack", "torch_fn") if k in value}
         if key == "constant_input" and "as_string" in value.get("value", {}):
-            raise Refused("it has a text as input")  # torch would write it unquoted into a guard
+            raise ReadRefused("it has a text as input")  # torch would write it unquoted into a guard
         for name in value:
             if not _is_word(name):
-                raise Refused(f"it has a field named {name[:60]!r}")
+                raise ReadRefused(f"it has a field named {name[:60]!r}")
         return {k: screened(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [screened(v, key) for v in value]
     if isinstance(value, str) and not _CHECKS.get(key, _is_word)(value):
-        raise Refused(f"its field '{key}' holds {value[:60]!r}")
+        raise ReadRefused(f"its field '{key}' holds {value[:60]!r}")
     return value
 
 

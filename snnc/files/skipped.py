@@ -1,4 +1,4 @@
-"""Stand-ins for what a file holds beside the weights. They take what the pickle gives them, and do nothing with it."""
+"""Stand-ins for everything in a file besides the weights. They accept what the pickle gives them, and ignore it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Skipped:
 
 
 class _Type(Skipped):
-    """`getattr`, with which pickles name classes that stand in classes: gives a stand-in for the class."""
+    """`getattr`, with which pickles name nested classes: gives a stand-in for the class."""
 
     def __new__(cls, *_: Any) -> Any:
         return Skipped

@@ -132,10 +132,10 @@ def load_torch(path: str | Path, classes: Iterable[type] = ()) -> Any:
 
 
 def read_torch(path: str | Path, classes: Iterable[type] = ()) -> Content:
-    """As `load_torch`, but what the file holds besides is skipped: it is not imported, not made, and not run.
+    """As `load_torch`, but everything else in the file is skipped: it is not imported, not made, and not run.
 
     Raises:
-        LoadError: not such a file, damaged, or one of which the rest cannot be read without what is skipped.
+        LoadError: another kind of file, damaged, or not readable without the skipped parts.
     """
     path = Path(path)
     kind = _kind(path)

@@ -45,7 +45,7 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Fit:
+class WeightFit:
     """Weights for a network.
 
     Attributes:
@@ -82,7 +82,7 @@ def leaves(content: Any) -> Iterator[Leaf]:
         for key, inner in _items(value):
             if isinstance(inner, Array):
                 inner = inner.tensor()
-            if isinstance(inner, Tensor | nn.Module) or (key.endswith("_extra_state") and _plain(inner)):
+            if isinstance(inner, Tensor | nn.Module) or (key.endswith("_extra_state") and _unskipped(inner)):
                 yield Leaf(path, key, inner)
             else:
                 yield from within(inner, (*path, key))
@@ -101,11 +101,11 @@ def _items(value: Any) -> Iterable[tuple[str, Any]]:
     return ()
 
 
-def _plain(value: Any, depth: int = _DEPTH) -> bool:
+def _unskipped(value: Any, depth: int = _DEPTH) -> bool:
     """Whether nothing in it was skipped."""
     if isinstance(value, Mapping | list | tuple | set):
         inner = value.values() if isinstance(value, Mapping) else value
-        return depth > 0 and all(_plain(one, depth - 1) for one in inner)
+        return depth > 0 and all(_unskipped(one, depth - 1) for one in inner)
     return not isinstance(value, Skipped)
 
 
@@ -114,7 +114,7 @@ def under(key: str | None, name: str) -> bool:
     return key in (None, ".") or f"{name}.".startswith(f"{key}.")
 
 
-def find(held: list[Leaf], network: nn.Module, key: str | None, what: str, factory: str) -> Fit:
+def find(held: list[Leaf], network: nn.Module, key: str | None, what: str, factory: str) -> WeightFit:
     """The weights in a file that fit a network.
 
     Args:
@@ -130,7 +130,7 @@ def find(held: list[Leaf], network: nn.Module, key: str | None, what: str, facto
     wanted = network.state_dict()
     needed = [name for name in wanted if name.rpartition(".")[2] not in _COUNTERS]
     if not needed:
-        raise LoadError(f"{factory} builds a network without weights.", "'-' in the place of the file")
+        raise LoadError(f"{factory} builds a network without weights.", "'-' instead of the file")
     entries = shortened(repr(name) for name in dict.fromkeys(".".join(leaf.path) or "." for leaf in held))
     held = [leaf for leaf in held if under(key, leaf.name)]
     if not held:
@@ -140,7 +140,9 @@ def find(held: list[Leaf], network: nn.Module, key: str | None, what: str, facto
     whole = [fit for fit in fits if fit.found.keys() >= set(needed)]
     good = [fit for fit in whole if not _differing(fit, wanted)]
     if not good:
-        best = max(whole or fits, key=lambda fit: len(fit.found), default=Fit("", {}, tuple(x.name for x in held)))
+        best = max(
+            whole or fits, key=lambda fit: len(fit.found), default=WeightFit("", {}, tuple(x.name for x in held))
+        )
         raise _misfit(best, wanted, needed, what, factory)
     good = _preferred(good, key)
     if len(good) > 1:
@@ -150,7 +152,7 @@ def find(held: list[Leaf], network: nn.Module, key: str | None, what: str, facto
     return good[0]
 
 
-def _fits(held: list[Leaf], wanted: Mapping[str, Any]) -> list[Fit]:
+def _fits(held: list[Leaf], wanted: Mapping[str, Any]) -> list[WeightFit]:
     """For every prefix, what of the network's names the file has with it."""
     plain = _comparable(held, wanted)
     theirs = {".".join((*leaf.path, plain(leaf.key))): leaf for leaf in held}
@@ -163,7 +165,7 @@ def _fits(held: list[Leaf], wanted: Mapping[str, Any]) -> list[Fit]:
     return fits
 
 
-def _matches(held: list[Leaf], theirs: Mapping[str, Leaf], ours: Mapping[str, str]) -> list[Fit]:
+def _matches(held: list[Leaf], theirs: Mapping[str, Leaf], ours: Mapping[str, str]) -> list[WeightFit]:
     found: dict[str, dict[str, Leaf]] = {}
     longest = max(name.count(".") for name in ours) + 1
     for name, leaf in theirs.items():
@@ -177,7 +179,7 @@ def _matches(held: list[Leaf], theirs: Mapping[str, Leaf], ours: Mapping[str, st
         beside = (leaf for leaf in held if leaf.path in paths and leaf.name not in mine)
         left = (leaf.name for leaf in beside if leaf.key.rpartition(".")[2] not in _COUNTERS)
         own, leaf = next(iter(taken.items()))
-        fits.append(Fit(_prefix(leaf.name, own), taken, tuple(left)))
+        fits.append(WeightFit(_prefix(leaf.name, own), taken, tuple(left)))
     return fits
 
 
@@ -201,7 +203,7 @@ def _comparable(held: list[Leaf], wanted: Mapping[str, Any]) -> Callable[[str], 
     return plain if max([*theirs.values(), *ours.values()]) == 1 else str
 
 
-def _preferred(fits: list[Fit], key: str | None) -> list[Fit]:
+def _preferred(fits: list[WeightFit], key: str | None) -> list[WeightFit]:
     """The fit to take, or several where none is better than the others."""
     exact = [fit for fit in fits if fit.prefix == ("" if key == "." else key)]
     places = {leaf.path for fit in fits for leaf in fit.found.values()}
@@ -212,13 +214,13 @@ def _preferred(fits: list[Fit], key: str | None) -> list[Fit]:
     return fits[:1] if all(_same(fits[0], fit) for fit in fits) else fits
 
 
-def _same(one: Fit, other: Fit) -> bool:
+def _same(one: WeightFit, other: WeightFit) -> bool:
     pairs = [(leaf.value, other.found[name].value) for name, leaf in one.found.items() if name in other.found]
     tensors = all(isinstance(value, Tensor) for pair in pairs for value in pair)
     return tensors and len(pairs) == len(other.found) and all(torch.equal(a, b) for a, b in pairs)
 
 
-def _differing(fit: Fit, wanted: Mapping[str, Any]) -> list[str]:
+def _differing(fit: WeightFit, wanted: Mapping[str, Any]) -> list[str]:
     """The names whose tensors cannot be taken, with the reason."""
     found = []
     for name, leaf in fit.found.items():
@@ -236,7 +238,7 @@ def _differing(fit: Fit, wanted: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _misfit(fit: Fit, wanted: Mapping[str, Any], needed: list[str], what: str, factory: str) -> LoadError:
+def _misfit(fit: WeightFit, wanted: Mapping[str, Any], needed: list[str], what: str, factory: str) -> LoadError:
     where = f"{what} does not fit {factory}"
     missing = [name for name in needed if name not in fit.found]
     if differing := _differing(fit, wanted) if not missing else []:
@@ -257,7 +259,7 @@ def _shape(value: Any) -> str:
     return "x".join(map(str, value.shape)) or "one number" if isinstance(value, Tensor) else "no tensor"
 
 
-def fill(network: nn.Module, fit: Fit) -> None:
+def fill(network: nn.Module, fit: WeightFit) -> None:
     """Puts the weights into the network.
 
     Raises:

@@ -1,10 +1,10 @@
 """One walk through a prepared graph that makes every number in it an integer.
 
-Beside its integers a value has a grid: what one unit stands for at each place of a sample. What has no weights (routes,
-pools, `Encode`) acts on the grid as on the value. A layer absorbs the grid of its input and chooses that of its output;
-the operands of a join share theirs. A neuron's spikes stand for theta units of the grid of its current.
+Besides its integers a value has a grid: the real value of one unit at each place of a sample. A module without weights
+(routes, pools, `Encode`) acts on the grid as on the value. A layer absorbs the grid of its input and chooses that of
+its output; the operands of a join share theirs. A neuron's spikes stand for theta units of the grid of its current.
 
-With data the network of real numbers runs beside, and each layer makes up for what those before it got wrong.
+With data the network of real numbers runs alongside, and each layer makes up for the errors of the layers before it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from snnc.integers.roles import Role, role
 from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
 from snnc.integers.values import Value, compact, reach
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
     HEADS,
@@ -46,7 +47,7 @@ from snnc.ir.graph import calls, insert, module_of, phases, replace
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shape
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.processes import Pieces, Shards
 
 ROOM = 2**10  # magnitude up to which a factor may widen a value
@@ -54,7 +55,7 @@ COARSE = 2**18  # units of a threshold; where it would have more, what is added 
 
 
 @dataclass
-class Lowering:
+class IntegerLowering:
     """Lowers `graph` in place.
 
     Attributes:
@@ -62,7 +63,7 @@ class Lowering:
         shapes: of one sample, by node.
         grid: of the input.
         x: samples `[N, ...]`.
-        data: False where `x` stands for its shape alone; then every number is rounded by itself.
+        data: False if only the shape of `x` counts; then every number is rounded by itself.
         bits: of a weight.
         less: bits that a layer has fewer, by name.
         coarser: how often the unit of a layer's outputs was made twice as coarse, by name.
@@ -355,23 +356,27 @@ class Lowering:
         return Value(real, each(module, whole), (theta * grid).expand(1, *shape), spikes)
 
 
-INTEGERS: Table[Callable[[Lowering, fx.Node, Any], Value]] = Table(
+INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
     "integers",
     __name__,
     {
-        WEIGHTED: Lowering._layer,
-        Affine: Lowering._affine,
-        Neuron: Lowering._neuron,
-        StepCurrent: Lowering._stepped,
-        HEADS: Lowering._head,
-        AVERAGE_POOLS: Lowering._average,
-        (Add, Sub): Lowering._join,
-        (TemporalMax, Restart, *MAX_POOLS): Lowering._maximum,
-        ROUTES: Lowering._route,
-        Pad: Lowering._pad,
-        (Encode, Decode): Lowering._border,
+        WEIGHTED: IntegerLowering._layer,
+        Affine: IntegerLowering._affine,
+        Neuron: IntegerLowering._neuron,
+        StepCurrent: IntegerLowering._stepped,
+        HEADS: IntegerLowering._head,
+        AVERAGE_POOLS: IntegerLowering._average,
+        (Add, Sub): IntegerLowering._join,
+        (TemporalMax, Restart, *MAX_POOLS): IntegerLowering._maximum,
+        ROUTES: IntegerLowering._route,
+        Pad: IntegerLowering._pad,
+        (Encode, Decode): IntegerLowering._border,
         Mean: Refusal("is a mean of which nothing made a pool", "prepare before it"),
         Mix: Refusal("mixes entries, of which nothing made a layer", "prepare before it"),
+        (*BENT, Telescoped): Refusal(
+            "gives no integers that every runtime would agree on",
+            "the network without fixed-point, or trained with ReLU in its place",
+        ),
         Grid: Refusal("puts on a grid what is on one already", "a network of real numbers"),
         TRAINED: Refusal("does not spike, and only spikes are integers", "insert-neurons before fixed-point"),
     },

@@ -27,9 +27,10 @@ UNITS = 2**8  # units that a threshold has at least; the weights before it are t
 class Populations:
     """The grids of layers and joins.
 
-    A join adds integers, so all its operands have one grid, as have those of the joins that it feeds directly: they
-    are a population. A layer that feeds no join is one by itself. Its grid is chosen when the walk reaches its first
-    member: one for each channel, or a single one where channels are mixed later on and must be comparable.
+    A join adds integers, so all its operands share a grid, and so do those of the joins that it feeds directly.
+    Together they are a population. A layer that feeds no join is a population by itself. The grid of a population is
+    chosen when the walk reaches its first member. There is one for each channel, or a single one if channels are mixed
+    later and must be comparable.
 
     Args:
         graph: prepared.
@@ -163,7 +164,7 @@ class Populations:
         return torch.where(units >= 1, theta / units.clamp_min(1), grid)
 
     def mixed(self, node: fx.Node) -> bool:
-        """Whether places of several channels come to stand in one, before they meet weights or neurons."""
+        """Whether values of several channels move into one channel before they reach weights or neurons."""
         shape = self.shapes[node.name]
         if isinstance(module_of(self.graph, node), nn.Linear) and len(shape) > 1:
             return True
@@ -219,7 +220,7 @@ def spread(grid: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def by_channel(module: Any, grid: Tensor) -> tuple[Tensor, bool]:
-    """The grid `[inputs]` of what a layer reads, from that of each place; and whether it is the same at all of them.
+    """The grid `[inputs]` of a layer's input, from the grid at each place; and whether it is the same at all places.
 
     0 stands for values that are always 0, which lie on any grid.
     """

@@ -1,4 +1,4 @@
-"""What each module is to grids of integers: the table by which `prepare` and `populations` find their way."""
+"""What each module does with grids of integers: the table that guides `prepare` and `populations`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import enum
 from torch import fx
 
 from snnc.ir import dialect
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import Affine, Concat, Grid, Mean
 from snnc.ir.graph import module_of
-from snnc.ir.neurons import Neuron
+from snnc.ir.neurons import BipolarIF, Neuron
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 
 
 class Role(enum.Enum):
@@ -57,6 +58,10 @@ ROLES: Table[Role] = Table(
         Decode: Role.DECODE,
         dialect.HEADS: Role.HEAD,
         Grid: Role.GRID,
+        (*BENT, Telescoped, BipolarIF): Refusal(
+            "gives no integers that every runtime would agree on",
+            "the network without fixed-point, or trained with ReLU in its place",
+        ),
         dialect.TRAINED: Refusal("does not spike, and only spikes are integers", "insert-neurons before fixed-point"),
     },
 )

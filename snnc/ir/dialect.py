@@ -244,7 +244,35 @@ class ClipQuant(nn.Module):
         return f"L={self.L}, shift={self.shift}, lam={describe(self.lam)}"
 
 
-def counts(value: Any) -> bool:
+class SignedQuant(nn.Module):
+    """Clip to `[-lam, lam]` and round to `L` levels on either side: `lam / L * clip(floor(x L / lam + 1/2), -L, L)`.
+
+    What a neuron of either sign computes at constant input, when a step of it reaches up to `units` thresholds and
+    `L = units * T`. It stands where a value that is no spike meets weights, or a value that it is multiplied by.
+
+    Attributes:
+        lam: clip bound, unit of the value, > 0; shape `[]` (one a layer), `[C, 1, ...]` (one a channel, which is the
+            first dimension behind the batch) or `[C]` (one a feature, the last dimension).
+        L: number of levels above zero.
+        units: thresholds that one step may emit; 1 is ternary.
+    """
+
+    lam: Tensor
+
+    def __init__(self, lam: Tensor, L: int, units: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("lam", lam)
+        self.L, self.units = L, units
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = torch.floor(x * self.L / self.lam + 0.5).clamp(-self.L, self.L)
+        return level * self.lam / self.L
+
+    def extra_repr(self) -> str:
+        return f"L={self.L}, units={self.units}, lam={describe(self.lam)}"
+
+
+def is_count(value: Any) -> bool:
     """Whether a value is a whole number, 1 or more."""
     return type(value) is int and value >= 1
 
@@ -281,7 +309,7 @@ ROUTES = (Concat, Pad, Slice, Reshape, Permute, Take, nn.Flatten, nn.Upsample, n
 LINEAR = (*WEIGHTED, *AVERAGE_POOLS, *ROUTES, Add, Sub, Affine, Mean, Mix)
 ACTIVATIONS = (nn.ReLU, nn.Hardtanh)
 HEADS = (nn.Softmax, nn.LogSoftmax)
-TRAINED = (*BATCHNORMS, *ACTIVATIONS, ClipQuant)  # what a network has before it spikes
+TRAINED = (*BATCHNORMS, *ACTIVATIONS, ClipQuant, SignedQuant)  # what a network has before it spikes
 
 _CONV = (
     "in_channels",
@@ -328,6 +356,7 @@ CONFIG: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Softmax: ("dim",),
     nn.LogSoftmax: ("dim",),
     ClipQuant: ("lam", "L", "shift"),
+    SignedQuant: ("lam", "L", "units"),
 }
 
 

@@ -8,16 +8,18 @@ from torch import Tensor, fx
 
 from snnc.errors import SnncError
 from snnc.ir.graph import calls, replace
-from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
+from snnc.ir.neurons import BipolarIF, Neuron
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 
 
-def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
-    """Puts `make(node, theta, v0)` in the place of every neuron; gives their number.
+def swap_neurons(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
+    """Replaces every neuron but encoders by `make(node, theta, v0)`; gives their number.
+
+    An encoder emits values of either sign, which no other neuron does.
 
     theta and v0 are those of a binary neuron, so the last pass that chooses decides, whatever was there before.
     """
-    neurons = list(calls(graph, Neuron))
+    neurons = [(node, neuron) for node, neuron in calls(graph, Neuron) if not encodes(neuron)]
     if units := [node.name for node, neuron in neurons if neuron.unit]:
         raise SnncError(
             f"the spikes of '{units[0]}' are counts: the weights behind it hold its threshold.",
@@ -28,8 +30,13 @@ def exchange(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Ne
     return len(neurons)
 
 
+def encodes(neuron: Neuron) -> bool:
+    """Whether a neuron encodes values of either sign, and stands for no activation."""
+    return isinstance(neuron, BipolarIF) and not neuron.rectified
+
+
 def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
-    """Lets everything in time simulate `T` steps, of which readouts skip the first `tau`, a pass of its own.
+    """Makes everything in time simulate `T` steps. Readouts skip the first `tau` of them, which are a first pass.
 
     Raises:
         SnncError: currents of single steps (`StepCurrent`) were found for another number of steps.
@@ -40,10 +47,16 @@ def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
                 f"the currents of single steps at '{node.name}' hold for T = {module.T} steps, not {T}.",
                 "this pass before even-currents, or --set even-currents.gain=0",
             )
+    for node, _ in calls(graph, BipolarIF):
+        if tau:
+            raise SnncError(
+                f"'{node.name}' (BipolarIF) follows its input from the first step on, and cannot start anew.",
+                "a recipe without mask-residual, such as 'telescoped'",
+            )
     for node, module in calls(graph, Encode, Decode, Temporal):
         kept = module.body if isinstance(module, Restart) else module
         kept.T = T
         if isinstance(kept, Decode):
             kept.skip = tau
-        if isinstance(kept, TemporalMax):
+        if isinstance(kept, (TemporalMax, Telescoped)):
             replace(graph, node, Restart(T, kept, tau) if tau else kept)

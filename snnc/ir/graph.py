@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.errors import VerifyError
-from snnc.ir import dialect
-from snnc.ir.dialect import counts
+from snnc.ir import curved, dialect
+from snnc.ir.curved import CURVED
+from snnc.ir.dialect import is_count
 from snnc.ir.neurons import NEURONS, Neuron
 from snnc.ir.proof import prove
 from snnc.ir.rows import Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Temporal, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 from snnc.markup import table
 
 
@@ -41,16 +42,21 @@ class Stage(enum.StrEnum):
     FIXED = "FIXED"
 
 
-_ALWAYS = (*dialect.LINEAR, *dialect.MAX_POOLS, *dialect.HEADS)
+_ALWAYS = (*dialect.LINEAR, *CURVED)
+_QUANTISERS = (dialect.ClipQuant, dialect.SignedQuant)
 _TEMPORAL_MAX = tuple(cls for cls in dialect.CONFIG if issubclass(cls, TemporalMax))
-_IN_TIME = (Encode, Decode, Restart, StepCurrent, *_TEMPORAL_MAX)
+_IN_TIME = (Encode, Decode, Restart, StepCurrent, Telescoped, *_TEMPORAL_MAX)
 SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
-    Stage.ANN: frozenset((*_ALWAYS, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
-    Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, dialect.ClipQuant)),
-    Stage.QUANTIZED: frozenset((*_ALWAYS, dialect.ClipQuant)),
+    Stage.ANN: frozenset((*_ALWAYS, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, *_QUANTISERS)),
+    Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, *_QUANTISERS)),
+    Stage.QUANTIZED: frozenset((*_ALWAYS, *_QUANTISERS)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
 }
-SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - {*dialect.AVERAGE_POOLS, dialect.Mean, dialect.Mix} | {dialect.Grid}
+_NOT_FIXED = {*dialect.AVERAGE_POOLS, dialect.Mean, dialect.Mix, Telescoped, *CURVED} - {
+    *dialect.MAX_POOLS,
+    *dialect.HEADS,
+}
+SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - _NOT_FIXED | {dialect.Grid}
 TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks
 
 
@@ -97,8 +103,8 @@ _TAKEN = {"self", *dir(fx.GraphModule), *vars(fx.GraphModule(nn.Module(), fx.Gra
 def flat(name: str) -> str:
     """A module path as one identifier: `layer1.0.conv1` to `layer1_0_conv1`.
 
-    It never clashes with what an `nn.Module` already has, such as `half`, since that would hide a method, nor is it a
-    word of Python's such as `None`, which no source text could call.
+    It is never the name of something that an `nn.Module` already has, such as `half`, since that would hide a method.
+    Nor is it a keyword of Python, such as `None`, which no source text could call.
     """
     name = re.sub(r"[^0-9a-zA-Z_]+", "_", name)
     return f"{name}_" if name in _TAKEN or keyword.iskeyword(name) else name
@@ -172,6 +178,15 @@ def view(graph: fx.GraphModule) -> nx.DiGraph:
     return nx.DiGraph((source, node) for node in graph.graph.nodes for source in node.all_input_nodes)
 
 
+def curved_inside(graph: fx.GraphModule) -> bool:
+    """Whether a curved operation, pools apart, has weights or a product behind it."""
+    net = view(graph)
+    kinds = tuple(cls for cls in CURVED if cls not in dialect.MAX_POOLS)
+    heavy = (*dialect.WEIGHTED, *curved.BILINEAR)
+    behind = {node for node, _ in calls(graph, *kinds)}
+    return any(behind & nx.ancestors(net, node) for node, _ in calls(graph, *heavy))
+
+
 BEFORE, IN, AFTER = "before", "in", "after"
 
 
@@ -182,8 +197,8 @@ class Place:
     Attributes:
         takes: the one phase that its input has to be in, or "" for any.
         gives: the phase of its output, or "" for that of its input.
-        blind: whether it may act on the single steps of a value: whether what it gives for their mean is the mean of
-            what it gives for them.
+        blind: whether it may act on the single steps of a value. It may if its output for their mean is the mean of its
+            outputs.
     """
 
     takes: str = ""
@@ -196,7 +211,7 @@ PLACES: Table[Place] = Table(
     __name__,
     {
         (*dialect.LINEAR, *dialect.TRAINED, dialect.Grid): Place(),
-        (*dialect.MAX_POOLS, *dialect.HEADS): Place(blind=False),
+        CURVED: Place(blind=False),
         Temporal: Place(IN, IN),
         Encode: Place(BEFORE, IN),
         Decode: Place(IN, AFTER),
@@ -235,7 +250,7 @@ def steps(graph: fx.GraphModule) -> int:
     return found.pop()
 
 
-def verify(graph: fx.GraphModule, stage: Stage) -> None:
+def validate(graph: fx.GraphModule, stage: Stage) -> None:
     """Checks every rule of `stage`.
 
     Raises:
@@ -286,9 +301,11 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise VerifyError(f"'{node.name}.{name}' holds NaN or infinity.")
     bounds: dict[str, Tensor] = {}
-    if isinstance(module, dialect.ClipQuant):
+    if fault := curved.fault(module):
+        raise VerifyError(f"'{node.name}' ({type(module).__name__}) {fault}.")
+    if isinstance(module, (dialect.ClipQuant, dialect.SignedQuant)):
         bounds = {"lam": module.lam}
-        if not counts(module.L):
+        if not is_count(module.L):
             raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
     elif isinstance(module, dialect.Grid):
         bounds = {"scale": module.scale}
@@ -309,7 +326,7 @@ def _verify_values(node: fx.Node, module: nn.Module) -> None:
 
 def _verify_spiking(graph: fx.GraphModule) -> None:
     for node, module in calls(graph, Encode, Decode):
-        if not counts(module.T):
+        if not is_count(module.T):
             raise VerifyError(f"'{node.name}' has T = {module.T!r}, not a whole number of steps.")
     for node, module in calls(graph, Temporal):
         if fault := module.fault():
@@ -326,7 +343,7 @@ def _verify_readouts(graph: fx.GraphModule) -> None:
     T, decodes = steps(graph), list(calls(graph, Decode))
     read, skip, late = next(((m.read, m.skip, m.late) for _, m in decodes), (1, 0, 0))
     for node, module in decodes:
-        if not counts(module.read) or not module.read == read <= T:
+        if not is_count(module.read) or not module.read == read <= T:
             raise VerifyError(f"'{node.name}' reads {module.read!r} steps; all readouts read the same 1..T = {T}.")
         if type(module.skip) is not int or module.skip != skip or not 0 <= skip <= T - read:
             raise VerifyError(f"'{node.name}' skips {module.skip!r} steps; all readouts skip the same 0..{T - read}.")

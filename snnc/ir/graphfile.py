@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.errors import LoadError, SnncError
-from snnc.ir.graph import GraphBuilder, Stage, calls, verify
+from snnc.ir.graph import GraphBuilder, Stage, calls, validate
 from snnc.ir.packing import pack, unpack
 
 FORMAT, VERSION = "snnc-graph", 1
@@ -65,7 +65,7 @@ def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule,
             if nodes[row_name].name != row_name:
                 raise ValueError(f"the name '{row_name}' is taken")
         graph = build.finish(nodes[content["output"]])
-        verify(graph, stage)
+        validate(graph, stage)
         info = dict(content["info"])
         _check_plain(info)
     except SnncError as error:

@@ -1,9 +1,9 @@
 """The proof that a fixed-point network is exact: a bound on every integer in it.
 
-float32 holds every integer up to 2^24, and a sum of integers that stays below has no rounding, in whatever order it is
-taken. So a network whose parameters are integers, and whose values are proved to stay below 2^24, gives the same
-numbers wherever it runs. The proof reads the graph alone. It is interval arithmetic in float64, over channels where
-those are known and over the whole value elsewhere:
+float32 holds every integer up to 2^24, and adds integers without rounding, in any order, as long as sums stay below. So
+if all parameters are integers, and all values are proved to stay below 2^24, a network gives the same numbers wherever
+it runs. The proof reads the graph alone. It is interval arithmetic in float64, over channels where those are known and
+over the whole value elsewhere:
 
     layer          each partial sum lies between (sum of all negative products) and (sum of all positive products), bias
                    included with either, since it may come first or last
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.errors import VerifyError
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
     CONVOLUTIONS,
@@ -48,7 +49,7 @@ from snnc.ir.dialect import (
 from snnc.ir.neurons import Neuron, OffsetIF
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.spans import LIMIT, Row, Span, double, integers, note, shared, significant
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.steady import steady
 
 ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
@@ -67,7 +68,7 @@ def prove(graph: fx.GraphModule) -> list[Row]:
         VerifyError: names the node that breaks the proof: a parameter that is no integer, an operation that leaves the
             integers, or a bound that is too large.
     """
-    rows = bounds(graph)
+    rows = bounded(graph)
     for row in rows:
         if row.bound >= LIMIT:
             raise VerifyError(
@@ -77,7 +78,7 @@ def prove(graph: fx.GraphModule) -> list[Row]:
     return [row for row in rows if row.module not in ("Add", "Sub")]
 
 
-def bounds(graph: fx.GraphModule) -> list[Row]:
+def bounded(graph: fx.GraphModule) -> list[Row]:
     """The rows of `prove`, those of joins too, however large their bounds are.
 
     Raises:
@@ -306,6 +307,6 @@ PROOFS: Table[Proof] = Table(
         Reshape: _anywhere(_moved(lambda module: len(module.shape))),
         Permute: _anywhere(_moved(lambda module: len(module.dims) - 1)),
         (nn.Flatten, nn.PixelShuffle): _anywhere(_moved(lambda module: None)),
-        (*AVERAGE_POOLS, Mean, Mix, *TRAINED): LEAVES,
+        (*AVERAGE_POOLS, Mean, Mix, *TRAINED, *BENT, Telescoped): LEAVES,
     },
 )

@@ -5,9 +5,9 @@
     MOMENTS(module)         the row of a module; raises `Refused` where the row is a `Refusal`
     MOMENTS.add(Mine, row)  a row for a module of one's own
 
-A table stands in the file of its part, under its name in capitals. A subclass has the row of its nearest base, but in a
-table that is `exact`: there a row writes down what a class computes, and a subclass may compute something else.
-`tests/ir/test_rows.py` crosses the dialect with every table.
+A table stands in the file of its part, under its name in capitals. A subclass has the row of its nearest base, except
+in an `exact` table. There a row describes what a class computes, and a subclass may compute something else.
+`tests/ir/test_rows.py` looks up each module of the dialect in every table.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class MissingRow(SnncError):
 
 
 class Table(Generic[R]):
-    """Rows by type. Where two are given for a class, as by a group and by itself, the later holds.
+    """Rows by type. If a class is given two rows, as by a group and by itself, the later one counts.
 
     Attributes:
         name: what its rows say of a module.
         file: where they stand.
-        exact: whether subclasses have no share in a row.
+        exact: whether a row does not hold for subclasses.
     """
 
     def __init__(self, name: str, home: str, rows: Mapping[Kinds, R | Refusal], exact: bool = False) -> None:

@@ -1,6 +1,6 @@
-"""Shapes and ranks of values, by the modules alone: nothing is computed, and nobody walks through time.
+"""Shapes and ranks of values, from the modules alone: nothing is computed, and no time steps are run.
 
-A shape is that of one sample, a rank counts the batch too. Where no shape is known, ranks follow as far as they can.
+A shape is that of one sample; a rank counts the batch too. If no shape is known, ranks are found as far as possible.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch import Tensor, fx, nn
 
 from snnc.errors import SnncError
 from snnc.ir import dialect
+from snnc.ir.curved import BENT, Greatest, Least
 from snnc.ir.graph import calls, module_of, numbers
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refused, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 
 Shape = tuple[int, ...]
 Ranks = Sequence[int | None]
@@ -39,7 +40,7 @@ def _flattened(module: nn.Flatten, ranks: Ranks) -> int | None:
     return found and found - (module.end_dim % found - module.start_dim % found)
 
 
-def _averaged(module: dialect.Mean, ranks: Ranks) -> int | None:
+def _averaged(module: Any, ranks: Ranks) -> int | None:
     found = _same(module, ranks)
     return found if module.keepdim else found and found - len(module.dims)
 
@@ -83,13 +84,18 @@ SHAPES: Table[Form] = Table(
         (nn.Linear, nn.BatchNorm1d, dialect.Add, dialect.Sub, dialect.Affine, dialect.Grid): ALIKE,
         (dialect.Concat, dialect.Pad, dialect.Slice, dialect.Take, dialect.Mix): ALIKE,
         (nn.Upsample, nn.PixelShuffle): ALIKE,
-        (*dialect.ACTIVATIONS, dialect.ClipQuant, *dialect.HEADS): ALIKE,
+        (*dialect.ACTIVATIONS, dialect.ClipQuant, dialect.SignedQuant, *dialect.HEADS): ALIKE,
+        BENT: ALIKE,
+        (Greatest, Least): Form(lambda module, ranks: _averaged(module, ranks)),
         dialect.Reshape: Form(lambda module, ranks: 1 + len(module.shape)),
         dialect.Permute: Form(lambda module, ranks: len(module.dims)),
         nn.Flatten: Form(_flattened),
         dialect.Mean: Form(_averaged),
         TemporalMax: Form(lambda module, ranks: rank_after(module.pool, ranks), lambda module: module.pool),
-        Restart: Form(lambda module, ranks: rank_after(module.body, ranks), lambda module: module.body.pool),
+        Telescoped: Form(lambda module, ranks: rank_after(module.body, ranks), lambda module: module.body),
+        Restart: Form(
+            lambda module, ranks: rank_after(module.body, ranks), lambda module: SHAPES(module.body).still(module.body)
+        ),
         (Encode, Decode, StepCurrent, Neuron): IN_TIME,
     },
 )
@@ -176,7 +182,7 @@ class Shapes:
         return self._find(node)[1]
 
     def give(self, node: fx.Node, shape: Shape | None, rank: int | None) -> None:
-        """Says what the value of a node is like, in the place of what its module makes of it."""
+        """Sets the value of a node, instead of the result of its module."""
         self._found[node] = shape, rank if shape is None else 1 + len(shape)
 
     def forget(self, node: fx.Node) -> None:

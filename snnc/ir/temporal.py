@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnc.ir.dialect import counts, describe, register
+from snnc.ir.curved import CURVED, degree
+from snnc.ir.dialect import describe, is_count, register
 
 
 class Temporal(nn.Module):
@@ -34,7 +35,7 @@ class Temporal(nn.Module):
 
     def fault(self) -> str:
         """What is wrong with the parameters, such as "has rho = 0"; empty where nothing is."""
-        return "" if counts(self.T) else f"has T = {self.T!r}, not a whole number of steps"
+        return "" if is_count(self.T) else f"has T = {self.T!r}, not a whole number of steps"
 
     def initial(self, current: Tensor) -> Any:
         """State before the first step, for one step's input `current` `[B, ...]`."""
@@ -44,19 +45,22 @@ class Temporal(nn.Module):
         """One step: state and input `[B, ...]` to the next state and the output `[B, ...]`."""
         raise NotImplementedError(f"{type(self).__name__}.step")
 
-    def walk(self, state: Any, current: Tensor, steps: int) -> tuple[Any, Tensor]:
-        """`steps` steps from `state` over a folded input `[steps * B, ...]`; gives state and folded output."""
+    def walk(self, state: Any, current: Tensor, steps: int, *more: Tensor) -> tuple[Any, Tensor]:
+        """`steps` steps from `state` over a folded input `[steps * B, ...]`; gives state and folded output.
+
+        A module with several inputs takes the others as `more`.
+        """
         outputs = []
-        for one in current.reshape(steps, -1, *current.shape[1:]).unbind(0):
+        for one in zip(*(x.reshape(steps, -1, *x.shape[1:]).unbind(0) for x in (current, *more)), strict=True):
             if state is None:
-                state = self.initial(one)
-            state, output = self.step(state, one)
+                state = self.initial(one[0])
+            state, output = self.step(state, *one)
             outputs.append(output)
         return state, torch.cat(outputs)
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(self, current: Tensor, *more: Tensor) -> Tensor:  # most take one
         """`[T * B, ...]` to `[T * B, ...]`."""
-        return self.walk(None, current, self.T)[1]
+        return self.walk(None, current, self.T, *more)[1]
 
 
 @register("T")
@@ -129,7 +133,7 @@ class StepCurrent(Temporal):
     def step(self, state: int, current: Tensor) -> tuple[int, Tensor]:
         return state + 1, current + self.shift[state]
 
-    def walk(self, state: Any, current: Tensor, steps: int) -> tuple[Any, Tensor]:
+    def walk(self, state: Any, current: Tensor, steps: int, *more: Tensor) -> tuple[Any, Tensor]:
         if torch.compiler.is_compiling():  # torch.export cannot follow this for any batch
             return super().walk(state, current, steps)
         first, shift = state or 0, self.shift
@@ -146,13 +150,72 @@ class StepCurrent(Temporal):
         return f"T={self.T}, shift={describe(self.shift)}"
 
 
+@register("T", "body")
+class Telescoped(Temporal):
+    """Emits what `t f(mean of the input up to step t)` grew by, f being `body`, of one or more inputs.
+
+    With `X_i(t)` the sum of input i up to step t,
+
+        y(t) = G(t) - G(t-1),    G(t) = t f(X_1(t) / t, ..., X_n(t) / t),    G(0) = 0
+
+    so that the mean of the output after t steps is f of the means of the inputs, for any f, after every step: the sum
+    telescopes. The output is a value of either sign, and no spike.
+
+    Where f is homogeneous of degree d the factors join: `G(t) = t^(1-d) f(X(t))`. A maximum and a leaky ReLU (d = 1)
+    need no mean at all. For a product (d = 2) the sums have the product `A B / t`, and `A B` grows by
+    `a B + A b + a b`: where the inputs are spikes, by additions alone.
+
+    Source: ours; the rate form of what SpikingJelly calls temporal difference, and decision 34.
+
+    Attributes:
+        body: the module of the curved operation, blind to time.
+    """
+
+    body: Any
+
+    def __init__(self, T: int, body: nn.Module) -> None:
+        super().__init__(T)
+        self.body = body
+
+    def grown(self, t: int, *sums: Tensor) -> Tensor:
+        """`G(t)` for the sums of the inputs after t steps."""
+        d = degree(self.body)
+        if t == 1:
+            total: Tensor = self.body(*sums)
+        elif d is None:
+            total = self.body(*(total / t for total in sums)) * t
+        else:
+            total = self.body(*sums)
+            total = total / float(t ** (d - 1)) if d > 1 else total * float(t ** (1 - d)) if d < 1 else total
+        return total
+
+    def step(self, state: Any, *currents: Tensor) -> tuple[Any, Tensor]:
+        """One step. The state is the number of steps so far, the sums, and `G`; None before the first."""
+        if state is None:
+            made = self.grown(1, *currents)
+            return (1, currents, made), made
+        t, sums, before = state
+        sums = tuple(total + current for total, current in zip(sums, currents, strict=True))
+        made = self.grown(t + 1, *sums)
+        return (t + 1, sums, made), made - before
+
+    def initial(self, current: Tensor) -> Any:
+        return None
+
+    def fault(self) -> str:
+        return super().fault() or ("" if isinstance(self.body, CURVED) else "telescopes what is no curved operation")
+
+    def extra_repr(self) -> str:
+        return f"T={self.T}"
+
+
 class TemporalMax(Temporal):
     """Base of the lowerings of max pooling. `pool` is the `torch.nn` pool that the network had."""
 
     pool: Any
 
     def __init__(self, T: int, pool: nn.Module) -> None:
-        super().__init__(T)
+        Temporal.__init__(self, T)
         self.pool = pool
 
     def extra_repr(self) -> str:
@@ -160,8 +223,8 @@ class TemporalMax(Temporal):
 
 
 @register("T", "pool")
-class RunningMax(TemporalMax):
-    """Emits what the maximum of the running sums grew by: exact for the counts, after every step.
+class RunningMax(TemporalMax, Telescoped):
+    """`Telescoped` for a max pool: emits what the maximum of the running sums grew by.
 
     With `c_i(t)` the sum of input `i` up to step `t`, the output is `max_i c_i(t) - max_i c_i(t-1)`, so its sum over
     any number of steps is the maximum of the sums: a pooled rate is the maximum of the rates, as in the ANN. Inputs
@@ -169,14 +232,9 @@ class RunningMax(TemporalMax):
     float rounding of the sums, where the height is not dyadic; a silent step is exactly 0.)
     """
 
-    def initial(self, current: Tensor) -> tuple[Tensor, Tensor]:
-        zero = torch.zeros_like(current)
-        return zero, torch.zeros_like(self.pool(current))
-
-    def step(self, state: tuple[Tensor, Tensor], current: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        total = state[0] + current
-        best = self.pool(total)
-        return (total, best), best - state[1]
+    @property
+    def body(self) -> Any:
+        return self.pool
 
 
 @register("T", "pool")
@@ -216,24 +274,25 @@ class StepMax(TemporalMax):
 
 @register("T", "body", "tau")
 class Restart(Temporal):
-    """A lowering of max pooling that starts anew after `tau` steps: sums of a first pass have no part in the second."""
+    """A lowering of a curved operation that starts anew after `tau` steps: a first pass has no part in the second."""
 
-    def __init__(self, T: int, body: TemporalMax, tau: int) -> None:
+    def __init__(self, T: int, body: Temporal, tau: int) -> None:
         super().__init__(T)
         self.body, self.tau = body, tau
 
     def initial(self, current: Tensor) -> tuple[Any, int]:
         return self.body.initial(current), 0
 
-    def step(self, state: tuple[Any, int], current: Tensor) -> tuple[tuple[Any, int], Tensor]:
+    def step(self, state: tuple[Any, int], *currents: Tensor) -> tuple[tuple[Any, int], Tensor]:
         inner, clock = state
         if clock == self.tau:
-            inner = self.body.initial(current)
-        inner, output = self.body.step(inner, current)
+            inner = self.body.initial(currents[0])
+        inner, output = self.body.step(inner, *currents)
         return (inner, clock + 1), output
 
     def fault(self) -> str:
-        return super().fault() or ("" if isinstance(self.body, TemporalMax) else "restarts what is no max pool")
+        kinds = (TemporalMax, Telescoped)
+        return super().fault() or ("" if isinstance(self.body, kinds) else "restarts what is no curved operation")
 
     def extra_repr(self) -> str:
         return f"T={self.T}, tau={self.tau}"

@@ -18,7 +18,7 @@ from snnc.measure.meter import Meter
 from snnc.networks.base import Latency, SpikingNetwork
 from snnc.networks.early import gone
 from snnc.passes.pipeline import no_progress
-from snnc.processes import agree, digest, exchange, rank, world
+from snnc.processes import agree, digest, from_all, rank, world
 from snnc.steady import steady
 
 MANY_STEPS = 16
@@ -59,7 +59,7 @@ class Evaluation:
         operations: synaptic operations per sample over the whole run.
         macs: multiply-accumulates of the same layers in the ANN, per sample.
         latency: steps from input to readout.
-        exits: what it comes to if samples leave when they are sure, one for each confidence that was asked for.
+        exits: the results if samples leave early, one for each confidence that was asked for.
         notes: what makes the figures doubtful: data unlike those of the calibration, or one class for everything.
     """
 
@@ -89,7 +89,7 @@ def evaluate(
     track: Callable[..., Iterator[Any]] = no_progress,
     exits: Sequence[float] = (),
 ) -> Evaluation:
-    """Scores a network after every step, beside the ANN where one is given, on the device where the network is.
+    """Scores a network after every step, and the ANN if one is given, on the device where the network is.
 
     Processes that share the work (`snnc.distributed`) take turns in scoring batches; all get the same result.
 
@@ -150,12 +150,12 @@ def evaluate(
         *((meter.spikes, meter.sites, meter.operations) if meter else ()),
     )
     correct, same, left, ann_correct, samples, guesses, labels, *counts = (
-        _sum(parts) for parts in zip(*exchange(own), strict=True)
+        _sum(parts) for parts in zip(*from_all(own), strict=True)
     )
     fit.guesses, fit.labels = Counter(guesses), Counter(labels)
     if meter:
         meter.spikes, meter.sites, meter.operations = counts
-        meter.macs = exchange(meter.macs)[0]  # of one sample, which the first process has seen if there is any
+        meter.macs = from_all(meter.macs)[0]  # of one sample, which the first process has seen if there is any
     if not samples:
         raise DataError("The data holds no sample.", "a data set with at least one sample")
     return Evaluation(

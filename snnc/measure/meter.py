@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
-    HEADS,
-    MAX_POOLS,
     ROUTES,
     TRAINED,
     WEIGHTED,
@@ -25,9 +24,9 @@ from snnc.ir.dialect import (
     Sub,
 )
 from snnc.ir.graph import calls, module_of, phases
-from snnc.ir.neurons import GradedIF, Neuron
+from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 
 
 def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
@@ -49,6 +48,7 @@ AVERAGED = "Average pools between neurons give values that are no spikes: one ad
 MIXED = (
     "Mixes between neurons, such as a resized map, give values that are no spikes: one addition for each is counted."
 )
+TELESCOPED = "Curved operations between neurons are dense arithmetic at each step, which is not counted."
 JOINED = "Joins and factors between neurons are not counted; they cost nothing where they go into weights."
 
 
@@ -78,10 +78,10 @@ class Cost:
     """What an operation inside time, or behind it, costs.
 
     Attributes:
-        unit: height of one spike at each place of its value, `[1, ...]`, by the module, the heights of its inputs and
-            the shape of a sample; None where the value is no whole number of spikes.
+        unit: height of one spike at each place of its value, `[1, ...]`, from the module, the heights of its inputs and
+            the shape of a sample; None if the value is not a whole number of spikes.
         weights: whether each spike that comes in is an operation on each of its connections.
-        left_out: what the account of energy does not count of it, a sentence.
+        left_out: a sentence on what the energy does not count.
     """
 
     unit: Callable[[Any, Sequence[Unit], Sequence[int]], Unit] = _none
@@ -97,12 +97,13 @@ COSTS: Table[Cost] = Table(
         Neuron: Cost(_spikes),
         ROUTES: Cost(_moved),
         TemporalMax: Cost(_pooled),
-        Restart: Cost(lambda module, units, shape: _pooled(module.body, units, shape)),
+        Restart: Cost(lambda module, units, shape: COSTS(module.body).unit(module.body, units, shape)),
         Decode: Cost(_kept),
         (*AVERAGE_POOLS, Mean): Cost(left_out=AVERAGED),
         Mix: Cost(left_out=MIXED),
         (Add, Sub, Affine): Cost(left_out=JOINED),
-        (Encode, StepCurrent, Grid, *MAX_POOLS, *HEADS): Cost(),
+        Telescoped: Cost(left_out=TELESCOPED),
+        (Encode, StepCurrent, Grid, *CURVED): Cost(),
         TRAINED: Refusal("belongs to a network without spikes", "the network compiled"),
     },
 )
@@ -116,9 +117,9 @@ class Meter:
     connections, at one step. Layers before the first neuron work on the analog input, once a sample, since their
     current is constant in time; they have no spikes to count.
 
-    A negative spike is a spike. A graded one of k units is as many as k has binary digits that are 1, each of which
-    adds a shifted weight. Behind an average or a join, where a value is no whole number of units, it costs as many
-    operations as the graded neurons have bits (one where there are none). A first pass counts, like every step.
+    A negative spike is a spike. A graded spike of k units counts once for each binary digit 1 of k, which adds a
+    shifted weight. Behind an average or a join a value is not a whole number of units. It costs as many operations as
+    the graded neurons have bits, or one without graded neurons. A first pass counts, like every step.
 
     Attributes:
         spikes: by neuron layer, over all samples and steps.
@@ -136,7 +137,7 @@ class Meter:
     def __post_init__(self) -> None:
         self._phase = phases(self.graph)
         self._fans: dict[str, Tensor] = {}
-        self._bits = max((m.bits for _, m in calls(self.graph, GradedIF)), default=1)
+        self._bits = max((getattr(m, "bits", 1) for _, m in calls(self.graph, Neuron)), default=1)
         self._units: dict[fx.Node, Tensor | None] = {}
         self._held: dict[fx.Node, dict[fx.Node, Tensor]] = {}
         self._layers: dict[fx.Node, list[fx.Node]] = {}

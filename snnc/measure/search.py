@@ -267,7 +267,7 @@ class _HeldOut:
         return Candidate(name, network.T, network.latency, 100 * drop, error, 100 * same / n, n, within)
 
     def doubts(self, chosen: Candidate) -> list[str]:
-        """What chance may have done to the choice."""
+        """How far the choice may be due to chance."""
         if self.max_drop - chosen.drop >= 2 * chosen.error:
             return []
         return [

@@ -1,4 +1,4 @@
-"""What every spiking network can do, whatever it was read from."""
+"""The base of all spiking networks, whatever file they were read from."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def temperatures(by_step: Tensor, classes: Tensor) -> list[float]:
 
 
 def gone(by_step: Tensor, sure: Tensor, confidence: float, before: int) -> Exit:
-    """What samples give that leave at the first step whose class is sure enough, or else at the last.
+    """The results of samples that leave at the first step at which their class is sure enough, or else at the last.
 
     Args:
         by_step: readout after each step, `[T, B, classes]`.

@@ -12,12 +12,12 @@ from torch import Tensor, fx
 from snnc.defaults import CHUNK, RUNTIMES
 from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import HEADS
-from snnc.ir.graph import Stage, calls, module_of, numbers, steps, verify, view
+from snnc.ir.graph import Stage, calls, module_of, numbers, steps, validate, view
 from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron, OffsetIF
 from snnc.ir.spans import holds_integers
 from snnc.markup import records_table
 from snnc.networks.base import Input, Latency, SpikingNetwork, Trains, checked, counted
-from snnc.runtime.choice import Choice, Fingerprint, choose
+from snnc.runtime.choice import Choice, GraphState, choose
 from snnc.runtime.runner import Observer, Runner
 from snnc.steady import exact
 
@@ -45,13 +45,13 @@ class Network(SpikingNetwork):
         runtime: str = "auto",
     ) -> None:
         super().__init__()
-        verify(graph, stage)
+        validate(graph, stage)
         self.stage = stage
         self.graph = graph.requires_grad_(False)  # spikes have no gradient: a tape over T steps would be waste
         self.info = info
         self.chunk = counted(chunk)
         self.runtime = runtime
-        self._chosen: tuple[Fingerprint, Choice] | None = None
+        self._chosen: tuple[GraphState, Choice] | None = None
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,9 +158,9 @@ class Network(SpikingNetwork):
             raise SnncError(f"There is no runtime {self.runtime!r}.", f"one of {', '.join(RUNTIMES)}")
         # What is fast leaves no tape, and calls no module that a kernel stands for: gradients and hooks would be lost
         # without a word.
-        now = Fingerprint(self.graph, self.runtime)
+        now = GraphState(self.graph, self.runtime)
         if now.hooked or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *now.tensors))):
-            now = Fingerprint(self.graph, "reference")
+            now = GraphState(self.graph, "reference")
         if self._chosen is None or not self._chosen[0].fits(now):
             now.keep()
             self._chosen = now, choose(self.graph, self.stage is Stage.FIXED, now.runtime, x, self.chunk)

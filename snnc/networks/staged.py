@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc.errors import LoadError
-from snnc.ir.graph import TIMED, Stage, verify
+from snnc.ir.graph import TIMED, Stage, validate
 from snnc.ir.graphfile import unpack_graph
 from snnc.markup import records_table
 
@@ -26,7 +26,7 @@ class Staged(nn.Module):
 
     def __init__(self, graph: fx.GraphModule, stage: Stage, info: dict[str, Any]) -> None:
         super().__init__()
-        verify(graph, stage)
+        validate(graph, stage)
         self.graph, self.stage, self.info = graph, stage, info
         self.eval()
 

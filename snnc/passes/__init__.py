@@ -9,6 +9,7 @@ from snnc.passes.calibrate_potential import CalibratePotential
 from snnc.passes.calibrate_weights import CalibrateWeights
 from snnc.passes.delay_readout import DelayReadout
 from snnc.passes.encode_input import EncodeInput
+from snnc.passes.encode_values import EncodeValues
 from snnc.passes.even_currents import EvenCurrents
 from snnc.passes.expand_input import ExpandInput
 from snnc.passes.fixed_point import FixedPoint
@@ -47,6 +48,7 @@ PASSES: dict[str, type[Pass]] = {
         DelayReadout,
         EvenCurrents,
         EncodeInput,
+        EncodeValues,
         LimitRange,
         ExpandInput,
         TrainThresholds,
@@ -63,6 +65,7 @@ __all__ = [
     "CalibrateWeights",
     "DelayReadout",
     "EncodeInput",
+    "EncodeValues",
     "EvenCurrents",
     "ExpandInput",
     "FixedPoint",

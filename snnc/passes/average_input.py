@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from snnc.ir.exchange import exchange, set_time
+from snnc.ir.exchange import set_time, swap_neurons
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import AverageIF
 from snnc.passes.pipeline import Context, Pass
@@ -29,4 +29,4 @@ class AverageInput(Pass):
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         set_time(graph, context.T)
-        return exchange(graph, lambda node, theta, v0: AverageIF(context.T, theta, v0))
+        return swap_neurons(graph, lambda node, theta, v0: AverageIF(context.T, theta, v0))

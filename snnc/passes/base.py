@@ -37,7 +37,7 @@ def no_progress(items: Iterable[Item], what: str, total: int | None = None) -> I
     yield from items
 
 
-class Product(Generic[V]):
+class Finding(Generic[V]):
     """A field of `Context` that passes fill and later passes read.
 
     Args:
@@ -113,19 +113,19 @@ class Context:
     track: Callable[..., Iterator[Any]] = no_progress
     notes: list[str] = field(default_factory=list)
     running: Pass | None = field(default=None, init=False, repr=False)
-    products: dict[Product[Any], Any] = field(default_factory=dict, init=False, repr=False)
+    products: dict[Finding[Any], Any] = field(default_factory=dict, init=False, repr=False)
 
-    moments = Product[Mapping[str, tuple[Tensor, Tensor]]]("what batch normalisation knew of its outputs", NOTHING)
-    statistics = Product[Mapping[str, Statistics]]("what each activation receives")
-    ceilings = Product[Mapping[str, Tensor]]("the bounds that activations had before they were quantised", NOTHING)
-    reference = Product[fx.GraphModule]("the network before conversion")
-    input_range = Product[tuple[float, float]]("the range of the input")
+    moments = Finding[Mapping[str, tuple[Tensor, Tensor]]]("what batch normalisation knew of its outputs", NOTHING)
+    statistics = Finding[Mapping[str, Statistics]]("what each activation receives")
+    ceilings = Finding[Mapping[str, Tensor]]("the bounds that activations had before they were quantised", NOTHING)
+    reference = Finding[fx.GraphModule]("the network before conversion")
+    input_range = Finding[tuple[float, float]]("the range of the input")
 
     def __post_init__(self) -> None:
         if self.T > MOST_STEPS:
             raise RecipeError(f"T is {self.T}.", f"{MOST_STEPS} time steps at most, and 2 to 32 as a rule")
 
-    def find(self, product: Product[V]) -> V | None:
+    def find(self, product: Finding[V]) -> V | None:
         """A product; what it is where no pass has filled it, which may be None."""
         one = self.running
         if one is not None and product not in (*one.requires, *one.uses, *one.provides):
@@ -193,10 +193,10 @@ class Pass:
     gives: ClassVar[Stage | None] = None
     exact: ClassVar[bool] = False
     source: ClassVar[str] = ""
-    requires: ClassVar[tuple[Product[Any], ...]] = ()
-    uses: ClassVar[tuple[Product[Any], ...]] = ()
-    provides: ClassVar[tuple[Product[Any], ...]] = ()
-    spoils: ClassVar[tuple[Product[Any], ...]] = ()
+    requires: ClassVar[tuple[Finding[Any], ...]] = ()
+    uses: ClassVar[tuple[Finding[Any], ...]] = ()
+    provides: ClassVar[tuple[Finding[Any], ...]] = ()
+    spoils: ClassVar[tuple[Finding[Any], ...]] = ()
     neuron: ClassVar[type[Neuron] | None] = None
     changes_units: ClassVar[Literal["", "spikes", "currents"]] = ""
 
@@ -231,7 +231,10 @@ class Pass:
 
     @property
     def spikes(self) -> Spikes | None:
-        """What neurons emit after it: "binary", "signed" or "graded"; None where that stays."""
+        """What neurons emit after it: "binary", "signed" or "graded"; None where that stays.
+
+        A pass without a `neuron` that has them adds encoders, which emit these whatever other neurons do.
+        """
         return self.neuron.spikes if self.neuron else None
 
     def changes_steps(self, T: int) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from snnc.calibrate.sweep import Site, add_current, shift_for
+from snnc.calibrate.sweep import SweepSite, add_current, shift_for
 from snnc.ir.neurons import Neuron
 from snnc.passes.pipeline import Context
 from snnc.passes.sweeping import RoundsPass
@@ -34,7 +34,7 @@ class CalibrateBias(RoundsPass):
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         shifts: dict[fx.Node, Tensor] = {}
 
-        def visit(site: Site) -> Pieces | None:
+        def visit(site: SweepSite) -> Pieces | None:
             if not isinstance(site.module, Neuron):
                 return None
             shifts[site.node], value = shift_for(site, self.rounds)

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import fx
 
 from snnc.checks import MOST_STEPS
-from snnc.ir.exchange import exchange, set_time
+from snnc.ir.exchange import set_time, swap_neurons
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import OffsetIF
 from snnc.passes.pipeline import Context, Pass
@@ -58,4 +58,4 @@ class CalibrateOffset(Pass):
             )
         set_time(graph, T)
         options = (rho, self.iterations, self.guard, self.eps)
-        return exchange(graph, lambda node, theta, v0: OffsetIF(T, theta, v0, *options))
+        return swap_neurons(graph, lambda node, theta, v0: OffsetIF(T, theta, v0, *options))

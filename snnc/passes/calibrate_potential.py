@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibrate.sweep import Site, settled
+from snnc.calibrate.sweep import SweepSite, settled
 from snnc.ir.neurons import Neuron
 from snnc.passes.pipeline import Context
 from snnc.passes.sweeping import RoundsPass
@@ -35,7 +35,7 @@ class CalibratePotential(RoundsPass):
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         sites: list[fx.Node] = []
 
-        def visit(site: Site) -> None:
+        def visit(site: SweepSite) -> None:
             neuron, sweep = site.module, site.sweep
             if not isinstance(neuron, Neuron):
                 return

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.regression import refit
-from snnc.calibrate.sweep import Site, add_current, shift_for
+from snnc.calibrate.sweep import SweepSite, add_current, shift_for
 from snnc.ir.dialect import WEIGHTED, Add
 from snnc.ir.graph import module_of
 from snnc.ir.neurons import Neuron
@@ -58,7 +58,7 @@ class CalibrateWeights(RoundsPass):
         left: list[str] = []
         moved = 0
 
-        def visit(site: Site) -> Pieces | None:
+        def visit(site: SweepSite) -> Pieces | None:
             nonlocal moved
             if isinstance(site.module, Neuron):
                 shifts[site.node], value = shift_for(site, self.rounds)
@@ -78,7 +78,7 @@ class CalibrateWeights(RoundsPass):
         return moved
 
 
-def goal(graph: fx.GraphModule, site: Site) -> Pieces:
+def goal(graph: fx.GraphModule, site: SweepSite) -> Pieces:
     """What a layer should give: its value before conversion, and the error of the other branches of its sum."""
     users = list(site.node.users)
     if len(users) == 1 and users[0].op == "call_module" and isinstance(module_of(graph, users[0]), Add):

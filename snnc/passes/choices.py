@@ -2,7 +2,7 @@
 
 A recipe lists values for options of its passes (`Recipe.choices`). They are tried one option after another, with the
 best values of those before it. The first value stands unless another is better by more than a standard error, so that
-chance decides nothing. The graph that an option does not touch is kept, so an option of the last pass costs no sweep. The
+chance decides nothing. The graph that an option does not touch is kept: an option of the last pass costs no sweep. The
 final network calibrates on all samples again. No labels.
 """
 
@@ -146,8 +146,8 @@ def apart(found: Tensor, wanted: Tensor) -> Tensor:
     """How far each sample's output is from what is wanted, `[B]`.
 
     Class scores `[B, C]`, two classes or more: the divergence (Kullback, Leibler) from the classes of the ANN. A square
-    error would ask for the scores themselves, and prefer networks that have these a little better and classes worse. Any
-    other output: the square error over the variance.
+    error would prefer networks that have the scores a little better and the classes worse. Any other output: the square
+    error over the variance.
     """
     if wanted.dim() == 2 and wanted.shape[1] > 1:
         right = wanted.log_softmax(1)

@@ -1,4 +1,4 @@
-"""Currents of their own for every step, against what all samples have in common."""
+"""A current for every channel and step, against the unevenness that all samples have in common."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from snnc.calibrate.sweep import Site
+from snnc.calibrate.sweep import SweepSite
 from snnc.ir.graph import calls, insert
 from snnc.ir.neurons import PIPELINED, STREAMING, Neuron
 from snnc.ir.temporal import StepCurrent
@@ -57,7 +57,7 @@ class EvenCurrents(SweepPass):
         even = steady(graph)
         shifts: dict[fx.Node, Tensor] = {}
 
-        def visit(site: Site) -> Pieces | None:
+        def visit(site: SweepSite) -> Pieces | None:
             if not isinstance(site.module, Neuron) or site.node in even:
                 return None
             if site.module.schedule not in (STREAMING, PIPELINED):  # it sees all steps before its first spike, or twice

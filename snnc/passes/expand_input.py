@@ -98,7 +98,7 @@ def _first_layers(graph: fx.GraphModule, node: fx.Node) -> list[Any]:
             found.append(module)
         if not fits:
             raise SnncError(
-                f"'{user.name}' reads the input, and has no weights that could be widened.",
+                f"'{user.name}' reads the input, and has no weights to widen.",
                 "a recipe without expand-input",
             )
     return found

@@ -13,20 +13,22 @@ from torch import Tensor, fx
 
 from snnc.calibrate.sweep import LARGEST
 from snnc.errors import SnncError
-from snnc.integers.lowering import Lowering
+from snnc.integers.lowering import IntegerLowering
 from snnc.integers.populations import Populations
 from snnc.integers.prepare import prepare
+from snnc.integers.roles import ROLES
 from snnc.ir.dialect import Affine, Grid
 from snnc.ir.graph import Stage, calls, module_of, steps
 from snnc.ir.neurons import Neuron
-from snnc.ir.proof import bounds, prove
+from snnc.ir.proof import bounded, prove
 from snnc.ir.shapes import Shape, every_shape
 from snnc.ir.spans import LIMIT, Row
+from snnc.ir.temporal import Restart
 from snnc.passes.pipeline import Context, Pass, no_progress
 
 LEAST_BITS = 2
 UNKNOWN = 4.0  # inputs without data are taken to lie in -4..4, as normalised ones do
-TIE = 1e-3  # of a unit: values nearer to the middle between two points are told apart by rounding errors
+TIE = 1e-3  # of a unit: nearer than this to the middle between two points, rounding errors decide
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class FixedPoint(Pass):
         self.require("positions", self.positions >= 2, "2 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
+        for node, module in calls(graph, Restart):
+            ROLES.at(node.name, module.body)  # refuses what starts anew and is no max pool
         x = context.example(graph)
         if x is None:
             raise SnncError("the shape of the input is unknown.", "--input-shape, such as --input-shape 3,32,32")
@@ -103,16 +107,16 @@ class FixedPoint(Pass):
         coarser: dict[str, int],
         track: Callable[..., Iterator[Any]],
         context: Context,
-    ) -> Lowering:
+    ) -> IntegerLowering:
         """Lowers a copy until all bounds hold: layers have coarser units (`coarser`), then fewer bits (`less`)."""
         x, known, grid, data = given
         while True:
             work = copy.deepcopy(graph)
-            walk = Lowering(
+            walk = IntegerLowering(
                 work, known, copy.deepcopy(grid), x, data, self.bits, less, coarser, self.positions, context.seed
             )
             walk.run(track)
-            large = {row.name: row.bound for row in bounds(work) if row.bound >= LIMIT}
+            large = {row.name: row.bound for row in bounded(work) if row.bound >= LIMIT}
             if not large:
                 return walk
             nodes = {node.name: node for node in work.graph.nodes}
@@ -157,7 +161,7 @@ class FixedPoint(Pass):
         shape = (-1, *[1] * (x.dim() - 2)) if apart else ()
         return _grid(scale.reshape(shape), low.reshape(shape), high.reshape(shape))
 
-    def _tell(self, rows: list[Row], found: Lowering, less: dict[str, int], context: Context) -> None:
+    def _tell(self, rows: list[Row], found: IntegerLowering, less: dict[str, int], context: Context) -> None:
         worst = min(rows, key=lambda row: row.headroom)
         context.notes.append(
             f"proved: no integer of {len(rows)} layers reaches 2^24; the largest is {worst.bound:,} at '{worst.name}' "

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import networkx as nx
-from torch import fx
+from torch import fx, nn
 
 from snnc.calibrate.sweep import Rectify
 from snnc.errors import SnncError
-from snnc.ir.dialect import MAX_POOLS, ClipQuant
+from snnc.ir.curved import CURVED
+from snnc.ir.dialect import MAX_POOLS, ClipQuant, SignedQuant
 from snnc.ir.graph import Stage, calls, insert, module_of, replace, view
-from snnc.ir.neurons import IF
-from snnc.ir.temporal import MAXPOOL_LOWERINGS, Decode, Encode
+from snnc.ir.neurons import IF, BipolarIF
+from snnc.ir.temporal import MAXPOOL_LOWERINGS, Decode, Encode, Telescoped
 from snnc.passes.pipeline import Context, Pass
 
 
@@ -30,7 +31,8 @@ class InsertNeurons(Pass):
     edge out of it. What comes before runs once, what comes after runs once, on the mean.
 
     Max pooling inside that region acts on spike trains, and the maximum at each step is not the maximum of the
-    rates. Outside of it max pooling is exact as it is.
+    rates. Outside of it max pooling is exact as it is. So is every other curved operation; inside it is `Telescoped`,
+    which gives its function of the means after every step. A `SignedQuant` becomes an encoder, `BipolarIF`.
 
     Options:
         maxpool: how a max pool between neurons is lowered: "running-max" (exact for the counts), "gate"
@@ -50,18 +52,28 @@ class InsertNeurons(Pass):
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         neurons = []
         context.reference = _unquantized(graph, context)
+        for node, module in calls(graph, SignedQuant):
+            theta = module.lam / module.units
+            replace(graph, node, BipolarIF(context.T, theta, theta / 2, module.units))
+            neurons.append(node)
         for node, module in calls(graph, ClipQuant):
             theta = module.lam.clone()
             v0 = theta * (0.5 + (module.shift - 0.5) * context.T / module.L)
             replace(graph, node, IF(context.T, theta, v0))
             neurons.append(node)
         if not neurons:
-            raise SnncError("no neuron was inserted: the network has no activation to convert.")
+            raise SnncError(
+                "no neuron was inserted: the network has no ReLU, and no values are encoded.",
+                "the recipe 'telescoped', or the pass encode-values before this one",
+            )
         net = view(graph)
         fed = set(neurons).union(*(nx.descendants(net, node) for node in neurons))
         feeding = set(neurons).union(*(nx.ancestors(net, node) for node in neurons))
         inside = fed & feeding
         lowered = self._lower_max_pools(graph, inside, context)
+        telescoped = [(node, body) for node, body in calls(graph, *CURVED) if node in inside]
+        for node, body in telescoped:
+            replace(graph, node, Telescoped(context.T, body))
         for node in list(graph.graph.nodes):
             users = list(node.users)
             if node in inside:
@@ -70,6 +82,8 @@ class InsertNeurons(Pass):
                 _through(graph, node, [u for u in users if u in inside], Encode(context.T), "encode")
         if lowered:
             context.notes.append(f"{lowered} max pools between neurons lowered as {self.maxpool}")
+        if telescoped:
+            context.notes.append(f"{len(telescoped)} curved operations telescoped: dense arithmetic at each step")
         return len(neurons)
 
     def _lower_max_pools(self, graph: fx.GraphModule, inside: set[fx.Node], context: Context) -> int:
@@ -87,6 +101,8 @@ def _unquantized(graph: fx.GraphModule, context: Context) -> fx.GraphModule:
     for node, _ in calls(reference, ClipQuant):
         if node.name in context.ceilings:
             replace(reference, node, Rectify(context.ceilings[node.name]))
+    for node, _ in calls(reference, SignedQuant):
+        replace(reference, node, nn.Identity())
     return reference
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from snnc.checks import MOST_STEPS
-from snnc.ir.exchange import exchange, set_time
+from snnc.ir.exchange import set_time, swap_neurons
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import ResidualMaskIF
 from snnc.passes.pipeline import Context, Pass
@@ -40,4 +40,4 @@ class MaskResidual(Pass):
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         T = self.tau + context.T
         set_time(graph, T, self.tau)
-        return exchange(graph, lambda node, theta, v0: ResidualMaskIF(T, theta, v0, self.tau))
+        return swap_neurons(graph, lambda node, theta, v0: ResidualMaskIF(T, theta, v0, self.tau))

@@ -7,12 +7,12 @@ from typing import Any
 
 from snnc.errors import RecipeError
 from snnc.ir.graph import Stage
-from snnc.passes.base import GIVERS, Pass, Product
+from snnc.passes.base import GIVERS, Finding, Pass
 
 STAGES = list(Stage)
 
 
-def check(passes: Sequence[Pass], stage: Stage, held: Collection[Product[Any]]) -> list[Stage]:
+def check(passes: Sequence[Pass], stage: Stage, held: Collection[Finding[Any]]) -> list[Stage]:
     """The stage after each pass.
 
     Args:
@@ -24,7 +24,7 @@ def check(passes: Sequence[Pass], stage: Stage, held: Collection[Product[Any]]) 
         RecipeError: names the pass that cannot stand where it does, the one that is missing or in its way, and what to
             do.
     """
-    there, gone, found = set(held), dict[Product[Any], str](), list[Stage]()
+    there, gone, found = set(held), dict[Finding[Any], str](), list[Stage]()
     for place, one in enumerate(passes):
         if stage not in one.takes:
             raise _wrong_stage(one, stage, passes[:place])
@@ -46,7 +46,7 @@ def check(passes: Sequence[Pass], stage: Stage, held: Collection[Product[Any]]) 
     return found
 
 
-def _missing(one: Pass, product: Product[Any], rest: Sequence[Pass]) -> RecipeError:
+def _missing(one: Pass, product: Finding[Any], rest: Sequence[Pass]) -> RecipeError:
     later = next((other.name for other in rest if product in other.provides), None)
     if later:
         return RecipeError(

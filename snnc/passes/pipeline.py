@@ -19,10 +19,10 @@ from torch import fx
 from snnc.checks import one_of
 from snnc.errors import PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
-from snnc.ir.graph import Stage, tidy, verify
+from snnc.ir.graph import Stage, tidy, validate
 from snnc.ir.neurons import Neuron, Spikes
 from snnc.markup import records_table, table
-from snnc.passes.base import Context, Pass, Product, no_progress
+from snnc.passes.base import Context, Finding, Pass, no_progress
 from snnc.passes.order import check
 from snnc.processes import APART, agree
 from snnc.steady import steady
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # A callback is called before the first pass (pass and record are None) and after each pass.
 Callback = Callable[["Pass | None", fx.GraphModule, Stage, "Record | None"], None]
 
-MANY_ROWS = 2**20  # samples times steps, below which nobody has to wait for hours
+MANY_ROWS = 2**20  # samples times steps, below which no pass takes hours
 EXACT_TOLERANCE = 1e-4  # of the largest output; float32 folding stays well below it, a wrong fold does not
 
 
@@ -125,7 +125,7 @@ class Pipeline:
         new = replace(old, **options)
         return replace(self, passes=(*self.passes[:place], new, *self.passes[place + 1 :]))
 
-    def check(self, stage: Stage = Stage.ANN, held: Collection[Product[Any]] = ()) -> list[Stage]:
+    def check(self, stage: Stage = Stage.ANN, held: Collection[Finding[Any]] = ()) -> list[Stage]:
         """The stage after each pass, from that of the graph it is given; nothing runs.
 
         Args:
@@ -145,7 +145,9 @@ class Pipeline:
     @property
     def spikes(self) -> Spikes | None:
         """What its neurons emit: "binary", "signed" or "graded"; None where it inserts none."""
-        return next((one.spikes for one in reversed(self.passes) if one.spikes), None)
+        said = [one for one in self.passes if one.spikes]
+        encoders = [one for one in said if not one.neuron]
+        return (encoders or said)[-1].spikes if said else None
 
     @steady()
     def run(
@@ -171,7 +173,7 @@ class Pipeline:
             context.products.clear()
         self.check(stage, context.products)
         graph = copy.deepcopy(graph)
-        verify(graph, stage)
+        validate(graph, stage)
         given = [(one.name, one.options) for one in self.passes]
         numbers = (*graph.state_dict().values(), *(context.calibration or ()))
         agree("was given other data, another network or other options", given, context.T, context.seed, *numbers)
@@ -213,9 +215,9 @@ def _warn(passes: Iterable[Pass], graph: fx.GraphModule, context: Context) -> No
 
 
 class _Relaxed(fx.Interpreter):
-    """Runs a graph with clipping in the place of clip-quantisation.
+    """Runs a graph with clipping instead of clip-quantisation.
 
-    Rounding can carry a value over the edge of a level, and a whole level is no rounding error.
+    Rounding can carry a value over the edge of a level, and a whole level is more than a rounding error.
     """
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -241,7 +243,7 @@ def _run_one(one: Pass, graph: fx.GraphModule, stage: Stage, context: Context) -
         seconds = time.perf_counter() - start
         tidy(graph)
         stage = one.gives or stage
-        verify(graph, stage)
+        validate(graph, stage)
         error = None
         if before is not None:
             error = float((_Relaxed(graph).run(probe) - before).abs().max() / before.abs().max().clamp_min(1e-12))

@@ -33,8 +33,8 @@ class QuantizeActivations(Pass):
             batch normalisation knew, propagated through the network; "trained": only bounds that the network
             brings, and an error where an activation has none.
         levels: levels L above zero, or "T", or "2T" (for offset-spike calibration with rho = 2T).
-        bits: of a graded spike: L is that many levels times 2^bits - 1, since each step tells so many apart. Set it to
-            the `bits` of `use-graded-neurons`; 1 is binary.
+        bits: of a graded spike: L is the levels times 2^bits - 1, since a graded spike has that many heights at each
+            step. Set it to the `bits` of `use-graded-neurons`; 1 is binary.
         least_levels: no fewer than this. With offset-spike calibration a neuron emits in max(T, rho) steps, so set
             this to rho: fewer levels than steps are too coarse.
         shift: 0.5 rounds (goes with v0 = theta / 2), 0 floors (goes with v0 = 0).

@@ -13,7 +13,7 @@ from snnc.calibrate.statistics import shaped
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, calls
 from snnc.passes.pipeline import Context, Pass
-from snnc.processes import spread
+from snnc.processes import dealt
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ScaleThresholds(Pass):
                 return statistics.percentile(self.percent, self.per)
             return statistics.mse(module.L, module.shift, self.per)
 
-        bounds = context.track(spread(len(sites), bound), "choosing thresholds", len(sites))
+        bounds = context.track(dealt(len(sites), bound), "choosing thresholds", len(sites))
         for (node, module), found in zip(sites, bounds, strict=True):
             lam = shaped(found * self.factor, context.statistics[node.name].rank)
             module.lam = torch.minimum(lam, context.ceilings[node.name])

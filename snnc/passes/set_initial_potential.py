@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import fx
 
+from snnc.ir.exchange import encodes
 from snnc.ir.graph import Stage, calls
 from snnc.ir.neurons import Neuron
 from snnc.passes.pipeline import Context, Pass
@@ -43,6 +44,8 @@ class SetInitialPotential(Pass):
         generator = torch.Generator().manual_seed(context.seed)
         sites = 0
         for _, neuron in calls(graph, Neuron):
+            if encodes(neuron):  # it rounds
+                continue
             theta = neuron.theta
             if self.rule == "uniform":
                 share = torch.rand(theta.shape, generator=generator)

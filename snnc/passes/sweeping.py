@@ -1,4 +1,4 @@
-"""What the passes share that walk through a spiking network beside the network that it was."""
+"""The common part of passes that walk through a spiking network and the network before conversion side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from snnc.calibrate.sweep import Site, Sweep, calibration_input
+from snnc.calibrate.sweep import Sweep, SweepSite, calibration_input
 from snnc.checks import MOST_ROUNDS
 from snnc.ir.graph import Stage
 from snnc.passes.pipeline import Context, Pass
@@ -35,7 +35,7 @@ class SweepPass(Pass):
     def rows(self, context: Context) -> int:
         return context.seen(self.samples) * context.T
 
-    def sweep(self, graph: fx.GraphModule, context: Context, visit: Callable[[Site], Pieces | None]) -> None:
+    def sweep(self, graph: fx.GraphModule, context: Context, visit: Callable[[SweepSite], Pieces | None]) -> None:
         """Shows every layer to `visit` in its turn (`snnc.calibrate.sweep`), and notes on how many samples.
 
         Raises:

@@ -1,8 +1,8 @@
-"""What each pass did to the graph, small enough to stand in every file: what each node is, and what feeds it.
+"""What each pass did to the graph: the class of each node, and what feeds it. Small enough for every file.
 
 A trace is plain data, one row for the graph before the first pass and one for each pass: under `set` the nodes that are
-new, or of another class, or fed by others, as `[class, *inputs]`; under `touched` those that were there and are another
-module, or one with other parameters; under `gone` those that it removed.
+new, or of another class, or fed by others, as `[class, *inputs]`; under `touched` those that got another module or
+other parameters; under `gone` those that it removed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def snapshots(info: Mapping[str, Any]) -> list[Snapshot]:
             new = frozenset(changed.keys() - nodes.keys())
             nodes = {key: node for key, node in (nodes | changed).items() if key not in gone}
             total += len(nodes)
-            if total > MOST or not _whole(nodes) or not nodes.keys() >= set(touched):
+            if total > MOST or not _is_dag(nodes) or not nodes.keys() >= set(touched):
                 return []
             found.append(Snapshot(name, nodes, new, frozenset(touched), gone))
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -107,7 +107,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _whole(nodes: Nodes) -> bool:
+def _is_dag(nodes: Nodes) -> bool:
     """Whether every input is a node, and none depends on itself."""
     edges = [(source, name) for name, (_, inputs) in nodes.items() for source in inputs]
     return all(source in nodes for source, _ in edges) and nx.is_directed_acyclic_graph(nx.DiGraph(edges))

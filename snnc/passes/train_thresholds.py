@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from snnc.calibrate.sweep import channel_sums
 from snnc.checks import MOST, MOST_ROUNDS
-from snnc.ir.exchange import exchange, set_time
+from snnc.ir.exchange import set_time, swap_neurons
 from snnc.ir.graph import Stage, calls
 from snnc.ir.neurons import IF, AverageIF, Neuron
 from snnc.passes.normalize_thresholds import multiply_behind
@@ -65,9 +65,9 @@ class TrainThresholds(Pass):
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         batches = context.data(f"Pass '{self.name}'")
         set_time(graph, context.T)
-        exchange(graph, lambda node, theta, v0: IF(context.T, theta, v0))
+        swap_neurons(graph, lambda node, theta, v0: IF(context.T, theta, v0))
         even = copy.deepcopy(graph)
-        exchange(even, lambda node, theta, v0: AverageIF(context.T, theta, v0))
+        swap_neurons(even, lambda node, theta, v0: AverageIF(context.T, theta, v0))
         height = {node.name: neuron.theta for node, neuron in calls(graph, Neuron)}
         wanted = [_Outputs(even, height).of(x) for x in context.track(batches, "average spike generation")]
         rounds = [pair for _ in range(self.epochs) for pair in zip(batches, wanted, strict=True)]

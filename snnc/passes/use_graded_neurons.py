@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from snnc.ir.exchange import exchange, set_time
+from snnc.ir.exchange import set_time, swap_neurons
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import GradedIF
 from snnc.ir.neurons.graded import MAX_BITS
@@ -40,6 +40,6 @@ class UseGradedNeurons(Pass):
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         set_time(graph, context.T)
-        return exchange(
+        return swap_neurons(
             graph, lambda node, theta, v0: GradedIF(context.T, *GradedIF.split(theta, v0, self.bits), self.bits)
         )

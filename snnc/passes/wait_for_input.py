@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, fx
 
 from snnc.checks import MOST_STEPS
-from snnc.ir.exchange import exchange, set_time
+from snnc.ir.exchange import set_time, swap_neurons
 from snnc.ir.graph import Stage, calls, phases
 from snnc.ir.neurons import IF, Neuron, WaitingIF
 from snnc.ir.temporal import Encode, Temporal
@@ -58,7 +58,7 @@ class WaitForInput(Pass):
             return WaitingIF(context.T, theta, v0, wait)
 
         set_time(graph, context.T)
-        return exchange(graph, make)
+        return swap_neurons(graph, make)
 
 
 def steady(graph: fx.GraphModule) -> set[fx.Node]:

@@ -10,7 +10,8 @@ A whole recipe:
     [[pass]]
     name = "fold-batchnorm"
 
-Or an edit of one that ships with snnc; edits are made in this order:
+Or what it changes in another: one that ships with snnc, or a file, "other.toml", in the same folder or by a path from
+there. Changes are made in this order:
 
     base = "cos"
     remove = ["set-initial-potential"]
@@ -120,12 +121,27 @@ def recipe(which: str | Path | Recipe) -> Recipe:
         return which
     path = Path(which)
     if path.suffix == ".toml":
-        try:
-            return parse(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"Recipe file '{path}' cannot be read: {error}.", "a TOML file") from error
+        return _read(path, ())
     text = (resources.files(__name__) / f"{one_of(str(which), names(), 'recipe')}.toml").read_text(encoding="utf-8")
     return parse(text, str(which))
+
+
+def _read(path: Path, inner: tuple[Path, ...]) -> Recipe:
+    """A recipe from a file; `inner` are the files that start from it, the last one directly.
+
+    Raises:
+        RecipeError: it cannot be read, or starts from itself.
+    """
+    if path.resolve() in inner:
+        raise RecipeError(
+            f"Recipe '{inner[-1]}' starts from '{path}', which starts from it.",
+            f"passes, or a base that ships with snnc, in one of them: {', '.join(names())}",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"Recipe file '{path}' cannot be read: {error}.", "a TOML file") from error
+    return parse(text, str(path), (*inner, path.resolve()))
 
 
 def require_pass(which: Recipe, name: str) -> None:
@@ -144,8 +160,17 @@ def require_pass(which: Recipe, name: str) -> None:
     )
 
 
-def parse(text: str, where: str) -> Recipe:
-    """A recipe from TOML text; `where` names it in errors."""
+def parse(text: str, where: str, files: tuple[Path, ...] = ()) -> Recipe:
+    """A recipe from TOML text.
+
+    Args:
+        text: the file.
+        where: its name or path; a base that is a file is looked for from there.
+        files: those that are being read: this one last, and before it those that start from it.
+
+    Raises:
+        RecipeError: a key, pass, option or value that does not exist or fit; a base that cannot be read.
+    """
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -157,7 +182,7 @@ def parse(text: str, where: str) -> Recipe:
     if bool(content.get("pass")) == bool(content.get("base")):
         raise RecipeError(f"Recipe '{where}' needs either passes or a base.", '[[pass]] tables, or base = "cos"')
     if "base" in content:
-        start = _edited(recipe(one_of(content["base"], names(), "recipe")), content, where)
+        start = _edited(_base(content["base"], where, files), content, where)
     elif edits := [key for key in _EDITS if key in content]:
         raise RecipeError(f"Key '{edits[0]}' of recipe '{where}' edits a base, and there is none.", 'base = "cos"')
     else:
@@ -175,6 +200,12 @@ def parse(text: str, where: str) -> Recipe:
             for value in values:
                 start.pipeline.set(name, **{option: value})  # refuses what does not fit
     return replace(start, **labels, choices=choices)
+
+
+def _base(which: str, where: str, files: tuple[Path, ...]) -> Recipe:
+    if which.endswith(".toml"):
+        return _read(Path(where).parent / which, files)
+    return recipe(one_of(which, names(), "recipe"))
 
 
 def _edited(base: Recipe, content: dict[str, Any], where: str) -> Recipe:

@@ -15,7 +15,7 @@ SHAPES = ("circle", "square", "triangle", "diamond")
 
 
 @dataclass(frozen=True)
-class Axis:
+class Scale:
     """Values from `low` to `high`, with ticks; `log` spaces them by ratio."""
 
     label: str
@@ -25,22 +25,22 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Where a value lies, 0 at `low` and 1 at `high`; what lies beyond is put on the edge."""
+        """The position of a value, 0 at `low` and 1 at `high`; values beyond are put on the edge."""
         low, high, value = (math.log(max(v, 1e-300)) if self.log else v for v in (self.low, self.high, value))
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
-def linear(label: str, low: float, high: float, whole: bool = False, count: int = 5) -> Axis:
+def linear(label: str, low: float, high: float, whole: bool = False, count: int = 5) -> Scale:
     """An axis that holds `low` to `high`, with ticks at round numbers; `whole` gives no ticks between whole numbers."""
     high = high if high > low else low + 1
     step = _round_step((high - low) / count)
     step = max(1.0, step) if whole else step
     first = math.ceil(low / step - 1e-9)
     ticks = [(first + k) * step for k in range(int((high - first * step) / step + 1e-9) + 1)]
-    return Axis(label, low, high, tuple((t, number(t)) for t in ticks))
+    return Scale(label, low, high, tuple((t, number(t)) for t in ticks))
 
 
-def logarithmic(label: str, low: float, high: float) -> Axis:
+def logarithmic(label: str, low: float, high: float) -> Scale:
     """An axis from a power of ten, or 2 or 5 of them, to another."""
     marks = [
         m * 10.0**k for k in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)
@@ -50,12 +50,12 @@ def logarithmic(label: str, low: float, high: float) -> Axis:
     shown = [m for m in marks if start <= m <= end]
     if len(shown) > 7:  # powers of ten alone
         shown = [m for m in shown if math.isclose(math.log10(m), round(math.log10(m)), abs_tol=1e-9)] or shown[::3]
-    return Axis(label, start, end, tuple((m, number(m)) for m in shown), log=True)
+    return Scale(label, start, end, tuple((m, number(m)) for m in shown), log=True)
 
 
-def rows(names: Sequence[str]) -> Axis:
+def rows(names: Sequence[str]) -> Scale:
     """One line for each name, the first on top."""
-    return Axis("", len(names) - 0.5, -0.5, tuple(enumerate(names)))
+    return Scale("", len(names) - 0.5, -0.5, tuple(enumerate(names)))
 
 
 def _round_step(rough: float) -> float:
@@ -93,8 +93,8 @@ class Chart:
     """
 
     title: str
-    x: Axis
-    y: Axis
+    x: Scale
+    y: Scale
     width: int = 340
     height: int = 230
     left: int = 46
@@ -134,7 +134,7 @@ class Chart:
         self._add(f"dots {kind}", (f"M{self.px(x):g} {self.py(y):g}h0" for x, y in points))
 
     def mark(self, kind: str, at: Point, shape: str = "circle", title: str = "") -> None:
-        """One marker that can be told from others without its colour."""
+        """One marker that is distinguishable without its colour."""
         self._add(f"mark {kind}", [_SHAPES[shape].format(x=self.px(at[0]), y=self.py(at[1]))], title)
 
     def bar(self, kind: str, row: float, start: float, end: float, title: str = "", thick: float = 0.6) -> None:

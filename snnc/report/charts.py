@@ -9,13 +9,13 @@ from typing import Protocol
 from snnc.explain import Explanation
 from snnc.explain.terms import TERMS
 from snnc.measure.evaluate import Evaluation
-from snnc.report.chart import SHAPES, Axis, Chart, linear, logarithmic, rows
+from snnc.report.chart import SHAPES, Chart, Scale, linear, logarithmic, rows
 from snnc.report.look import Raster, Scatter, Threshold
 from snnc.report.schedule import Turn
 
 
-class Row(Protocol):
-    """What a comparison is drawn from; see `snnc.report.compare.Row`."""
+class PlottedRow(Protocol):
+    """What a comparison is drawn from; see `snnc.report.compare.PlottedRow`."""
 
     @property
     def name(self) -> str:
@@ -68,12 +68,12 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
     return chart
 
 
-def steps_axis(label: str, T: int) -> Axis:
+def steps_axis(label: str, T: int) -> Scale:
     """Time steps 1 to T."""
     return linear(label, 1 if T > 1 else 0.5, T if T > 1 else 1.5, whole=True)
 
 
-def _by_layer(title: str, names: Sequence[str], x: Axis) -> Chart:
+def _by_layer(title: str, names: Sequence[str], x: Scale) -> Chart:
     return Chart(title, x, rows(names), height=44 + ROW * len(names), left=NAMES)
 
 
@@ -148,7 +148,7 @@ def schedule(found: Sequence[Turn]) -> Chart:
 def raster(found: Raster) -> Chart:
     """Spikes of some neurons of one layer."""
     count = len(found.neurons)
-    y = Axis(f"{count} of {found.size} neurons", count - 0.5, -0.5, ())
+    y = Scale(f"{count} of {found.size} neurons", count - 0.5, -0.5, ())
     x = linear("time step", 0.5, found.steps + 0.5, whole=True)
     chart = Chart(found.name, x, y, width=205, height=60 + 5 * max(count, 16), left=24)
     for kind, shown in (("c1", [s for s in found.spikes if s[2] > 0]), ("c2", [s for s in found.spikes if s[2] < 0])):
@@ -169,7 +169,7 @@ def scatter(found: Scatter) -> Chart:
     return chart
 
 
-def comparison(found: Sequence[Row], ann: float | None, measure: str) -> Chart:
+def comparison(found: Sequence[PlottedRow], ann: float | None, measure: str) -> Chart:
     """Accuracy of several networks against the step at which a readout stands."""
     lines = [[(float(late), score) for _, late, score, _ in row.by_step()] for row in found]
     times = [late for line in lines for late, _ in line]

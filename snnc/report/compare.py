@@ -31,7 +31,7 @@ COLUMNS = ("network", "recipe", "T", "schedule", "step", "latency", "score", "ag
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """One network. Percentages are 0..100.
 
     Attributes:
@@ -71,7 +71,7 @@ class Comparison:
         provenance: what it takes to get this again.
     """
 
-    rows: list[Row]
+    rows: list[ComparedRow]
     measure: str
     samples: int
     ann_accuracy: float | None
@@ -167,7 +167,7 @@ def compare(
             cost = account(network.graph, shapes, found.operations, found.spikes, network.T)
             rate, energy = 100 * cost.rate, cost.prices[0].each / cost.prices[0].ann
         recipe = str(network.info.get("recipe", "-"))
-        rows.append(Row(name, recipe, found, interval(found.accuracy[-1], found.samples), rate, energy))
+        rows.append(ComparedRow(name, recipe, found, interval(found.accuracy[-1], found.samples), rate, energy))
     hashed = fingerprint(chosen.x, chosen.labels)
     made = Provenance(command, chosen.source, len(chosen.x), hashed, seed, dict(files or {}), versions())
     result = Comparison(rows, chosen.measure, len(chosen.x), rows[0].evaluation.ann_accuracy, made)

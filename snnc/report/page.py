@@ -42,12 +42,12 @@ def html(found: Findings) -> str:
         .get_template("report.html")
         .render(
             f=found,
-            info=_plain(found.info),
+            info=_history(found.info),
             charts=_charts(found),
             latency=found.evaluation.latency,
             steps=shown_steps(found.evaluation.latency.T),
             remarks=found.remarks,
-            afterwards=afterwards(_plain(found.info)),
+            afterwards=afterwards(_history(found.info)),
         )
     )
 
@@ -88,7 +88,7 @@ def _charts(found: Findings) -> dict[str, Any]:
     return {**drawn, **several}
 
 
-def _plain(info: dict[str, Any]) -> dict[str, Any]:
+def _history(info: dict[str, Any]) -> dict[str, Any]:
     """A network's history with every key that the template asks for; a file may lack any."""
     known: dict[str, Any] = dict.fromkeys(HISTORY)
     return {**known, "records": [], "versions": {}, **{k: v for k, v in info.items() if v is not None}}

@@ -1,4 +1,4 @@
-"""What it takes to get the same figures again."""
+"""Everything that is needed to get the same figures again."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import capture
-from snnc.data import Batches, Dataset, maybe_labelled_batches, read
+from snnc.data import Dataset, ReadBatches, maybe_labelled_batches, read
 from snnc.errors import DataError
 from snnc.networks.base import SpikingNetwork, checked
 
@@ -30,7 +30,7 @@ class Samples:
         source: where they came from.
         ann: the ANN as a module, or None.
         graph: the ANN as a graph, or None.
-        data: the data set that they are of, which tells how they were read, or None.
+        data: the data set that they come from, which knows how they were read, or None.
     """
 
     x: Tensor
@@ -56,7 +56,7 @@ class Samples:
 
     def told(self, batches: Any) -> Any:
         """Batches of these samples for what measures a network, and wants to know how they were read."""
-        return Batches(self.data, iter(batches)) if self.data is not None else batches
+        return ReadBatches(self.data, iter(batches)) if self.data is not None else batches
 
 
 def gather(

@@ -71,8 +71,8 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
         graph: the spiking graph.
         fixed: whether it is of stage FIXED.
         runtime: one of `RUNTIMES`; "fast" insists.
-        x: checked input, of which one sample serves as the probe.
-        chunk: rows in memory at once, here as elsewhere.
+        x: checked input; one sample of it serves as the probe.
+        chunk: rows in memory at once.
 
     Raises:
         SnncError: there is no fast runtime, and `runtime` insists on one.
@@ -105,7 +105,7 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
 
 
 def _promising(graph: fx.GraphModule, fixed: bool) -> bool:
-    """Whether it is worth a look: numbers that fast code takes, and something to run them with."""
+    """Whether a fast plan is possible: numbers of a type that fast code takes, and something to run them with."""
     usual = all(t.dtype == torch.float32 or not t.is_floating_point() for t in _tensors(graph))
     place = _place(graph)
     there = gpu.available() if place == "cuda" else place == "cpu" and (fixed or scan.available())
@@ -166,7 +166,7 @@ def _probe(x: Tensor) -> Tensor:
     return torch.cat([one, other, noise]).contiguous(memory_format=scan.memory(one))
 
 
-class Fingerprint:
+class GraphState:
     """What a choice was made for. A graph may be edited, moved and trained, and then needs another.
 
     A plan holds copies of parameters, so their numbers are compared, and not torch's counters of changes: those miss
@@ -202,7 +202,7 @@ class Fingerprint:
             self.bytes = [_bytes(t) for t in self.tensors if t.numel()]
         self.numbers = [t.detach().clone() for t in self._read(self.tensors)]
 
-    def fits(self, now: Fingerprint) -> bool:
+    def fits(self, now: GraphState) -> bool:
         """Whether a choice that was made for this one holds for another of the same network."""
         return (
             self.rest == now.rest

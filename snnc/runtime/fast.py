@@ -21,8 +21,8 @@ class FastRunner(Runner):
 
     Attributes:
         made: the plan.
-        whole: every node's value is formed, for those who look.
-        once: what is linear behind the last neuron runs once, for those who want the final readout alone.
+        whole: every node's value is formed, for an observer.
+        once: linear layers behind the last neuron run once, since only the final readout is wanted.
     """
 
     def __init__(self, made: Plan, whole: bool = False, once: bool = False) -> None:
@@ -62,7 +62,7 @@ class FastRunner(Runner):
 
     def _encoded(self, node: fx.Node, source: Tensor, now: Window) -> Tensor:
         if node in self.constant:
-            return _near(source) if self.made.fixed else _plain(source)
+            return _near(source) if self.made.fixed else _in_one_piece(source)
         return self._summed(node, super()._encoded(node, source, now), now)
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Tensor], now: Window) -> Tensor:
@@ -83,7 +83,7 @@ class FastRunner(Runner):
     def _scanned(self, node: fx.Node, values: dict[fx.Node, Tensor], now: Window) -> Tensor:
         """Spikes of a layer of neurons, in one pass."""
         join, reads = self.made.joins[node], self.reads[node]
-        fed = [_near(values[r]) if self.made.fixed else _plain(values[r]) for r in reads]
+        fed = [_near(values[r]) if self.made.fixed else _in_one_piece(values[r]) for r in reads]
         if join.layer and not self.whole:
             one = join.layer.fills(fed[0], now.width) if self.one is None else self.one
             if one and join.layer.takes(*fed):
@@ -156,8 +156,8 @@ def _near(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 
-def _plain(x: Tensor) -> Tensor:
-    """A value in one piece, in its own order of memory where that is one of the two usual ones, as in the reference.
+def _in_one_piece(x: Tensor) -> Tensor:
+    """A contiguous value, in its own order of memory if that is one of the two usual ones, as in the reference.
 
     A cut-out of either is copied in that order.
     """

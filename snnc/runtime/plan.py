@@ -1,4 +1,4 @@
-"""What of a spiking graph can run faster, and how: decided once, from the graph alone.
+"""The parts of a spiking graph that can run faster, and how: decided once, from the graph alone.
 
 Two plans give the reference's spikes for different reasons. That of a float network leaves every layer as it is, and
 runs neurons in one pass whose roundings are the same. That of a fixed-point network may sum in any order, since every
@@ -89,7 +89,7 @@ class Plan:
 def plan(graph: fx.GraphModule, fixed: bool, kind: type[scan.Scan] = scan.Scan) -> Plan:
     """The plan of a spiking graph whose values are all integers (`fixed`), or any numbers.
 
-    `kind` is what runs its neurons, and tells what runs its layers.
+    `kind` runs the neurons, and decides what runs the layers.
     """
     made = Plan(graph, fixed)
     packed = gpu_layer.packed if kind is GpuScan else integer.packed
@@ -106,7 +106,7 @@ def plan(graph: fx.GraphModule, fixed: bool, kind: type[scan.Scan] = scan.Scan) 
     for node in inside:
         neuron = module_of(graph, node)
         if type(neuron) in (IF, OffsetIF) and kind.takes(neuron, fixed):
-            made.joins[node] = _whole(made, _join(made, node, kind))
+            made.joins[node] = _with_layer(made, _join(made, node, kind))
     return made
 
 
@@ -137,7 +137,7 @@ def _count(made: Plan, node: fx.Node) -> None:
 
 
 def _gather_tail(made: Plan, inside: list[fx.Node]) -> None:
-    """Finds what is linear and has no neuron behind it."""
+    """Finds the linear modules that have no neuron behind them."""
     for node in reversed(inside):
         module = module_of(made.graph, node)
         behind = all(user in made.tail or isinstance(module_of(made.graph, user), Decode) for user in node.users)
@@ -170,7 +170,7 @@ def _join(made: Plan, node: fx.Node, kind: type[scan.Scan]) -> Join:
     return Join(kind(neuron, counts, factor, shift), current, joined, (*taken, source, *absorbed))
 
 
-def _whole(made: Plan, join: Join) -> Join:
+def _with_layer(made: Plan, join: Join) -> Join:
     """The same with the layer in front, where that and its neurons are one kernel."""
     node, layer = join.current, made.layers.get(join.current)
     if type(join.scan.neuron) is not IF or not isinstance(layer, GpuLayer) or _alone(made, node) is None:
@@ -199,7 +199,7 @@ def _factored(made: Plan, node: fx.Node) -> tuple[fx.Node, Tensor | None, tuple[
 
 
 def constants(made: Plan) -> set[fx.Node]:
-    """Values that all their readers take as constant in time, and nobody need repeat."""
+    """Values that all their readers take as constant in time, so that they need not be repeated."""
     readers = {join.current for join in made.joins.values() if join.joined is None}
     return {
         node

@@ -198,11 +198,11 @@ class Runner:
         """The value of a node inside time; leaves its state in `now.states`."""
         module = self.modules[node]
         result: Tensor
+        fed = [values[source] for source in node.args if isinstance(source, fx.Node)]
         if isinstance(module, Temporal) and module.streaming:
-            state, source = now.states.get(node), node.all_input_nodes[0]
-            now.states[node], result = module.walk(state, values[source], now.width)
+            first, *more = fed
+            now.states[node], result = module.walk(now.states.get(node), first, now.width, *more)
         else:
-            fed = [values[source] for source in node.args if isinstance(source, fx.Node)]
             result = self._called(module, *fed, inside=True)
         return result
 

@@ -11,8 +11,8 @@ def augment(x: Tensor, generator: torch.Generator, crop: int = 4, flip: bool = T
     """Shifted, mirrored and partly covered images, each by chance.
 
     Args:
-        x: `[B, C, H, W]`, normalised. What is shifted in and what covers is zero, the mean of normalised data. Values
-            of another rank are given back as they are: only images have a left and a right.
+        x: `[B, C, H, W]`, normalised. Borders that are shifted in, and covered squares, are zero, the mean of
+            normalised data. Values of another rank are returned as they are, since only images have a left and a right.
         generator: on the CPU; draws the same for the same state, whatever the options.
         crop: pixels of the border that the image is cut out of (He et al. 2016: 4).
         flip: mirror half of the images left to right.

@@ -17,7 +17,7 @@ from torch import fx, nn
 from snnc.data import Dataset, stored
 from snnc.errors import LoadError
 from snnc.files import atomic_buffer, load_torch
-from snnc.processes import exchange, rank
+from snnc.processes import from_all, rank
 from snnc.tune.options import TuneOptions
 
 FORMAT, VERSION = "snnc-tune", 2
@@ -43,9 +43,7 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def fingerprint(
-    graph: fx.GraphModule, options: TuneOptions, data: Dataset, teacher: nn.Module | None
-) -> dict[str, Any]:
+def identity(graph: fx.GraphModule, options: TuneOptions, data: Dataset, teacher: nn.Module | None) -> dict[str, Any]:
     """What a checkpoint must agree with: the network before training, teacher, training data and options."""
     kept = {name: value for name, value in asdict(options).items() if name not in FREE}
     taught = None if teacher is None else _digest(teacher)
@@ -85,7 +83,7 @@ def restore(path: Path, told: dict[str, Any], graph: fx.GraphModule, optimiser: 
     Raises:
         LoadError: no checkpoint, or one of another network, other data or other options; names what differs.
     """
-    content = exchange(load_torch(path) if rank() == 0 else None)[0]  # only the first needs to have the file
+    content = from_all(load_torch(path) if rank() == 0 else None)[0]  # only the first needs to have the file
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
         raise LoadError(f"'{path}' is not a checkpoint of this snnc's tune.", "the file that 'snnc tune' wrote")
     try:

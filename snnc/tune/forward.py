@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, fx
 
 from snnc.errors import RecipeError
-from snnc.ir.dialect import HEADS, LINEAR, MAX_POOLS, TRAINED, ClipQuant, Grid
+from snnc.ir.curved import CURVED
+from snnc.ir.dialect import LINEAR, TRAINED, ClipQuant, Grid
 from snnc.ir.graph import calls, steps
 from snnc.ir.neurons import IF, NEURONS, STREAMING, Neuron, fires
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Temporal
+from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped, Temporal
 from snnc.tune.norms import Evened, Normed
 from snnc.tune.surrogate import Levels, Rate, Spike, Straight
 
@@ -163,8 +164,8 @@ GRADIENTS: Table[Callable[[ByRate, Any, Sequence[Any]], Any]] = Table(
         Normed: _normed,
         Encode: _encoded,
         Decode: _decoded,
-        (GatedMax, StepMax, Restart, *(kind for kind in NEURONS if kind is not IF)): UNKNOWN,
-        (*MAX_POOLS, *HEADS): Refusal("acts on single steps, which is not its rate", UNKNOWN.hint),
+        (Telescoped, GatedMax, StepMax, Restart, *(kind for kind in NEURONS if kind is not IF)): UNKNOWN,
+        CURVED: Refusal("acts on single steps, which is not its rate", UNKNOWN.hint),
         Grid: Refusal("gives integers, which training would leave", "the network compiled without fixed-point"),
         TRAINED: Refusal("belongs to a network without spikes", "kind='quantised'"),
     },

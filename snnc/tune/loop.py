@@ -17,14 +17,14 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from snnc.errors import DataError, LoadError, RecipeError
-from snnc.processes import APART, Shards, agree, exchange, rank, spread
+from snnc.processes import APART, Shards, agree, dealt, from_all, rank
 from snnc.tune import checkpoint as files
 from snnc.tune.checkpoint import Progress
 from snnc.tune.forward import Forward
 from snnc.tune.match import mismatch, seen
-from snnc.tune.norms import Running
+from snnc.tune.norms import RunningNorm
 from snnc.tune.options import TuneOptions
-from snnc.tune.parameters import Floor, groups
+from snnc.tune.parameters import RoundDown, groups
 from snnc.tune.samples import Batches
 
 SMOOTH = 0.98  # of the running mean of the loss
@@ -61,10 +61,10 @@ class Training:
             "sgd": lambda: torch.optim.SGD(found, options.lr, momentum=0.9, nesterov=True),
         }
         self.optimiser = kinds[options.optimiser]()
-        self.floor = Floor(graph)
+        self.floor = RoundDown(graph)
         self.trained = [value for group in found for value in group["params"]]
         self.same = same if options.match and options.loss != "labels" else frozenset()
-        self.running = [module for module in graph.modules() if isinstance(module, Running)]
+        self.running = [module for module in graph.modules() if isinstance(module, RunningNorm)]
         if options.shards > batches.size:
             raise RecipeError(
                 f"Option 'shards' of 'tune' is {options.shards}, and a batch has {batches.size} samples.",
@@ -72,7 +72,7 @@ class Training:
             )
         self.shards = Shards(tuple(len(part) for part in torch.arange(batches.size).tensor_split(options.shards)))
         self.progress = Progress()
-        self.told = files.fingerprint(graph, options, batches.data, teacher)
+        self.told = files.identity(graph, options, batches.data, teacher)
         agree("was given other data, another network or other options", self.told, batches.data.x, batches.data.y)
 
     def resume(self, path: Path, trial: bool = False) -> None:
@@ -129,7 +129,7 @@ class Training:
 
     def _clock(self, seconds: float) -> float:
         """The time of the first process, where the learning rate follows the clock."""
-        return exchange(seconds)[0] if self.options.minutes else seconds
+        return from_all(seconds)[0] if self.options.minutes else seconds
 
     @property
     def done(self) -> float:
@@ -221,7 +221,7 @@ class Training:
             return [module.fresh.cpu() for module in self.running]
 
         # All are measured before one is noted: currents of single steps act on the layers behind them.
-        for found in list(spread(len(batches), measured)):
+        for found in list(dealt(len(batches), measured)):
             for module, fresh in zip(self.running, found, strict=True):
                 module.note(fresh.to(module.fresh))
 

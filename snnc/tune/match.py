@@ -36,7 +36,7 @@ def seen(forward: Forward, x: Tensor, names: frozenset[str]) -> tuple[Tensor, di
 def mismatch(rates: dict[str, Tensor], activations: dict[str, Tensor]) -> Tensor:
     """Mean over layers of the square error of rates, over the variance of the activation (Romero et al. 2015).
 
-    The outputs alone tell a layer little through many coarse ones; this tells each what it was meant to say.
+    A gradient that comes back through many coarse layers tells a layer little; this term tells each layer its own goal.
     """
     errors = [
         functional.mse_loss(rates[name].float(), wanted.float()) / wanted.float().var().clamp_min(1e-12)

@@ -24,12 +24,12 @@ from snnc.ir.dialect import CONVOLUTIONS, ClipQuant
 from snnc.ir.graph import PLACES, Place, calls, replace, view
 from snnc.ir.neurons import Neuron
 from snnc.ir.temporal import StepCurrent
-from snnc.processes import spread
+from snnc.processes import dealt
 
 MOMENTUM = 0.1
 
 
-class Running(nn.Module):
+class RunningNorm(nn.Module):
     """Base: a module with running statistics.
 
     Attributes:
@@ -60,7 +60,7 @@ class Running(nn.Module):
         self.momentum, self.seen = None, 0
 
 
-class Evened(Running):
+class Evened(RunningNorm):
     """Currents of single steps as running statistics of what evens a batch; see `snnc.passes.EvenCurrents`.
 
     Attributes:
@@ -82,7 +82,7 @@ class Evened(Running):
         return self.step.shift.unbind(0)
 
 
-class Normed(Running):
+class Normed(RunningNorm):
     """A layer with batch normalisation behind it, by the statistics of the batch.
 
     Attributes:
@@ -219,7 +219,7 @@ def moments(forward: Any, batches: list[Tensor]) -> tuple[dict[str, tuple[Tensor
 
     sums: dict[str, list[Any]] = {}
     dims: dict[str, int] = {}
-    for found in spread(len(batches), seen):
+    for found in dealt(len(batches), seen):
         for name, (dim, *parts) in found.items():
             dims[name] = dim
             sums[name] = [a + b for a, b in zip(sums[name], parts, strict=True)] if name in sums else parts

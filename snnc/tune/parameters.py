@@ -57,7 +57,7 @@ def groups(graph: fx.GraphModule, weight_decay: float, decay_bounds: bool, bound
     ]
 
 
-class Floor:
+class RoundDown:
     """Keeps bounds and thresholds above a hundredth of what they started from."""
 
     def __init__(self, graph: fx.GraphModule) -> None:

@@ -1,8 +1,8 @@
 """Training of networks that are, or are to be, spiking: `tune`.
 
-Two kinds. *Quantisation-aware* training runs the clip-quantised network; what it gives is compiled afterwards. It is
-cheap, and knows nothing of the order in which spikes come. *Spike-aware* training runs the spiking network itself,
-started from its conversion; what it gives is a spiking network. See `docs/tuning.md`.
+There are two kinds. *Quantisation-aware* training runs the clip-quantised network, and its result is compiled
+afterwards. It is cheap, and does not see the order of the spikes. *Spike-aware* training runs the spiking network
+itself, starting from its conversion, and its result is a spiking network. See `docs/tuning.md`.
 """
 
 from __future__ import annotations

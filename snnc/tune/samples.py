@@ -37,7 +37,7 @@ def gathered(data: Any) -> Dataset:
 
 
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Training samples and held-out ones, drawn by `seed`; None where the share comes to no sample."""
+    """Training samples and held-out ones, drawn by `seed`; None if the share is less than one sample."""
     count = int(len(data) * share)
     if not count:
         return data, None

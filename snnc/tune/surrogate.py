@@ -55,8 +55,8 @@ class Rate(torch.autograd.Function):
     """A neuron's mean output over time as a function of its mean input: `Rate.apply(z, phi, theta, v0, T, shape)`.
 
     The value is `phi` `[B, ...]`, the mean of the spikes that were really emitted; the gradient is that of the even
-    drive `z` `[B, ...]` with `phi` in the place of `q`. What the order of the spikes did is in the value and not in
-    the gradient. With u = (z T + v0) / theta,
+    drive `z` `[B, ...]` with `phi` in the place of `q`. The order of the spikes affects the value, but not the
+    gradient. With u = (z T + v0) / theta,
 
         "rectangle"   the straight-through gradient at the head of this file: slope 1 for 0 <= u < T + 1
         "triangle"    each of the jumps at u = 1 .. T smeared over a triangle from one below it to one above: slope

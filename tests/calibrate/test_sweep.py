@@ -12,7 +12,7 @@ from snnc.calibrate.regression import refit
 from snnc.calibrate.sweep import Sweep, add_current, average, calibration_input
 from snnc.errors import PassFailed, RecipeError
 from snnc.ir.dialect import Add, Affine, ClipQuant
-from snnc.ir.graph import GraphBuilder, Stage, calls, insert, verify
+from snnc.ir.graph import GraphBuilder, Stage, calls, insert, validate
 from snnc.ir.neurons import IF, Neuron
 from snnc.networks.network import Network
 from snnc.passes import (
@@ -201,7 +201,7 @@ def test_a_shift_of_current_is_a_shift_of_current(net):
         add_current(moved, next(n for n in moved.graph.nodes if n.name == name), shift)
         plain.recompile()
         moved.recompile()
-        verify(moved, Stage.SPIKING)
+        validate(moved, Stage.SPIKING)
         assert torch.equal(moved(x), plain(x))
         assert torch.equal(values(moved, x)[name], values(plain, x)[name])
 

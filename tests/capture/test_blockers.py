@@ -17,42 +17,6 @@ CHANNELS, SIDE = 8, 8
 SHAPE = (CHANNELS, SIDE, SIDE)
 
 
-class Gate(nn.Module):
-    """Squeeze and excitation."""
-
-    def __init__(self):
-        super().__init__()
-        self.down, self.up, self.act = nn.Conv2d(CHANNELS, 2, 1), nn.Conv2d(2, CHANNELS, 1), nn.Sigmoid()
-
-    def forward(self, x):
-        return x * self.act(self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))))
-
-
-class Attention(nn.Module):
-    """Of the places of a map to each other."""
-
-    def __init__(self):
-        super().__init__()
-        self.query, self.key, self.value = (nn.Conv2d(CHANNELS, 4, 1) for _ in range(3))
-
-    def forward(self, x):
-        x = F.relu(x)
-        query, key, value = (f(x).flatten(2) for f in (self.query, self.key, self.value))
-        return torch.bmm(value, torch.softmax(torch.bmm(query.transpose(1, 2), key), -1)).flatten(1)
-
-
-class Embedding(nn.Module):
-    """A vector of length one."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(CHANNELS, 4)
-
-    def forward(self, x):
-        y = self.fc(F.relu(x).mean((2, 3)))
-        return y / y.norm(dim=1, keepdim=True)
-
-
 class Heads(nn.Module):
     """Several outputs, one of them refused."""
 
@@ -61,8 +25,8 @@ class Heads(nn.Module):
         self.classes, self.boxes = nn.Conv2d(CHANNELS, 4, 1), nn.Conv2d(CHANNELS, 4, 1)
 
     def forward(self, x):
-        x = F.elu(x)
-        return self.classes(x), self.boxes(x).exp()
+        x = F.threshold(x, 0.5, 0.0)
+        return self.classes(x), self.boxes(x).cumprod(1)
 
 
 class Asserting(nn.Module):
@@ -73,12 +37,12 @@ class Asserting(nn.Module):
         self.fc = nn.Linear(CHANNELS, 2)
 
     def forward(self, x):
-        x = torch.tanh(x)
+        x = F.threshold(x, 0.5, 0.0)
         torch._assert(x.ndim == 4, "rank")
         torch._assert(x.shape[1] == CHANNELS, "channels")
-        y = x.unfold(2, 2, 2)
-        torch._assert(y.ndim == 5, "rank")
-        return self.fc(F.gelu(x).mean((2, 3)) + y.flatten(2).mean(2))
+        y = x.cumprod(2)
+        torch._assert(y.ndim == 4, "rank")
+        return self.fc(x.mean((2, 3)) + y.flatten(2).mean(2))
 
 
 def told(found):
@@ -96,24 +60,19 @@ def as_onnx(net, *x):
 
 # What each door says: by name, sorted.
 LISTS = {
-    "gate": (Gate, ["mul", "sigmoid"], ["mul", "sigmoid"]),
-    "attention": (Attention, ["bmm", "bmm", "softmax"], ["matmul", "matmul", "softmax"]),
-    "embedding": (Embedding, ["norm"], ["reducel2"]),
-    "heads": (Heads, ["elu", "exp", "output"], ["elu", "exp", "output"]),
-    "asserting": (Asserting, ["gelu", "tanh", "unfold"], None),
+    "heads": (Heads, ["cumprod", "output", "threshold"]),
+    "asserting": (Asserting, ["cumprod", "threshold"]),
 }
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_every_blocker_is_listed_once(name):
-    make, live, file = LISTS[name]
+    make, live = LISTS[name]
     net, x = make().eval(), torch.rand(2, *SHAPE)
     program = torch.export.export(net, (x,), strict=False)
     assert told(blockers(net, SHAPE)) == live
     assert [op for op in told(blockers(net)) if op not in live] == []
-    assert told(blockers(program)) == [op.replace("norm", "linalgvectornorm") for op in live]
-    if file:
-        assert told(blockers(as_onnx(net, x))) == file
+    assert told(blockers(program)) == live
 
 
 def test_a_second_input_hides_nothing():
@@ -123,22 +82,20 @@ def test_a_second_input_hides_nothing():
             self.a, self.b = nn.Conv2d(CHANNELS, 4, 1), nn.Conv2d(CHANNELS, 4, 1)
 
         def forward(self, x, z):
-            y = F.silu(self.a(x)) * F.softplus(self.b(z))
+            y = F.threshold(self.a(x), 0.5, 0.0) + torch.topk(self.b(z), 4, 1)[0]
             return y.softmax(1), F.hardtanh(y)
 
     net, x = Two().eval(), torch.rand(2, *SHAPE)
-    live = ["clamp", "input", "mul", "output", "silu", "softplus"]
+    live = ["input", "output", "threshold", "topk"]
     assert told(blockers(net)) == live
     assert told(blockers(net, SHAPE)) == live
     assert told(blockers(torch.export.export(net, (x, x), strict=False))) == live
-    # ONNX writes SiLU as a sigmoid and a product
-    assert told(blockers(as_onnx(net, x, x))) == ["clamp", "input", "mul", "mul", "output", "sigmoid", "softplus"]
 
 
 def test_a_shared_module_is_listed_once_and_every_other_site():
-    act = nn.Sigmoid()
-    net = nn.Sequential(nn.Conv2d(8, 8, 1), act, nn.Conv2d(8, 8, 1), act, nn.Tanh(), nn.Tanh())
-    assert told(blockers(net)) == ["sigmoid", "tanh", "tanh"]
+    act, other = nn.Threshold(0.5, 0.0), nn.LPPool2d(2, 1)
+    net = nn.Sequential(nn.Conv2d(8, 8, 1), act, nn.Conv2d(8, 8, 1), act, other, nn.LPPool2d(2, 1))
+    assert told(blockers(net)) == ["lppool2d", "lppool2d", "threshold"]
 
 
 def test_what_does_nothing_at_inference_is_no_blocker():
@@ -158,10 +115,10 @@ def stochastic_depth(input, p, mode, training=True):
 def test_what_is_refused_beside_a_decision_is_listed():
     class Deciding(nn.Module):
         def forward(self, x):
-            x = torch.tanh(x)
-            return F.gelu(x) if x.sum() > 0 else F.gelu(x) + 1
+            x = F.cosine_similarity(x, x + 1, 1)
+            return x if x.sum() > 0 else x + 1
 
-    assert told(blockers(Deciding().eval(), SHAPE)) == ["forward", "gelu", "tanh"]
+    assert told(blockers(Deciding().eval(), SHAPE)) == ["cosinesimilarity", "forward"]
 
 
 def test_a_network_that_is_refused_by_name_is_not_exported(monkeypatch):
@@ -169,7 +126,7 @@ def test_a_network_that_is_refused_by_name_is_not_exported(monkeypatch):
         raise AssertionError("exported")
 
     monkeypatch.setattr(doors, "export", export)
-    for make in (Gate, Attention, Embedding, Heads):
+    for make in (Heads,):
         assert blockers(make().eval(), SHAPE)
 
 

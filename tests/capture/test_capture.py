@@ -15,7 +15,7 @@ from snnc.capture import blockers, capture, told_shape
 from snnc.capture.refusals import SPIKING, reason
 from snnc.errors import Unsupported
 from snnc.ir.dialect import CONFIG
-from snnc.ir.graph import Stage, calls, verify
+from snnc.ir.graph import Stage, calls, validate
 from snnc.ir.neurons import IF
 from snnc.ir.packing import pack
 from snnc.ir.temporal import TIME
@@ -80,7 +80,7 @@ def test_every_door_gives_the_same_graph(name):
     with torch.no_grad():
         want = net(x)
         for graph in graphs:
-            verify(graph, Stage.ANN)
+            validate(graph, Stage.ANN)
             torch.testing.assert_close(graph(x), want, rtol=1e-6, atol=1e-6)
             assert signature(graph, names=name not in UNNAMED) == signature(graphs[0], names=name not in UNNAMED)
             if name not in UNNAMED:
@@ -304,32 +304,21 @@ def _branch(m, x):
 
 
 REFUSED = {
-    "leaky": (lambda m, x: F.leaky_relu(x), "leaky_relu", "ReLU"),
-    "gelu": (lambda m, x: F.gelu(x), "gelu", "ReLU"),
-    "silu": (lambda m, x: F.silu(x), "silu", "ReLU"),
-    "layer norm": (lambda m, x: m.norm(x), "LayerNorm", "BatchNorm"),
-    "gate": (lambda m, x: x * m.se(x), "mul", "constant weights"),
-    "quotient": (lambda m, x: x / (1 + m.se(x)), "truediv", "constant"),
-    "softmax inside": (lambda m, x: F.relu(F.softmax(x, 1)), "Softmax", "output"),
-    "signed clip": (lambda m, x: F.hardtanh(m.se(x)), "clamp", "relu6"),
-    "clip from the left": (lambda m, x: x.clamp(min=1.0), "clamp", "relu"),
     "threshold": (lambda m, x: F.threshold(x, 0.5, 0), "threshold", "ReLU"),
-    "batch flattened": (lambda m, x: x.flatten(), "flatten", "flatten(x, 1)"),
+    "batch flattened": (lambda m, x: x.flatten(), "flatten", "--input-shape"),
     "batch fixed": (lambda m, x: x.view(1, -1), "view", "flatten"),
-    "batch moved": (lambda m, x: x.transpose(0, 1), "transpose", "dimension 1"),
+    "batch moved": (lambda m, x: x.transpose(0, 1), "transpose", "--input-shape"),
     "batch joined": (lambda m, x: torch.cat([x, x]), "cat", "dimension 1"),
     "batch mean": (lambda m, x: x - x.mean(0), "mean", "dimension 1"),
     "batch sliced": (lambda m, x: x[:2], "getitem", "x[:, ...]"),
     "mean of all": (lambda m, x: x - x.mean(), "mean", "dimensions"),
     "dropout left on": (lambda m, x: F.dropout(x, 0.5), "dropout", "training=self.training"),
     "batch statistics": (lambda m, x: F.batch_norm(x, None, None, training=True), "batch_norm", "track_running_stats"),
-    "maximum": (lambda m, x: torch.maximum(x, m.se(x)), "maximum", "a + relu(b - a)"),
     "einsum": (lambda m, x: torch.einsum("bi,ij->bj", x, m.se.weight), "einsum", "nn.Linear"),
-    "power": (lambda m, x: x**2, "pow", "ReLU"),
     "attention": (
         lambda m, x: F.scaled_dot_product_attention(x, x, x),
         "scaled_dot_product_attention",
-        "constant weights",
+        "[B, ..., N, C]",
     ),
     "counter": (lambda m, x: x + m.count.add_(x.size(0)), "add_", "self.training"),
     "cast": (lambda m, x: x.to(torch.int32), "to", "floating"),
@@ -354,7 +343,7 @@ def test_what_cannot_be_converted_is_refused(case):
         capture(mlp(body))
 
 
-@pytest.mark.parametrize("name", ["leaky", "gate", "dropout left on", "signed quantiser", "signed clip"])
+@pytest.mark.parametrize("name", ["threshold", "dropout left on", "signed quantiser"])
 def test_the_export_door_does_not_lead_around_a_refusal(name):
     body, op, _ = REFUSED[name]
     assert [b.op for b in blockers(mlp(body), (6,))] == [op]
@@ -369,7 +358,7 @@ def test_the_places_of_maxima_are_refused_where_they_are_read():
 
 def test_a_refusal_names_the_line():
     def body(m, x):
-        return F.gelu(x)
+        return F.threshold(x, 0.5, 0)
 
     (live,) = blockers(mlp(body))
     assert live.where == f"{__file__}:{body.__code__.co_firstlineno + 1}"
@@ -379,10 +368,12 @@ def test_a_refusal_names_the_line():
 
 
 def test_all_blockers_come_at_once():
-    found = blockers(mlp(lambda m, x: F.gelu(m.norm(x)) * torch.tanh(x)))
-    assert [b.op for b in found] == ["LayerNorm", "gelu", "tanh", "mul"]
+    def body(m, x):
+        return F.threshold(x, 0.5, 0) + F.dropout(x, 0.5) + x.to(torch.int32) + torch.rand_like(x)
+
+    assert [b.op for b in blockers(mlp(body))] == ["threshold", "dropout", "to", "rand_like"]
     with pytest.raises(Unsupported, match="And 3 more"):
-        capture(mlp(lambda m, x: F.gelu(m.norm(x)) * torch.tanh(x)))
+        capture(mlp(body))
 
 
 def test_control_flow_is_refused_with_or_without_a_shape(capfd):
@@ -398,10 +389,9 @@ def test_control_flow_is_refused_with_or_without_a_shape(capfd):
 
 @pytest.mark.parametrize(
     "layer",
-    [nn.LeakyReLU(), nn.PReLU(), nn.ELU(), nn.GELU(), nn.SiLU(), nn.Sigmoid(), nn.Tanh(), nn.Hardswish(), nn.Softplus(),
-     nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LocalResponseNorm(2), nn.MaxPool2d(2, return_indices=True),
-     nn.BatchNorm2d(4, track_running_stats=False), nn.Softmax2d(),
-     nn.MultiheadAttention(4, 1), nn.LSTM(4, 4), nn.Flatten(0), nn.LPPool2d(2, 2)],
+    [nn.MaxPool2d(2, return_indices=True), nn.BatchNorm2d(4, track_running_stats=False),
+     nn.MultiheadAttention(4, 1), nn.LSTM(4, 4), nn.Flatten(0),
+     nn.LPPool2d(2, 2), nn.Threshold(0.5, 0.0)],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
 def test_layers_that_are_refused(layer):
@@ -538,7 +528,7 @@ def test_a_reshape_that_may_merge_samples_is_checked_when_it_runs():
     with pytest.raises(RuntimeError):
         graph(torch.randn(3, 4, 4))
     (blocker,) = blockers(Several(lambda x: x.view(-1, 8)), (4, 4))
-    assert "between samples" in blocker.why
+    assert "moves the batch" in blocker.why
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CONFIG if issubclass(kind, TIME)])

@@ -1,5 +1,6 @@
 """What each hint says to do is accepted: a network that gets the hint, and the same as the hint has it."""
 
+import random
 import re
 import tomllib
 from pathlib import Path
@@ -48,19 +49,9 @@ OTHER = "rewrite it with layers of torch.nn that snnc knows"
 BATCH = "keep the batch as the first dimension"
 # The hint, what gets it, and what it says to do. `n` is the network, `x` its input, `y` what has passed a ReLU.
 FOLLOWED = [
-    ("replace it by ReLU", lambda n, x, y: F.leaky_relu(y), lambda n, x, y: F.relu(y)),
-    ("replace that activation by ReLU", lambda n, x, y: y * F.relu6(y + 3) / 6, lambda n, x, y: F.relu(y)),
-    ("half as many channels", lambda n, x, y: F.glu(n.conv(y), 1), lambda n, x, y: F.relu(n.shrink(y))),
-    ("use BatchNorm", lambda n, x, y: F.group_norm(y, 2), lambda n, x, y: n.norm(y)),
-    ("normalise that outside", lambda n, x, y: F.normalize(y.flatten(1)), lambda n, x, y: y.flatten(1)),
-    ("elsewhere use BatchNorm", lambda n, x, y: y / y.norm(dim=1, keepdim=True), lambda n, x, y: n.norm(y)),
-    ("put layers of constant weights", lambda n, x, y: y * n.conv(y).sigmoid(), lambda n, x, y: F.relu(n.conv(y))),
     ("write it with nn.Linear", lambda n, x, y: torch.einsum("bchw,dw->bchd", y, n.fc.weight), lambda n, x, y: n.fc(y)),
     ("convolutions over time", lambda n, x, y: n.lstm(y.mean(3))[0], lambda n, x, y: n.time(y.mean(3))),
-    ("with ReLU and linear layers", lambda n, x, y: x.abs(), lambda n, x, y: F.relu(x) + F.relu(-x)),
     ("pick outside", lambda n, x, y: y.flatten(1).argmax(1), lambda n, x, y: y.flatten(1)),
-    ("clip with ReLU or clamp", lambda n, x, y: x * (x > 0), lambda n, x, y: F.relu(x)),
-    ("return the values themselves", lambda n, x, y: y > 1, lambda n, x, y: y),
     ("return_indices=False", lambda n, x, y: F.max_pool2d(y, 2, return_indices=True)[0],
      lambda n, x, y: F.max_pool2d(y, 2)),
     ("or by constants", lambda n, x, y: y.index_select(1, y.mean((1, 2, 3))),
@@ -82,12 +73,8 @@ FOLLOWED = [
     ("only where self.training", lambda n, x, y: y + torch.rand(1),
      lambda n, x, y: y + torch.rand(1) if n.training else y),
     ("layers of torch.nn", lambda n, x, y: torch.logcumsumexp(y, 1), lambda n, x, y: n.conv(y)),
-    ("write it as a + relu(b - a)", lambda n, x, y: torch.maximum(x, y), lambda n, x, y: x + F.relu(y - x)),
-    ("write it as a - relu(a - b)", lambda n, x, y: torch.minimum(x, y), lambda n, x, y: x - F.relu(x - y)),
-    ("relu6 or clamp", lambda n, x, y: F.hardtanh(x), lambda n, x, y: x.clamp(0, 1)),
     ("threshold(x, 0, 0)", lambda n, x, y: F.threshold(x, 0.5, 0.0), lambda n, x, y: F.threshold(x, 0, 0)),
     ("clip at a constant", lambda n, x, y: y.clamp(max=y.mean((2, 3), keepdim=True)), lambda n, x, y: y.clamp(max=2.0)),
-    ("divide by a constant", lambda n, x, y: 1 / y, lambda n, x, y: y / 2),
     ("use torch.floor", lambda n, x, y: y.clamp(0, 1).mul(4).div(1, rounding_mode="trunc") / 4,
      lambda n, x, y: torch.floor(y.clamp(0, 1) * 4) / 4),
     ("scale before and after", lambda n, x, y: torch.round(y.clamp(0, 1), decimals=1),
@@ -97,9 +84,6 @@ FOLLOWED = [
     ("training=self.training", lambda n, x, y: F.dropout(y, 0.5),
      lambda n, x, y: F.dropout(y, 0.5, training=n.training)),
     ("the logits alone", lambda n, x, y: (y, x), lambda n, x, y: y),
-    ("keep softmax for the network's output", lambda n, x, y: F.relu(y.softmax(1)),
-     lambda n, x, y: F.relu(y).softmax(1)),
-    ("or leave it out", lambda n, x, y: F.relu(n.conv(y.softmax(1))), lambda n, x, y: F.relu(n.conv(y))),
     ("check that the forward method applies", lambda n, x, y: n.norm(x), lambda n, x, y: F.relu(n.norm(x))),
     ("flatten from dimension 1", lambda n, x, y: torch.flatten(y), lambda n, x, y: torch.flatten(y, 1)),
     ("use dimension 1 or higher", lambda n, x, y: y.mean(0), lambda n, x, y: y.mean(1)),
@@ -114,16 +98,21 @@ FOLLOWED = [
     ("unsqueeze the smaller one", lambda n, x, y: y + y.mean(1), lambda n, x, y: y + y.mean(1).unsqueeze(1)),
     ("one sample's shape", lambda n, x, y: y + torch.ones(2, 4, 6, 6), lambda n, x, y: y + torch.ones(4, 6, 6)),
     ("value's own shape", lambda n, x, y: y[:, :1] + MEAN, lambda n, x, y: y + MEAN),
-    ("pad with torch.nn.functional.pad", lambda n, x, y: torch.cat([y, torch.ones(1, 4, 6, 6)], 1),
-     lambda n, x, y: F.pad(y, (0, 0, 0, 0, 0, 4)) + torch.cat([torch.zeros(4, 6, 6), torch.ones(4, 6, 6)])),
-    ("use torch.nn.functional.pad and add it",
-     lambda n, x, y: torch.cat([torch.ones(1, 1, 6, 6).expand(y.shape[0], -1, -1, -1), y], 1),
-     lambda n, x, y: F.pad(y, (0, 0, 0, 0, 1, 0)) + torch.cat([torch.ones(1, 6, 6), torch.zeros(4, 6, 6)])),
-    ("over the whole map", lambda n, x, y: y.amax(1), lambda n, x, y: y.amax((2, 3))),
-    ("or with nn.MaxPool2d", lambda n, x, y: y.amax(1), lambda n, x, y: nn.MaxPool2d(2)(y)),
     ("use nn.Linear", lambda n, x, y: y @ torch.ones(4, 6, 6), lambda n, x, y: n.fc(y)),
     ("in floating point", lambda n, x, y: y.to(torch.int32) + 0.5, lambda n, x, y: y.to(torch.float32) + 0.5),
     ("parameters or buffers", lambda n, x, y: F.conv2d(y, y[:, :, :1, :1]), lambda n, x, y: F.conv2d(y, n.conv.weight)),
+    ("keep that dimension here", lambda n, x, y: F.relu(y.mean((1, 2, 3))),
+     lambda n, x, y: F.relu(y.flatten(1).mean(1, keepdim=True)).squeeze(1)),
+    ("bring it to 4 dimensions: x.unsqueeze(1)", lambda n, x, y: F.avg_pool2d(y.mean(1), 2),
+     lambda n, x, y: F.avg_pool2d(y.mean(1).unsqueeze(1), 2)),
+    ("bring it to 4 dimensions", lambda n, x, y: F.avg_pool2d(y[:, :, None], 2), lambda n, x, y: F.avg_pool2d(y, 2)),
+    ("casts to short floats, out of forward", lambda n, x, y: y.to(torch.bfloat16).to(torch.float32),
+     lambda n, x, y: y.to(torch.float32)),
+    ("the same for every input", lambda n, x, y: y * 2 if type(x) is Tensor else y, lambda n, x, y: y * 2),
+    ("any number of them", lambda n, x, y: y * 2 if x.shape[0] > 16 else y, lambda n, x, y: y * 2),
+    ("take states and random numbers out", lambda n, x, y: y + random.random(), lambda n, x, y: y + 0.5),
+    ("under `if self.training:`", lambda n, x, y: y + random.random(),
+     lambda n, x, y: y + random.random() if n.training else y),
     ("x.shape, x.ndim", lambda n, x, y: y + y.itemsize, lambda n, x, y: y + y.ndim),
 ]  # fmt: skip
 
@@ -142,6 +131,45 @@ def test_what_a_hint_says_is_accepted(case):
 
 # Hints that other tests follow, or that ask for another file, or for a bug in torch.
 ELSEWHERE = """
+    a comparison, such as x > 0
+    a constant base above zero
+    a constant exponent
+    a constant mask
+    a constant slope
+    a mask of two dimensions
+    a mask that is the same for all samples
+    a mask that leaves each query something
+    add_bias_kv and add_zero_attn left out
+    batch_first=True, or the batch as the second dimension
+    call eval() before capture
+    capture the network that holds it
+    clip with ReLU or clamp; where it comes last, return the values themselves
+    constant weights
+    divide by a constant, or outside of the network
+    dropout_p = 0 in eval mode
+    flatten them into one
+    give both factors the batch as their first dimension
+    keep samples apart
+    keep the batch's letter first, in both values and the result
+    leave rounding out
+    letters that stand once in each value
+    maps behind batch and channels
+    name the dimensions
+    name the dimensions, such as x.var(1)
+    normalise over a sample's own dimensions
+    order 1, 2 or infinity
+    put constants first or last
+    query, key and value of shape [B, ..., N, C], all from the input
+    replace it by one that it knows, such as nn.GELU, and train again
+    rewrite it with layers and functions that snnc knows
+    see the list of operations in the documentation
+    torch.where(condition, a, b)
+    two comparisons
+    two values, with every letter written out
+    use nn.ELU, nn.CELU or nn.SELU
+    use one of the normalisations of torch.nn, and train again
+    use slices with constant bounds
+    write it with matmul, nn.MultiheadAttention or nn.TransformerEncoder
     capture what comes behind it, with the vectors as input
     change buffers only where self.training is True, and call eval()
     capture the network that it was compiled from
@@ -175,6 +203,13 @@ ELSEWHERE = """
     write that operation out of place, such as F.relu(x) for x.relu_()
     write the number in its place
     write x.size(0) first
+    a network of samples in a batch
+    bring it to {} dimensions{}
+    keep all of it in one floating-point type
+    remove them (handle.remove()) before snnc runs
+    run it on such a batch, and mend what it says
+    see that eval() reaches every layer that forward calls, and that nothing puts one back into training mode
+    torch.nn.utils.parametrize.remove_parametrizations, before its class is changed
     change buffers only where self.training is True, and export the network after model.eval()
 """
 

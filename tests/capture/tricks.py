@@ -105,6 +105,7 @@ for _name, _question in {
     "data by item": lambda m, x: x.sum().item() > 0,
     "many samples": lambda m, x: x.shape[0] > 4,
     "very many samples": lambda m, x: x.shape[0] > 16,
+    "more samples by len": lambda m, x: len(x) > 16,
     "one sample": lambda m, x: len(x) == 1,
     "even number of samples": lambda m, x: x.size(0) % 2 == 0,
     "sides": lambda m, x: x.shape[-1] == 6,

@@ -39,10 +39,11 @@ def net():
 class Unconvertible(nn.Module):
     def __init__(self):
         super().__init__()
-        self.fc1, self.gelu, self.fc2 = nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 3)
+        self.fc1, self.bound, self.fc2 = nn.Linear(4, 4), nn.Threshold(0.5, 0.0), nn.Linear(4, 3)
 
     def forward(self, x):
-        return self.fc2(torch.tanh(self.gelu(self.fc1(x))))
+        x = self.fc1(x)
+        return self.fc2(self.bound(x) + torch.dropout(x, 0.5, True))
 
 
 def unconvertible():
@@ -265,15 +266,15 @@ def test_check_says_that_it_converts():
 
 def test_check_lists_every_blocker():
     result = run("check", "--factory", "tests.cli.test_cli:unconvertible", code=1)
-    assert all(word in result.stdout for word in ("gelu", "GELU", "tanh", "ReLU"))
+    assert all(word in result.stdout for word in ("bound", "Threshold", "dropout", "ReLU"))
     found = parsed("check", "--factory", "tests.cli.test_cli:unconvertible", code=1)
-    assert [b["op"] for b in found["blockers"]] == ["GELU", "tanh"]
+    assert [b["op"] for b in found["blockers"]] == ["Threshold", "dropout"]
     assert all(b["why"] and b["hint"] and "test_cli.py:" in b["where"] for b in found["blockers"])
 
 
 def test_compile_lists_every_blocker_too():
     result = run("compile", "--factory", "tests.cli.test_cli:unconvertible", "-o", "out.snn", code=1)
-    assert all(word in result.stderr for word in ("2 things", "gelu", "tanh"))
+    assert all(word in result.stderr for word in ("2 things", "bound", "dropout"))
     assert result.stdout == ""
     assert not Path("out.snn").exists()
 
@@ -306,7 +307,7 @@ def test_eval_compares_with_the_ann():
     assert found["operations"] > 0
     assert found["latency"]["schedule"] == "layer-synchronous"
     text = run("eval", "ready.snn", "--data", "data.npz", "--ann", "-", "--factory", "tests.cli.test_cli:net").stdout
-    assert all(word in text for word in ("ANN: 100.00 %", "agreement", "synaptic operations", "Latency: 16 steps"))
+    assert all(word in text for word in ("ANN: 100.00 %", "agreement", "synaptic operations", "Latency: 32 steps"))
 
 
 @pytest.mark.usefixtures("ready")

@@ -126,7 +126,7 @@ def measured(network, given):
     ann = net()
     yield snnc.evaluate(network, given, ann).notes
     yield snnc.explain(network, ann, given).notes
-    yield snnc.differences(network, network, given).notes
+    yield snnc.verify(network, network, given).notes
     yield snnc.report(network, given, ann).missing
     yield snnc.compare({"one": network}, given, ann).rows[0].evaluation.notes
 

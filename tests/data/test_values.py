@@ -35,7 +35,7 @@ def test_arrays_are_taken_wherever_tensors_are(networks):
     again = snnc.compile(net(), 2, "opi", A)
     assert all(map(torch.equal, again.state_dict().values(), made.state_dict().values()))
     assert snnc.evaluate(made, (A, Y.numpy()), net()).accuracy == snnc.evaluate(made, (X, Y), net()).accuracy
-    assert snnc.differences(made, made, A).same
+    assert snnc.verify(made, made, A).same
     assert snnc.explain(made, net(), A).samples == 16
 
 

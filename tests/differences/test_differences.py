@@ -11,7 +11,7 @@ from torch import nn
 import snnc
 import snnc.backends
 from snnc.cli import main
-from snnc.differences import differences
+from snnc.differences import verify
 from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import Affine, Grid
 from snnc.ir.graph import GraphBuilder, Stage
@@ -56,7 +56,7 @@ QUARTERS = torch.tensor([[0.25, 1.0], [0.5, 0.0], [0.0, 0.0]])
 
 def test_every_place_is_counted():
     """From v0 = 0 a current of 1/4 fires at step 4, from 1/2 at 2; a current of 1/2 at 2 and 4, or 1 and 3."""
-    found = differences(tiny(), tiny(0.5), QUARTERS)
+    found = verify(tiny(), tiny(0.5), QUARTERS)
     one, two = found.layers
     assert (one.name, one.differ, one.places, one.spikes, one.step) == ("one", 2 + 4, 24, 1 + 4 + 2, 1)
     assert (two.name, two.differ, two.places, two.step) == ("two", 6, 24, 1)
@@ -71,17 +71,17 @@ def test_every_place_is_counted():
 
 def test_another_readout_behind_the_same_spikes_is_not_the_same():
     """In fixed point in any bit, in float where a prediction differs: a spoilt readout must not pass for rounding."""
-    found = differences(whole(), whole(unit=1 + 2**-23), QUARTERS)
+    found = verify(whole(), whole(unit=1 + 2**-23), QUARTERS)
     assert (found.exact, found.spikes, found.same, found.touched) == (True, 0, False, 2)
     swapped = tiny()
     swapped.graph.fc.weight = nn.Parameter(torch.eye(2).flip(0), requires_grad=False)
-    found = differences(tiny(), swapped, QUARTERS)
+    found = verify(tiny(), swapped, QUARTERS)
     assert found.spikes == 0
     assert any(found.predictions)
     assert not found.same
     nudged = tiny()
     nudged.graph.fc.weight = nn.Parameter(torch.eye(2) * (1 + 2**-23), requires_grad=False)
-    found = differences(tiny(), nudged, QUARTERS)
+    found = verify(tiny(), nudged, QUARTERS)
     assert any(found.outputs)
     assert found.same
 
@@ -92,25 +92,25 @@ def test_rounds_of_any_size(chunk):
     net, shape = network("residual")
     other, _ = network("residual")
     net.chunk = chunk
-    found = differences(net, other, sample(shape, 7))
+    found = verify(net, other, sample(shape, 7))
     assert found.same
     assert found.samples == 7
-    assert found.places == differences(other, other, sample(shape, 7)).places
+    assert found.places == verify(other, other, sample(shape, 7)).places
 
 
 def test_the_first_layer_of_the_first_step_is_told():
-    found = differences(tiny(), tiny(second=0.5), QUARTERS[1:])
+    found = verify(tiny(), tiny(second=0.5), QUARTERS[1:])
     assert found.layers[0].differ == 0
     assert found.layers[0].step is None
     assert found.first is None  # spikes of height 1 reach the threshold of the second layer from either start
-    found = differences(tiny(), tiny(second=-0.5), QUARTERS[1:])
+    found = verify(tiny(), tiny(second=-0.5), QUARTERS[1:])
     assert found.first == ("two", 2)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_streaming_gives_the_same(name):
     net, shape = network(name)
-    found = differences(net, net, sample(shape, 5), stream=True)
+    found = verify(net, net, sample(shape, 5), stream=True)
     assert found.same
     assert found.spikes == 0
     assert found.touched == 0
@@ -122,7 +122,7 @@ def test_streaming_gives_the_same(name):
 @pytest.mark.parametrize("then", [UseSignedNeurons(), UseGradedNeurons(2), MaskResidual(3)])
 def test_other_neurons_stream_the_same(then):
     net, shape = network("residual", then=then, units=3)
-    assert differences(net, net, sample(shape, 3), stream=True).same
+    assert verify(net, net, sample(shape, 3), stream=True).same
 
 
 def test_chunks_change_nothing():
@@ -132,10 +132,10 @@ def test_chunks_change_nothing():
         neuron.v0 = neuron.v0 * 0
     small.chunk, large.chunk = 4, 1000
     x = sample((3, 8, 8), 7)
-    found = [differences(net, shifted, x) for net in (small, large)]
+    found = [verify(net, shifted, x) for net in (small, large)]
     assert found[0] == found[1]
     assert found[0].spikes > 0
-    assert differences(small, large, x).same
+    assert verify(small, large, x).same
 
 
 def test_thresholds_in_the_weights_are_the_same_network():
@@ -147,7 +147,7 @@ def test_thresholds_in_the_weights_are_the_same_network():
         for passes in ((insert,), (NormalizeThresholds(), insert))
     ]
     assert any((neuron.theta != 1).any() for _, neuron in nets[0].neurons())
-    assert differences(*nets, sample(shape, 3)).same
+    assert verify(*nets, sample(shape, 3)).same
 
 
 def test_graded_spikes_differ_in_their_number():
@@ -155,7 +155,7 @@ def test_graded_spikes_differ_in_their_number():
     b, _ = network("mlp", then=UseGradedNeurons(2), units=3)
     name, neuron = b.neurons()[0]
     neuron.v0 = neuron.v0 + neuron.theta
-    found = differences(a, b, sample(shape, 3))
+    found = verify(a, b, sample(shape, 3))
     seen = [[], []]
     for net, into in zip((a, b), seen, strict=True):
         net.readout(sample(shape, 3), observe=lambda node, value, steps, into=into: into.append((node.name, value)))
@@ -170,7 +170,7 @@ def test_graded_spikes_of_a_file_of_integers_differ_in_their_number(tmp_path):
     b.graph.one = GradedIF(4, torch.tensor(4.0), torch.tensor(8.0), 2, unit=True)
     b = onnx(b, tmp_path)
     for pair in ((a, b), (b, a)):
-        found = differences(*pair, torch.ones(1, 2))
+        found = verify(*pair, torch.ones(1, 2))
         assert [layer.differ for layer in found.layers] == [2, 0]
         assert not found.same
 
@@ -181,7 +181,7 @@ def test_exported_programs_are_compared_by_their_outputs(change, tmp_path):
     path = snnc.save(net, tmp_path / "net.pt2")
     _, neuron = net.neurons()[-1]
     neuron.v0 = neuron.v0 + change
-    found = differences(net, snnc.load(path), sample(shape, 5))
+    found = verify(net, snnc.load(path), sample(shape, 5))
     assert found.layers is None
     assert found.spikes is None
     assert found.first is None
@@ -196,14 +196,14 @@ def onnx(net, path, **options):
 
 
 def test_spikes_in_onnxruntime_are_counted(tmp_path):
-    assert differences(tiny(), onnx(tiny(), tmp_path), QUARTERS).same
+    assert verify(tiny(), onnx(tiny(), tmp_path), QUARTERS).same
     other = onnx(tiny(0.5), tmp_path)
-    assert differences(tiny(), other, QUARTERS).spikes == 12
-    assert differences(other, onnx(tiny(), tmp_path), QUARTERS).spikes == 12
+    assert verify(tiny(), other, QUARTERS).spikes == 12
+    assert verify(other, onnx(tiny(), tmp_path), QUARTERS).spikes == 12
 
 
 def test_files_with_one_output_are_compared_after_the_last_step(tmp_path):
-    found = differences(tiny(), onnx(tiny(0.5), tmp_path, anytime=False), QUARTERS)
+    found = verify(tiny(), onnx(tiny(0.5), tmp_path, anytime=False), QUARTERS)
     assert found.outputs == [0]
     assert found.spikes == 12
     assert "only the last outputs" in found.notes[0]
@@ -213,7 +213,7 @@ def test_files_with_one_output_are_compared_after_the_last_step(tmp_path):
 def test_onnxruntime_gives_the_same(name, tmp_path):
     for T in (1, 4):
         net, shape = network(name, T)
-        found = differences(net, onnx(net, tmp_path), sample(shape, 3))
+        found = verify(net, onnx(net, tmp_path), sample(shape, 3))
         assert found.spikes == 0
         assert found.places > 0
         if name != "bare":  # whose softmax rounds
@@ -222,21 +222,21 @@ def test_onnxruntime_gives_the_same(name, tmp_path):
 
 def test_fixed_point_networks_must_not_differ(tmp_path):
     a, b = whole(), whole(0.5)
-    assert differences(a, b, QUARTERS).exact
-    found = differences(a, onnx(b, tmp_path), QUARTERS)
+    assert verify(a, b, QUARTERS).exact
+    found = verify(a, onnx(b, tmp_path), QUARTERS)
     assert found.exact
     assert found.spikes == 12
-    assert differences(a, onnx(whole(), tmp_path), QUARTERS).same
-    assert not differences(a, onnx(tiny(0.5), tmp_path), QUARTERS).exact
-    assert not differences(a, tiny(0.5), QUARTERS).exact
+    assert verify(a, onnx(whole(), tmp_path), QUARTERS).same
+    assert not verify(a, onnx(tiny(0.5), tmp_path), QUARTERS).exact
+    assert not verify(a, tiny(0.5), QUARTERS).exact
     # A fixed-point network beside the float one that it came from: heights differ, spikes are there or not.
-    assert differences(a, tiny(), QUARTERS).spikes == 0
-    assert differences(onnx(whole(), tmp_path), tiny(0.5), QUARTERS).spikes == 12
+    assert verify(a, tiny(), QUARTERS).spikes == 0
+    assert verify(onnx(whole(), tmp_path), tiny(0.5), QUARTERS).spikes == 12
 
 
 def test_other_networks_are_compared_by_their_outputs():
     a, shape = network("mlp")
-    found = differences(a, network("single")[0], sample(shape, 3))
+    found = verify(a, network("single")[0], sample(shape, 3))
     assert found.layers is None
     assert "different networks" in found.notes[0]
     assert sum(found.outputs) > 0
@@ -244,7 +244,7 @@ def test_other_networks_are_compared_by_their_outputs():
 
 
 def test_other_numbers_of_steps_compare_the_last():
-    found = differences(tiny(T=4), tiny(T=8), QUARTERS)
+    found = verify(tiny(T=4), tiny(T=8), QUARTERS)
     assert found.layers is None
     assert len(found.outputs) == 1
     assert "4 steps and the other after 8" in found.notes[0]
@@ -254,28 +254,28 @@ def test_outputs_of_other_shapes_are_refused():
     a, b = network("mlp")[0], network("mlp")[0]
     b.graph.fc3 = nn.Linear(8, 2).eval().requires_grad_(False)
     with pytest.raises(SnncError, match=r"shapes \(2,\) and \(4,\)"):
-        differences(b, a, sample((6,), 3))
+        verify(b, a, sample((6,), 3))
 
 
 def test_labels_and_the_original_network():
     x = torch.tensor([[0.25, 1.0], [0.75, 0.5], [1.0, 0.0]])
     ann = nn.Sequential(nn.Flatten())
-    found = differences(tiny(), tiny(0.5), [(x, torch.tensor([1, 0, 1]))], ann)
+    found = verify(tiny(), tiny(0.5), [(x, torch.tensor([1, 0, 1]))], ann)
     assert found.accuracy == (pytest.approx(200 / 3), pytest.approx(200 / 3))
     assert found.ann_accuracy == pytest.approx(200 / 3)
     assert found.ann_predictions == (0, 0)
-    assert differences(tiny(), tiny(), x).accuracy is None
+    assert verify(tiny(), tiny(), x).accuracy is None
     with pytest.raises(DataError, match="A label is 2"):
-        differences(tiny(), tiny(), [(x, torch.tensor([1, 0, 2]))])
+        verify(tiny(), tiny(), [(x, torch.tensor([1, 0, 2]))])
 
 
 def test_what_cannot_stream_is_refused(tmp_path):
     net, shape = network("conv", then=AverageInput())
     with pytest.raises(SnncError, match="layer-synchronous"):
-        differences(net, net, sample(shape, 2), stream=True)
+        verify(net, net, sample(shape, 2), stream=True)
     loaded = snnc.load(snnc.save(net, tmp_path / "net.pt2"))
     with pytest.raises(SnncError, match="step by step"):
-        differences(net, loaded, sample(shape, 2), stream=True)
+        verify(net, loaded, sample(shape, 2), stream=True)
 
 
 # The command

@@ -3,7 +3,7 @@
 import pytest
 
 import snnc
-from snnc.differences import differences
+from snnc.differences import verify
 from tests.zoo import ZOO, sample
 
 EXPORTED = ("plain", "residual", "max-pools", "dense")  # an exported program takes seconds to make
@@ -19,11 +19,11 @@ def test_every_way_gives_the_same_spikes(name, tmp_path):
         assert snn.stage is snnc.Stage.FIXED
         others = [(snn, True), (snnc.load(snnc.save(snn, tmp_path / "net.onnx")), False)]
         for other, stream in others:
-            found = differences(snn, other, x, stream=stream)
+            found = verify(snn, other, x, stream=stream)
             assert found.exact
             assert found.spikes == 0, found.first
             assert found.places > 0
         if name in EXPORTED and T == 4:
-            found = differences(snn, snnc.load(snnc.save(snn, tmp_path / "net.pt2")), x)
+            found = verify(snn, snnc.load(snnc.save(snn, tmp_path / "net.pt2")), x)
             assert found.exact
             assert found.same

@@ -16,7 +16,7 @@ from snnc.errors import LoadError, PassFailed, RecipeError, SnncError, VerifyErr
 from snnc.integers.populations import UNITS
 from snnc.integers.rounding import nearest
 from snnc.ir.dialect import Grid
-from snnc.ir.graph import GraphBuilder, Stage, calls, verify
+from snnc.ir.graph import GraphBuilder, Stage, calls, validate
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.neurons import IF, NEURONS, GradedIF, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.ir.packing import pack, unpack
@@ -98,16 +98,16 @@ def test_a_grid_rounds_in_float64_as_in_float32():
 
 def test_grids_are_of_fixed_point_networks_alone():
     graph = graph_of(Grid(torch.tensor(2.0), -3, 5), Encode(T), neuron(IF), Decode(T, T))
-    verify(graph, Stage.FIXED)
+    validate(graph, Stage.FIXED)
     with pytest.raises(VerifyError, match="'m0' is a Grid, which stage SPIKING must not contain"):
-        verify(graph, Stage.SPIKING)
+        validate(graph, Stage.SPIKING)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 5), (-3, -1), (-3.0, 5), (0, True)])
 def test_a_grid_has_whole_ends_around_zero(low, high):
     graph = graph_of(Grid(torch.tensor(2.0), low, high), Encode(T), neuron(IF), Decode(T, T))
     with pytest.raises(VerifyError, match="'m0' clips to"):
-        verify(graph, Stage.FIXED)
+        validate(graph, Stage.FIXED)
 
 
 def test_a_file_says_the_stage():
@@ -171,7 +171,7 @@ def same(a, b):
 def test_the_same_in_any_precision_and_order(name):
     """float32 and float64, all steps at once and one at a time: every value within time is one integer."""
     net, x, _ = compiled(name, "qcfs" if name in ("qcfs", "cq") else "opi")
-    verify(net.graph, Stage.FIXED)
+    validate(net.graph, Stage.FIXED)
     single, _ = inside(net.graph, x)
     assert all(torch.equal(value, value.round()) and value.abs().max() < LIMIT for value in single.values())
     double, _ = inside(*doubled(net.graph, x))
@@ -233,7 +233,7 @@ def test_a_bound_costs_the_finer_unit_before_it_costs_bits():
     model, shape = ZOO["mlp"]()
     x = sample(shape, 8, bits=4)
     net = snnc.compile(model, 2048, recipe("opi").pipeline.insert(FixedPoint(bits=4)), x)
-    verify(net.graph, Stage.FIXED)
+    validate(net.graph, Stage.FIXED)
     assert "fewer than" not in " ".join(net.info["records"][-1]["notes"])
     assert min(int(m.theta.min()) for _, m in calls(net.graph, IF)) < UNITS
 
@@ -271,7 +271,7 @@ def test_a_bound_that_fails_costs_bits_and_says_so():
     model, shape = ZOO["mlp"]()
     x = sample(shape, 8, bits=4)
     net = snnc.compile(model, 64, recipe("asg").pipeline.insert(FixedPoint(bits=16)), x)
-    verify(net.graph, Stage.FIXED)
+    validate(net.graph, Stage.FIXED)
     notes = " ".join(net.info["records"][-1]["notes"])
     assert re.search(r"\d layers have fewer than 16 bits, so that the bound holds \(the first: 'fc", notes)
     assert "proved: no integer of" in notes
@@ -321,7 +321,7 @@ def test_what_cannot_be_integers():
         nn.Flatten(),
         nn.Linear(64, 2),
     )
-    verify(net.graph, Stage.FIXED)
+    validate(net.graph, Stage.FIXED)
 
 
 @pytest.mark.parametrize(("options", "bits"), [(["--fixed-point"], 8), (["--fixed-point", "6"], 6)])
@@ -354,7 +354,7 @@ def test_a_channel_without_weights():
     model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(256, 3)).eval()
     x = sample((3, 8, 8), 16, bits=4)
     net = snnc.compile(model, 4, recipe("opi").pipeline.insert(FixedPoint()), x)
-    verify(net.graph, Stage.FIXED)
+    validate(net.graph, Stage.FIXED)
     error = (net(x) - model(x)).norm() / model(x).norm()
     assert error < 0.2
 

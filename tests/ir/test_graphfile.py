@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import snnc
 from snnc.errors import LoadError
+from snnc.ir import curved
 from snnc.ir.dialect import (
     CONFIG,
     Add,
@@ -25,14 +26,15 @@ from snnc.ir.dialect import (
     Pad,
     Permute,
     Reshape,
+    SignedQuant,
     Slice,
     Sub,
 )
 from snnc.ir.graph import Stage, calls
 from snnc.ir.graphfile import pack_graph, unpack_graph
-from snnc.ir.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.neurons import IF, AverageIF, BipolarIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.ir.packing import pack, unpack
-from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax
+from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped
 from snnc.networks.network import Network
 from snnc.passes import CalibrateOffset
 from tests.nets import NETS, folded, quantized, sample, spiking
@@ -89,6 +91,7 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     Encode: (lambda: Encode(4), (MAP,)),
     Decode: (lambda: Decode(4, 2, 1), (MAP,)),
     IF: (lambda: IF(4, theta.clone(), v0.clone()), (MAP,)),
+    BipolarIF: (lambda: BipolarIF(4, theta.clone(), v0.clone(), 3, True), (MAP,)),
     SignedIF: (lambda: SignedIF(4, theta.clone(), v0.clone()), (MAP,)),
     GradedIF: (lambda: GradedIF(4, theta.clone(), v0.clone(), 3), (MAP,)),
     WaitingIF: (lambda: WaitingIF(4, theta.clone(), v0.clone(), 2), (MAP,)),
@@ -100,6 +103,31 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     GatedMax: (lambda: GatedMax(4, nn.MaxPool2d(2, 1)), (MAP,)),
     StepMax: (lambda: StepMax(4, nn.AdaptiveMaxPool2d(2)), (MAP,)),
     Restart: (lambda: Restart(4, RunningMax(4, nn.MaxPool2d(3)), 3), (MAP,)),
+    Telescoped: (lambda: Telescoped(4, nn.LayerNorm(8)), (MAP,)),
+    **{cls: (cls, (MAP,)) for cls in (nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.SELU, nn.Mish)},
+    **{cls: (cls, (MAP,)) for cls in (nn.LogSigmoid, nn.Softsign, nn.Tanhshrink)},
+    nn.GELU: (lambda: nn.GELU("tanh"), (MAP,)),
+    nn.ELU: (lambda: nn.ELU(0.5), (MAP,)),
+    nn.CELU: (lambda: nn.CELU(0.5), (MAP,)),
+    nn.Softplus: (lambda: nn.Softplus(2.0, 3.0), (MAP,)),
+    nn.LeakyReLU: (lambda: nn.LeakyReLU(0.25), (MAP,)),
+    nn.PReLU: (lambda: nn.PReLU(3), (MAP,)),
+    nn.Softshrink: (lambda: nn.Softshrink(0.25), (MAP,)),
+    nn.Hardshrink: (lambda: nn.Hardshrink(0.25), (MAP,)),
+    nn.LayerNorm: (lambda: nn.LayerNorm((8, 8), 0.5, bias=False), (MAP,)),
+    nn.RMSNorm: (lambda: nn.RMSNorm(8, 0.5), (MAP,)),
+    nn.GroupNorm: (lambda: nn.GroupNorm(3, 3, 0.5), (MAP,)),
+    nn.LocalResponseNorm: (lambda: nn.LocalResponseNorm(3, 0.5, 0.25, 2.0), (MAP,)),
+    curved.Unary: (lambda: curved.Unary("erf"), (MAP,)),
+    curved.Power: (lambda: curved.Power(3.0), (MAP,)),
+    curved.Clip: (lambda: curved.Clip(v0.clone() - 4, None), (MAP,)),
+    curved.Normalize: (lambda: curved.Normalize(1.0, 2, 0.5), (MAP,)),
+    curved.Greatest: (lambda: curved.Greatest((1, 3), True), (MAP,)),
+    curved.Least: (lambda: curved.Least((2,)), (MAP,)),
+    **{cls: (cls, (MAP, MAP)) for cls in (curved.Product, curved.Quotient, curved.MatMul)},
+    **{cls: (cls, (MAP, MAP)) for cls in (curved.Maximum, curved.Minimum)},
+    curved.Where: (curved.Where, (MAP, MAP, MAP)),
+    SignedQuant: (lambda: SignedQuant(theta.clone(), 6, 3), (MAP,)),
 }
 
 
@@ -178,7 +206,7 @@ def test_packing_is_not_sharing():
 
 def test_classes_outside_of_the_dialect_have_no_form():
     with pytest.raises(KeyError):
-        pack(nn.GELU())
+        pack(nn.Dropout())
 
 
 STAGES = {

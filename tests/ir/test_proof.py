@@ -6,7 +6,7 @@ from torch import nn
 
 from snnc.errors import VerifyError
 from snnc.ir.dialect import Affine, Grid
-from snnc.ir.graph import GraphBuilder, Stage, verify
+from snnc.ir.graph import GraphBuilder, Stage, validate
 from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF
 from snnc.ir.proof import prove
 from snnc.ir.spans import LIMIT
@@ -43,7 +43,7 @@ def bound(graph, name):
 
 def refused(graph, words):
     with pytest.raises(VerifyError, match=words):
-        verify(graph, Stage.FIXED)
+        validate(graph, Stage.FIXED)
 
 
 def test_bounds_by_hand():
@@ -78,7 +78,7 @@ def test_a_bound_holds_for_any_sum():
 
 
 def test_a_weight_that_is_too_large():
-    verify(net(weight=((2.0**21, 1.0, 1.0),)), Stage.FIXED)
+    validate(net(weight=((2.0**21, 1.0, 1.0),)), Stage.FIXED)
     refused(net(weight=((2.0**22, 1.0, 1.0),), bias=(0.0,)), "'decode' may reach 16,777,224")
     refused(net(weight=((2.0**24, 1.0, 1.0),)), "'fc.weight' holds numbers that are no integers below 2")
 
@@ -123,7 +123,7 @@ def test_a_margin_that_is_no_integer_is_refused():
     for unit in (True, False):
         graph = net(neuron=OffsetIF(T, torch.tensor(7.0), torch.tensor(2.0), 2, unit=unit))
         if unit:
-            verify(graph, Stage.FIXED)
+            validate(graph, Stage.FIXED)
         else:
             refused(graph, "'neuron' shifts potentials by a margin that is no integer")
 
@@ -135,7 +135,7 @@ def test_a_mask_compares_with_thresholds_of_twenty_bits():
         x = build.call("neuron", ResidualMaskIF(T, torch.tensor(theta), torch.tensor(0.0), 2, unit=True), x)
         return build.finish(build.call("decode", Decode(T, 2, 2), x))
 
-    verify(masked(2.0**20 - 1), Stage.FIXED)
+    validate(masked(2.0**20 - 1), Stage.FIXED)
     refused(masked(2.0**20), "'neuron' may reach")
     v = torch.arange(0.0, 2000.0)
     for theta in (1000.0, 999_000.0, 1_048_575.0, 1_048_001.0):
@@ -151,7 +151,7 @@ def test_what_leaves_the_integers():
     )
     refused(raw, "'encode' reads the analog input")
     one, zero = torch.tensor(0.5), torch.tensor(0.0)
-    verify(net(end=(Affine(one, zero), nn.Softmax(1))), Stage.FIXED)
+    validate(net(end=(Affine(one, zero), nn.Softmax(1))), Stage.FIXED)
     refused(net(end=(Affine(one, one),)), r"'end0' \(Affine\) computes with what is read out")
     refused(net(end=(layer(((1.0,),), (0.0,)),)), r"'end0' \(Linear\) computes with what is read out")
 

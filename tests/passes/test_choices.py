@@ -130,8 +130,8 @@ def test_outputs_that_are_no_classes():
         ("[choices.delay-readot]\nshare = [0.5]", "delay-readot"),
         ("[choices.delay-readout]\nshar = [0.5]", "option of 'delay-readout' 'shar'"),
         ("[choices.delay-readout]\nshare = [0.5, 2.0]", "Option 'share'.*2.0"),
-        ("[choices.delay-readout]\nshare = []", "'delay-readout.share' is \\[\\]"),
-        ("[choices.delay-readout]\nshare = 0.5", "'delay-readout.share' is 0.5"),
+        ("[choices.delay-readout]\nshare = []", r"'delay-readout.share' of recipe 'mine' is \[\]"),
+        ("[choices.delay-readout]\nshare = 0.5", "'delay-readout.share' of recipe 'mine' is 0.5"),
         ("[choices]\ndelay-readout = 1", "'choices.delay-readout'.*no table"),
     ],
 )

@@ -10,13 +10,14 @@ import snnc
 from snnc.calibrate.observe import watch
 from snnc.errors import PassFailed, RecipeError
 from snnc.ir.graph import Stage, calls
-from snnc.ir.neurons import IF, Neuron, SignedIF
+from snnc.ir.neurons import IF, BipolarIF, Neuron, SignedIF
 from snnc.ir.temporal import StepCurrent
 from snnc.passes import (
     PASSES,
     CalibrateBias,
     CalibrateWeights,
     EncodeInput,
+    EncodeValues,
     EvenCurrents,
     FixedPoint,
     FoldBatchNorm,
@@ -30,7 +31,7 @@ from snnc.passes import (
     UseSignedNeurons,
     WaitForInput,
 )
-from snnc.passes.base import Product
+from snnc.passes.base import Finding
 from snnc.passes.pipeline import Context, Pass, Pipeline
 from snnc.recipes import names, recipe
 from tests.nets import folded, sample, spiking
@@ -44,7 +45,7 @@ def values(graph, x):
     return found
 
 
-PRODUCTS = {name: value for name, value in vars(Context).items() if isinstance(value, Product)}
+PRODUCTS = {name: value for name, value in vars(Context).items() if isinstance(value, Finding)}
 START = (FoldBatchNorm(), QuantizeActivations(), ScaleThresholds(), InsertNeurons())
 every = pytest.mark.parametrize("one", PASSES.values(), ids=PASSES)
 
@@ -240,7 +241,8 @@ def test_neurons_and_currents_are_what_the_pass_says(one, T):
     """Of what gives or takes a spiking network: every model of neuron, and whether single steps have currents."""
     made = one()
     if Stage.SPIKING not in (made.gives, *made.takes):
-        assert (made.neuron, made.spikes, made.changes_steps(T)) == (None, None, False)
+        assert (made.neuron, made.changes_steps(T)) == (None, False)
+        assert made.spikes == ("signed" if one is EncodeValues else None)  # its encoders
         return
     graph, shape = folded("conv")
     passes = START[1:] if one is InsertNeurons else (*START[1:], made)
@@ -262,6 +264,8 @@ def test_pipelines_know_their_spikes():
     assert recipe("cos").pipeline.spikes == "binary"
     assert recipe("graded").pipeline.insert(WaitForInput()).spikes == "binary"  # the last one decides
     assert Pipeline(START[:2]).spikes is None
+    assert recipe("opi").pipeline.insert(EncodeValues(), before="insert-neurons").spikes == "signed"
+    assert UseSignedNeurons(bits=2).neurons(4) is BipolarIF
     assert Pipeline(START[:2]).chosen(4) is None
     one, kind = Pipeline((*START, UseSignedNeurons(), SetInitialPotential())).chosen(4)
     assert (one, kind) == (UseSignedNeurons(), SignedIF)

@@ -8,7 +8,7 @@ from snnc import load, prove, save
 from snnc.calibrate.observe import watch
 from snnc.errors import PassFailed, RecipeError, SnncError, VerifyError
 from snnc.ir.dialect import Affine
-from snnc.ir.graph import Stage, calls, verify
+from snnc.ir.graph import Stage, calls, validate
 from snnc.ir.neurons import Neuron
 from snnc.ir.temporal import StepCurrent
 from snnc.networks.network import Network
@@ -58,7 +58,7 @@ def currents(graph, x):
 @nets
 def test_on_the_calibration_samples_no_step_departs_from_the_mean(net):
     done, x = run(net, EvenCurrents())
-    verify(done.graph, Stage.SPIKING)
+    validate(done.graph, Stage.SPIKING)
     even = {node.name for node in steady(done.graph)}
     steps = {node.all_input_nodes[0].name: module for node, module in calls(done.graph, StepCurrent)}
     assert len(steps) == done.records[-1].sites == sum(1 for _ in calls(done.graph, Neuron)) - len(even)
@@ -146,7 +146,7 @@ def test_a_wrong_number_of_steps_is_refused():
     module = next(calls(done.graph, StepCurrent))[1]
     module.shift = module.shift[1:]
     with pytest.raises(VerifyError, match="has currents of shape"):
-        verify(done.graph, Stage.SPIKING)
+        validate(done.graph, Stage.SPIKING)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from snnc.calibrate.observe import watch
 from snnc.capture import capture
 from snnc.errors import PassFailed, RecipeError
 from snnc.ir.dialect import ClipQuant
-from snnc.ir.graph import GraphBuilder, Stage, calls, module_of, verify
+from snnc.ir.graph import GraphBuilder, Stage, calls, module_of, validate
 from snnc.ir.neurons import IF, AverageIF, Neuron
 from snnc.ir.temporal import Encode
 from snnc.passes import (
@@ -397,7 +397,7 @@ def test_thresholds_stay_positive():
     """However large the step: a twentieth of the height is the least."""
     graph, context = uneven()
     trained = apply(graph, context, TrainThresholds(eta=1e4, epochs=3))
-    verify(trained, Stage.SPIKING)
+    validate(trained, Stage.SPIKING)
     least = {node.name: float(neuron.theta.min()) for node, neuron in calls(graph, Neuron)}
     assert all(float(n.theta.min()) >= 0.0499 * least[node.name] for node, n in calls(trained, Neuron))
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from snnc.calibrate.observe import watch
 from snnc.errors import PassFailed, RecipeError
 from snnc.ir.dialect import Affine, ClipQuant
-from snnc.ir.graph import GraphBuilder, Stage, calls, verify
+from snnc.ir.graph import GraphBuilder, Stage, calls, validate
 from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.ir.temporal import Decode, Encode, Restart, Temporal
 from snnc.passes import (
@@ -96,7 +96,7 @@ def test_contract(one, net):
     assert same(graph, before)
     assert same(first.graph, second.graph)
     assert first.stage is (one.gives or one.takes[0])
-    verify(first.graph, first.stage)
+    validate(first.graph, first.stage)
     (record,) = first.records
     assert (record.name, record.options, record.stage) == (one.name, one.options, first.stage)
     assert record.sites >= 0

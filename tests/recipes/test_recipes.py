@@ -1,5 +1,7 @@
 """Recipes: those that ship, their text form, edits, and every way to get one wrong."""
 
+from importlib import resources
+
 import pytest
 import torch
 from hypothesis import given
@@ -99,6 +101,40 @@ def test_files(tmp_path):
     assert recipe(path) == recipe(str(path)) == parse(HEAD, str(path))
 
 
+def test_a_base_that_is_a_file(tmp_path):
+    """Looked for from the folder of the file that names it, and so on."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "mine.toml").write_text('base = "more/slow.toml"\n[set.calibrate-offset]\niterations = 2\n')
+    (tmp_path / "more" / "slow.toml").write_text('base = "../first.toml"\n[set.calibrate-offset]\nrho = 9\n')
+    (tmp_path / "first.toml").write_text(COS + 'summary = "first"\n')
+    found = recipe(tmp_path / "mine.toml")
+    assert found.pipeline == recipe("cos").pipeline.set("calibrate-offset", rho=9, iterations=2)
+    assert (found.name, found.summary, found.source) == ("mine", "first", recipe("cos").source)
+    assert parse(found.to_toml(), "elsewhere") == found
+
+
+def test_a_base_that_is_no_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "nowhere.toml"')
+    with pytest.raises(RecipeError, match=r"Recipe file '.*nowhere.toml' cannot be read"):
+        recipe(path)
+
+
+@pytest.mark.parametrize("base", ["mine.toml", "./more/../mine.toml", "other.toml"])
+def test_a_circle_of_bases(tmp_path, base):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "mine.toml").write_text(f'base = "{base}"')
+    (tmp_path / "other.toml").write_text('base = "mine.toml"')
+    with pytest.raises(RecipeError, match=r"starts from '.*mine.toml', which starts from it.*one of them: asg"):
+        recipe(tmp_path / "mine.toml")
+
+
+def test_recipes_that_ship_start_from_each_other():
+    """What they have in common stands once: each is a list of passes, or what it changes in another."""
+    texts = {name: (resources.files("snnc.recipes") / f"{name}.toml").read_text(encoding="utf-8") for name in names()}
+    assert {name for name, text in texts.items() if "[[pass]]" in text} == {"opi", "qcfs"}
+
+
 def test_edits():
     """remove, then set, then insert."""
     found = parse(
@@ -163,7 +199,7 @@ WRONG = {
     "a flag of the wrong type": ('needs_data = "yes"\n' + HEAD, "not a bool"),
     "a table for passes": ('[pass]\nname = "fold-batchnorm"', "Key 'pass'.*not a list"),
     "unknown base": ('base = "coss"', "no recipe 'coss'.*'cos'"),
-    "a base that is a file": ('base = "x.toml"', "no recipe 'x.toml'"),
+    "a base that is no file": ('base = "x.toml"', "file 'x.toml' cannot be read"),
     "removing what is not there": (COS + 'remove = ["set-initial-potential"]', "no pass in this pipeline"),
     "removing a number": (COS + "remove = [4]", "no pass in this pipeline '4'"),
     "setting what is not there": (COS + "[set.x]\nrho = 1", "no pass 'x'.*one of average-input"),

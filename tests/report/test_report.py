@@ -22,7 +22,7 @@ from snnc import api
 from snnc.cli import main
 from snnc.data import Dataset, fingerprint
 from snnc.errors import DataError, WriteError
-from snnc.ir.exchange import exchange
+from snnc.ir.exchange import swap_neurons
 from snnc.ir.graph import Stage, calls, view
 from snnc.ir.neurons import AverageIF, Neuron
 from snnc.measure.evaluate import evaluate
@@ -88,7 +88,7 @@ def test_the_limit_is_average_spike_generation(name):
     graph, shape = spiking(name, T=4)
     x = sample(shape)
     limit = QuantisedLimit(graph, 4).run(x)
-    exchange(graph, lambda node, theta, v0: AverageIF(4, theta, v0))
+    swap_neurons(graph, lambda node, theta, v0: AverageIF(4, theta, v0))
     assert torch.equal(limit, graph(x))
 
 

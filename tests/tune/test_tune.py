@@ -32,7 +32,7 @@ from snnc.tune.forward import ByRate, Forward, InTime, Quantised
 from snnc.tune.match import matched, mismatch, seen
 from snnc.tune.norms import Evened, Normed, added, evened, moments, removed, sites
 from snnc.tune.options import TuneOptions
-from snnc.tune.parameters import Floor, closed, groups, opened
+from snnc.tune.parameters import RoundDown, closed, groups, opened
 from snnc.tune.samples import Batches, gathered, split
 from snnc.tune.surrogate import Levels, Rate, Spike
 from tests.nets import MAKERS, quantized, sample, spiking
@@ -622,7 +622,7 @@ def test_the_rate_follows_a_cosine(monkeypatch):
 def test_thresholds_stay_above_zero():
     graph, _ = spiking("conv", 2)
     live = opened(graph)
-    floor = Floor(live)
+    floor = RoundDown(live)
     least = [0.01 * neuron.theta.detach().clone() for _, neuron in calls(live, IF)]
     with torch.no_grad():
         for value in live.parameters():

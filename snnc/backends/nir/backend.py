@@ -1,11 +1,11 @@
 """The Neuromorphic Intermediate Representation (Pedersen et al. 2024), for other simulators and chips.
 
-A file holds one step of the network: nodes with weights, and edges between them. What NIR has no field for stands in
-its metadata, which readers may ignore: reset by subtraction and the potential to start from at each `IF` node, and at
-the graph how many steps there are and how they are read out. docs/nir.md says how readers are told.
+A file holds one step of the network: nodes with weights, and edges between them. Its metadata, which readers may
+ignore, hold what NIR has no field for: at each `IF` node the reset by subtraction and the initial potential, and at the
+graph the number of steps and how they are read out. docs/nir.md shows how to set up readers.
 
 Every threshold becomes 1 and every spike has height 1, which is what readers ask for: factors move into the weights.
-Fixed-point networks keep their thresholds, since their integers shall stay what they are.
+Fixed-point networks keep their thresholds, since their integers must not change.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class NirFile(Backend):
 
     def emit(self, network: Network, path: Path) -> None:
         nir, rules = _library()
-        from snnc.backends.nir.graph import Lowering
+        from snnc.backends.nir.graph import NirLowering
 
         plain = all(type(neuron) is IF for _, neuron in network.neurons())
         if plain and (step := next((node.name for node, _ in calls(network.graph, StepCurrent)), None)):
@@ -70,7 +70,7 @@ class NirFile(Backend):
                 rules.SAME_CURRENTS,
             )
         graph = one_step(network)
-        lowering = Lowering(graph, shapes(graph, network), rules.RULES)
+        lowering = NirLowering(graph, shapes(graph, network), rules.RULES)
         lowering.run()
         if lowering.blockers:
             raise _refused(lowering.blockers)

@@ -25,18 +25,18 @@ from snnc.ir.graph import module_of
 from snnc.ir.rows import Refused
 
 Shape = tuple[int, ...]
-Rule = Callable[["Lowering", fx.Node, Any], "Value"]
+Rule = Callable[["NirLowering", fx.Node, Any], "NirValue"]
 
 
 @dataclass(frozen=True)
-class Value:
+class NirValue:
     """What a node of the graph gives: the sum of what some NIR nodes give."""
 
     sources: tuple[str, ...]
     shape: Shape
 
 
-class Lowering:
+class NirLowering:
     """Builds the NIR nodes and edges of a graph whose spikes have height 1 and whose encoders are gone.
 
     Attributes:
@@ -52,7 +52,7 @@ class Lowering:
         self.edges: list[tuple[str, str]] = []
         self.blockers: list[Blocker] = []
         self.grid: dict[str, Any] = {}
-        self.values: dict[fx.Node, Value] = {}
+        self.values: dict[fx.Node, NirValue] = {}
 
     def run(self) -> None:
         """Lowers every node."""
@@ -65,14 +65,14 @@ class Lowering:
             elif not self.merged(node):
                 self.values[node] = self.lowered(node)
 
-    def lowered(self, node: fx.Node) -> Value:
+    def lowered(self, node: fx.Node) -> NirValue:
         """The value of one call; where it is refused, a value to go on with."""
         module = module_of(self.graph, node)
         try:
             return self.rule(module)(self, node, module)
         except Refused as refusal:
             self.blockers.append(Blocker(node.name, type(module).__name__, refusal.why, refusal.hint))
-            return Value(("input",), self.shapes[node])
+            return NirValue(("input",), self.shapes[node])
 
     def merged(self, node: fx.Node) -> bool:
         """Whether this is padding of a map that the convolutions behind it take."""
@@ -88,22 +88,22 @@ class Lowering:
             return None
         return list(zip(module.pads[::2], module.pads[1::2], strict=True))[::-1]
 
-    def put(self, name: str, node: nir.NIRNode, sources: tuple[str, ...], shape: Shape) -> Value:
+    def put(self, name: str, node: nir.NIRNode, sources: tuple[str, ...], shape: Shape) -> NirValue:
         """One NIR node that reads `sources`."""
         free = name
         while free in self.nodes or (free in ("input", "output") and not isinstance(node, nir.Input | nir.Output)):
             free = f"{free}_"
         self.nodes[free] = node
         self.edges += [(source, free) for source in sources]
-        return Value((free,), shape)
+        return NirValue((free,), shape)
 
-    def finish(self, value: Value) -> None:
+    def finish(self, value: NirValue) -> None:
         """The output, which reads one node alone."""
         if len(value.sources) > 1:
             value = self.mixed("readout", value, torch.eye(value.shape[0]))
         self.put("output", nir.Output(np.array(value.shape)), value.sources, value.shape)
 
-    def mixed(self, name: str, value: Value, matrix: Tensor, shift: Tensor | None = None) -> Value:
+    def mixed(self, name: str, value: NirValue, matrix: Tensor, shift: Tensor | None = None) -> NirValue:
         """Channels mixed by a matrix `[out, in]`, with `shift` `[out]`, at each place of a map alike."""
         if len(value.shape) > 1:
             axes = tuple(Axis(size, size) for size in value.shape[1:])
@@ -111,7 +111,9 @@ class Lowering:
         bias = torch.zeros(len(matrix)) if shift is None else shift
         return self.put(name, nir.Affine(array(matrix), array(bias)), value.sources, (len(matrix),))
 
-    def convolved(self, name: str, value: Value, weight: Tensor, axes: tuple[Axis, ...], bias: Tensor | None) -> Value:
+    def convolved(
+        self, name: str, value: NirValue, weight: Tensor, axes: tuple[Axis, ...], bias: Tensor | None
+    ) -> NirValue:
         """A convolution of one group."""
         found = square(weight.detach(), axes)
         if found is None:
@@ -129,7 +131,7 @@ class Lowering:
             node = nir.Conv2d(sizes, kernel, found.stride, found.padding, found.dilation, 1, offset)
         return self.put(name, node, value.sources, (len(weight), *(axis.out for axis in axes)))
 
-    def placed(self, name: str, value: Value, channels: range, axes: tuple[Axis, ...]) -> Value:
+    def placed(self, name: str, value: NirValue, channels: range, axes: tuple[Axis, ...]) -> NirValue:
         """Parts of a value at other places: output channel `i` is channel `channels[i]`, or 0 where there is none."""
         matrix = torch.zeros(len(channels), value.shape[0])
         for row, channel in enumerate(channels):
@@ -139,16 +141,16 @@ class Lowering:
             return self.mixed(name, value, matrix)
         return self.convolved(name, value, matrix.reshape(*matrix.shape, *[1] * len(axes)), axes, None)
 
-    def added(self, name: str, *values: Value) -> Value:
-        """The sum. NIR has no two edges between the same nodes, so what is added twice is copied."""
+    def added(self, name: str, *values: NirValue) -> NirValue:
+        """The sum. NIR cannot have two edges between the same nodes, so a value that is added twice is copied."""
         sources: list[str] = []
         for value in values:
             for source in value.sources:
                 if source in sources:
-                    one = Value((source,), value.shape)
+                    one = NirValue((source,), value.shape)
                     (source,) = self.mixed(f"{name}_again", one, torch.eye(value.shape[0])).sources
                 sources.append(source)
-        return Value(tuple(sources), values[0].shape)
+        return NirValue(tuple(sources), values[0].shape)
 
 
 def array(values: Tensor) -> np.ndarray[Any, Any]:

@@ -10,25 +10,26 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from snnc.backends.nir.graph import Lowering, Rule, Shape, Value, array
+from snnc.backends.nir.graph import NirLowering, NirValue, Rule, Shape, array
 from snnc.backends.squared import Axis, dense
 from snnc.errors import Blocker
 from snnc.ir import dialect
+from snnc.ir.curved import BENT
 from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import Refusal, Refused, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.passes import EvenCurrents
 
 SAME_CURRENTS = f"the same recipe with --set {EvenCurrents.name}.gain=0"
 PLAIN_NEURONS = f"a recipe with plain neurons: 'opi', 'qcfs', or 'best' with --set {EvenCurrents.name}.gain=0"
 
 
-def _input(at: Lowering, node: fx.Node) -> Value:
+def _input(at: NirLowering, node: fx.Node) -> NirValue:
     return at.values[node.all_input_nodes[0]]
 
 
-def _neuron(at: Lowering, node: fx.Node, module: Neuron) -> Value:
+def _neuron(at: NirLowering, node: fx.Node, module: Neuron) -> NirValue:
     if type(module) is not IF:  # a subclass does something else
         raise Refused(NO_NEURON.why, NO_NEURON.hint)
     value = _input(at, node)
@@ -39,7 +40,7 @@ def _neuron(at: Lowering, node: fx.Node, module: Neuron) -> Value:
     return at.put(node.name, neuron, value.sources, value.shape)
 
 
-def _grid(at: Lowering, node: fx.Node, module: dialect.Grid) -> Value:
+def _grid(at: NirLowering, node: fx.Node, module: dialect.Grid) -> NirValue:
     (source,) = node.all_input_nodes
     if source.op != "placeholder" or len(source.users) > 1:
         raise Refused("NIR does not round", "a network that rounds its input alone")
@@ -51,7 +52,7 @@ def _grid(at: Lowering, node: fx.Node, module: dialect.Grid) -> Value:
     return at.values[source]
 
 
-def _convolution(at: Lowering, node: fx.Node, module: Any) -> Value:
+def _convolution(at: NirLowering, node: fx.Node, module: Any) -> NirValue:
     if isinstance(module, nn.Conv3d):
         raise Refused("NIR has no convolution in three dimensions", "a network of Conv1d or Conv2d layers")
     if module.padding_mode != "zeros":
@@ -76,14 +77,14 @@ def _convolution(at: Lowering, node: fx.Node, module: Any) -> Value:
     return at.convolved(node.name, value, dense(module.weight.detach(), module.groups), axes, module.bias)
 
 
-def _linear(at: Lowering, node: fx.Node, module: nn.Linear) -> Value:
+def _linear(at: NirLowering, node: fx.Node, module: nn.Linear) -> NirValue:
     value = _input(at, node)
     if len(value.shape) > 1:
         raise Refused("NIR has no linear layer over the last dimension of a map", "flatten before it")
     return at.mixed(node.name, value, module.weight, module.bias)
 
 
-def _affine(at: Lowering, node: fx.Node, module: dialect.Affine) -> Value:
+def _affine(at: NirLowering, node: fx.Node, module: dialect.Affine) -> NirValue:
     value = _input(at, node)
     scale, shift = (part.expand(value.shape).flatten(1) if len(value.shape) > 1 else part.expand(value.shape)[:, None]
                     for part in (module.scale, module.shift))  # fmt: skip
@@ -92,7 +93,7 @@ def _affine(at: Lowering, node: fx.Node, module: dialect.Affine) -> Value:
     return at.mixed(node.name, value, scale[:, 0].diag(), shift[:, 0])
 
 
-def _add(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
+def _add(at: NirLowering, node: fx.Node, module: nn.Module) -> NirValue:
     a, b = (at.values[source] for source in node.args if isinstance(source, fx.Node))
     if a.shape != b.shape:
         raise Refused(f"it adds shapes {a.shape} and {b.shape}", "values of one shape")
@@ -101,7 +102,7 @@ def _add(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
     return at.added(node.name, a, b)
 
 
-def _concat(at: Lowering, node: fx.Node, module: dialect.Concat) -> Value:
+def _concat(at: NirLowering, node: fx.Node, module: dialect.Concat) -> NirValue:
     whole, parts, start = at.shapes[node], [], 0
     along = module.dim - 1 if module.dim > 0 else len(whole) + module.dim
     for index, source in enumerate(node.args):
@@ -114,7 +115,7 @@ def _concat(at: Lowering, node: fx.Node, module: dialect.Concat) -> Value:
     return at.added(node.name, *parts)
 
 
-def _pad(at: Lowering, node: fx.Node, module: dialect.Pad) -> Value:
+def _pad(at: NirLowering, node: fx.Node, module: dialect.Pad) -> NirValue:
     value, whole = _input(at, node), at.shapes[node]
     pads = at.padding(node)
     if pads is None:
@@ -124,7 +125,7 @@ def _pad(at: Lowering, node: fx.Node, module: dialect.Pad) -> Value:
     return at.placed(node.name, value, range(-low[0], whole[0] - low[0]), axes)
 
 
-def _slice(at: Lowering, node: fx.Node, module: dialect.Slice) -> Value:
+def _slice(at: NirLowering, node: fx.Node, module: dialect.Slice) -> NirValue:
     value = _input(at, node)
     ranges = [range(*slice(*part).indices(size)) for part, size in zip(module.ranges, value.shape, strict=False)]
     ranges += [range(size) for size in value.shape[len(ranges) :]]
@@ -136,7 +137,7 @@ def _slice(at: Lowering, node: fx.Node, module: dialect.Slice) -> Value:
     return at.placed(node.name, value, ranges[0], axes)
 
 
-def _pool(at: Lowering, node: fx.Node, module: Any) -> Value:
+def _pool(at: NirLowering, node: fx.Node, module: Any) -> NirValue:
     value, out = _input(at, node), at.shapes[node][1:]
     sizes = value.shape[1:]
     if len(sizes) > 2:
@@ -150,15 +151,15 @@ def _pool(at: Lowering, node: fx.Node, module: Any) -> Value:
 
 
 def _averaged(
-    at: Lowering,
+    at: NirLowering,
     name: str,
-    value: Value,
+    value: NirValue,
     kernel: Shape,
     stride: Shape,
     padding: Shape,
     out: Shape,
     divisor: int | None = None,
-) -> Value:
+) -> NirValue:
     if len(kernel) == 2 and divisor is None:
         pool = nir.AvgPool2d(*(np.array(part) for part in (kernel, stride, padding)))
         return at.put(name, pool, value.sources, (value.shape[0], *out))
@@ -189,7 +190,7 @@ def _window(module: Any, sizes: Shape, out: Shape) -> tuple[Shape, Shape, Shape]
     return kernel, stride, padding
 
 
-def _mean(at: Lowering, node: fx.Node, module: dialect.Mean) -> Value:
+def _mean(at: NirLowering, node: fx.Node, module: dialect.Mean) -> NirValue:
     value = _input(at, node)
     rank = len(value.shape) + 1
     if len(value.shape) not in (2, 3) or sorted(d % rank for d in module.dims) != list(range(2, rank)):
@@ -198,7 +199,7 @@ def _mean(at: Lowering, node: fx.Node, module: dialect.Mean) -> Value:
     return pooled if module.keepdim else _flat(at, f"{node.name}_flat", pooled)
 
 
-def _reshape(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
+def _reshape(at: NirLowering, node: fx.Node, module: nn.Module) -> NirValue:
     value, shape = _input(at, node), at.shapes[node]
     if shape == value.shape:
         return value
@@ -207,7 +208,7 @@ def _reshape(at: Lowering, node: fx.Node, module: nn.Module) -> Value:
     return _flat(at, node.name, value)
 
 
-def _flat(at: Lowering, name: str, value: Value) -> Value:
+def _flat(at: NirLowering, name: str, value: NirValue) -> NirValue:
     node = nir.Flatten({"input": np.array(value.shape)}, start_dim=0, end_dim=-1)
     return at.put(name, node, value.sources, (int(np.prod(value.shape)),))
 
@@ -236,6 +237,9 @@ RULES: Table[Rule] = Table(
         (nn.Flatten, dialect.Reshape): _reshape,
         (*dialect.MAX_POOLS, TemporalMax, Restart): Refusal(
             "NIR has no maximum", "average pooling or a strided convolution in its place"
+        ),
+        (*BENT, Telescoped): Refusal(
+            "NIR has no such function", "the backend torch, pt2 or onnx, or the network with ReLU in its place"
         ),
         dialect.HEADS: Refusal("NIR has no softmax", "the network without it, whose largest logit is the same class"),
         (*dialect.TRANSPOSED, dialect.Permute, dialect.Take, dialect.Mix, nn.Upsample, nn.PixelShuffle): NO_NODE,

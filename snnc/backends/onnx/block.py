@@ -86,7 +86,7 @@ def constant_node(block: Block, name: str, array: np.ndarray) -> None:
 
 
 @dataclass(frozen=True)
-class Site:
+class EmitSite:
     """Where a module is called.
 
     Attributes:

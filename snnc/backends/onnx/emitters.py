@@ -7,18 +7,20 @@ from typing import Any
 
 from onnx import helper
 
-from snnc.backends.onnx.block import Block, Site, constant_node
-from snnc.backends.onnx.functions import ATTRIBUTES, OPSET, parsed
+from snnc.backends.onnx.block import Block, EmitSite, constant_node
+from snnc.backends.onnx.curved import CURVED
+from snnc.backends.onnx.functions import ATTRIBUTES, OPSET, parsed, several
 from snnc.backends.onnx.ops import OPS, Emitter
 from snnc.backends.onnx.pools import POOLS, leaders
 from snnc.files.emitted import DOMAIN
+from snnc.ir.curved import degree
 from snnc.ir.dialect import TRAINED
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, TemporalMax
+from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped
 
 
-def decode(at: Site, m: Decode, x: str) -> str:
+def decode(at: EmitSite, m: Decode, x: str) -> str:
     """The readout after all steps."""
     return at.call("Decode", x, **readout(m))
 
@@ -28,12 +30,12 @@ def readout(m: Decode) -> dict[str, Any]:
     return {"T": m.T, "skip": m.skip, "late": m.late, "read": m.read}
 
 
-def stepped(at: Site, m: StepCurrent, x: str) -> str:
+def stepped(at: EmitSite, m: StepCurrent, x: str) -> str:
     """A current of its own to each step."""
     return at.call("StepCurrent", x, at.const("shift", m.shift), T=m.T)
 
 
-def neuron(at: Site, m: Neuron, x: str) -> str:
+def neuron(at: EmitSite, m: Neuron, x: str) -> str:
     """Any neuron, with its own parameters as attributes."""
     parameters = [at.const(name, getattr(m, name)) for name in ("theta", "v0")]
     own = {name: getattr(m, name) for name in ATTRIBUTES[type(m)]}
@@ -41,54 +43,69 @@ def neuron(at: Site, m: Neuron, x: str) -> str:
     return at.call(at.library.neuron(m, at.rank or 1), x, *parameters, T=m.T, **more)
 
 
-def pool(at: Site, m: TemporalMax, x: str) -> str:
-    """A max pool in time."""
-    return at.call(_function(at, m, "Pool", m), x, T=m.T)
+def pool(at: EmitSite, m: Any, *x: str) -> str:
+    """A curved operation in time."""
+    return at.call(_function(at, m, "Pool", m, len(x)), *x, T=m.T)
 
 
-def restart(at: Site, m: Restart, x: str) -> str:
-    """A max pool in time that starts anew."""
-    return at.call(_function(at, m, "Restart", m.body), x, T=m.T, tau=m.tau)
+def restart(at: EmitSite, m: Restart, *x: str) -> str:
+    """A curved operation in time that starts anew."""
+    return at.call(_function(at, m, "Restart", m.body, len(x)), *x, T=m.T, tau=m.tau)
 
 
-def _function(at: Site, m: Any, outer: str, body: TemporalMax) -> str:
-    """The name of the function that lowers a max pool: one for each pool that there is."""
-    emitter, kind = EMITTERS(body.pool), type(body).__name__
-    EMITTERS(body)  # refuses what nobody knows
-    block = Block(constant_node, taken={"steps", "y"})
+def _function(at: EmitSite, m: Any, outer: str, body: Any, count: int) -> str:
+    """The name of the function that lowers a curved operation of `count` inputs: one for each that there is."""
+    EMITTERS(body)  # refuses an unknown kind of operation in time
+    steps = ["steps", *(f"steps{k}" for k in range(1, count))]
+    block = Block(constant_node, taken={*steps, "y"})
     inner = replace(at, block=block, out="pooled", label="pooled")
-    if isinstance(body, StepMax):
-        pooled = emitter(inner, body.pool, block.call("Fold", "steps", out="x"))
+    inside = body.body if isinstance(body, Telescoped) else body.pool
+    if isinstance(body, Telescoped):
+        result = _grown(inner, inside, steps)
     else:
-        sums = block.call("Sums", "steps", out="sums")
-        if isinstance(body, GatedMax):
-            pooled = leaders(inner, body.pool, sums, block.call("Fold", "steps", out="x"))
+        emitter = EMITTERS(inside)
+        if isinstance(body, StepMax):
+            pooled = emitter(inner, inside, block.call("Fold", "steps", out="x"))
         else:
-            pooled = emitter(inner, body.pool, sums)
-    result = block.call("Unfolded", pooled, "steps", out="by_step")
-    if isinstance(body, RunningMax):
-        result = block.call("Growth", result, out="grown")
+            sums = block.call("Sums", "steps", out="sums")
+            pooled = leaders(inner, inside, sums, block.call("Fold", "steps", out="x"))
+        result = block.call("Unfolded", pooled, "steps", out="by_step")
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+    kind = type(body).__name__
     walk = helper.make_function(
-        DOMAIN, f"{kind}Walk", ["steps"], [result], block.nodes, opsets, doc_string=f"{kind} over {body.pool}"
+        DOMAIN, f"{kind}Walk", steps, [result], block.nodes, opsets, doc_string=f"{kind} over {inside}"
     )
-    made = parsed(outer, walk=at.library.keep(walk))
+    made = parsed(outer, walk=at.library.keep(walk), **several(count))
     made.name = type(m).__name__
     return at.library.keep(made)
 
 
-# Exact: a subclass computes something else than what its base is written as.
+def _grown(at: EmitSite, body: Any, steps: list[str]) -> str:
+    """The growth of `t f(mean up to step t)`; see `Telescoped` for the case of a homogeneous f."""
+    d = degree(body)
+    kind = "MeansFolded" if d is None else "Sums"
+    sums = [at.block.call(kind, one, out=f"sums{k or ''}") for k, one in enumerate(steps)]
+    by_step = at.block.call("Unfolded", EMITTERS(body)(at, body, *sums), "steps", out="by_step")
+    if d != 1:
+        count = at.block.call("Numbers", by_step, out="count")
+        for turn in range(abs(1 - (d or 0))):
+            by_step = at.block.op("Mul" if (d or 0) < 1 else "Div", by_step, count, out=f"times{turn}")
+    return at.block.call("Growth", by_step, out="grown")
+
+
+# Exact: a subclass computes something else than its base, so it must not be written as its base.
 EMITTERS: Table[Emitter] = Table(
     "emitters",
     __name__,
     {
         **OPS,
         **POOLS,
+        **CURVED,
         Encode: lambda at, m, x: at.call("Encode", x, T=m.T),
         Decode: decode,
         StepCurrent: stepped,
         tuple(ATTRIBUTES): neuron,
-        (RunningMax, GatedMax, StepMax): pool,
+        (Telescoped, RunningMax, GatedMax, StepMax): pool,
         Restart: restart,
         TRAINED: Refusal("belongs to a network that does not spike yet", "the network compiled"),
     },

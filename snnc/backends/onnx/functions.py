@@ -20,7 +20,7 @@ from onnx import parser
 from snnc.backends.onnx.neurons import FIRST, NEURON_TEXTS, SHIFT
 from snnc.backends.onnx.time import TIME_TEXTS
 from snnc.files.emitted import DOMAIN
-from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.ir.neurons import IF, AverageIF, BipolarIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.ir.neurons.residual_mask import MARGIN
 
 # Opset 17 has each comparison as one operator, and nothing that came later would make a file smaller or faster. Files
@@ -33,6 +33,7 @@ ATTRIBUTES: dict[type[Neuron], tuple[str, ...]] = {
     SignedIF: (),
     AverageIF: (),
     GradedIF: ("bits",),
+    BipolarIF: ("units",),
     WaitingIF: ("wait",),
     OffsetIF: ("rho", "iterations", "guard", "eps"),
     ResidualMaskIF: ("tau",),
@@ -42,7 +43,22 @@ _TEXTS = {**TIME_TEXTS, **NEURON_TEXTS}
 _COUNTING = {"Walk", *(cls.__name__ for cls in ATTRIBUTES)}  # those that have a form which emits counts
 
 
-def parsed(name: str, rank: int = 0, **blanks: str) -> onnx.FunctionProto:
+# What a neuron of either sign holds besides its potential, where its sum stays above zero, and where it is free.
+FREE = dict.fromkeys(("none", "held_out", "held_in", "holds_out", "none_in", "holds"), "") | {
+    "bounded": "count = Clip (exact, least, most)"
+}
+RECTIFIED = {
+    "none": "zero = Constant <value_float = 0.0> ()\n        none = snnc.Start (steps, zero)",
+    "held_out": "tracer,",
+    "held_in": "float[$dims] held,",
+    "holds_out": "float[$dims] holds,",
+    "none_in": "none,",
+    "bounded": "clipped = Clip (exact, least, most)\n owed = Neg (held)\n count = Max (clipped, owed)",
+    "holds": "holds = Add (held, count)",
+}
+
+
+def parsed(name: str, rank: int = 0, /, **blanks: str) -> onnx.FunctionProto:
     """A function by its name: one of those above; "Unit" before one that emits spikes; its rank behind one with a loop.
 
     Args:
@@ -53,6 +69,8 @@ def parsed(name: str, rank: int = 0, **blanks: str) -> onnx.FunctionProto:
     kind = name.rstrip("0123456789")
     rank = int(name.removeprefix(kind) or rank)
     unit = kind.removeprefix("Unit") in _COUNTING and kind.startswith("Unit")
+    dims = ", ".join("?" * rank)
+    blanks = {blank: Template(text).safe_substitute(dims=dims) for blank, text in blanks.items()}
     text = Template(_TEXTS[kind.removeprefix("Unit") if unit else kind]).substitute(
         u="Unit" if unit else "",
         emits="count" if unit else "charge",
@@ -60,7 +78,7 @@ def parsed(name: str, rank: int = 0, **blanks: str) -> onnx.FunctionProto:
         mask_margin=MARGIN,
         shift_margin="margin = Constant <value_float = 1.0> ()" if unit else "margin = Mul (theta, eps)",
         rank=rank,
-        dims=", ".join("?" * rank),
+        dims=dims,
         **blanks,
     )
     # Constants may be written without their types, which the parser asks for.
@@ -68,6 +86,26 @@ def parsed(name: str, rank: int = 0, **blanks: str) -> onnx.FunctionProto:
     text = re.sub(r"<value_ints = ", "<value_ints: ints = ", text)
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : 1]>'
     return parser.parse_function(f"{header} {name} {text}")
+
+
+def several(count: int) -> dict[str, Any]:
+    """What fills in a function of `count` inputs, of which the first has its place in the text."""
+    more = range(1, count)
+
+    def lines(text: str) -> str:
+        return "\n        ".join(Template(text).substitute(k=k) for k in more)
+
+    def names(name: str) -> str:
+        return "".join(f", {name}{k}" for k in more)
+
+    return {
+        "more": names("x"),
+        "others": names("steps"),
+        "firsts": names("first"),
+        "seconds": names("second"),
+        "unfold": lines("steps$k = snnc.Unfold <T: int = @T> (x$k)"),
+        "cut": lines("first$k = Slice (steps$k, zero, turn)\n        second$k = Slice (steps$k, turn, end)"),
+    }
 
 
 def called(nodes: Any) -> list[str]:
@@ -91,6 +129,8 @@ class Library:
                 Template(SHIFT).substitute(k=k, after=k + 1, rank=rank, wants="" if k else FIRST)
                 for k in range(neuron.iterations)
             )
+        if isinstance(neuron, BipolarIF):
+            blanks = RECTIFIED if neuron.rectified else FREE
         return self.keep(parsed(name, rank, **blanks))
 
     def keep(self, made: onnx.FunctionProto) -> str:

@@ -91,6 +91,37 @@ NEURON_TEXTS = {
         }> (start, steps)
         y = snnc.Fold (spikes)
     }""",
+    "BipolarIF": """<T, units> (x, theta, v0) => (y) {
+        units = Constant <value_int: int = @units> ()
+        most = Cast <to = 1> (units)
+        least = Neg (most)
+        one = Constant <value_float = 1.0> ()
+        steps = snnc.Unfold <T: int = @T> (x)
+        start = snnc.Start (steps, v0)
+        $none
+        v, $held_out spikes = Scan <num_scan_inputs = 1, body = step
+                (float[$dims] before, $held_in float[$dims] current)
+                => (float[$dims] after, $holds_out float[$dims] $emits) {
+            u = Add (before, current)
+            quotient = Div (u, theta)
+            whole = Floor (quotient)
+            guess = Clip (whole, least, most)
+            reached = Mul (guess, theta)
+            over = Greater (reached, u)
+            less = Cast <to = 1> (over)
+            lowered = Sub (guess, less)
+            next = Add (lowered, one)
+            beyond = Mul (next, theta)
+            under = LessOrEqual (beyond, u)
+            more = Cast <to = 1> (under)
+            exact = Add (lowered, more)
+            $bounded
+            charge = Mul (count, theta)
+            after = Sub (u, charge)
+            $holds
+        }> (start, $none_in steps)
+        y = snnc.Fold (spikes)
+    }""",
     "WaitingIF": """<T, wait> (x, theta, v0) => (y) {
         zero = Constant <value_ints = [0]> ()
         one = Constant <value_ints = [1]> ()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from snnc.backends.onnx.block import Site, each
+from snnc.backends.onnx.block import EmitSite, each
 from snnc.ir import dialect
 from snnc.ir.rows import Kinds
 
@@ -18,7 +18,7 @@ _END = 2**63 - 1
 _MODES = {"constant": "constant", "zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 
 
-def convolution(at: Site, m: Any, x: str) -> str:
+def convolution(at: EmitSite, m: Any, x: str) -> str:
     """Conv1d, Conv2d, Conv3d; padding that is not zeros is a node of its own."""
     dims = len(m.kernel_size)
     if m.padding == "same":
@@ -33,13 +33,13 @@ def convolution(at: Site, m: Any, x: str) -> str:
     return at.op("Conv", *_parameters(at, m, x), pads=[*begin, *end], **_strides(m))
 
 
-def transposed(at: Site, m: Any, x: str) -> str:
+def transposed(at: EmitSite, m: Any, x: str) -> str:
     """ConvTranspose1d, ConvTranspose2d, ConvTranspose3d."""
     pads, more = list(m.padding) * 2, list(m.output_padding)
     return at.op("ConvTranspose", *_parameters(at, m, x), pads=pads, output_padding=more, **_strides(m))
 
 
-def _parameters(at: Site, m: Any, x: str) -> list[str]:
+def _parameters(at: EmitSite, m: Any, x: str) -> list[str]:
     return [x, at.const("weight", m.weight), *([at.const("bias", m.bias)] if m.bias is not None else [])]
 
 
@@ -52,7 +52,7 @@ def _strides(m: Any) -> dict[str, Any]:
     }
 
 
-def linear(at: Site, m: nn.Linear, x: str) -> str:
+def linear(at: EmitSite, m: nn.Linear, x: str) -> str:
     """A product with the last dimension, of any rank."""
     weight = at.const("weight", m.weight.T)
     if m.bias is None:
@@ -60,12 +60,12 @@ def linear(at: Site, m: nn.Linear, x: str) -> str:
     return at.op("Add", at.op("MatMul", x, weight, part="product"), at.const("bias", m.bias))
 
 
-def pad(at: Site, m: dialect.Pad, x: str) -> str:
+def pad(at: EmitSite, m: dialect.Pad, x: str) -> str:
     """`torch.nn.functional.pad`."""
     return _padded(at, m, x, m.pads, m.mode, m.value, "")
 
 
-def _padded(at: Site, m: nn.Module, x: str, pads: Sequence[int], mode: str, value: float, part: str) -> str:
+def _padded(at: EmitSite, m: nn.Module, x: str, pads: Sequence[int], mode: str, value: float, part: str) -> str:
     """`pads` in torch's order: the last dimension first, its beginning and its end."""
     pairs = list(zip(pads[::2], pads[1::2], strict=True))
     if mode != "constant" and (mode not in _MODES or min(pads) < 0):
@@ -83,7 +83,7 @@ def _padded(at: Site, m: nn.Module, x: str, pads: Sequence[int], mode: str, valu
     return at.op("Pad", x, sizes, *more, part=part, mode=_MODES[mode])
 
 
-def slice_(at: Site, m: dialect.Slice, x: str) -> str:
+def slice_(at: EmitSite, m: dialect.Slice, x: str) -> str:
     """Basic slicing."""
     given = [(axis, r) for axis, r in enumerate(m.ranges, 1) if tuple(r) not in ((None, None, None), (None, None, 1))]
     if not given:
@@ -94,7 +94,7 @@ def slice_(at: Site, m: dialect.Slice, x: str) -> str:
     return at.op("Slice", x, starts, ends, axes, at.const("steps", [r[2] or 1 for _, r in given]))
 
 
-def flatten(at: Site, m: nn.Flatten, x: str) -> str:
+def flatten(at: EmitSite, m: nn.Flatten, x: str) -> str:
     """Dimensions joined; as a reshape, in which 0 keeps a dimension."""
     start, end, tail = m.start_dim, m.end_dim, []
     if start < 0 or end != -1:
@@ -104,7 +104,7 @@ def flatten(at: Site, m: nn.Flatten, x: str) -> str:
     return at.op("Reshape", x, at.const("shape", [*[0] * start, -1, *tail]))
 
 
-def upsample(at: Site, m: nn.Upsample, x: str) -> str:
+def upsample(at: EmitSite, m: nn.Upsample, x: str) -> str:
     """Nearest neighbours: by whole factors, else by torch's own choice of neighbours."""
     dims = at.dimensions(m) - 2
     factors = each(m.scale_factor or 0.0, dims, float)
@@ -121,35 +121,35 @@ def upsample(at: Site, m: nn.Upsample, x: str) -> str:
     return x
 
 
-def pixel_shuffle(at: Site, m: nn.PixelShuffle, x: str) -> str:
+def pixel_shuffle(at: EmitSite, m: nn.PixelShuffle, x: str) -> str:
     """Channels to pixels, in torch's order."""
     return at.op("DepthToSpace", x, blocksize=m.upscale_factor, mode="CRD")
 
 
-def affine(at: Site, m: dialect.Affine, x: str) -> str:
+def affine(at: EmitSite, m: dialect.Affine, x: str) -> str:
     """`x * scale + shift`."""
     scaled = at.op("Mul", x, at.const("scale", m.scale), part="scaled")
     return at.op("Add", scaled, at.const("shift", m.shift))
 
 
-def grid(at: Site, m: dialect.Grid, x: str) -> str:
+def grid(at: EmitSite, m: dialect.Grid, x: str) -> str:
     """`clip(round(x * scale), low, high)`; ONNX rounds halves to even as torch does."""
     scaled = at.op("Mul", x, at.const("scale", m.scale), part="scaled")
     whole = at.op("Round", scaled, part="whole")
     return at.op("Clip", whole, at.const("low", float(m.low)), at.const("high", float(m.high)))
 
 
-def reshape(at: Site, m: dialect.Reshape, x: str) -> str:
+def reshape(at: EmitSite, m: dialect.Reshape, x: str) -> str:
     """A sample in another shape; 0 keeps the batch."""
     return at.op("Reshape", x, at.const("shape", [0, *m.shape]))
 
 
-def mean(at: Site, m: dialect.Mean, x: str) -> str:
+def mean(at: EmitSite, m: dialect.Mean, x: str) -> str:
     """Mean over dimensions."""
     return at.op("ReduceMean", x, axes=list(m.dims), keepdims=int(m.keepdim))
 
 
-def mix(at: Site, m: dialect.Mix, x: str) -> str:
+def mix(at: EmitSite, m: dialect.Mix, x: str) -> str:
     """A product with one dimension, as that of matrices where it is one of the last two."""
     rank = at.dimensions(m)
     dim = m.dim % rank

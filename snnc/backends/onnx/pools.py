@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnc.backends.onnx.block import Site, each
+from snnc.backends.onnx.block import EmitSite, each
 from snnc.backends.onnx.ops import Emitter
 from snnc.ir import dialect
 from snnc.ir.rows import Kinds
@@ -22,7 +22,7 @@ from snnc.ir.rows import Kinds
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-def average(at: Site, m: Any, x: str) -> str:
+def average(at: EmitSite, m: Any, x: str) -> str:
     """AvgPool1d, AvgPool2d, AvgPool3d."""
     dims = _dims(m)
     kernel, stride, padding = (each(v, dims) for v in (m.kernel_size, m.stride, m.padding))
@@ -57,7 +57,7 @@ def _counts(m: Any, sizes: list[int]) -> Tensor:
     return (inside / share).round()
 
 
-def _overhang(at: Site, m: Any) -> list[int]:
+def _overhang(at: EmitSite, m: Any) -> list[int]:
     """How far the last windows of `ceil_mode` reach beyond the padding, in each dimension."""
     dims = _dims(m)
     if not m.ceil_mode:
@@ -72,13 +72,13 @@ def _overhang(at: Site, m: Any) -> list[int]:
     ]
 
 
-def own_size(at: Site, m: dialect.OwnSizeAvgPool2d, x: str) -> str:
+def own_size(at: EmitSite, m: dialect.OwnSizeAvgPool2d, x: str) -> str:
     """A square window as large as the map is on one side."""
     window = [at.shape(m)[m.dim - 1]] * 2
     return at.op("AveragePool", x, kernel_shape=window, strides=window)
 
 
-def adaptive_average(at: Site, m: Any, x: str) -> str:
+def adaptive_average(at: EmitSite, m: Any, x: str) -> str:
     """AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d."""
     dims = _dims(m)
     wanted = m.output_size if isinstance(m.output_size, tuple) else (m.output_size,) * dims
@@ -107,7 +107,7 @@ def _windows(size: int, out: int) -> list[range]:
     return [range(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
 
 
-def maximum(at: Site, m: Any, x: str) -> str:
+def maximum(at: EmitSite, m: Any, x: str) -> str:
     """MaxPool1d, MaxPool2d, MaxPool3d."""
     return at.op("MaxPool", _reaching(at, m, x, _LOWEST, "padded"), **_window(m))
 
@@ -118,7 +118,7 @@ def _window(m: Any) -> dict[str, Any]:
     return {"kernel_shape": kernel, "strides": stride, "pads": padding * 2, "dilations": dilation}
 
 
-def _reaching(at: Site, m: Any, x: str, value: float, part: str) -> str:
+def _reaching(at: EmitSite, m: Any, x: str, value: float, part: str) -> str:
     """`x`, longer by what the last windows of `ceil_mode` reach beyond it."""
     end = _overhang(at, m)
     if not any(end):
@@ -127,7 +127,7 @@ def _reaching(at: Site, m: Any, x: str, value: float, part: str) -> str:
     return at.op("Pad", x, pads, at.const(f"{part}.value", value), part=part)
 
 
-def leaders(at: Site, m: Any, total: str, current: str) -> str:
+def leaders(at: EmitSite, m: Any, total: str, current: str) -> str:
     """`current` where `total` is largest in its window: `GatedMax`."""
     total, current = _reaching(at, m, total, _LOWEST, "totals"), _reaching(at, m, current, 0.0, "currents")
     names = (f"{at.out}.best", f"{at.out}.index")
@@ -136,7 +136,7 @@ def leaders(at: Site, m: Any, total: str, current: str) -> str:
     return at.op("Gather", line, index, axis=0)
 
 
-def adaptive_maximum(at: Site, m: Any, x: str) -> str:
+def adaptive_maximum(at: EmitSite, m: Any, x: str) -> str:
     """AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d."""
     dims = _dims(m)
     wanted = m.output_size if isinstance(m.output_size, tuple) else (m.output_size,) * dims

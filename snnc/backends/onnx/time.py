@@ -114,12 +114,13 @@ TIME_TEXTS = {
         unfolded = Concat <axis = 0> (first, rest, sample)
         steps = Reshape (x, unfolded)
     }""",
-    "Pool": """<T> (x) => (y) {
+    "Pool": """<T> (x$more) => (y) {
         steps = snnc.Unfold <T: int = @T> (x)
-        pooled = snnc.$walk (steps)
+        $unfold
+        pooled = snnc.$walk (steps$others)
         y = snnc.Fold (pooled)
     }""",
-    "Restart": """<T, tau> (x) => (y) {
+    "Restart": """<T, tau> (x$more) => (y) {
         zero = Constant <value_ints = [0]> ()
         end = Constant <value_ints = [9223372036854775807]> ()
         tau = Constant <value_int: int = @tau> ()
@@ -127,10 +128,33 @@ TIME_TEXTS = {
         steps = snnc.Unfold <T: int = @T> (x)
         first = Slice (steps, zero, turn)
         second = Slice (steps, turn, end)
-        looked = snnc.$walk (first)
-        emitted = snnc.$walk (second)
+        $unfold
+        $cut
+        looked = snnc.$walk (first$firsts)
+        emitted = snnc.$walk (second$seconds)
         pooled = Concat <axis = 0> (looked, emitted)
         y = snnc.Fold (pooled)
+    }""",
+    "Numbers": """(steps) => (count) {
+        axis = Constant <value_int = 0> ()
+        one = Constant <value_int = 1> ()
+        zero = Constant <value_ints = [0]> ()
+        ones = Constant <value_ints = [1]> ()
+        shape = Shape (steps)
+        rank = Shape (shape)
+        dims = Sub (rank, ones)
+        flat = Expand (ones, dims)
+        n = Gather (shape, axis)
+        end = Add (n, one)
+        number = Range (one, end, one)
+        first = Unsqueeze (n, zero)
+        column = Concat <axis = 0> (first, flat)
+        numbers = Reshape (number, column)
+        count = Cast <to = 1> (numbers)
+    }""",
+    "MeansFolded": """(steps) => (x) {
+        means = snnc.Means (steps)
+        x = snnc.Fold (means)
     }""",
     "Growth": """(steps) => (grown) {
         zero = Constant <value_ints = [0]> ()

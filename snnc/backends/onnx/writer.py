@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import fx
 
-from snnc.backends.onnx.block import SHAPE_HINT, Block, Site, initialiser
+from snnc.backends.onnx.block import SHAPE_HINT, Block, EmitSite, initialiser
 from snnc.backends.onnx.emitters import EMITTERS, readout
 from snnc.backends.onnx.functions import IR_VERSION, OPSET, Library
 from snnc.errors import SnncError
@@ -54,7 +54,7 @@ class _Writer:
                 "the backend torch or pt2",
             ) from no
         before, after, rank = self.shapes.shape(source), self.shapes.shape(node), self.shapes.rank(source)
-        return emitter(Site(self.main, node, out, label, before, after, rank, self.library), module, *inputs)
+        return emitter(EmitSite(self.main, node, out, label, before, after, rank, self.library), module, *inputs)
 
     def run(self, anytime: bool) -> dict[str, list[Any]]:
         """Writes the graph; gives the outputs with the shape of each."""
@@ -98,7 +98,7 @@ class _Writer:
 
 
 def _inputs(node: fx.Node) -> list[fx.Node]:
-    """What a call is given, in order; one value may stand there twice."""
+    """The inputs of a call, in order; a value may occur twice."""
     return [n for n in node.args if isinstance(n, fx.Node)]
 
 

@@ -1,7 +1,7 @@
 """The door for ONNX models: node by node through the graph, constants folded, everything else by torch's names.
 
-All sizes but the batch are known here: the model tells them, or the user does. Whatever the model computes in, the
-graph holds float32.
+All sizes but the batch are known here, from the model or from the user. The graph holds float32, whatever type the
+model computes in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import onnx
 import torch
 from torch import Tensor, fx
 
+from snnc.capture.layout import Laid
 from snnc.capture.lowering import Lowering
+from snnc.capture.onnx.curved import laid
 from snnc.capture.onnx.fold import SAMPLED, SIZES, UNFOLDED, Ledger, Varying, fold
 from snnc.capture.onnx.input import laid_out, only_entry, sample_shape
 from snnc.capture.onnx.model import OWN_DOMAINS, Call, Program, kind_name, read
@@ -24,7 +26,7 @@ from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.onnx.standins import results_of, second_input
 from snnc.capture.refusals import SPELLED
 from snnc.capture.standins import is_said
-from snnc.capture.values import LOST, Refused
+from snnc.capture.values import LOST, Refused, Truth
 from snnc.errors import Blocker
 from snnc.files.onnxfile import array, count, plain
 
@@ -86,7 +88,7 @@ def _results(
         hint = INLINE if own else "export it with the operations of ONNX itself"
         raise Refused(f"belongs to the domain '{call.domain}', which is not ONNX's own", hint)
     spelling = OPERATIONS.get(call.op)
-    constant = not any(isinstance(value, fx.Node) for value in inputs)
+    constant = not any(isinstance(value, (fx.Node, Laid, Truth)) for value in inputs)
     folded = constant and call.op in FOLDED
     if spelling or folded:
         check(call, program.opset)
@@ -116,7 +118,9 @@ def _results(
         attributes=call.attributes, opset=program.opset, results=len(call.outputs),
     )  # fmt: skip
     try:
-        result = spelling(site, *(_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs))
+        fed = tuple(_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs)
+        views = any(isinstance(value, Laid) for value in fed) and call.op not in ("Shape", "Size")
+        result = laid(site, spelling, fed) if views else spelling(site, *fed)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:200]
         raise Refused(f"is written in a way that snnc does not read ({line})", "check the file") from error
@@ -144,7 +148,7 @@ def _tensor(value: np.ndarray) -> Tensor:
 
 
 def _path(call: Call) -> str:
-    """A name for the node's module: that of the author's module where the exporter kept it.
+    """A name for the node's module: the name of the author's module if the exporter kept it.
 
     torch writes `/layer1/layer1.0/conv1/Conv` for the module `layer1.0.conv1`.
     """

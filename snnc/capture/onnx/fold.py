@@ -1,7 +1,7 @@
 """Constants of ONNX graphs, folded as they are met by onnx's own reference implementation.
 
-A size that depends on the number of samples has no number. Such a value is therefore computed twice, for two numbers
-of samples, and what differs is known by that: `Varying`. All arithmetic on shapes that exporters write works on it.
+A size that depends on the number of samples has no fixed value. So it is computed twice, for two numbers of samples. If
+the results differ, the value is `Varying`. All arithmetic on shapes that exporters write works this way.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from snnc.capture.onnx.model import Call
-from snnc.capture.values import Batch, Filled, Refused, Unknown
+from snnc.capture.values import Batch, Filled, ManyBatches, Refused, Repeated, Unknown
 
 # Two numbers of samples that no author writes; small, since tensors of as many samples are made of them.
 SAMPLES = (61, 67)
@@ -64,7 +65,7 @@ class Varying:
         if self.first.shape != self.second.shape:
             return [Unknown(shape=False)]
         pairs = zip(self.first.flatten().tolist(), self.second.flatten().tolist(), strict=True)
-        return [a if a == b else Batch() if (a, b) == SAMPLES else Unknown(shape=False) for a, b in pairs]
+        return [a if a == b else _counted_in_samples(a, b) for a, b in pairs]
 
     def filled(self) -> Filled | None:
         """The same number for every sample and all over it, or None."""
@@ -74,6 +75,25 @@ class Varying:
         if not whole or shapes[0][1:] != shapes[1][1:] or len(numbers) != 1:
             return None
         return Filled(tuple(shapes[0][1:]), float(numbers[0]))
+
+    def repeated(self) -> Repeated | None:
+        """The same numbers for every sample, or None."""
+        shapes = [a.shape for a in (self.first, self.second)]
+        whole = all(shape[:1] == (n,) for shape, n in zip(shapes, SAMPLES, strict=True))
+        if not whole or shapes[0][1:] != shapes[1][1:] or self.first.dtype.kind != "f":
+            return None
+        one = self.first[:1]
+        if not ((self.first == one).all() and (self.second == one).all()):
+            return None
+        return Repeated(torch.from_numpy(np.array(one[0], dtype=np.float32, order="C")))
+
+
+def _counted_in_samples(a: int, b: int) -> Any:
+    """A size that is the number of samples, or so many times that."""
+    times, rest = divmod(a, SAMPLES[0])
+    if rest or times < 1 or b != times * SAMPLES[1]:
+        return Unknown(shape=False)
+    return Batch() if times == 1 else ManyBatches(times=times)
 
 
 def fold(call: Call, inputs: list[Any], opset: int, ledger: Ledger) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 
 def own_shape(model: onnx.ModelProto) -> Shape | None:
-    """The shape of one sample as the model tells it, or None where it leaves something open or is not sound."""
+    """The shape of one sample according to the model, or None if it leaves a size open or is not sound."""
     try:
         return sample_shape(only_entry(read(model))[0], None)
     except SnncError:  # told where the model is captured
@@ -51,7 +51,7 @@ def sample_shape(entry: Entry, told: Shape | None) -> Shape:
 
     Args:
         entry: the model's input.
-        told: shape of one sample as the user has it. It fills in what the model leaves open. It may have its channels
+        told: shape of one sample as the user gives it. It fills in what the model leaves open. It may have its channels
             in front where the model has them last, and be a map where the model takes the same values in a row.
 
     Raises:
@@ -95,7 +95,7 @@ def _unfit(entry: Entry, why: str, hint: str) -> Unsupported:
 
 
 def laid_out(lowering: Lowering, told: Shape, own: Shape) -> fx.Node:
-    """The input in the order that the model takes it in, which is not always that of the data."""
+    """The input in the order of the model, which is not always the order of the data."""
     site = Site(lowering, "input", base="layout")
     if told == own:
         return lowering.x

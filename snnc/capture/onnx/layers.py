@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from snnc.capture import layers, pools, resizing, routes
+from snnc.capture import layers, pools, products, resizing, routes
 from snnc.capture.onnx.site import OnnxSite
 from snnc.ir import dialect
 
@@ -20,7 +20,7 @@ def conv(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> Any:
     """`Conv`. Padding that differs from side to side goes in front of it."""
     dims = at.spatial(x)
     _check_kernel(at, weight, bias)
-    strides, dilations = _whole(at, "strides", dims), _whole(at, "dilations", dims)
+    strides, dilations = _sizes(at, "strides", dims), _sizes(at, "dilations", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     begin, end = _pads(at, x, reach, strides)
     if begin != end or min(begin) < 0:
@@ -39,7 +39,7 @@ def _check_kernel(at: OnnxSite, weight: Any, bias: Any) -> None:
         at.refuse(f"has kernel_shape {told} and a kernel of {sizes}", "check the file")
 
 
-def _whole(at: OnnxSite, name: str, dims: int) -> list[int]:
+def _sizes(at: OnnxSite, name: str, dims: int) -> list[int]:
     """An attribute of whole numbers from 1 up, one for each dimension; ones where there is none."""
     found = at.get(name, None if name == "kernel_shape" else [1] * dims)
     if found is None or len(found) != dims or min(found) < 1:
@@ -84,7 +84,7 @@ def conv_transpose(at: OnnxSite, x: fx.Node, weight: Any, bias: Any = None) -> A
     """`ConvTranspose`. What it crops on one side alone is cut off behind it."""
     dims = at.spatial(x)
     _check_kernel(at, weight, bias)
-    strides, dilations = _whole(at, "strides", dims), _whole(at, "dilations", dims)
+    strides, dilations = _sizes(at, "strides", dims), _sizes(at, "dilations", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
     extra = at.get("output_padding", [0] * dims)
     wanted = at.get("output_shape")
@@ -128,12 +128,12 @@ def gemm(at: OnnxSite, a: Any, b: Any, c: Any = None) -> Any:
 
 
 def matmul(at: OnnxSite, x: Any, other: Any) -> Any:
-    """`MatMul` with a constant matrix."""
+    """`MatMul`, of which both factors may depend on the input."""
     if isinstance(other, Tensor) and isinstance(x, fx.Node):
         rank = at.rank(x) or 0
         while other.dim() > 2 and other.shape[0] == 1 and other.dim() <= rank:
             other = other[0]
-    return layers.matmul(at, x, other)
+    return products.matmul(at, x, other)
 
 
 def batch_norm(at: OnnxSite, x: fx.Node, scale: Any, bias: Any, mean: Any, var: Any) -> Any:
@@ -147,7 +147,7 @@ def batch_norm(at: OnnxSite, x: fx.Node, scale: Any, bias: Any, mean: Any, var: 
 
 def max_pool(at: OnnxSite, x: fx.Node) -> Any:
     """`MaxPool`."""
-    dilations = _whole(at, "dilations", at.spatial(x))
+    dilations = _sizes(at, "dilations", at.spatial(x))
     return _pool(
         at, x, dilations, lambda dims, k, s, p, ceil: pools.MAXIMUM[dims](k, s, p, tuple(dilations), False, ceil)
     )
@@ -159,7 +159,7 @@ def average_pool(at: OnnxSite, x: fx.Node) -> Any:
     if any(d != 1 for d in at.get("dilations", [1])):
         return _gapped(at, x, dims)
     counted = bool(at.get("count_include_pad", 0))
-    begin, end = _pads(at, x, _whole(at, "kernel_shape", dims), _whole(at, "strides", dims))
+    begin, end = _pads(at, x, _sizes(at, "kernel_shape", dims), _sizes(at, "strides", dims))
     if counted and begin != end:
         x = at.emit(dialect.Pad(_interleaved(begin, end)), x, part="pad")
         at.attributes = {**at.attributes, "pads": [0] * 2 * dims, "auto_pad": "NOTSET"}
@@ -169,7 +169,7 @@ def average_pool(at: OnnxSite, x: fx.Node) -> Any:
 
 def _gapped(at: OnnxSite, x: fx.Node, dims: int) -> Any:
     """Averages over windows with gaps, which torch has none of: along one dimension after the other."""
-    kernel, strides, gaps = (_whole(at, name, dims) for name in ("kernel_shape", "strides", "dilations"))
+    kernel, strides, gaps = (_sizes(at, name, dims) for name in ("kernel_shape", "strides", "dilations"))
     reach = [d * (k - 1) + 1 for d, k in zip(gaps, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
     ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
@@ -195,7 +195,7 @@ def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
     window that reaches over the end; the windows too many are cut off.
     """
     dims, sizes = at.spatial(x), at.known(x)[1:]
-    kernel, strides = _whole(at, "kernel_shape", dims), _whole(at, "strides", dims)
+    kernel, strides = _sizes(at, "kernel_shape", dims), _sizes(at, "strides", dims)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
     if any(pad >= r for pad, r in zip((*begin, *end), (*reach, *reach), strict=True)):

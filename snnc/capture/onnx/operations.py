@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import layers, pools, spellings
+from snnc.capture.onnx import curved
 from snnc.capture.onnx import layers as onnx_layers
 from snnc.capture.onnx import routes as onnx_routes
 from snnc.capture.onnx import scaling as onnx_scaling
 from snnc.capture.onnx.model import kind_name
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.refusals import CONTROL, Reason, reason
-from snnc.capture.values import Spelling
+from snnc.capture.values import Spelling, Truth
 
 LEAST, MOST = float(torch.finfo(torch.float32).min), float(torch.finfo(torch.float32).max)
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -32,7 +33,7 @@ def clip(at: OnnxSite, x: fx.Node, low: Any = None, high: Any = None) -> Any:
 
 
 def dropout(at: OnnxSite, x: fx.Node, ratio: Any = None, training: Any = None) -> Any:
-    """`Dropout`: nothing, unless it is told to drop at inference."""
+    """`Dropout`: nothing, unless it drops at inference too."""
     on = training is not None and (not isinstance(training, Tensor) or bool(training.any()))
     return spellings.dropout(at, x, 0.5, on)
 
@@ -44,6 +45,7 @@ def cast(at: OnnxSite, x: fx.Node, like: Any = None) -> Any:
         at.refuse(f"casts data to {kind_name(to)}", "keep data in floating point")
     if isinstance(like, Tensor) and not like.is_floating_point():
         at.refuse("casts data to integers", "keep data in floating point")
+    x = x.node if isinstance(x, Truth) else x
     return x.float() if isinstance(x, Tensor) else x
 
 
@@ -51,7 +53,7 @@ def head(cls: Any) -> Spelling:
     """`Softmax` and `LogSoftmax`. Before opset 13 they take all dimensions from `axis` on as one."""
 
     def spelling(at: OnnxSite, x: fx.Node) -> Any:
-        if at.sizes(x) is None:  # after something refused, whose shape cannot be told
+        if at.sizes(x) is None:  # after a refused operation, whose shape is unknown
             return at.emit(cls(-1), x)
         axis = at.axis(x, at.get("axis", -1 if at.opset >= 13 else 1))
         sizes = at.known(x)[axis - 1 :]
@@ -92,13 +94,12 @@ OPERATIONS: dict[str, Spelling] = {
     # arithmetic
     "Add": spellings.add,
     "Sub": spellings.sub,
-    "Mul": spellings.mul,
-    "Div": spellings.div,
     "Neg": spellings.neg,
     "Sum": many(spellings.add),
     "Mean": mean,
     "MatMul": onnx_layers.matmul,
     "Gemm": onnx_layers.gemm,
+    **curved.OPERATIONS,
     # layers
     "Conv": onnx_layers.conv,
     "ConvTranspose": onnx_layers.conv_transpose,

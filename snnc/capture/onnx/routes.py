@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import gathering, layers, routes
+from snnc.capture.layout import Laid
+from snnc.capture.onnx import curved
 from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.refusals import LOOKED_UP
@@ -28,7 +30,8 @@ def size(at: OnnxSite, x: fx.Node) -> Any:
 
 def _of_sizes(at: OnnxSite, x: fx.Node, what: Callable[[np.ndarray], Any]) -> Any:
     """A question about a value's shape; its answer may depend on the number of samples."""
-    first, second = (np.asarray(what(np.array([n, *at.known(x)], dtype=np.int64))) for n in SAMPLES)
+    own = [curved.sizes(at, x, n) if isinstance(x, Laid) else [n, *at.known(x)] for n in SAMPLES]
+    first, second = (np.asarray(what(np.array(one, dtype=np.int64))) for one in own)
     return first if np.array_equal(first, second) else Varying(first, second)
 
 
@@ -89,7 +92,7 @@ def transpose(at: OnnxSite, x: fx.Node) -> Any:
 
 def concat(at: OnnxSite, *values: Any) -> Any:
     """`Concat`; blocks of one number may be of the batch's size."""
-    parts = [(v.filled() or v) if isinstance(v, Varying) else v for v in values]
+    parts = [(v.filled() or v.repeated() or v) if isinstance(v, Varying) else v for v in values]
     if any(isinstance(v, Varying) for v in parts):
         at.refuse(*SAMPLED)
     return routes.cat(at, parts, at.get("axis", 1))

@@ -1,6 +1,6 @@
 """A node held against the schema of its operator, and against what was read of it.
 
-ONNX tells for every version of an operator which inputs, outputs and attributes it has. A node that has others is
+ONNX defines for every version of an operator which inputs, outputs and attributes it has. A node that has others is
 malformed, and an attribute that nobody reads might have meant something: both are refused by name.
 """
 

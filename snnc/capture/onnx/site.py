@@ -28,7 +28,7 @@ class OnnxSite(Site):
     read: set[str] = field(default_factory=set)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute. Those that nobody asks for are refused: see `schema.check_read`."""
+        """An attribute. Attributes that are never asked for are refused: see `schema.check_read`."""
         self.read.add(name)
         return self.attributes.get(name, default)
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the results of refused ONNX operations, whose shapes ONNX's own inference tells."""
+"""Stand-ins for the results of refused ONNX operations. Their shapes come from ONNX's own inference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Shape = tuple[int, ...] | None
 
 
 def second_input(lowering: Lowering, entry: Entry) -> fx.Node:
-    """What stands for an input beside the first."""
+    """The stand-in for an input after the first."""
     sizes = (entry.sizes or (None,))[1:]
     whole = tuple(n for n in sizes if n is not None)
     return lowering.stand_in(whole if entry.sizes and len(whole) == len(sizes) else None)
@@ -39,7 +39,7 @@ def results_of(lowering: Lowering, call: Call, inputs: Sequence[Any], opset: int
 
 
 def _inferred(lowering: Lowering, call: Call, inputs: Sequence[Any], opset: int) -> list[Shape]:
-    """Shapes of one sample, as far as they can be told: one for each result, or none at all."""
+    """Shapes of one sample, if they are known: one for each result, or none at all."""
     if call.domain not in OWN_DOMAINS:
         return []
     kinds: dict[str, onnx.TypeProto] = {}

@@ -87,6 +87,7 @@ def run(
         if chosen is None:
             chosen = find_recipe(api.default_recipe(graph, data is not None))
             why = {
+                "telescoped": "there are curved operations inside, such as GELU, gates or attention",
                 "qcfs": "the network brings its own clip bounds",
                 "best": "there is calibration data",
                 "data-free": "there is no calibration data",

@@ -18,7 +18,7 @@ from snnc.passes import PASSES
 from snnc.recipes import names, recipe
 
 
-def counts(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> dict[str, int]:
+def tally(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> dict[str, int]:
     """How many modules of `kinds` a graph calls, by class."""
     return dict(Counter(type(module).__name__ for _, module in calls(graph, *kinds)))
 

@@ -13,6 +13,7 @@ from snnc.cli import show
 from snnc.cli.blocks import Model
 from snnc.cli.work import describe
 from snnc.cli.work.sources import captured, compiled
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage
 
@@ -29,14 +30,14 @@ def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, a
         else:
             show.blockers([asdict(b) for b in found])
         click.get_current_context().exit(1)
-    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant))
+    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
     if as_json:
         return show.as_json(
             {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}
         )
     show.say("It converts.", "green")
-    show.say(f"Layers with weights: {show.counts(layers)}")
-    return show.say(f"Activations: {show.counts(kinds)}")
+    show.say(f"Layers with weights: {show.listed(layers)}")
+    return show.say(f"Activations: {show.listed(kinds)}")
 
 
 def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from snnc.api import require_calibration
 from snnc.cli import show
 from snnc.cli.work import describe
 from snnc.data import Dataset, require_classes
+from snnc.ir.curved import CURVED
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
@@ -44,7 +45,7 @@ def compilation(
     for one in candidates:
         require_calibration(one, data is not None)
         one.pipeline.check()
-    layers, kinds = describe.counts(graph, WEIGHTED), describe.counts(graph, (*ACTIVATIONS, ClipQuant))
+    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
     recipes = [
         {"name": r.name, "summary": r.summary, "passes": [{"name": p.name, "options": p.options} for p in r.pipeline]}
         for r in candidates
@@ -64,7 +65,7 @@ def compilation(
     if as_json:
         return show.as_json(content)
     show.say("A dry run: nothing is compiled, and nothing is written.")
-    show.say(f"Layers with weights: {show.counts(layers)}. Activations: {show.counts(kinds)}.")
+    show.say(f"Layers with weights: {show.listed(layers)}. Activations: {show.listed(kinds)}.")
     if data:
         show.say(f"Calibration: {used} samples of {data.source}")
     for one in candidates:
@@ -90,8 +91,8 @@ def training(
     """
     work, spiking = start.work, isinstance(start.first, Network)
     options, progress, size = asdict(work.options), work.progress, work.batches.steps
-    layers = describe.counts(start.first.graph, WEIGHTED)
-    kinds = describe.counts(start.first.graph, (Neuron, ClipQuant))
+    layers = describe.tally(start.first.graph, WEIGHTED)
+    kinds = describe.tally(start.first.graph, (Neuron, ClipQuant))
     content: dict[str, Any] = {
         "dry_run": True,
         "out": str(out),
@@ -112,7 +113,7 @@ def training(
     if as_json:
         return show.as_json(content)
     show.say("A dry run: nothing is trained, and nothing is written.")
-    show.say(f"Layers with weights: {show.counts(layers)}. Activations: {show.counts(kinds)}.")
+    show.say(f"Layers with weights: {show.listed(layers)}. Activations: {show.listed(kinds)}.")
     made = f"compiled with {content['recipe']}" if spiking else f"as {content['recipe']} has it before its neurons"
     show.say(f"{'Time steps' if spiking else 'Levels'}: {content['T']}, {made}.")
     if samples:

@@ -49,7 +49,7 @@ def uncompiled(
 
 
 def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | None) -> fx.GraphModule:
-    """The network as a graph; the input's shape is told by the data, by the user, or by both alike."""
+    """The network as a graph. The input's shape comes from the data, from the user, or from both if they agree."""
     told = data.input_shape if data else None
     if data and input_shape and told != input_shape:
         shapes = f"{show.shape(data.input_shape)}, not {show.shape(input_shape)} as --input-shape says"

@@ -12,7 +12,7 @@ import click
 
 from snnc.cli import show
 from snnc.cli.blocks import Original, Running, Scored
-from snnc.differences import differences
+from snnc.differences import verify
 from snnc.measure.evaluate import shown_steps
 
 
@@ -39,7 +39,7 @@ def run(
     samples = scored.samples()
     ann = original.module(samples.input_shape)
     total = -(-len(samples) // batch)
-    found = differences(one, two, samples.batches(batch), ann, stream, partial(show.track, total=total))
+    found = verify(one, two, samples.batches(batch), ann, stream, partial(show.track, total=total))
     failed = (found.exact and not found.same) or (strict and not (found.same and not any(found.outputs)))
     ways = (", step by step" if stream else "") + ("" if running.device == "cpu" else f", on {running.device}")
     ways += "" if running.runtime == "auto" else f", by the runtime '{running.runtime}'"

@@ -14,13 +14,17 @@ from snnc.ir.neurons.base import (
     Spikes,
     fires,
 )
+from snnc.ir.neurons.bipolar import BipolarIF
 from snnc.ir.neurons.graded import GradedIF
 from snnc.ir.neurons.offset import OffsetIF
 from snnc.ir.neurons.residual_mask import ResidualMaskIF
 from snnc.ir.neurons.signed import SignedIF
 from snnc.ir.neurons.waiting import WaitingIF
 
-NEURONS: tuple[type[Neuron], ...] = (IF, SignedIF, GradedIF, WaitingIF, AverageIF, OffsetIF, ResidualMaskIF)
+NEURONS: tuple[type[Neuron], ...] = (
+    *(IF, SignedIF, GradedIF, WaitingIF, AverageIF, OffsetIF, ResidualMaskIF),
+    BipolarIF,
+)
 
 __all__ = [
     "IF",
@@ -31,6 +35,7 @@ __all__ = [
     "STREAMING",
     "TWO_PASS",
     "AverageIF",
+    "BipolarIF",
     "GradedIF",
     "Neuron",
     "OffsetIF",

@@ -33,7 +33,7 @@ class AverageIF(IF):
     def charge(self, theta: Tensor, v0: Tensor, current: Tensor) -> Tensor:
         return super().charge(theta * self.T, v0 * self.T, current * self.T)
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(self, current: Tensor, *more: Tensor) -> Tensor:
         # Everything times T: the mean need not be a number that floats can hold, and a tie would be lost.
         total = current.reshape(self.T, -1, *current.shape[1:]).sum(0)
         v, theta = self.v0 * self.T + torch.zeros_like(total), self.theta * self.T

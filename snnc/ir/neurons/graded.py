@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snnc.ir.dialect import counts, register
+from snnc.ir.dialect import is_count, register
 from snnc.ir.neurons.base import Neuron, fires
 
 MAX_BITS = 16  # float32 tells the multiples of theta apart up to 2^24, and currents are sums of many
@@ -73,7 +73,7 @@ class GradedIF(Neuron):
         return smallest, smallest / 2 + (v0 - theta / 2)
 
     def fault(self) -> str:
-        fits = counts(self.bits) and self.bits <= MAX_BITS
+        fits = is_count(self.bits) and self.bits <= MAX_BITS
         return super().fault() or ("" if fits else f"has bits = {self.bits!r}, outside 1..{MAX_BITS}")
 
     def extra_repr(self) -> str:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from snnc.ir.dialect import counts, register
+from snnc.ir.dialect import is_count, register
 from snnc.ir.neurons.base import IF, LAYER_SYNCHRONOUS, fires
 
 
@@ -58,7 +58,7 @@ class OffsetIF(IF):
     def updates(self) -> int:
         return self.steps
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(self, current: Tensor, *more: Tensor) -> Tensor:
         window = current.reshape(self.T, -1, *current.shape[1:])[: self.rho]
         return self.walk(self.calibrated(window), current, self.T)[1]
 
@@ -111,9 +111,9 @@ class OffsetIF(IF):
     def fault(self) -> str:
         if fault := super().fault():
             return fault
-        if not counts(self.rho) or self.rho > self.T:
+        if not is_count(self.rho) or self.rho > self.T:
             return f"has rho = {self.rho!r}, outside 1..T = {self.T}"
-        if not counts(self.iterations) or not 0 < self.eps < math.inf:
+        if not is_count(self.iterations) or not 0 < self.eps < math.inf:
             shifts = f"iterations = {self.iterations!r} and eps = {self.eps!r}"
             return f"has {shifts}; 1 or more, and a number above 0"
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snnc.ir.dialect import counts, register
+from snnc.ir.dialect import is_count, register
 from snnc.ir.neurons.base import IF, TWO_PASS
 
 MARGIN = 1e-3  # of theta: the released rule
@@ -58,7 +58,7 @@ class ResidualMaskIF(IF):
     def fault(self) -> str:
         if fault := super().fault():
             return fault
-        fits = counts(self.tau) and self.tau < self.T
+        fits = is_count(self.tau) and self.tau < self.T
         return "" if fits else f"has tau = {self.tau!r}, outside 1..T - 1 = {self.T - 1}"
 
     def extra_repr(self) -> str:

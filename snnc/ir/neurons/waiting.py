@@ -45,7 +45,7 @@ class WaitingIF(IF):
     def updates(self) -> int:
         return self.T + self.wait
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(self, current: Tensor, *more: Tensor) -> Tensor:
         steps = current.reshape(self.T, -1, *current.shape[1:]).unbind(0)
         first = torch.stack(steps[: self.wait + 1]).sum(0)
         nothing = torch.zeros_like(first)

@@ -41,7 +41,7 @@ def jit() -> Callable[..., Any] | None:
 
 
 @functools.cache
-def scan(mode: int, shifted: bool, counts: bool) -> Callable[..., None]:
+def scan_loop(mode: int, shifted: bool, counts: bool) -> Callable[..., None]:
     """The loop of integrate-and-fire neurons, for one way to form their current.
 
     Args:

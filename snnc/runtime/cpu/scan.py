@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from snnc.ir.neurons import IF, Neuron
-from snnc.runtime.cpu.loops import ALONE, BLOCK, SCALED, SUM, jit, scan
+from snnc.runtime.cpu.loops import ALONE, BLOCK, SCALED, SUM, jit, scan_loop
 
 SMALL = 1 << 18  # values: below it a second thread costs more than it saves
 
@@ -53,7 +53,7 @@ def memory(x: Tensor) -> torch.memory_format:
 
 
 def room(current: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
-    """Memory for `rows` rows of spikes, which lie where and as those of the reference do."""
+    """Memory for `rows` rows of spikes, with the device and layout of the reference's."""
     shape = (rows, *current.shape[1:])
     return torch.empty(shape, dtype=dtype, device=current.device, memory_format=memory(current))
 
@@ -79,7 +79,7 @@ class Scan:
     def takes(neuron: Neuron, fixed: bool) -> bool:
         """Whether it runs a layer of `IF` neurons in a network that is one of integers (`fixed`), or not.
 
-        Floats have no place for the number of a spike: those of integers that were edited since keep their modules.
+        Plans for floats have no counts of spikes, so integer neurons that were edited since keep their modules.
         """
         return (fixed or not neuron.unit) and available()
 
@@ -118,7 +118,7 @@ class Scan:
         shift = shift[begin or 0 :][: steps if shifted else 1]
         first = state is None
         state = np.empty(n, np.float32) if first else state
-        loop = scan(mode, shifted, self.counts)
+        loop = scan_loop(mode, shifted, self.counts)
 
         def part(start: int, stop: int) -> None:
             loop(x, y, shift, factor, theta, v0, state, first, spikes, start, stop)

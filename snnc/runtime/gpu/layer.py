@@ -51,7 +51,7 @@ class GpuLayer:
     def firing(self, scan: Scan) -> GpuLayer | None:
         """This layer with the neurons behind it, which `scan` describes, and with what is added in front of them.
 
-        None where what they have is one for something else than the outputs, as behind a linear layer on maps.
+        None if their values are for something else than the outputs, as behind a linear layer on maps.
         """
         one, neuron, outputs = copy.copy(self), scan.neuron, len(self.unit)
         own = (neuron.theta, neuron.v0, *(p for p in (scan.factor,) if p is not None))
@@ -95,7 +95,7 @@ class GpuLayer:
         Args:
             state: potentials of an earlier call, or None.
             steps: how many.
-            begin: the first of them, which tells the currents of its own that it has.
+            begin: the first of them, which selects the currents of single steps.
             x: bytes `[steps * B, ...]`.
             joined: what is added to the current, `[steps * B, ...]`, laid out in memory as it.
 
