@@ -21,6 +21,7 @@ from snnc import api, processes
 from snnc.calibrate.statistics import Histogram
 from snnc.cli import main
 from snnc.errors import ProcessError, RecipeError, WriteError
+from snnc.launched import LAUNCHED
 from snnc.processes import Shards, agree, dealt, digest, distributed, from_all
 from tests.shared_work import SAMPLES, bits, dataset, network, work
 
@@ -224,7 +225,7 @@ def test_a_wrong_patience_is_refused(text, monkeypatch):
 
 
 def test_a_command_that_runs_in_one_process_says_so(monkeypatch):
-    for name in processes.LAUNCHED:
+    for name in LAUNCHED:
         monkeypatch.setenv(name, "2" if name == "WORLD_SIZE" else "0")
     done = CliRunner().invoke(main, ["list", "passes"])
     assert done.exit_code == 2

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from snnc.capture.swapping import swapped, swapped_items
 from snnc.errors import Unsupported
 from snnc.ir import dialect
 
@@ -37,7 +37,7 @@ def copied(model: nn.Module) -> nn.Module:
     functions = _Functions({id(module) for module in model.modules()})
     kinds = {FunctionType: functions.function, MethodType: functions.method}
     try:
-        with mock.patch.dict(copy._deepcopy_dispatch, kinds):  # type: ignore[attr-defined]
+        with swapped_items(copy._deepcopy_dispatch, kinds):  # type: ignore[attr-defined]
             model = copy.deepcopy(model, memo).eval()
     except Exception as error:
         message = f"The network cannot be copied ({type(error).__name__}: {error})."
@@ -48,7 +48,7 @@ def copied(model: nn.Module) -> nn.Module:
 @contextmanager
 def no_backward_hooks() -> Iterator[None]:
     """Without the backward hooks of all modules of the process: they ask tracers for gradients."""
-    with mock.patch.multiple(modules, _global_backward_hooks=OrderedDict(), _global_backward_pre_hooks=OrderedDict()):
+    with swapped(modules, _global_backward_hooks=OrderedDict(), _global_backward_pre_hooks=OrderedDict()):
         yield
 
 

@@ -8,7 +8,6 @@ import operator
 import traceback
 from types import MethodType
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import fx, nn
@@ -16,6 +15,7 @@ from torch.utils._traceback import CapturedTraceback
 
 from snnc.capture.copying import kind_of, no_backward_hooks
 from snnc.capture.refusals import CONTROL
+from snnc.capture.swapping import swapped
 from snnc.capture.values import SHAPE_HINT, innermost
 from snnc.capture.walk import IN_PLACE
 from snnc.errors import Blocker
@@ -30,8 +30,8 @@ def trace(live: nn.Module) -> fx.Graph:
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
         no_backward_hooks(),
-        mock.patch.object(torch.autograd.Function, "apply", classmethod(_apply)),
-        mock.patch.object(builtins, "len", _len),
+        swapped(torch.autograd.Function, apply=classmethod(_apply)),
+        swapped(builtins, len=_len),
     ):
         before = torch.get_rng_state()
         graph = _Tracer().trace(live)

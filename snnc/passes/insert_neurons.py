@@ -11,10 +11,12 @@ from torch import fx, nn
 
 from snnc.calibrate.sweep import Rectify
 from snnc.errors import SnncError
+from snnc.ir.accounting import share
 from snnc.ir.curved import CURVED
 from snnc.ir.dialect import MAX_POOLS, ClipQuant, SignedQuant
 from snnc.ir.graph import Stage, calls, insert, module_of, replace, view
 from snnc.ir.neurons import IF, BipolarIF
+from snnc.ir.shapes import every_shape
 from snnc.ir.temporal import MAXPOOL_LOWERINGS, Decode, Encode, Telescoped
 from snnc.passes.pipeline import Context, Pass
 
@@ -83,7 +85,9 @@ class InsertNeurons(Pass):
         if lowered:
             context.notes.append(f"{lowered} max pools between neurons lowered as {self.maxpool}")
         if telescoped:
-            context.notes.append(f"{len(telescoped)} curved operations telescoped: dense arithmetic at each step")
+            context.notes.append(f"{len(telescoped)} curved operations telescoped")
+            if (example := context.example(graph)) is not None:
+                context.notes.append(str(share(graph, every_shape(graph, example.shape[1:]))))
         return len(neurons)
 
     def _lower_max_pools(self, graph: fx.GraphModule, inside: set[fx.Node], context: Context) -> int:

@@ -19,7 +19,8 @@ from snnc import api
 from snnc.capture import capture
 from snnc.data import Dataset, require_classes
 from snnc.errors import DataError, RecipeError
-from snnc.ir.graph import Stage
+from snnc.ir.dialect import SignedQuant
+from snnc.ir.graph import Stage, calls
 from snnc.networks.base import SpikingNetwork, checked
 from snnc.networks.network import Network
 from snnc.networks.staged import Staged
@@ -237,6 +238,11 @@ def _converted(
     if result.stage is not Stage.QUANTIZED:
         raise RecipeError(
             f"Before its neurons the recipe ends at stage {result.stage}.", f"one with {QuantizeActivations.name}"
+        )
+    if encoded := [node.name for node, _ in calls(result.graph, SignedQuant)]:
+        raise RecipeError(
+            f"'{encoded[0]}' encodes a value of either sign, and its rounding has no gradient here.",
+            "a recipe without encode-values, such as 'best'",
         )
     return Staged(result.graph, result.stage, api.history(label, result, context, context.calibration))
 

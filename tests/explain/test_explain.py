@@ -207,8 +207,9 @@ def test_neither_batches_nor_chunks_change_what_is_found():
     parts = snnc.explain(net, ann, list(x.split(5)))
     assert parts.layers[2].over == whole.layers[2].over
     assert parts.layers[2].total.mean == pytest.approx(whole.layers[2].total.mean, rel=1e-12)
-    assert parts.logit_error == pytest.approx(whole.logit_error, rel=1e-8)
-    assert parts.layers[0].logit_share == pytest.approx(whole.layers[0].logit_share, rel=1e-8)
+    rounding = 2**-23  # the last layer adds up in float32, in an order that depends on how many samples there are
+    assert parts.logit_error == pytest.approx(whole.logit_error, rel=rounding)
+    assert parts.layers[0].logit_share == pytest.approx(whole.layers[0].logit_share, rel=rounding)
 
 
 def test_one_layer_explains_all_of_the_output():

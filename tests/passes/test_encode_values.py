@@ -1,5 +1,7 @@
 """Networks with curved operations from end to end: where encoders stand, what it gives, and its files."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,9 +9,12 @@ from torch import nn
 
 import snnc
 from snnc.errors import PassFailed, RecipeError, SnncError
+from snnc.ir.accounting import share
+from snnc.ir.curved import BILINEAR
 from snnc.ir.dialect import SignedQuant
 from snnc.ir.graph import calls
 from snnc.ir.neurons import BipolarIF, Neuron, SignedIF
+from snnc.ir.shapes import every_shape
 from snnc.ir.temporal import RunningMax, Telescoped
 from snnc.passes import EncodeValues
 from snnc.passes.pipeline import Context, Pipeline
@@ -99,6 +104,24 @@ def test_where_encoders_stand():
     shapes = [tuple(m.theta.shape) for _, m in calls(graph, BipolarIF)]
     heads = [(2, 1, 1)] * 4  # query, key, value, and the weights of attention
     assert shapes == [(8,), *heads, (8,), (8,), (16,)]  # features in front of linear layers
+
+
+def test_what_is_dense_is_said():
+    """With encoders at every product and weight that reads curved values, all of them are driven by spikes."""
+    net, x = made("tokens")
+    spiking = snnc.compile(net, 2, plain(), x)
+    shapes = every_shape(spiking.graph, (5, 4))
+    found = share(spiking.graph, shapes)
+    # Query, key, value and output; scores and what is attended to; two layers of the perceptron, one of them read out.
+    assert (found.driven, found.dense) == (4 * 5 * 64 + 2 * 2 * 5 * 5 * 4 + 5 * 8 * 16, 0)
+    assert found.curved == sum(math.prod(shapes[n]) for n, m in calls(spiking.graph, Telescoped) if not _bilinear(m))
+    assert any("100 %" in note for note in spiking.info["records"][4]["notes"])
+    dense = snnc.compile(net, 2, plain().set("encode-values", products=False), x).graph
+    assert share(dense, every_shape(dense, (5, 4))).dense == 2 * 2 * 5 * 5 * 4
+
+
+def _bilinear(module):
+    return isinstance(module.body, BILINEAR)
 
 
 def test_options():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from torch import fx
 
 from snnc import api
 from snnc.backends import BACKENDS, OnnxModel
@@ -18,7 +19,9 @@ from snnc.cli.targets import destination
 from snnc.cli.work.plan import compilation
 from snnc.cli.work.search import searched, unwritable
 from snnc.cli.work.sources import captured
+from snnc.data import Dataset
 from snnc.measure.search import STEPS, searchable
+from snnc.networks.network import Network
 from snnc.networks.staged import Staged
 from snnc.passes import FixedPoint
 from snnc.recipes import Recipe, parse, require_pass
@@ -28,109 +31,169 @@ GUESSED = (
     "No calibration data: thresholds are guessed from batch-norm statistics and weights. Expect lower accuracy, "
     "most at few time steps; --calib DATA gives better ones."
 )
+WHY = {
+    "telescoped": "there are curved operations inside, such as GELU, gates or attention",
+    "qcfs": "the network brings its own clip bounds",
+    "best": "there is calibration data",
+    "data-free": "there is no calibration data",
+}
 
 
-def run(
-    model: Path | None,
-    T: int | None,
-    recipe: str | None,
-    changes: tuple[tuple[str, str, Any], ...],
-    calib: Path | None,
-    calib_samples: int,
-    reading: Reading,
-    max_drop: float | None,
-    recipes: tuple[str, ...] | None,
-    holdout: int,
-    fixed_point: int | None,
-    backend: str | None,
-    single_output: bool,
-    how: Model,
-    input_shape: tuple[int, ...] | None,
-    seed: int,
-    out: Path | None,
-    quick: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class Wish:
+    """The options of `snnc compile`, as the command line has them."""
+
+    model: Path | None
+    T: int | None
+    recipe: str | None
+    changes: tuple[tuple[str, str, Any], ...]
+    calib: Path | None
+    calib_samples: int
+    reading: Reading
+    max_drop: float | None
+    recipes: tuple[str, ...] | None
+    holdout: int
+    fixed_point: int | None
+    backend: str | None
+    single_output: bool
+    how: Model
+    input_shape: tuple[int, ...] | None
+    seed: int
+    out: Path | None
+    quick: bool
+    dry_run: bool
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before a pass runs: where the result goes, the network as a graph, and the data.
+
+    Attributes:
+        out: the file to write.
+        backend: by name.
+        network: as it was loaded.
+        graph: as snnc reads it.
+        data: for calibration, and held out for a search; None where there is none.
+        shape: of one sample, where the data does not tell it.
+        named: the recipe that was asked for.
+    """
+
+    out: Path
+    backend: str
+    network: Any
+    graph: fx.GraphModule
+    data: Dataset | None
+    shape: tuple[int, ...] | None
+    named: Recipe | None
+
+
+def run(**options: Any) -> None:
     """See the command."""
-    check_search(max_drop, calib, recipe, recipes, changes)
-    if fixed_point and max_drop is not None and not (recipe or recipes):
+    wish = Wish(**options)
+    plan = _plan(wish)
+    made = _search(wish, plan) if wish.max_drop is not None and plan.data else _build(wish, plan)
+    if made:
+        _write(wish, plan, *made)
+
+
+def _plan(wish: Wish) -> Plan:
+    """Checks the options against each other, and loads what they name."""
+    check_search(wish.max_drop, wish.calib, wish.recipe, wish.recipes, wish.changes)
+    if wish.fixed_point and wish.max_drop is not None and not (wish.recipe or wish.recipes):
         raise click.UsageError("--fixed-point with --max-drop needs recipes to put it behind: give --recipe.")
-    out, backend = destination(out, backend, model, how.factory, calib, recipe, *(recipes or ()))
-    if single_output and backend != OnnxModel.name:
+    given = (wish.calib, wish.recipe, *(wish.recipes or ()))
+    out, backend = destination(wish.out, wish.backend, wish.model, wish.how.factory, *given)
+    if wish.single_output and backend != OnnxModel.name:
         raise click.UsageError(f"--single-output is for ONNX files, and '{out}' is to be another.")
-    chosen = find_recipe(recipe) if recipe else None
-    network = how.load(model)
+    named = find_recipe(wish.recipe) if wish.recipe else None
+    network = wish.how.load(wish.model)
     data = None
-    if calib:
-        drawn = calib_samples + (holdout if max_drop is not None else 0)
-        data = reading.read(calib).sample(drawn, seed)
-    graph = captured(network, data, input_shape)
-    shape = input_shape or (None if data else told_shape(network))
-    why = "as asked for"
-    if max_drop is not None and data:
-        candidates: Any = (_changed(chosen, changes, fixed_point),) if chosen else recipes
-        if fixed_point and recipes:
-            candidates = tuple(_changed(find_recipe(one), (), fixed_point) for one in recipes)
-        most = T or STEPS[-1]
-        without = unwritable(BACKENDS[backend], candidates, most, graph, data.input_shape)
-        if dry_run:
-            names = [one for one in searchable() if one not in without] if candidates is None else candidates
-            tried = list(map(find_recipe, names))
-            return compilation(graph, tried, "to be tried", data, calib_samples, most, out, backend, as_json)
-        net = searched(graph, data, max_drop, candidates, without, T, calib_samples, holdout, seed, quick, as_json)
-        chosen, why = (
-            parse(net.info["recipe_text"], "the file"),
-            f"the fewest steps that lose {max_drop:g} points at most",
-        )
-    else:
-        if chosen is None:
-            chosen = find_recipe(api.default_recipe(graph, data is not None))
-            why = {
-                "telescoped": "there are curved operations inside, such as GELU, gates or attention",
-                "qcfs": "the network brings its own clip bounds",
-                "best": "there is calibration data",
-                "data-free": "there is no calibration data",
-            }[chosen.name]
-            if chosen.name == "data-free":
-                show.note(GUESSED)
-        if data and not chosen.needs_data:
-            show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
-        chosen = _changed(chosen, changes, fixed_point)
-        if not chosen.needs_data or data:  # otherwise that is what is wrong
-            known = data.input_shape if data else network.input_shape if isinstance(network, Staged) else None
-            BACKENDS[backend].accept(chosen.pipeline, T or 8, graph, shape or known)
-        if dry_run:
-            return compilation(graph, [chosen], why, data, calib_samples, T or 8, out, backend, as_json)
-        source = network if isinstance(network, Staged) else graph  # what it was trained with goes into the file
-        net = api.compile(
-            source,
-            T or 8,
-            chosen,
-            data,
-            samples=calib_samples,
-            input_shape=shape,
-            seed=seed,
-            quick=quick,
-            track=show.track,
-        )
-    with show.busy(f"writing {out}"):
-        api.save(net, out, OnnxModel(anytime=False) if single_output else backend)
+    if wish.calib:
+        drawn = wish.calib_samples + (wish.holdout if wish.max_drop is not None else 0)
+        data = wish.reading.read(wish.calib).sample(drawn, wish.seed)
+    graph = captured(network, data, wish.input_shape)
+    shape = wish.input_shape or (None if data else told_shape(network))
+    return Plan(out, backend, network, graph, data, shape, named)
+
+
+Made = tuple[Network, Recipe, str]  # the network, its recipe, and why that one
+
+
+def _search(wish: Wish, plan: Plan) -> Made | None:
+    """The fewest steps that stay within `--max-drop`; None where this is a dry run, which says what would be tried."""
+    assert plan.data is not None
+    assert wish.max_drop is not None
+    candidates: Any = (_changed(plan.named, wish.changes, wish.fixed_point),) if plan.named else wish.recipes
+    if wish.fixed_point and wish.recipes:
+        candidates = tuple(_changed(find_recipe(one), (), wish.fixed_point) for one in wish.recipes)
+    most = wish.T or STEPS[-1]
+    without = unwritable(BACKENDS[plan.backend], candidates, most, plan.graph, plan.data.input_shape)
+    if wish.dry_run:
+        names = [one for one in searchable() if one not in without] if candidates is None else candidates
+        _rehearse(wish, plan, list(map(find_recipe, names)), "to be tried", most)
+        return None
+    net = searched(
+        plan.graph, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
+        wish.quick, wish.as_json,
+    )  # fmt: skip
+    why = f"the fewest steps that lose {wish.max_drop:g} points at most"
+    return net, parse(net.info["recipe_text"], "the file"), why
+
+
+def _build(wish: Wish, plan: Plan) -> Made | None:
+    """The network by one recipe; None where this is a dry run."""
+    data, T = plan.data, wish.T or 8
+    chosen, why = (plan.named, "as asked for") if plan.named else _default(plan)
+    if data and not chosen.needs_data:
+        show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
+    chosen = _changed(chosen, wish.changes, wish.fixed_point)
+    staged = plan.network if isinstance(plan.network, Staged) else None
+    if not chosen.needs_data or data:  # otherwise that is what is wrong
+        known = data.input_shape if data else staged.input_shape if staged else None
+        BACKENDS[plan.backend].accept(chosen.pipeline, T, plan.graph, plan.shape or known)
+    if wish.dry_run:
+        _rehearse(wish, plan, [chosen], why, T)
+        return None
+    source = staged or plan.graph  # what it was trained with goes into the file
+    net = api.compile(
+        source, T, chosen, data, samples=wish.calib_samples, input_shape=plan.shape, seed=wish.seed, quick=wish.quick,
+        track=show.track,
+    )  # fmt: skip
+    return net, chosen, why
+
+
+def _default(plan: Plan) -> tuple[Recipe, str]:
+    """The recipe for a network where none was named, and why that one."""
+    chosen = find_recipe(api.default_recipe(plan.graph, plan.data is not None))
+    if chosen.name == "data-free":
+        show.note(GUESSED)
+    return chosen, WHY[chosen.name]
+
+
+def _rehearse(wish: Wish, plan: Plan, tried: list[Recipe], why: str, T: int) -> None:
+    compilation(plan.graph, tried, why, plan.data, wish.calib_samples, T, plan.out, plan.backend, wish.as_json)
+
+
+def _write(wish: Wish, plan: Plan, net: Network, chosen: Recipe, why: str) -> None:
+    """Writes the network, and says what was done."""
+    with show.busy(f"writing {plan.out}"):
+        api.save(net, plan.out, OnnxModel(anytime=False) if wish.single_output else plan.backend)
     latency = show.timing(net.latency)
-    if as_json:
-        parts = {"out": str(out), "backend": backend, "why": why, "latency_text": latency}
-        return show.as_json({**parts, "latency": asdict(net.latency), **net.info})
+    if wish.as_json:
+        parts = {"out": str(plan.out), "backend": plan.backend, "why": why, "latency_text": latency}
+        show.as_json({**parts, "latency": asdict(net.latency), **net.info})
+        return
     show.say(f"Recipe: {chosen.name} ({why}). {chosen.summary}")
-    if data:
-        show.say(f"Calibration: {net.info['calibration_samples']} samples of {data.source}")
+    if plan.data:
+        show.say(f"Calibration: {net.info['calibration_samples']} samples of {plan.data.source}")
     show.records(net.info["records"])
     show.choices(net.info.get("choices", []))
     show.proof(net.info.get("proof", []))
     show.say(f"Latency: {latency}")
-    show.wrote(out)
-    if BACKENDS[backend].loads:
-        show.say(f"To measure it: snnc eval {out} --data DATA", "dim")
-    return None
+    show.wrote(plan.out)
+    if BACKENDS[plan.backend].loads:
+        show.say(f"To measure it: snnc eval {plan.out} --data DATA", "dim")
 
 
 def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...], bits: int | None = None) -> Recipe:
