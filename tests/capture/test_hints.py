@@ -44,6 +44,7 @@ def pieces(y):
 
 MEAN = torch.ones(4, 1, 1) / 2
 PLACES = torch.tensor([2, 1])
+GRID = torch.linspace(-1, 1, 18).reshape(1, 3, 3, 2)
 MATRIX = torch.ones(2, 4)
 OTHER = "rewrite it with layers of torch.nn that snnc knows"
 BATCH = "keep the batch as the first dimension"
@@ -64,8 +65,8 @@ FOLLOWED = [
     ("torch.take_along_dim(x, index, dim=1)", lambda n, x, y: torch.take_along_dim(y, PLACES),
      lambda n, x, y: torch.take_along_dim(y, PLACES.reshape(1, 2, 1, 1), dim=1)),
     ("a value of shape [B, C, H, W]", lambda n, x, y: F.unfold(y.flatten(2), 2), lambda n, x, y: F.unfold(y, 2)),
-    ("a buffer of shape [1, H, W, 2]", lambda n, x, y: F.grid_sample(y, y.permute(0, 2, 3, 1)[..., :2]),
-     lambda n, x, y: F.grid_sample(y, MEAN.new_zeros(1, 3, 3, 2))),
+    ("such as grid.expand(len(x), -1, -1, -1)", lambda n, x, y: F.grid_sample(y, y.permute(0, 2, 3, 1)[..., :2], align_corners=True),
+     lambda n, x, y: F.grid_sample(y, GRID.expand(len(y), -1, -1, -1), align_corners=True)),
     ("use dimension 1 or higher", lambda n, x, y: y.roll(6, 0), lambda n, x, y: y.roll(6, 1)),
     ("join them with torch.cat", lambda n, x, y: into(y, y[:, :2] * 2), lambda n, x, y: pieces(y)),
     ("x = (x - mean) / std", lambda n, x, y: F.relu(into(x, x[:, :2] - 0.5)),

@@ -22,6 +22,7 @@ class Net(nn.Module):
         self.register_buffer("mean", torch.randn(4))
         self.weight, self.bias = nn.Parameter(torch.randn(5, 4, 1, 1)), nn.Parameter(torch.randn(5))
         self.register_buffer("places", torch.tensor([5, 0, 3, 3]).reshape(1, 1, 1, 4))
+        self.register_buffer("grid", torch.linspace(-1.2, 1, 30).reshape(1, 3, 5, 2))
         self.matrix = nn.Parameter(torch.randn(6, 3))
         self.up = nn.Parameter(torch.randn(4, 2, 2, 2))
 
@@ -333,6 +334,11 @@ OTHERS = {
     ),
     "nn.UpsamplingBilinear2d": (lambda m, x: m.layers[0](x), ["Mix", "Mix"], nn.UpsamplingBilinear2d(scale_factor=2)),
     "nn.UpsamplingNearest2d": (lambda m, x: m.layers[0](x), ["Upsample"], nn.UpsamplingNearest2d(size=9)),
+    "F.grid_sample": (
+        lambda m, x: F.grid_sample(x, m.grid.expand(x.size(0), -1, -1, -1), align_corners=False),
+        ["Reshape", "Mix", "Reshape"],
+    ),
+    "gather": (lambda m, x: x.gather(3, m.places.expand(x.size(0), 4, 6, -1)), ["Take"]),
     # running sums
     "cumsum": (lambda m, x: x.cumsum(2), ["Mix"]),
     "torch.cumsum": (lambda m, x: torch.cumsum(x, dim=-1), ["Mix"]),
