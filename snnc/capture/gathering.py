@@ -140,7 +140,7 @@ def take_along(at: Site, x: fx.Node, indices: Any, dim: Any = None) -> Any:
 
 
 def gather(at: Site, x: fx.Node, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
-    """`torch.gather` by a constant that every sample shares, as `index.expand(len(x), -1)` makes it."""
+    """`torch.gather` by a constant that every sample shares, as `index.expand(x.size(0), -1)` makes it."""
     dim, chosen = at.axis(x, dim), _constant(at, index)
     if len(chosen) != 1:
         at.refuse("picks entries of each sample by itself", "torch.take_along_dim, with one index for all samples")

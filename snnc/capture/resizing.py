@@ -126,7 +126,7 @@ def grid_sample(
     if not isinstance(grid, Tensor) or len(grid) != 1:
         at.refuse(
             "samples at places that depend on the input, or on the sample",
-            "sample at constant places, such as grid.expand(len(x), -1, -1, -1)",
+            "sample at constant places, such as grid.expand(x.size(0), -1, -1, -1)",
         )
     channels, *sizes = at.known(x)
     count, new = math.prod(sizes), grid.shape[1:-1]
