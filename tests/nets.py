@@ -49,7 +49,7 @@ class Dyadic(GraphBuilder):
         self.generator = torch.Generator().manual_seed(seed)
 
     def call(self, name: str, module: nn.Module, *inputs: fx.Node) -> fx.Node:
-        if not isinstance(module, ClipQuant | dialect.Affine):
+        if not isinstance(module, ClipQuant | dialect.Affine | dialect.Mix):
             fill(module, self.generator)
         return super().call(name, module, *inputs)
 
@@ -213,6 +213,22 @@ def routes(b: Dyadic, x: fx.Node) -> fx.Node:
     return b.chain(x, flatten=nn.Flatten(), fc=nn.Linear(64, 4))
 
 
+def picked(b: Dyadic, x: fx.Node) -> fx.Node:
+    """Entries in another order, some twice, between neurons, behind them, and before the first; and mixes of them."""
+    x = b.chain(x, conv1=nn.Conv2d(3, 4, 3), flip=dialect.Take(3, FLIPPED), relu1=nn.ReLU())
+    y = b.chain(x, order=dialect.Take(1, torch.tensor([2, 0, 0, 3])), rows=dialect.Take(2, torch.tensor([5, 1, 0])))
+    y = b.chain(y, conv2=nn.Conv2d(4, 4, 3, padding=1), relu2=nn.ReLU(), larger=dialect.Mix(2, LARGER))
+    x = b.call("join", dialect.Add(), x, y)
+    x = b.chain(x, sums=dialect.Mix(3, torch.ones(6, 6).tril()), conv3=nn.Conv2d(4, 4, 3), relu3=nn.ReLU())
+    return b.chain(x, channels=dialect.Mix(1, MIXED), flatten=nn.Flatten(), fc=nn.Linear(48, 4))
+
+
+# From three values to six, as bilinear interpolation has it, and from four channels to three.
+FLIPPED = torch.arange(5, -1, -1)
+LARGER = torch.tensor([[4, 0, 0], [3, 1, 0], [1, 3, 0], [0, 3, 1], [0, 1, 3], [0, 0, 4]]) / 4
+MIXED = torch.tensor([[1.0, 0.0, 0.5, 0.0], [0.0, -1.0, 0.0, 0.25], [0.0, 0.0, 0.5, 0.5]])
+
+
 def trained(b: Dyadic, x: fx.Node) -> fx.Node:
     """Activations with trained bounds, one that rounds and one that floors."""
     bound = torch.tensor([0.5, 1.0, 2.0, 1.0]).reshape(4, 1, 1)
@@ -250,6 +266,7 @@ MAKERS: dict[str, tuple[Callable[[Dyadic, fx.Node], fx.Node], tuple[int, ...]]] 
     "routes": (routes, IMAGE),
     "trained": (trained, IMAGE),
     "bare": (bare, IMAGE),
+    "picked": (picked, IMAGE),
 }
 
 

@@ -25,6 +25,7 @@ from snnc.ir.dialect import (
     ClipQuant,
     Grid,
     Mean,
+    Mix,
     SignedQuant,
     Sub,
 )
@@ -209,6 +210,13 @@ def _affine(module: Affine, args: Sequence[Moments]) -> Moments:
     return module(mean), var * module.scale.square()
 
 
+def _mixed(module: Mix, args: Sequence[Moments]) -> Moments:
+    """Neighbours agree, or they do not: the larger variance of the two, as in a layer."""
+    ((mean, var),) = args
+    independent = Mix(module.dim, module.weight.square())(var)
+    return module(mean), torch.maximum(independent, module(var.sqrt()).square())
+
+
 def _joined(module: nn.Module, args: Sequence[Moments]) -> Moments:
     (_, one), (_, other) = args
     return module(*(mean for mean, _ in args)), one + other
@@ -232,6 +240,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
         MAX_POOLS: _largest,
         Affine: _affine,
         (Add, Sub): _joined,
+        Mix: _mixed,
         (*AVERAGE_POOLS, *ROUTES, Mean): _moved,
         HEADS: _head,
         (*BENT, SignedQuant): Refusal(

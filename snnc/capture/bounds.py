@@ -96,6 +96,18 @@ def _affine(module: dialect.Affine, inputs: Sequence[Interval]) -> Interval:
     return float(ends.min()), float(ends.max())
 
 
+def _mix(module: dialect.Mix, inputs: Sequence[Interval]) -> Interval:
+    """Each sum, at the ends of what it adds up; what has no weight has no part in it, infinite or not."""
+    low, high = _hull(module, inputs)
+    weight = double(module.weight)
+    up, down = weight.clamp_min(0).sum(1), weight.clamp_max(0).sum(1)
+
+    def ends(over: float, under: float) -> Tensor:
+        return torch.where(up > 0, up * over, 0.0) + torch.where(down < 0, down * under, 0.0)
+
+    return float(ends(low, high).min()), float(ends(high, low).max())
+
+
 def anything(module: nn.Module, inputs: Sequence[Interval]) -> Interval:
     """Where nothing follows from the module."""
     return ANYTHING
@@ -114,6 +126,7 @@ INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
         dialect.Affine: _affine,
         (*dialect.MAX_POOLS, *dialect.ROUTES, dialect.Mean): _hull,
         dialect.Pad: _pad,
+        dialect.Mix: _mix,
         (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS, *BENT): anything,
         dialect.SignedQuant: lambda module, inputs: (-float(module.lam.max()), float(module.lam.max())),
         (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),

@@ -167,6 +167,8 @@ def _upsample(graph: fx.GraphModule, node: fx.Node, module: nn.Upsample, facts: 
         replace(graph, node, nn.Upsample(scale_factor=factors, mode="nearest"))
     elif isinstance(scale := module.scale_factor, float):
         replace(graph, node, nn.Upsample(scale_factor=(scale,) * (len(before) - 1), mode="nearest"))
+    elif isinstance(size := module.size, int):
+        replace(graph, node, nn.Upsample((size,) * (len(before) - 1), mode="nearest"))
 
 
 def _pad(graph: fx.GraphModule, node: fx.Node, module: dialect.Pad, facts: Shapes) -> None:
@@ -175,6 +177,38 @@ def _pad(graph: fx.GraphModule, node: fx.Node, module: dialect.Pad, facts: Shape
     while pads and not any(pads[-2:] if module.mode == "constant" else pads):
         del pads[-2:]
     _either(graph, node, dialect.Pad(tuple(pads), module.mode, float(module.value)), not pads)
+
+
+def _take(graph: fx.GraphModule, node: fx.Node, module: dialect.Take, facts: Shapes) -> None:
+    """Takes in a row become one; entries in equal steps are a slice."""
+    source = node.all_input_nodes[0]
+    rank, before = facts.rank(source), facts.shape(source)
+    dim, index = module.dim if rank is None else module.dim % rank, module.index
+    first = _only_before(graph, source, dialect.Take)
+    if first is not None and first.dim == dim and before is not None and int(index.max()) < before[dim - 1]:
+        index = first.index[index]
+        remove(graph, source)
+    steps = set((index[1:] - index[:-1]).tolist()) or {1}
+    if len(steps) == 1 and min(steps) > 0:
+        start, stop = int(index[0]), int(index[-1]) + 1
+        part = dialect.Slice((*[ALL] * (dim - 1), (start, stop, min(steps))))
+        replace(graph, node, part)
+        _slice(graph, node, part, facts)
+    else:
+        replace(graph, node, dialect.Take(dim, index))
+
+
+def _mix(graph: fx.GraphModule, node: fx.Node, module: dialect.Mix, facts: Shapes) -> None:
+    """Where each sum is one entry, entries are taken."""
+    rank = facts.rank(node)
+    dim, weight = module.dim if rank is None else module.dim % rank, module.weight
+    chosen = (weight != 0).sum(1).eq(1).all() and weight.sum(1).eq(1).all()
+    module = dialect.Mix(dim, weight)
+    replace(graph, node, module)
+    if chosen:
+        taken = dialect.Take(dim, weight.argmax(1))
+        replace(graph, node, taken)
+        _take(graph, node, taken, facts)
 
 
 def _permute(graph: fx.GraphModule, node: fx.Node, module: dialect.Permute, facts: Shapes) -> None:
@@ -218,6 +252,8 @@ FORMS: Table[Callable[[fx.GraphModule, fx.Node, Any, Shapes], None]] = Table(
         dialect.Slice: _slice,
         dialect.Pad: _pad,
         dialect.Permute: _permute,
+        dialect.Take: _take,
+        dialect.Mix: _mix,
         dialect.Affine: _affine,
         nn.Upsample: _upsample,
         BENT: _as_it_is,

@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from snnc.capture import attention, layers, norms, routes, spellings
+from snnc.capture import attention, layers, norms, resizing, routes, spellings
 from snnc.capture.copying import no_backward_hooks
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import SPELLINGS
@@ -53,11 +53,7 @@ def _upsample(at: Site, x: Any, size: Any, scales: Any = None, *more: Any) -> An
     if isinstance(scales, float):
         scales = [scales, *more]
     known = isinstance(scales, list) and all(s is not None for s in scales)
-    return layers.interpolate(at, x, None, scales) if known else layers.interpolate(at, x, size)
-
-
-def _smooth(mode: str) -> Spelling:
-    return lambda at, x, *_: layers.interpolate(at, x, mode=mode)
+    return resizing.interpolate(at, x, None, scales) if known else resizing.interpolate(at, x, size)
 
 
 def _padding(mode: str) -> Spelling:
@@ -118,7 +114,7 @@ ATEN: dict[str, Spelling] = {
     "adaptive_max_pool2d": _first(SPELLINGS["adaptive_max_pool2d"]),
     "adaptive_max_pool3d": _first(SPELLINGS["adaptive_max_pool3d"]),
     **{f"upsample_nearest{d}d": _upsample for d in (1, 2, 3)},
-    **{f"upsample_{mode}": _smooth(mode) for mode in ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")},
+    **resizing.EXPORTED,
     **{f"reflection_pad{d}d": _padding("reflect") for d in (1, 2, 3)},
     **{f"replication_pad{d}d": _padding("replicate") for d in (1, 2, 3)},
     **dict.fromkeys(("alias", "lift_fresh_copy", "sym_constrain_range"), layers.keep),

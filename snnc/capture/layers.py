@@ -193,28 +193,6 @@ def convolution(
     return convolutions(dims)(at, x, weight, bias, stride, padding, dilation, groups)
 
 
-def interpolate(
-    at: Site,
-    x: fx.Node,
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    align_corners: Any = None,
-    recompute_scale_factor: Any = None,
-    antialias: bool = False,
-) -> Any:
-    """Maps scaled by nearest neighbours."""
-    if recompute_scale_factor and scale_factor is not None and size is None:
-        at.refuse("rounds the scale factor", "leave recompute_scale_factor out")
-    if mode != "nearest":
-        at.refuse(f"scales a map by '{mode}'", "use mode='nearest', and train the network with it")
-    if size is not None:
-        size = tuple(at.integer(s) for s in size) if isinstance(size, (tuple, list)) else at.integer(size)
-    if isinstance(scale_factor, (tuple, list)):
-        scale_factor = tuple(float(s) for s in scale_factor)
-    return at.emit(nn.Upsample(size, scale_factor, "nearest"), x)
-
-
 def pixel_shuffle(at: Site, x: fx.Node, upscale_factor: int) -> Any:
     """`F.pixel_shuffle`."""
     return at.emit(nn.PixelShuffle(upscale_factor), x)

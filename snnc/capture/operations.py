@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from snnc.capture import attention, bounds, curved, layers, pools, routes, spellings
+from snnc.capture import attention, bounds, curved, gathering, layers, pools, resizing, routes, spellings
 from snnc.capture.values import Spelling
 from snnc.ir import dialect
 
@@ -59,8 +59,6 @@ SPELLINGS: dict[str, Spelling] = {
     "mean": pools.mean,
     "sum": pools.sum_,
     "max": pools.max_,
-    "interpolate": layers.interpolate,
-    "upsample": layers.interpolate,
     "pixel_shuffle": layers.pixel_shuffle,
     # routes
     "flatten": routes.flatten,
@@ -81,7 +79,6 @@ SPELLINGS: dict[str, Spelling] = {
     "split": routes.split,
     "chunk": routes.chunk,
     "unbind": routes.unbind,
-    "getitem": routes.getitem,
     "setitem": routes.setitem,
     "cat": routes.cat,
     "concat": routes.cat,
@@ -89,8 +86,6 @@ SPELLINGS: dict[str, Spelling] = {
     "hstack": routes.hstack,
     "stack": routes.stack,
     "pad": routes.pad,
-    "repeat": routes.tile,
-    "tile": routes.tile,
     "zeros": spellings.filled(0.0),
     "zeros_like": spellings.filled(0.0),
     "ones": spellings.filled(1.0),
@@ -107,10 +102,8 @@ SPELLINGS: dict[str, Spelling] = {
     "dim": routes.rank,
     "ndimension": routes.rank,
     "getattr": spellings.getattr_,
-    # shapes that are not changed
-    "expand": routes.expand,
-    "expand_as": routes.expand_as,
-    "broadcast_to": routes.expand,
+    **gathering.SPELLINGS,
+    **resizing.SPELLINGS,
     # nothing, at inference
     "dropout": spellings.dropout,
     "dropout1d": spellings.dropout,
@@ -147,6 +140,7 @@ VIEWS = frozenset(
         "narrow",
     }
     | {"select", "split", "chunk", "unbind", "getitem", "view_as", "reshape_as", "unflatten", "slice"}
+    | {"expand", "expand_as", "broadcast_to", "unfold"}
 )
 
 AVERAGED = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
@@ -165,12 +159,11 @@ MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     **{c: (f"max_pool{d}d", POOLED) for d, c in pools.MAXIMUM.items()},
     **{c: (f"adaptive_avg_pool{d}d", ("output_size",)) for d, c in pools.ADAPTIVE_AVERAGE.items()},
     **{c: (f"adaptive_max_pool{d}d", ("output_size", "return_indices")) for d, c in pools.ADAPTIVE_MAXIMUM.items()},
-    nn.Upsample: ("interpolate", ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")),
-    nn.UpsamplingNearest2d: ("interpolate", ("size", "scale_factor", "mode")),
-    nn.UpsamplingBilinear2d: ("interpolate", ("size", "scale_factor", "mode")),
     nn.PixelShuffle: ("pixel_shuffle", ("upscale_factor",)),
     nn.ChannelShuffle: ("channel_shuffle", ("groups",)),
     nn.Flatten: ("flatten", ("start_dim", "end_dim")),
+    **gathering.MODULES,
+    **resizing.MODULES,
     **curved.MODULES,
     nn.Unflatten: ("unflatten", ("dim", "unflattened_size")),
 }

@@ -83,11 +83,6 @@ COMPARED = Reason(
 PLACES = Reason(
     "asks for the place of each maximum", "read the maxima alone, as values or with return_indices=False", inner=False
 )
-ORDER = Reason(
-    "picks entries in an order of its own",
-    "take slices and join them, such as torch.cat([x[:, 2:], x[:, 1:2], x[:, :1]], 1)",
-)
-REPEATED = Reason("repeats a value over a larger shape", "join it with itself, such as torch.cat([x, x, x], 1)")
 ASSIGNED = Reason(
     "writes into a part of a value",
     "compute the parts by themselves and join them with torch.cat; x = (x - mean) / std does all channels at once",
@@ -114,7 +109,7 @@ _NAMES: dict[Reason, str] = {
     PRODUCT: "transformer transformerdecoder transformerdecoderlayer bilinear cosinesimilarity cdist",
     LOOKED_UP: "embedding embeddingbag",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
-    ELEMENTWISE: "ceil trunc frac fmod remainder cumsum",
+    ELEMENTWISE: "ceil trunc frac fmod remainder",
     CURVED: "prod reduceprod lppool globallppool xor",
     PICKED: """
         argmax argmin topk sort argsort median mode kthvalue hardmax nonzero onehot bincount nms nonmaxsuppression
@@ -122,8 +117,6 @@ _NAMES: dict[Reason, str] = {
     """,
     COMPARED: "isnan isinf",
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
-    ORDER: "flip fliplr flipud roll rot90 indexselect index unsafeindex gather takealongdim reversesequence",
-    REPEATED: "repeatinterleave",
     ASSIGNED: """
         setitem slicescatter selectscatter indexput scatter scatteradd indexcopy indexfill indexadd
         maskedscatter copy scatternd scatterelements

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from snnc.capture import layout
 from snnc.capture.lowering import Site
-from snnc.capture.refusals import ASSIGNED, ORDER, REPEATED
+from snnc.capture.refusals import ASSIGNED
 from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, ManyBatches, Refused, Repeated, Sizes, Unknown
 from snnc.ir import dialect
 
@@ -198,7 +198,7 @@ def getitem(at: Site, x: Any, index: Any) -> Any:
         return x[index]
     items = list(index) if isinstance(index, tuple) else [index]
     if not all(i is Ellipsis or i is None or isinstance(i, (int, slice)) for i in items):
-        raise ORDER.refused()
+        at.refuse("picks entries at places that depend on the input", "pick outside of the network, or by constants")
     if Ellipsis in items:
         place, rank = items.index(Ellipsis), at.rank(x)
         if rank is None:
@@ -227,11 +227,6 @@ def setitem(at: Site, x: Any, index: Any, value: Any) -> Any:
     if whole:
         raise Refused("writes a value over another", SHAPE_HINT, shape=True)
     raise ASSIGNED.refused()
-
-
-def expand_as(at: Site, x: Any, other: Any) -> Any:
-    """`x.expand_as`, for a value of the same shape."""
-    return expand(at, x, Batch(), *at.known(other))
 
 
 def _range(at: Site, part: slice) -> Range:
@@ -356,17 +351,9 @@ def pad(at: Site, x: fx.Node, pad: Any, mode: str = "constant", value: Any = Non
     return at.emit(dialect.Pad(pads, "constant", number), x)
 
 
-def expand(at: Site, x: Any, *sizes: Any, **named: Any) -> Any:
-    """A constant for every sample; of data, only to the shape that it has."""
-    sizes = sizes or tuple(named.values())
-    run = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-    if isinstance(x, Tensor):
-        return _repeated(at, x, run)
-    own = (Batch(), *at.known(x))
-    fits = len(run) == len(own) and run[0] in (-1, Batch(), at.lowering.batch)
-    if not fits or any(s not in (-1, h) for s, h in zip(run[1:], own[1:], strict=True)):
-        raise REPEATED.refused()
-    return x
+def expand(at: Site, x: Tensor, *sizes: Any) -> Any:
+    """A constant for every sample."""
+    return _repeated(at, x, sizes)
 
 
 def _repeated(at: Site, x: Tensor, sizes: Sequence[Any]) -> Any:
@@ -381,8 +368,6 @@ def _repeated(at: Site, x: Tensor, sizes: Sequence[Any]) -> Any:
 def tile(at: Site, x: Any, *sizes: Any) -> Any:
     """`token.repeat(len(x), 1, 1)`: a constant for every sample."""
     run = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-    if not isinstance(x, Tensor):
-        raise REPEATED.refused()
     x = x.detach().reshape(*[1] * (len(run) - x.dim()), *x.shape)
     return _repeated(at, x.repeat(1, *(at.integer(s) for s in run[1:])), (run[0], *[-1] * (len(run) - 1)))
 

@@ -64,6 +64,7 @@ SILENT = frozenset(
 def functions() -> dict[Any, str]:
     """Torch's functions and Python's operators by identity, since some share a `__name__` that is not their own."""
     found: dict[Any, str] = {getattr: "getattr", **IN_PLACE}
+    found |= {functional.unfold: "im2col", functional.fold: "col2im"}  # `x.unfold` is another operation
     for name in SPELLINGS:
         for space in (torch, functional, operator):
             for spelled in (name, f"{name}_"):

@@ -16,7 +16,7 @@ from snnc.explain.cures import advice
 from snnc.explain.report import Cause, Explanation, LayerError, parts, percent, summary
 from snnc.explain.sides import Perturbed, matched, observed, other
 from snnc.explain.terms import OWN, Tally, split
-from snnc.ir.graph import view
+from snnc.ir.graph import numbers, view
 from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
 from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
@@ -50,7 +50,7 @@ def explain(
     """
     network.require_inside()
     shape = network.info.get("input_shape")
-    like = next(network.graph.buffers())
+    like = numbers(network.graph)
     graph = capture(ann, tuple(shape) if shape else None).to(like)
     fit = Fit(network.info, data)
     sums = _Sums(network, graph, matched(network, graph), fit)

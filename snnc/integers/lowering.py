@@ -39,6 +39,7 @@ from snnc.ir.dialect import (
     Affine,
     Grid,
     Mean,
+    Mix,
     Pad,
     Sub,
 )
@@ -371,6 +372,7 @@ INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
         Pad: IntegerLowering._pad,
         (Encode, Decode): IntegerLowering._border,
         Mean: Refusal("is a mean of which nothing made a pool", "prepare before it"),
+        Mix: Refusal("mixes entries, of which nothing made a layer", "prepare before it"),
         (*BENT, Telescoped): Refusal(
             "gives no integers that every runtime would agree on",
             "the network without fixed-point, or trained with ReLU in its place",

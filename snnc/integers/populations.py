@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from snnc.integers.prepare import producer, readers
 from snnc.integers.roles import STILL, Role, role
 from snnc.integers.rounding import best_grid, scaled
-from snnc.ir.dialect import Add, Concat, Permute, Reshape, Sub
+from snnc.ir.dialect import Add, Concat, Permute, Reshape, Sub, Take
 from snnc.ir.graph import calls, module_of
 from snnc.ir.shapes import Shape
 
@@ -175,6 +175,8 @@ class Populations:
             if isinstance(module, nn.Linear) and len(shape) > 1:
                 return True
             if isinstance(module, nn.PixelShuffle) or (isinstance(module, Permute) and module.dims[1] != 1):
+                return True
+            if isinstance(module, Take) and module.dim % (1 + len(shape)) == 1:  # channels in another order
                 return True
             if isinstance(module, Concat) and module.dim != 1:
                 return True

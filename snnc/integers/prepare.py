@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from snnc.errors import SnncError
 from snnc.integers.roles import LINEAR, STILL, WIDE, Role, role
-from snnc.ir.dialect import HEADS, MAX_POOLS, Add, Affine, Mean, Permute, Reshape, Sub
+from snnc.ir.dialect import HEADS, MAX_POOLS, Add, Affine, Mean, Mix, Permute, Reshape, Sub
 from snnc.ir.graph import calls, insert, module_of, phases, replace, tidy, view
 from snnc.ir.neurons import Neuron
 from snnc.ir.shapes import Shape, every_shape
@@ -21,7 +21,7 @@ from snnc.ir.temporal import Decode, Encode, Restart, RunningMax
 def prepare(graph: fx.GraphModule, x: Tensor) -> None:
     """Rewrites a spiking graph in place. `x` is one sample or more; only their shape counts.
 
-    1. A mean over dimensions becomes an average pool.
+    1. A mean over dimensions becomes an average pool, and a mix a layer on the last dimension.
     2. What is linear behind the readouts moves into time, so that sums of integers are read out.
     3. A `Affine` that does nothing yet stands on the input, before each operand of a join that has no weights of
        its own, and before each neuron that reads spikes: it will hold a factor.
@@ -31,6 +31,8 @@ def prepare(graph: fx.GraphModule, x: Tensor) -> None:
     """
     for node, module in calls(graph, Mean):
         _pool_mean(graph, node, module, every_shape(graph, x.shape[1:]))
+    for node, module in calls(graph, Mix):
+        _layer(graph, node, module, 1 + len(every_shape(graph, x.shape[1:])[node]))
     tidy(graph)
     _read_last(graph)
     source = next(node for node in graph.graph.nodes if node.op == "placeholder")
@@ -102,6 +104,22 @@ def _pool_mean(graph: fx.GraphModule, node: fx.Node, module: Mean, known: dict[f
     ):
         source = insert(graph, f"{node.name}_{name}", one, source)
     replace(graph, node, Reshape(out))
+    node.replace_input_with(node.all_input_nodes[0], source)
+
+
+def _layer(graph: fx.GraphModule, node: fx.Node, module: Mix, rank: int) -> None:
+    """A mix as a linear layer, with its dimension as the last one."""
+    source, dim = node.all_input_nodes[0], module.dim % rank
+    layer = nn.Linear(module.weight.shape[1], module.weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(module.weight.clone(), requires_grad=False)
+    if dim == rank - 1:
+        replace(graph, node, layer)
+        return
+    swapped = list(range(rank))
+    swapped[dim], swapped[-1] = rank - 1, dim
+    source = insert(graph, f"{node.name}_last", Permute(tuple(swapped)), source)
+    source = insert(graph, f"{node.name}_layer", layer, source)
+    replace(graph, node, Permute(tuple(swapped)))
     node.replace_input_with(node.all_input_nodes[0], source)
 
 

@@ -43,7 +43,7 @@ ROLES: Table[Role] = Table(
     "roles",
     __name__,
     {
-        dialect.WEIGHTED: Role.LAYER,
+        (*dialect.WEIGHTED, dialect.Mix): Role.LAYER,  # `prepare` makes one of a mix
         (dialect.Add, dialect.Sub): Role.JOIN,
         Affine: Role.FACTOR,
         dialect.AVERAGE_POOLS: Role.AVERAGE,

@@ -143,6 +143,51 @@ class Permute(nn.Module):
         return f"{self.dims}"
 
 
+class Take(nn.Module):
+    """Entries of dimension `dim` (never the batch) in an order of its own, some perhaps often and others never.
+
+    Attributes:
+        index: where each entry comes from, int64, 0 or more, shape `[N]`.
+    """
+
+    index: Tensor
+
+    def __init__(self, dim: int, index: Tensor) -> None:
+        super().__init__()
+        if index.dtype != torch.int64 or index.dim() != 1 or not index.numel():
+            raise ValueError(f"takes entries by {index.dtype} of shape {tuple(index.shape)}, not by a row of int64")
+        if not index.is_meta and int(index.min()) < 0:
+            raise ValueError(f"takes entry {int(index.min())}; places count from the front")
+        self.dim = dim
+        self.register_buffer("index", index)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(self.dim, self.index)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, entries={self.index.numel()}"
+
+
+class Mix(nn.Module):
+    """Entries of dimension `dim` (never the batch) as sums of its entries, by a constant matrix `[out, in]`.
+
+    No layer, although it has weights: they are no parameters, and nothing trains or calibrates them.
+    """
+
+    weight: Tensor
+
+    def __init__(self, dim: int, weight: Tensor) -> None:
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x.transpose(self.dim, -1), self.weight).transpose(self.dim, -1)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, shape={tuple(self.weight.shape)}"
+
+
 class Mean(nn.Module):
     """Mean over `dims`, none of them the batch."""
 
@@ -260,8 +305,8 @@ MAX_POOLS = (
     nn.AdaptiveMaxPool2d,
     nn.AdaptiveMaxPool3d,
 )
-ROUTES = (Concat, Pad, Slice, Reshape, Permute, nn.Flatten, nn.Upsample, nn.PixelShuffle)
-LINEAR = (*WEIGHTED, *AVERAGE_POOLS, *ROUTES, Add, Sub, Affine, Mean)
+ROUTES = (Concat, Pad, Slice, Reshape, Permute, Take, nn.Flatten, nn.Upsample, nn.PixelShuffle)
+LINEAR = (*WEIGHTED, *AVERAGE_POOLS, *ROUTES, Add, Sub, Affine, Mean, Mix)
 ACTIVATIONS = (nn.ReLU, nn.Hardtanh)
 HEADS = (nn.Softmax, nn.LogSoftmax)
 TRAINED = (*BATCHNORMS, *ACTIVATIONS, ClipQuant, SignedQuant)  # what a network has before it spikes
@@ -296,6 +341,8 @@ CONFIG: dict[type[nn.Module], tuple[str, ...]] = {
     Slice: ("ranges",),
     Reshape: ("shape",),
     Permute: ("dims",),
+    Take: ("dim", "index"),
+    Mix: ("dim", "weight"),
     nn.Flatten: ("start_dim", "end_dim"),
     nn.Upsample: ("size", "scale_factor", "mode"),
     nn.PixelShuffle: ("upscale_factor",),

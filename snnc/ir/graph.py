@@ -52,7 +52,10 @@ SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
     Stage.QUANTIZED: frozenset((*_ALWAYS, *_QUANTISERS)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
 }
-_NOT_FIXED = {*dialect.AVERAGE_POOLS, dialect.Mean, Telescoped, *CURVED} - {*dialect.MAX_POOLS, *dialect.HEADS}
+_NOT_FIXED = {*dialect.AVERAGE_POOLS, dialect.Mean, dialect.Mix, Telescoped, *CURVED} - {
+    *dialect.MAX_POOLS,
+    *dialect.HEADS,
+}
 SPEC[Stage.FIXED] = SPEC[Stage.SPIKING] - _NOT_FIXED | {dialect.Grid}
 TIMED = (Stage.SPIKING, Stage.FIXED)  # stages of spiking networks
 
@@ -141,6 +144,12 @@ def calls(graph: fx.GraphModule, *kinds: type[nn.Module]) -> Iterator[tuple[fx.N
 def module_of(graph: fx.GraphModule, node: fx.Node) -> Any:
     """The module that a node calls."""
     return graph.get_submodule(str(node.target))
+
+
+def numbers(graph: fx.GraphModule) -> Tensor:
+    """A tensor of a graph that has the type and device of its values; buffers that hold places have another type."""
+    found = (value for value in (*graph.buffers(), *graph.parameters()) if value.is_floating_point())
+    return next(found, torch.zeros(()))
 
 
 def replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:

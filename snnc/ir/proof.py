@@ -38,11 +38,13 @@ from snnc.ir.dialect import (
     Concat,
     Grid,
     Mean,
+    Mix,
     Pad,
     Permute,
     Reshape,
     Slice,
     Sub,
+    Take,
 )
 from snnc.ir.neurons import Neuron, OffsetIF
 from snnc.ir.rows import Refusal, Table
@@ -249,6 +251,12 @@ def _slice(name: str, module: Slice, spans: Sequence[Span], rows: list[Row]) -> 
     return x if keeps else Span(x.low[slice(*module.ranges[0])], x.high[slice(*module.ranges[0])], x.rank)
 
 
+def _take(name: str, module: Take, spans: Sequence[Span], rows: list[Row]) -> Span:
+    (x,) = spans
+    chosen = x.low.dim() > 0 and module.dim == 1
+    return Span(x.low[module.index.cpu()], x.high[module.index.cpu()], x.rank) if chosen else x
+
+
 def _moved(rank: Callable[[Any], int | None]) -> Bound:
     """Of routes behind which channels are no longer known; `rank` is that of a sample."""
     return lambda name, module, spans, rows: spans[0].whole(rank(module))
@@ -295,9 +303,10 @@ PROOFS: Table[Proof] = Table(
         Concat: _anywhere(_concat),
         Pad: _anywhere(_pad),
         Slice: _anywhere(_slice),
+        Take: _anywhere(_take),
         Reshape: _anywhere(_moved(lambda module: len(module.shape))),
         Permute: _anywhere(_moved(lambda module: len(module.dims) - 1)),
         (nn.Flatten, nn.PixelShuffle): _anywhere(_moved(lambda module: None)),
-        (*AVERAGE_POOLS, Mean, *TRAINED, *BENT, Telescoped): LEAVES,
+        (*AVERAGE_POOLS, Mean, Mix, *TRAINED, *BENT, Telescoped): LEAVES,
     },
 )

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from snnc.errors import SnncError
 from snnc.ir import dialect
 from snnc.ir.curved import BENT, Greatest, Least
-from snnc.ir.graph import calls, module_of
+from snnc.ir.graph import calls, module_of, numbers
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refused, Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
@@ -82,7 +82,8 @@ SHAPES: Table[Form] = Table(
         (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d): _map(5),
         (nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.MaxPool3d, nn.AdaptiveMaxPool3d): _map(5),
         (nn.Linear, nn.BatchNorm1d, dialect.Add, dialect.Sub, dialect.Affine, dialect.Grid): ALIKE,
-        (dialect.Concat, dialect.Pad, dialect.Slice, nn.Upsample, nn.PixelShuffle): ALIKE,
+        (dialect.Concat, dialect.Pad, dialect.Slice, dialect.Take, dialect.Mix): ALIKE,
+        (nn.Upsample, nn.PixelShuffle): ALIKE,
         (*dialect.ACTIVATIONS, dialect.ClipQuant, dialect.SignedQuant, *dialect.HEADS): ALIKE,
         BENT: ALIKE,
         (Greatest, Least): Form(lambda module, ranks: _averaged(module, ranks)),
@@ -165,8 +166,8 @@ class Shapes:
     @classmethod
     def of(cls, graph: fx.GraphModule, shape: Sequence[int] | None, rank: int | None = None) -> Shapes:
         """Those of a whole graph."""
-        like = next((value for value in graph.state_dict().values() if value.is_floating_point()), None)
-        return cls(lambda node: module_of(graph, node), next(iter(graph.graph.nodes)), shape, rank, like)
+        entry = next(iter(graph.graph.nodes))
+        return cls(lambda node: module_of(graph, node), entry, shape, rank, numbers(graph))
 
     def shape(self, node: fx.Node) -> Shape | None:
         """Shape of one sample of a node's value, where it is known.

@@ -20,6 +20,7 @@ from snnc.ir.dialect import (
     Affine,
     Grid,
     Mean,
+    Mix,
     Sub,
 )
 from snnc.ir.graph import calls, module_of, phases
@@ -44,6 +45,9 @@ def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
 
 Unit = Tensor | None
 AVERAGED = "Average pools between neurons give values that are no spikes: one addition for each is counted."
+MIXED = (
+    "Mixes between neurons, such as a resized map, give values that are no spikes: one addition for each is counted."
+)
 TELESCOPED = "Curved operations between neurons are dense arithmetic at each step, which is not counted."
 JOINED = "Joins and factors between neurons are not counted; they cost nothing where they go into weights."
 
@@ -96,6 +100,7 @@ COSTS: Table[Cost] = Table(
         Restart: Cost(lambda module, units, shape: COSTS(module.body).unit(module.body, units, shape)),
         Decode: Cost(_kept),
         (*AVERAGE_POOLS, Mean): Cost(left_out=AVERAGED),
+        Mix: Cost(left_out=MIXED),
         (Add, Sub, Affine): Cost(left_out=JOINED),
         Telescoped: Cost(left_out=TELESCOPED),
         (Encode, StepCurrent, Grid, *CURVED): Cost(),

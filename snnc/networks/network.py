@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from snnc.defaults import CHUNK, RUNTIMES
 from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import HEADS
-from snnc.ir.graph import Stage, calls, module_of, steps, validate, view
+from snnc.ir.graph import Stage, calls, module_of, numbers, steps, validate, view
 from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron, OffsetIF
 from snnc.ir.spans import holds_integers
 from snnc.markup import records_table
@@ -137,7 +137,7 @@ class Network(SpikingNetwork):
             DataError: see `checked`.
             SnncError: a network of integers in a precision that does not hold them.
         """
-        like = next(self.graph.buffers())
+        like = numbers(self.graph)
         dtype, given = like.dtype, x
         if self.stage is Stage.FIXED and not holds_integers(dtype):
             raise SnncError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snnc.data import fingerprint
 from snnc.errors import SnncError
 from snnc.explain import Explanation, explain
-from snnc.ir.graph import Stage
+from snnc.ir.graph import Stage, numbers
 from snnc.markup import table
 from snnc.measure.evaluate import Evaluation, evaluate, shown_steps
 from snnc.networks.base import SpikingNetwork
@@ -187,7 +187,7 @@ def _limit(
     track: Callable[..., Iterator[Any]],
 ) -> dict[int, float]:
     right = dict.fromkeys(shown_steps(network.T), 0)
-    like = next(network.graph.buffers())
+    like = numbers(network.graph)
     for x, y in track(batches, "measuring the quantised limit"):
         for t in right:
             right[t] += int((classes(QuantisedLimit(network.graph, t).run(x.to(like.dtype))).cpu() == y).sum())

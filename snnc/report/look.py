@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from snnc.calibrate.observe import watch
 from snnc.explain.sides import Perturbed, matched, observed
-from snnc.ir.graph import calls
+from snnc.ir.graph import calls, numbers
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
 
@@ -120,7 +120,7 @@ def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Tensor, seed: int)
     Raises:
         SnncError: the layers of the two networks do not belong to each other.
     """
-    like = next(network.graph.buffers())
+    like = numbers(network.graph)
     sites, ann = matched(network, ann), ann.to(like)
     neurons = dict(network.neurons())
     a: dict[str, list[Tensor]] = {name: [] for name in sites}

@@ -27,7 +27,8 @@ from snnc.runtime.gpu.layer import GpuLayer
 from snnc.runtime.gpu.scan import GpuScan
 
 BINARY = (IF, WaitingIF, AverageIF, OffsetIF, ResidualMaskIF)
-MOVES = (dialect.Concat, dialect.Slice, dialect.Reshape, dialect.Permute, nn.Flatten)  # whatever the type of a value
+# Whatever the type of a value.
+MOVES = (dialect.Concat, dialect.Slice, dialect.Take, dialect.Reshape, dialect.Permute, nn.Flatten)
 TAIL = (*dialect.CONVOLUTIONS, nn.Linear, *MOVES, dialect.Add, dialect.Sub, dialect.Affine)
 
 

@@ -390,7 +390,7 @@ def test_control_flow_is_refused_with_or_without_a_shape(capfd):
 @pytest.mark.parametrize(
     "layer",
     [nn.MaxPool2d(2, return_indices=True), nn.BatchNorm2d(4, track_running_stats=False),
-     nn.Upsample(scale_factor=2, mode="bilinear"), nn.MultiheadAttention(4, 1), nn.LSTM(4, 4), nn.Flatten(0),
+     nn.MultiheadAttention(4, 1), nn.LSTM(4, 4), nn.Flatten(0),
      nn.LPPool2d(2, 2), nn.Threshold(0.5, 0.0)],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip

@@ -43,6 +43,8 @@ def pieces(y):
 
 
 MEAN = torch.ones(4, 1, 1) / 2
+PLACES = torch.tensor([2, 1])
+GRID = torch.linspace(-1, 1, 18).reshape(1, 3, 3, 2)
 MATRIX = torch.ones(2, 4)
 OTHER = "rewrite it with layers of torch.nn that snnc knows"
 BATCH = "keep the batch as the first dimension"
@@ -53,17 +55,26 @@ FOLLOWED = [
     ("pick outside", lambda n, x, y: y.flatten(1).argmax(1), lambda n, x, y: y.flatten(1)),
     ("return_indices=False", lambda n, x, y: F.max_pool2d(y, 2, return_indices=True)[0],
      lambda n, x, y: F.max_pool2d(y, 2)),
-    ("take slices and join", lambda n, x, y: y[:, [2, 1]], lambda n, x, y: torch.cat([y[:, 2:3], y[:, 1:2]], 1)),
-    ("take slices and join", lambda n, x, y: y.flip(1)[:, :2], lambda n, x, y: torch.cat([y[:, 3:], y[:, 2:3]], 1)),
-    ("join it with itself", lambda n, x, y: y.repeat(1, 2, 1, 1), lambda n, x, y: torch.cat([y, y], 1)),
-    ("join it with itself", lambda n, x, y: y[:, :1].expand(-1, 3, -1, -1),
-     lambda n, x, y: torch.cat([y[:, :1]] * 3, 1)),
+    ("or by constants", lambda n, x, y: y.index_select(1, y.mean((1, 2, 3))),
+     lambda n, x, y: y.index_select(1, PLACES)),
+    ("such as x.roll(1, 2)", lambda n, x, y: y.roll(6), lambda n, x, y: y.roll(1, 2)),
+    ("with one index for all samples", lambda n, x, y: y.gather(1, PLACES.reshape(2, 1, 1, 1)),
+     lambda n, x, y: torch.take_along_dim(y, PLACES.reshape(1, 2, 1, 1), 1)),
+    ("torch.repeat_interleave(x, 2, dim=1)", lambda n, x, y: y.repeat_interleave(2),
+     lambda n, x, y: torch.repeat_interleave(y, 2, dim=1)),
+    ("torch.take_along_dim(x, index, dim=1)", lambda n, x, y: torch.take_along_dim(y, PLACES),
+     lambda n, x, y: torch.take_along_dim(y, PLACES.reshape(1, 2, 1, 1), dim=1)),
+    ("a value of shape [B, C, H, W]", lambda n, x, y: F.unfold(y.flatten(2), 2), lambda n, x, y: F.unfold(y, 2)),
+    ("such as grid.expand(x.size(0), -1, -1, -1)",
+     lambda n, x, y: F.grid_sample(y, y.permute(0, 2, 3, 1)[..., :2], align_corners=True),
+     lambda n, x, y: F.grid_sample(y, GRID.expand(y.size(0), -1, -1, -1), align_corners=True)),
+    ("use dimension 1 or higher", lambda n, x, y: y.roll(6, 0), lambda n, x, y: y.roll(6, 1)),
     ("join them with torch.cat", lambda n, x, y: into(y, y[:, :2] * 2), lambda n, x, y: pieces(y)),
     ("x = (x - mean) / std", lambda n, x, y: F.relu(into(x, x[:, :2] - 0.5)),
      lambda n, x, y: F.relu((x - MEAN) / MEAN)),
     ("only where self.training", lambda n, x, y: y + torch.rand(1),
      lambda n, x, y: y + torch.rand(1) if n.training else y),
-    ("layers of torch.nn", lambda n, x, y: F.unfold(y, 2), lambda n, x, y: n.conv(y)),
+    ("layers of torch.nn", lambda n, x, y: torch.logcumsumexp(y, 1), lambda n, x, y: n.conv(y)),
     ("threshold(x, 0, 0)", lambda n, x, y: F.threshold(x, 0.5, 0.0), lambda n, x, y: F.threshold(x, 0, 0)),
     ("clip at a constant", lambda n, x, y: y.clamp(max=y.mean((2, 3), keepdim=True)), lambda n, x, y: y.clamp(max=2.0)),
     ("use torch.floor", lambda n, x, y: y.clamp(0, 1).mul(4).div(1, rounding_mode="trunc") / 4,
@@ -74,8 +85,6 @@ FOLLOWED = [
      lambda n, x, y: torch.floor(torch.clamp(x / 2, 0, 1) * 4 + 0.5) / 4 * 2),
     ("training=self.training", lambda n, x, y: F.dropout(y, 0.5),
      lambda n, x, y: F.dropout(y, 0.5, training=n.training)),
-    ("mode='nearest'", lambda n, x, y: F.interpolate(y, scale_factor=2, mode="bilinear"),
-     lambda n, x, y: F.interpolate(y, scale_factor=2, mode="nearest")),
     ("the logits alone", lambda n, x, y: (y, x), lambda n, x, y: y),
     ("check that the forward method applies", lambda n, x, y: n.norm(x), lambda n, x, y: F.relu(n.norm(x))),
     ("flatten from dimension 1", lambda n, x, y: torch.flatten(y), lambda n, x, y: torch.flatten(y, 1)),
@@ -183,7 +192,7 @@ ELSEWHERE = """
     import the float network that it was quantised from; snnc quantises itself
     keep only modules, parameters and buffers in it
     keep samples apart, and constants constant
-    leave recompute_scale_factor out
+    antialias=False
     move decisions that depend on data out of forward
     pad dimension 1 or higher
     register it as a buffer

@@ -21,6 +21,8 @@ class Net(nn.Module):
         self.register_buffer("buffer", torch.randn(1, 4, 1, 1))
         self.register_buffer("mean", torch.randn(4))
         self.weight, self.bias = nn.Parameter(torch.randn(5, 4, 1, 1)), nn.Parameter(torch.randn(5))
+        self.register_buffer("places", torch.tensor([5, 0, 3, 3]).reshape(1, 1, 1, 4))
+        self.register_buffer("grid", torch.linspace(-1.2, 1, 30).reshape(1, 3, 5, 2))
         self.matrix = nn.Parameter(torch.randn(6, 3))
         self.up = nn.Parameter(torch.randn(4, 2, 2, 2))
 
@@ -166,6 +168,55 @@ OTHERS = {
     "stack": (lambda m, x: torch.stack((x, x), 1), ["Reshape", "Reshape", "Concat"]),
     "cat zeros": (lambda m, x: torch.cat((x, torch.zeros_like(x)), 1), ["Pad"]),
     "cat new zeros": (lambda m, x: torch.cat((x.new_zeros(x.size(0), 2, 6, 6), x), 1), ["Pad"]),
+    # picking by constants
+    "x.flip": (lambda m, x: x.flip(3), ["Take"]),
+    "torch.flip": (lambda m, x: torch.flip(x, [2, -1]), ["Take", "Take"]),
+    "fliplr": (lambda m, x: torch.fliplr(x), ["Take"]),
+    "roll": (lambda m, x: torch.roll(x, 2, 2), ["Take"]),
+    "x.roll": (lambda m, x: x.roll((1, -2), (2, 3)), ["Take", "Take"]),
+    "rot90": (lambda m, x: torch.rot90(x, 1, (2, 3)), ["Reshape", "Take", "Reshape"]),
+    "rot90 twice": (lambda m, x: x.rot90(2, (2, 3)), ["Take", "Take"]),
+    "index_select": (lambda m, x: torch.index_select(x, 1, torch.tensor([2, 0, 3])), ["Take"]),
+    "list": (lambda m, x: x[:, [2, 0, 1]], ["Take"]),
+    "list with slices": (lambda m, x: x[:, 1:, [-1, 0]], ["Slice", "Take"]),
+    "list in equal steps": (lambda m, x: x[..., [0, 2, 4]], ["Slice"]),
+    "list of all": (lambda m, x: x[:, [0, 1, 2, 3]], []),
+    "list and new dimension": (lambda m, x: x[:, None, [1, 0]], ["Reshape", "Take"]),
+    "tensor": (lambda m, x: x[..., torch.tensor([3, 3, 0])], ["Take"]),
+    "tensor of two dimensions": (
+        lambda m, x: x[:, torch.tensor([[0, 1], [3, 2]])],
+        ["Flatten", "Take", "Reshape"],
+    ),
+    "truth values": (lambda m, x: x[:, torch.tensor([True, False, True, True])], ["Take"]),
+    "two lists": (lambda m, x: x[:, [0, 1, 2], [1, 1, 5]], ["Flatten", "Take", "Reshape"]),
+    "take_along_dim": (lambda m, x: torch.take_along_dim(x, m.places, 3), ["Take"]),
+    "takes in a row": (lambda m, x: x.flip(1)[:, [1, 0, 2]], ["Take"]),
+    "flipped back": (lambda m, x: x.flip(1).flip(1), []),
+    "repeat": (lambda m, x: x.repeat(1, 2, 1, 3), ["Take", "Take"]),
+    "tile": (lambda m, x: torch.tile(x, (2,)), ["Take"]),
+    "repeat_interleave": (lambda m, x: x.repeat_interleave(2, dim=1), ["Take"]),
+    "repeat_interleave each": (lambda m, x: torch.repeat_interleave(x, torch.tensor([1, 0, 2, 3]), 1), ["Take"]),
+    "expand": (
+        lambda m, x: x.mean((2, 3), keepdim=True).expand(-1, -1, 6, 6),
+        ["AdaptiveAvgPool2d", "Take", "Take"],
+    ),
+    "expand_as": (lambda m, x: x.mean(1, keepdim=True).expand_as(x), ["Mean", "Take"]),
+    "broadcast_to": (lambda m, x: torch.broadcast_to(x.mean(1, True), (x.size(0), 3, 6, 6)), ["Mean", "Take"]),
+    "x.unfold": (lambda m, x: x.unfold(3, 3, 2), ["Take", "Reshape"]),
+    "F.unfold": (lambda m, x: F.unfold(x, 3, 1, 1), ["Pad", "Reshape", "Take", "Reshape"]),
+    "nn.Unfold": (
+        lambda m, x: m.layers[0](x),
+        ["Pad", "Reshape", "Take", "Reshape"],
+        nn.Unfold((2, 3), dilation=(2, 1), padding=1, stride=2),
+    ),
+    "F.fold": (lambda m, x: F.fold(x.flatten(2), (7, 7), 2), ["ConvTranspose2d"]),
+    "nn.Fold": (
+        lambda m, x: m.layers[0](x.flatten(2)),
+        ["ConvTranspose2d"],
+        nn.Fold((12, 11), (2, 2), dilation=(2, 1), padding=1, stride=(2, 2)),
+    ),
+    "F.pixel_unshuffle": (lambda m, x: F.pixel_unshuffle(x, 2), ["Reshape", "Permute", "Reshape"]),
+    "nn.PixelUnshuffle": (lambda m, x: m.layers[0](x), ["Reshape", "Permute", "Reshape"], nn.PixelUnshuffle(3)),
     # padding
     "F.pad": (lambda m, x: F.pad(x, (1, 0, 2, 1)), ["Pad"]),
     "F.pad value": (lambda m, x: F.pad(x, (0, 0, 0, 0, 1, 1), value=2.0), ["Pad"]),
@@ -238,6 +289,59 @@ OTHERS = {
     "F.interpolate": (lambda m, x: F.interpolate(x, scale_factor=(2, 3)), ["Upsample"]),
     "F.interpolate size": (lambda m, x: F.interpolate(x, size=(9, 9), mode="nearest"), ["Upsample"]),
     "F.interpolate half": (lambda m, x: F.interpolate(x, scale_factor=1.5), ["Upsample"]),
+    "F.interpolate bilinear": (lambda m, x: F.interpolate(x, scale_factor=2, mode="bilinear"), ["Mix", "Mix"]),
+    "F.interpolate corners": (
+        lambda m, x: F.interpolate(x, size=(9, 6), mode="bilinear", align_corners=True),
+        ["Mix"],
+    ),
+    "F.interpolate by the factor": (lambda m, x: F.interpolate(x, scale_factor=1.7, mode="bilinear"), ["Mix", "Mix"]),
+    "F.interpolate by sizes": (
+        lambda m, x: F.interpolate(x, scale_factor=1.7, mode="bilinear", recompute_scale_factor=True),
+        ["Mix", "Mix"],
+    ),
+    "F.interpolate smoothed": (
+        lambda m, x: F.interpolate(x, size=(4, 3), mode="bilinear", antialias=True),
+        ["Mix", "Mix"],
+    ),
+    "F.interpolate third": (lambda m, x: F.interpolate(x, scale_factor=1 / 3, mode="bilinear"), ["Slice"]),
+    "F.interpolate bicubic": (lambda m, x: F.interpolate(x, scale_factor=(1.5, 2.2), mode="bicubic"), ["Mix", "Mix"]),
+    "F.interpolate bicubic smoothed": (
+        lambda m, x: F.interpolate(x, scale_factor=0.6, mode="bicubic", antialias=True),
+        ["Mix", "Mix"],
+    ),
+    "F.interpolate linear": (lambda m, x: F.interpolate(x.flatten(2), size=50, mode="linear"), ["Reshape", "Mix"]),
+    "F.interpolate trilinear": (
+        lambda m, x: F.interpolate(x.unsqueeze(1), scale_factor=2, mode="trilinear"),
+        ["Reshape", "Mix", "Mix", "Mix"],
+    ),
+    "F.interpolate area": (lambda m, x: F.interpolate(x, size=(4, 5), mode="area"), ["AdaptiveAvgPool2d"]),
+    "F.interpolate nearest-exact": (
+        lambda m, x: F.interpolate(x, scale_factor=1.7, mode="nearest-exact"),
+        ["Take", "Take"],
+    ),
+    "F.interpolate nearest by sizes": (
+        lambda m, x: F.interpolate(x, scale_factor=1.7, recompute_scale_factor=True),
+        ["Upsample"],
+    ),
+    "F.interpolate to another": (
+        lambda m, x: F.interpolate(F.max_pool2d(x, 2), x.shape[-2:], mode="bilinear", align_corners=False),
+        ["MaxPool2d", "Mix", "Mix"],
+    ),
+    "nn.Upsample bilinear": (
+        lambda m, x: m.layers[0](x),
+        ["Mix", "Mix"],
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+    ),
+    "nn.UpsamplingBilinear2d": (lambda m, x: m.layers[0](x), ["Mix", "Mix"], nn.UpsamplingBilinear2d(scale_factor=2)),
+    "nn.UpsamplingNearest2d": (lambda m, x: m.layers[0](x), ["Upsample"], nn.UpsamplingNearest2d(size=9)),
+    "F.grid_sample": (
+        lambda m, x: F.grid_sample(x, m.grid.expand(x.size(0), -1, -1, -1), align_corners=False),
+        ["Reshape", "Mix", "Reshape"],
+    ),
+    "gather": (lambda m, x: x.gather(3, m.places.expand(x.size(0), 4, 6, -1)), ["Take"]),
+    # running sums
+    "cumsum": (lambda m, x: x.cumsum(2), ["Mix"]),
+    "torch.cumsum": (lambda m, x: torch.cumsum(x, dim=-1), ["Mix"]),
     "F.pixel_shuffle": (lambda m, x: F.pixel_shuffle(x, 2), ["PixelShuffle"]),
     # nothing
     "nn.Identity": (lambda m, x: m.layers[0](x), [], nn.Identity()),

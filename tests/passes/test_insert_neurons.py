@@ -33,6 +33,7 @@ BORDERS = {
     "inverted": ({"stem_encode"}, {"relu3_decode"}),
     "routes": ({"conv1_encode"}, {"relu2_decode"}),
     "trained": ({"conv1_encode"}, {"act2_decode"}),
+    "picked": ({"flip_encode"}, {"relu3_decode"}),
     "bare": ({"x_encode"}, {"relu2_decode"}),
 }
 

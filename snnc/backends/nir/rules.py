@@ -242,7 +242,7 @@ RULES: Table[Rule] = Table(
             "NIR has no such function", "the backend torch, pt2 or onnx, or the network with ReLU in its place"
         ),
         dialect.HEADS: Refusal("NIR has no softmax", "the network without it, whose largest logit is the same class"),
-        (*dialect.TRANSPOSED, dialect.Permute, nn.Upsample, nn.PixelShuffle): NO_NODE,
+        (*dialect.TRANSPOSED, dialect.Permute, dialect.Take, dialect.Mix, nn.Upsample, nn.PixelShuffle): NO_NODE,
         StepCurrent: Refusal("NIR has no current that changes from step to step", SAME_CURRENTS),
         (Encode, Decode): Refusal("NIR describes one step, which has no borders", "the network without it"),
         dialect.TRAINED: Refusal("does not spike yet", "the network compiled"),

@@ -149,6 +149,21 @@ def mean(at: EmitSite, m: dialect.Mean, x: str) -> str:
     return at.op("ReduceMean", x, axes=list(m.dims), keepdims=int(m.keepdim))
 
 
+def mix(at: EmitSite, m: dialect.Mix, x: str) -> str:
+    """A product with one dimension, as that of matrices where it is one of the last two."""
+    rank = at.dimensions(m)
+    dim = m.dim % rank
+    if dim == rank - 1:
+        return at.op("MatMul", x, at.const("weight", m.weight.T))
+    weight = at.const("weight", m.weight)
+    if dim == rank - 2:
+        return at.op("MatMul", weight, x)
+    swap = list(range(rank))
+    swap[dim], swap[-2] = swap[-2], dim
+    x = at.op("Transpose", x, part="turned", perm=swap)
+    return at.op("Transpose", at.op("MatMul", weight, x, part="mixed"), perm=swap)
+
+
 OPS: dict[Kinds, Emitter] = {
     dialect.CONVOLUTIONS: convolution,
     dialect.TRANSPOSED: transposed,
@@ -163,6 +178,8 @@ OPS: dict[Kinds, Emitter] = {
     dialect.Reshape: reshape,
     dialect.Permute: lambda at, m, x: at.op("Transpose", x, perm=[d % len(m.dims) for d in m.dims]),
     dialect.Mean: mean,
+    dialect.Take: lambda at, m, x: at.op("Gather", x, at.const("index", m.index), axis=m.dim),
+    dialect.Mix: mix,
     nn.Flatten: flatten,
     nn.Upsample: upsample,
     nn.PixelShuffle: pixel_shuffle,

@@ -20,7 +20,7 @@ from snnc.backends.onnx.emitters import EMITTERS, readout
 from snnc.backends.onnx.functions import IR_VERSION, OPSET, Library
 from snnc.errors import SnncError
 from snnc.files.emitted import BATCH, DOMAIN, KEY
-from snnc.ir.graph import calls, module_of, phases
+from snnc.ir.graph import calls, module_of, numbers, phases
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import MissingRow, Refused
 from snnc.ir.shapes import Shapes
@@ -113,8 +113,8 @@ def model(network: Network, anytime: bool = True) -> onnx.ModelProto:
         SnncError: a module that this backend cannot write, or an operation whose form depends on the shape of the
             input, which is not known.
     """
-    first = next(network.graph.buffers(), None)
-    if first is not None and first.dtype != torch.float32:
+    first = numbers(network.graph)
+    if first.dtype != torch.float32:
         raise SnncError(f"The backend 'onnx' writes float32, and the network is {first.dtype}.", "network.float()")
     writer = _Writer(network)
     outputs = writer.run(anytime)

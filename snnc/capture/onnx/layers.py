@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx
 
-from snnc.capture import layers, pools, products, routes
+from snnc.capture import layers, pools, products, resizing, routes
 from snnc.capture.onnx.site import OnnxSite
 from snnc.ir import dialect
 
@@ -156,7 +157,7 @@ def average_pool(at: OnnxSite, x: fx.Node) -> Any:
     """`AveragePool`."""
     dims = at.spatial(x)
     if any(d != 1 for d in at.get("dilations", [1])):
-        at.refuse("averages over windows with gaps", "pool without dilation")
+        return _gapped(at, x, dims)
     counted = bool(at.get("count_include_pad", 0))
     begin, end = _pads(at, x, _sizes(at, "kernel_shape", dims), _sizes(at, "strides", dims))
     if counted and begin != end:
@@ -164,6 +165,27 @@ def average_pool(at: OnnxSite, x: fx.Node) -> Any:
         at.attributes = {**at.attributes, "pads": [0] * 2 * dims, "auto_pad": "NOTSET"}
     counted = counted or not any((*begin, *end))
     return _pool(at, x, [1] * dims, lambda dims, k, s, p, ceil: pools.AVERAGE[dims](k, s, p, ceil, counted))
+
+
+def _gapped(at: OnnxSite, x: fx.Node, dims: int) -> Any:
+    """Averages over windows with gaps, which torch has none of: along one dimension after the other."""
+    kernel, strides, gaps = (_sizes(at, name, dims) for name in ("kernel_shape", "strides", "dilations"))
+    reach = [d * (k - 1) + 1 for d, k in zip(gaps, kernel, strict=True)]
+    begin, end = _pads(at, x, reach, strides)
+    ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
+    counted = bool(at.get("count_include_pad", 0))
+    for dim, size in enumerate(at.known(x)[1:]):
+        rows = _windows(size, begin[dim], end[dim], reach[dim], strides[dim], ceil)
+        weight = torch.zeros(rows, size)
+        for row in range(rows):
+            start = row * strides[dim] - begin[dim]
+            places = [p for p in range(start, start + reach[dim], gaps[dim]) if p < size + end[dim]]
+            inside = [p for p in places if 0 <= p < size]
+            if not inside and not counted:
+                at.refuse("averages over a window of padding alone", "check the file")
+            weight[row, inside] = 1 / len(places if counted else inside)
+        x = resizing.mixed(at, x, 2 + dim, weight)
+    return x
 
 
 def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:

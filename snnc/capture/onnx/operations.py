@@ -113,6 +113,7 @@ OPERATIONS: dict[str, Spelling] = {
     "ReduceMax": onnx_layers.reduced(pools.amax),
     "Upsample": onnx_scaling.upsample,
     "Resize": onnx_scaling.resize,
+    "CumSum": onnx_scaling.cumsum,
     "DepthToSpace": onnx_routes.depth_to_space,
     "SpaceToDepth": onnx_routes.space_to_depth,
     # routes
@@ -125,6 +126,9 @@ OPERATIONS: dict[str, Spelling] = {
     "Split": onnx_routes.split,
     "Slice": onnx_routes.slice_,
     "Gather": onnx_routes.gather,
+    "GatherElements": onnx_routes.gather_elements,
+    "Col2Im": onnx_routes.col2im,
+    "Tile": onnx_routes.tile,
     "Expand": onnx_routes.expand,
     "Pad": onnx_routes.pad,
     # sizes

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture import layers, routes
+from snnc.capture import gathering, layers, routes
 from snnc.capture.layout import Laid
 from snnc.capture.onnx import curved
 from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
 from snnc.capture.onnx.site import OnnxSite
-from snnc.capture.refusals import LOOKED_UP, ORDER, REPEATED
+from snnc.capture.refusals import LOOKED_UP
 from snnc.capture.values import Batch
 
 
@@ -133,40 +134,55 @@ def slice_(at: OnnxSite, x: fx.Node, starts: Any = None, ends: Any = None, axes:
             ):
                 at.refuse("selects samples", "keep the whole batch")
             continue
-        if step < 0:
-            at.refuse("reads a dimension backwards", "slice with a positive step")
         bounds = slice(at.integer(start), at.integer(stop), at.integer(step)).indices(at.known(x)[dim % rank - 1])
-        index[dim % rank] = slice(*bounds)
+        if step < 0:
+            x = gathering.index_select(at, x, dim % rank, torch.arange(*bounds))
+        else:
+            index[dim % rank] = slice(*bounds)
     return routes.getitem(at, x, tuple(index))
 
 
 def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
-    """`Gather` of one entry, or of entries in equal steps."""
+    """`Gather` by constants."""
     if not isinstance(x, fx.Node):
         raise LOOKED_UP.refused()
     dim = at.axis(x, at.get("axis", 0))
     total = at.known(x)[dim - 1]
-    if not isinstance(indices, Tensor) or indices.dim() > 1 or not indices.numel():
-        raise ORDER.refused()
+    if not isinstance(indices, Tensor):
+        at.refuse("picks entries at places that depend on the input", "pick outside of the network, or by constants")
     places = [at.integer(i) for i in indices.flatten()]
     if any(not -total <= i < total for i in places):
         at.refuse(f"picks entries that are not there, of {total}", "check the file")
-    places = [i % total for i in places]
     if indices.dim() == 0:
-        return routes.select(at, x, dim, places[0])
-    step = places[1] - places[0] if len(places) > 1 else 1
-    if step < 1 or places != list(range(places[0], places[-1] + 1, step)):
-        raise ORDER.refused()
-    return routes.getitem(at, x, (*[slice(None)] * dim, slice(places[0], places[-1] + 1, step)))
+        return routes.select(at, x, dim, places[0] % total)
+    return gathering.getitem(at, x, (*[slice(None)] * dim, indices))
+
+
+def gather_elements(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
+    """`GatherElements` by a constant that every sample shares."""
+    return gathering.gather(at, x, at.get("axis", 0), indices)
+
+
+def col2im(at: OnnxSite, x: fx.Node, size: Any, window: Any) -> Any:
+    """`Col2Im` of maps with two dimensions, padded alike on both sides."""
+    pads = at.get("pads", [0] * 4)
+    if len(pads) != 4 or pads[:2] != pads[2:]:
+        at.refuse("adds columns up to a map whose sides are cut off differently", "padding that is alike on both sides")
+    gaps, steps = at.get("dilations", [1, 1]), at.get("strides", [1, 1])
+    return gathering.col2im(at, x, at.numbers(size), at.numbers(window), gaps, pads[:2], steps)
+
+
+def tile(at: OnnxSite, x: fx.Node, repeats: Any) -> Any:
+    """`Tile`: the batch once."""
+    return gathering.repeat(at, x, at.numbers(repeats) or [])
 
 
 def expand(at: OnnxSite, x: fx.Node, sizes: Any) -> Any:
-    """`Expand` to the shape that the value has."""
+    """`Expand`: a size of 1 keeps what there is."""
     wanted, own = at.numbers(sizes) or [], [Batch(), *at.known(x)]
-    rank = len(own)
-    if len(wanted) > rank or any(w not in (1, h) for w, h in zip(wanted[::-1], own[::-1], strict=False)):
-        raise REPEATED.refused()
-    return x
+    wanted = [*own[: len(own) - len(wanted)], *wanted]
+    wanted = [h if w == 1 else w for w, h in zip(wanted, own, strict=True)] if len(wanted) == len(own) else wanted
+    return gathering.expand(at, x, wanted)
 
 
 def pad(at: OnnxSite, x: fx.Node, pads: Any = None, value: Any = None, axes: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""ONNX `Upsample` and `Resize`: a map scaled to the nearest pixel."""
+"""ONNX `Upsample` and `Resize`: a map scaled to the nearest pixel, or by linear and cubic interpolation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture import layers
+from snnc.capture import gathering, resizing
+from snnc.capture.onnx import smoothing
 from snnc.capture.onnx.site import OnnxSite
 
+HALVES = "coordinate_transformation_mode half_pixel and nearest_mode floor"
 MOST_SIDE = 2**14  # of a map that is scaled
 
 
@@ -25,11 +27,11 @@ def upsample(at: OnnxSite, x: fx.Node, scales: Any = None) -> Any:
 
 
 def resize(at: OnnxSite, x: fx.Node, roi: Any = None, scales: Any = None, sizes: Any = None) -> Any:
-    """`Resize` to the nearest value."""
+    """`Resize`."""
     if at.opset < 11:
         return upsample(at, x, roi)
-    if at.get("keep_aspect_ratio_policy", "stretch") != "stretch" or at.get("antialias", 0):
-        at.refuse("keeps the aspect ratio, or smooths", "scale by constant factors, mode nearest")
+    if at.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        at.refuse("keeps the aspect ratio", "scale by constant factors")
     rank = len(at.known(x)) + 1
     axes = [a % rank for a in at.get("axes", range(rank))]
     factors: list[Any] | None = None
@@ -56,9 +58,7 @@ def _reals(at: OnnxSite, values: Any) -> list[float]:
 
 
 def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, *rounded: str) -> Any:
-    """Maps scaled so that each value is a copy of one, by all of the given roundings; refuses where torch's differs."""
-    if at.get("mode", "nearest") != "nearest":
-        at.refuse(f"scales a map by '{at.get('mode')}'", "mode nearest, and train the network with it")
+    """Maps scaled dimension by dimension; nearest values by all of the given roundings, which have to agree."""
     before = at.known(x)
     if not (sizes or (scales and len(scales) == len(before) + 1)):
         at.refuse("has no scale for each dimension", "check the file")
@@ -67,24 +67,60 @@ def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, *rou
         at.refuse("scales the batch or the channels", "scale maps alone")
     if not all(0 < new <= MOST_SIDE for new in after):
         at.refuse(f"scales a map to {after[1:]}", "check its scales")
+    mode = at.get("mode", "nearest")
+    if mode != "nearest":
+        return _smooth(at, x, mode, scales, after, placed)
+    same = True
+    lines = []
     for axis, (old, new) in enumerate(zip(before[1:], after[1:], strict=True), 2):
         factor = Fraction(scales[axis]) if scales else Fraction(new, old)
-        want = [_sources(old, new, factor, placed, one) for one in rounded]
+        found = [_sources(old, new, factor, placed, one) for one in rounded]
+        if not found[0] or any(one != found[0] for one in found):
+            at.refuse(f"places values by '{placed}' and '{' or '.join(rounded)}'", HALVES)
+        lines.append(found[0])
         given = {"scale_factor": scales[axis]} if scales else {"size": new}
         line = torch.arange(old, dtype=torch.float32).reshape(1, 1, old)
-        have = nn.Upsample(mode="nearest", **given)(line).flatten().int().tolist()
-        if any(one != have for one in want):
-            at.refuse(
-                f"places values by '{placed}' and '{' or '.join(rounded)}', which torch's nearest mode does not",
-                "coordinate_transformation_mode asymmetric and nearest_mode floor",
-            )
+        same &= found[0] == nn.Upsample(mode="nearest", **given)(line).flatten().int().tolist()
+    if not same:
+        for dim, one in enumerate(lines, 2):
+            x = gathering.index_select(at, x, dim, torch.tensor(one))
+        return x
     if scales:
-        return layers.interpolate(at, x, None, tuple(scales[2:]))
-    return layers.interpolate(at, x, tuple(after[1:]))
+        return resizing.interpolate(at, x, None, tuple(scales[2:]))
+    return resizing.interpolate(at, x, tuple(after[1:]))
 
 
-def _sources(old: int, new: int, scale: Fraction, placed: str, rounded: str) -> list[int]:
-    """Which values ONNX copies to the `new` places, in exact arithmetic; nothing for ways that are not known."""
+def cumsum(at: OnnxSite, x: fx.Node, axis: Any) -> Any:
+    """`CumSum`: of what stands before, and from the back, where its attributes say so."""
+    dim = at.axis(x, (at.numbers(axis) or [0])[0])
+    weight = torch.ones([at.known(x)[dim - 1]] * 2).tril(-1 if at.get("exclusive", 0) else 0)
+    return resizing.mixed(at, x, dim, weight.mT if at.get("reverse", 0) else weight)
+
+
+def _smooth(at: OnnxSite, x: fx.Node, mode: str, scales: Any, after: list[int], placed: str) -> Any:
+    """Linear and cubic interpolation: a matrix for each dimension."""
+    if at.opset < 11:
+        at.refuse("leaves open where new values stand; runtimes differ", "export it with opset 11 or newer")
+    if mode not in ("linear", "cubic"):
+        at.refuse(f"scales a map by '{mode}'", "mode nearest, linear or cubic")
+    curve = smoothing.linear if mode == "linear" else smoothing.cubic(float(at.get("cubic_coeff_a", -0.75)))
+    narrowed = bool(at.get("antialias", 0))
+    excluded = bool(at.get("exclude_outside", 0))
+    for dim, (old, new) in enumerate(zip(at.known(x)[1:], after[1:], strict=True), 2):
+        factor = Fraction(scales[dim]) if scales else Fraction(new, old)
+        places = _places(old, new, factor, placed)
+        if not places:
+            at.refuse(f"places values by '{placed}'", HALVES)
+        if factor == 1 and old == new:
+            continue
+        wide = max(Fraction(1), 1 / factor) if narrowed else Fraction(1)
+        weight = smoothing.matrix(places, old, curve, 1 if mode == "linear" else 2, excluded, wide)
+        x = resizing.mixed(at, x, dim, weight)
+    return x
+
+
+def _places(old: int, new: int, scale: Fraction, placed: str) -> list[Fraction]:
+    """Where the `new` values stand among the old ones, in exact arithmetic; nothing for ways that are not known."""
     half = Fraction(1, 2)
     centred = half / scale - half
     step, first = {
@@ -93,13 +129,18 @@ def _sources(old: int, new: int, scale: Fraction, placed: str, rounded: str) -> 
         "pytorch_half_pixel": (1 / scale, centred) if new > 1 else (Fraction(0), Fraction(0)),
         "align_corners": (Fraction(old - 1, max(1, new - 1)), Fraction(0)),
         "half_pixel_symmetric": (1 / scale, Fraction(old, 2) * (1 - Fraction(new) / (old * scale)) + centred),
-    }.get(placed, (Fraction(0), Fraction(0)))
+    }.get(placed, (None, Fraction(0)))
+    return [] if step is None else [step * i + first for i in range(new)]
+
+
+def _sources(old: int, new: int, scale: Fraction, placed: str, rounded: str) -> list[int]:
+    """Which values ONNX copies to the `new` places; nothing for ways that are not known."""
+    half = Fraction(1, 2)
     nearest = {
         "floor": math.floor,
         "ceil": math.ceil,
         "round_prefer_floor": lambda place: math.ceil(place - half),
         "round_prefer_ceil": lambda place: math.floor(place + half),
     }.get(rounded)
-    if nearest is None or not step:
-        return []
-    return [min(max(nearest(step * i + first), 0), old - 1) for i in range(new)]
+    places = _places(old, new, scale, placed) if nearest else []
+    return [min(max(nearest(place), 0), old - 1) for place in places] if nearest else []

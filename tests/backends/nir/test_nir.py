@@ -41,6 +41,7 @@ REFUSED = {
     "conv3d": "three dimensions",
     "decoder": "NIR has no such node",
     "routes": "no square kernel",
+    "picked": "NIR has no such node",
     "bare": "NIR has no maximum",
 }
 

@@ -189,6 +189,46 @@ CASES = {
         ["Upsample"],
         {"s": ints(3, 4, 9, 9), "x": "3,4,6,6"},
     ),
+    "resize up": (
+        'y = Resize<nearest_mode="ceil">(a, , s)', ["Take", "Take"], {"s": np.float32([1, 1, 1.5, 1.5])},
+    ),
+    "resize linear": ('y = Resize<mode="linear">(a, , s)', ["Mix", "Mix"], {"s": np.float32([1, 1, 2, 2])}),
+    "resize cubic": (
+        'y = Resize<mode="cubic", cubic_coeff_a=-0.5, exclude_outside=0>(a, , s)',
+        ["Mix"],
+        {"s": np.float32([1, 1, 2, 1])},
+    ),
+    "resize by corners": (
+        'y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(a, , , s)',
+        ["Mix", "Mix"],
+        {"s": ints(3, 4, 11, 21), "x": "3,4,6,6"},
+    ),
+    "sums": ("y = CumSum(a, i)", ["Mix"], {"i": np.int64(2)}),
+    "sums before": ("y = CumSum<exclusive=1>(a, i)", ["Mix"], {"i": np.int64(-1)}),
+    "sums from the back": ("y = CumSum<reverse=1>(a, i)", ["Mix"], {"i": np.int64(1)}),
+    "mean with gaps": (
+        "y = AveragePool<kernel_shape=[2,2], strides=[2,1], dilations=[2,3], pads=[1,1,1,0], count_include_pad=1>(a)",
+        ["Mix", "Mix"],
+        {"opset": 19},
+    ),
+    "mean with gaps, counted": (
+        "y = AveragePool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(a)", ["Mix", "Mix"], {"opset": 19},
+    ),
+    # picking
+    "backwards": (
+        "y = Slice(a, s, e, i, t)", ["Take"], {"s": ints(-1), "e": ints(-9), "i": ints(1), "t": ints(-1)},
+    ),
+    "shuffled": ("y = Gather<axis=1>(a, i)", ["Take"], {"i": ints(1, 0, -1)}),
+    "shuffled in rows": (
+        "y = Gather<axis=3>(a, i)", ["Take", "Reshape"], {"i": np.int64([[0, 1], [1, 2], [2, 3]])},
+    ),
+    "tiled": ("y = Tile(a, n)", ["Take", "Take"], {"n": ints(1, 2, 1, 3)}),
+    "spread": ("t = GlobalAveragePool(a) y = Expand(t, s)", ["AdaptiveAvgPool2d", "Take", "Take"], {"s": ints(5, 6)}),
+    "columns": (
+        "y = Col2Im<pads=[1,0,1,0], strides=[2,1]>(a, s, k)",
+        ["Reshape", "ConvTranspose2d"],
+        {"x": "N,8,18", "s": ints(5, 7), "k": ints(2, 2), "opset": 18},
+    ),
     # nothing
     "identity": ("t = Identity(a) y = Dropout(t)", [], {}),
     "dropout attribute": ("y = Dropout<ratio=0.5>(a)", [], {"opset": 10}),
@@ -246,25 +286,18 @@ REFUSED = {
     "batch fixed": ("a = Relu(x) y = Reshape(a, s)", "Reshape", "batch at 1", {"s": ints(1, 144)}),
     "batch merged": ("a = Relu(x) y = Reshape(a, s)", "output", "batch", {"s": ints(-1, 6)}),
     "batch counted": ("a = Relu(x) s = Size(a) f = Cast<to=1>(s) y = Div(a, f)", "Div", "number of samples", {}),
-    "backwards": (
-        "a = Relu(x) y = Slice(a, s, e, i, t)", "Slice", "backwards",
-        {"s": ints(-1), "e": ints(-9), "i": ints(1), "t": ints(-1)},
-    ),
-    "shuffled": ("a = Relu(x) y = Gather<axis=1>(a, i)", "Gather", "order", {"i": ints(1, 0)}),
     "dropout on": (
         "a = Relu(x) y = Dropout(a, r, t)", "Dropout", "inference", {"r": np.float32(0.5), "t": np.bool_(True)},
     ),
     "indices": ("a = Relu(x) t, i = MaxPool<kernel_shape=[2,2]>(a) y = Sub(t, i)", "MaxPool", "second result", {}),
     "cast": ("a = Relu(x) y = Cast<to=7>(a)", "Cast", "floating point", {}),
-    "smooth resize": (
-        'a = Relu(x) y = Resize<mode="linear">(a, , s)', "Resize", "nearest", {"s": np.float32([1, 1, 2, 2])},
-    ),
-    "other resize": (
-        'a = Relu(x) y = Resize<nearest_mode="ceil">(a, , s)', "Resize", "floor", {"s": np.float32([1, 1, 2, 2])},
+    "cropped resize": (
+        'a = Relu(x) y = Resize<coordinate_transformation_mode="tf_crop_and_resize">(a, , s)', "Resize", "tf_crop",
+        {"s": np.float32([1, 1, 2, 2])},
     ),
     "softmax of old": ("a = Relu(x) y = Softmax(a)", "Softmax", "flatten", {"opset": 11}),
     "no activation": ("y = MaxPool<kernel_shape=[2,2]>(x)", "network", "no activation", {}),
-    "spread": ("a = Relu(x) y = Expand(a, s)", "Expand", "larger shape", {"s": ints(1, 4, 12, 6)}),
+    "spread": ("a = Relu(x) y = Expand(a, s)", "Expand", "expanded size", {"s": ints(1, 4, 12, 6)}),
     "infinite weight": ("a = Relu(x) y = Mul(a, s)", "Affine", "NaN", {"s": np.float32(np.inf)}),
     "integer kernel": ("a = Relu(x) y = Conv(a, w)", "Conv", "integers", {"w": np.ones((6, 4, 3, 3), "int64")}),
     "integer matrix": ("a = Relu(x) f = Flatten(a) y = Gemm(f, m)", "Gemm", "integers", {"m": ints(*[[1] * 5] * 144)}),
