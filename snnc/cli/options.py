@@ -82,11 +82,10 @@ def command_line() -> str:
 def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """What the shell offers for a recipe: the names, and files."""
     folder = resources.files("snnc").joinpath("recipes")  # as text: the package itself needs torch
-    names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".toml"))
+    names = sorted(one.name.removesuffix(".toml") for one in folder.iterdir() if one.name.endswith(".toml"))
     found = [
         CompletionItem(
-            name.removesuffix(".toml"),
-            help=tomllib.loads(folder.joinpath(name).read_text(encoding="utf-8")).get("summary"),
+            name, help=tomllib.loads(folder.joinpath(f"{name}.toml").read_text(encoding="utf-8")).get("summary")
         )
         for name in names
         if name.startswith(incomplete)

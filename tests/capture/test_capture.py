@@ -305,7 +305,7 @@ def _branch(m, x):
 
 REFUSED = {
     "threshold": (lambda m, x: F.threshold(x, 0.5, 0), "threshold", "ReLU"),
-    "batch flattened": (lambda m, x: x.flatten(), "flatten", "--input-shape"),
+    "batch flattened": (lambda m, x: x.flatten(), "flatten", "torch.flatten(x, 1)"),
     "batch fixed": (lambda m, x: x.view(1, -1), "view", "flatten"),
     "batch moved": (lambda m, x: x.transpose(0, 1), "transpose", "--input-shape"),
     "batch joined": (lambda m, x: torch.cat([x, x]), "cat", "dimension 1"),

@@ -22,6 +22,7 @@ from snnc.ir.dialect import (
     Concat,
     Grid,
     Mean,
+    Mix,
     OwnSizeAvgPool2d,
     Pad,
     Permute,
@@ -29,6 +30,7 @@ from snnc.ir.dialect import (
     SignedQuant,
     Slice,
     Sub,
+    Take,
 )
 from snnc.ir.graph import Stage, calls
 from snnc.ir.graphfile import pack_graph, unpack_graph
@@ -127,6 +129,8 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     **{cls: (cls, (MAP, MAP)) for cls in (curved.Product, curved.Quotient, curved.MatMul)},
     **{cls: (cls, (MAP, MAP)) for cls in (curved.Maximum, curved.Minimum)},
     curved.Where: (curved.Where, (MAP, MAP, MAP)),
+    Take: (lambda: Take(1, torch.tensor([2, 0, 0])), (MAP,)),
+    Mix: (lambda: Mix(2, torch.arange(16.0).reshape(2, 8)), (MAP,)),
     SignedQuant: (lambda: SignedQuant(theta.clone(), 6, 3), (MAP,)),
 }
 

@@ -66,7 +66,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CompilePlan:
     """What is known before a pass runs: where the result goes, the network as a graph, and the data.
 
     Attributes:
@@ -97,7 +97,7 @@ def run(**options: Any) -> None:
         _write(wish, plan, *made)
 
 
-def _plan(wish: Wish) -> Plan:
+def _plan(wish: Wish) -> CompilePlan:
     """Checks the options against each other, and loads what they name."""
     check_search(wish.max_drop, wish.calib, wish.recipe, wish.recipes, wish.changes)
     if wish.fixed_point and wish.max_drop is not None and not (wish.recipe or wish.recipes):
@@ -114,13 +114,13 @@ def _plan(wish: Wish) -> Plan:
         data = wish.reading.read(wish.calib).sample(drawn, wish.seed)
     graph = captured(network, data, wish.input_shape)
     shape = wish.input_shape or (None if data else told_shape(network))
-    return Plan(out, backend, network, graph, data, shape, named)
+    return CompilePlan(out, backend, network, graph, data, shape, named)
 
 
 Made = tuple[Network, Recipe, str]  # the network, its recipe, and why that one
 
 
-def _search(wish: Wish, plan: Plan) -> Made | None:
+def _search(wish: Wish, plan: CompilePlan) -> Made | None:
     """The fewest steps that stay within `--max-drop`; None where this is a dry run, which says what would be tried."""
     assert plan.data is not None
     assert wish.max_drop is not None
@@ -141,7 +141,7 @@ def _search(wish: Wish, plan: Plan) -> Made | None:
     return net, parse(net.info["recipe_text"], "the file"), why
 
 
-def _build(wish: Wish, plan: Plan) -> Made | None:
+def _build(wish: Wish, plan: CompilePlan) -> Made | None:
     """The network by one recipe; None where this is a dry run."""
     data, T = plan.data, wish.T or 8
     chosen, why = (plan.named, "as asked for") if plan.named else _default(plan)
@@ -163,7 +163,7 @@ def _build(wish: Wish, plan: Plan) -> Made | None:
     return net, chosen, why
 
 
-def _default(plan: Plan) -> tuple[Recipe, str]:
+def _default(plan: CompilePlan) -> tuple[Recipe, str]:
     """The recipe for a network where none was named, and why that one."""
     chosen = find_recipe(api.default_recipe(plan.graph, plan.data is not None))
     if chosen.name == "data-free":
@@ -171,11 +171,11 @@ def _default(plan: Plan) -> tuple[Recipe, str]:
     return chosen, WHY[chosen.name]
 
 
-def _rehearse(wish: Wish, plan: Plan, tried: list[Recipe], why: str, T: int) -> None:
+def _rehearse(wish: Wish, plan: CompilePlan, tried: list[Recipe], why: str, T: int) -> None:
     compilation(plan.graph, tried, why, plan.data, wish.calib_samples, T, plan.out, plan.backend, wish.as_json)
 
 
-def _write(wish: Wish, plan: Plan, net: Network, chosen: Recipe, why: str) -> None:
+def _write(wish: Wish, plan: CompilePlan, net: Network, chosen: Recipe, why: str) -> None:
     """Writes the network, and says what was done."""
     with show.busy(f"writing {plan.out}"):
         api.save(net, plan.out, OnnxModel(anytime=False) if wish.single_output else plan.backend)

@@ -13,7 +13,7 @@ from snnc.cli import show
 from snnc.cli.blocks import Model
 from snnc.cli.work import describe
 from snnc.cli.work.sources import captured, compiled
-from snnc.ir.curved import CURVED
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage
 
@@ -30,7 +30,7 @@ def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, a
         else:
             show.blockers([asdict(b) for b in found])
         click.get_current_context().exit(1)
-    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
+    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *BENT))
     if as_json:
         return show.as_json(
             {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}

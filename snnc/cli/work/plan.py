@@ -14,7 +14,7 @@ from snnc.api import require_calibration
 from snnc.cli import show
 from snnc.cli.work import describe
 from snnc.data import Dataset, require_classes
-from snnc.ir.curved import CURVED
+from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
@@ -45,7 +45,7 @@ def compilation(
     for one in candidates:
         require_calibration(one, data is not None)
         one.pipeline.check()
-    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *CURVED))
+    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *BENT))
     recipes = [
         {"name": r.name, "summary": r.summary, "passes": [{"name": p.name, "options": p.options} for p in r.pipeline]}
         for r in candidates
