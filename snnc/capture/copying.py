@@ -42,7 +42,7 @@ def copied(model: nn.Module) -> nn.Module:
     except Exception as error:
         message = f"The network cannot be copied ({type(error).__name__}: {error})."
         raise Unsupported(message, "keep only modules, parameters and buffers in it") from error
-    return _plain(model)
+    return _unwrapped(model)
 
 
 @contextmanager
@@ -136,13 +136,13 @@ def _contents(cell: Any) -> Iterator[Any]:
         return
 
 
-def _plain(model: nn.Module) -> nn.Module:
+def _unwrapped(model: nn.Module) -> nn.Module:
     """Without the wrappers of `torch.compile`, found by their name, since their class takes seconds to import."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__ == "OptimizedModule":
                 setattr(parent, name, child._orig_mod)
-    return _plain(model._orig_mod) if type(model).__name__ == "OptimizedModule" else model  # type: ignore[arg-type]
+    return _unwrapped(model._orig_mod) if type(model).__name__ == "OptimizedModule" else model  # type: ignore[arg-type]
 
 
 def _unhook(module: nn.Module, hook: Any) -> None:

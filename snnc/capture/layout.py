@@ -230,7 +230,7 @@ def _route(name: str) -> Callable[..., Any] | None:
             dims[place or 0] = (*dims[place or 0], *spare)
         return settled(at, Laid(x.node, tuple(dims)))
 
-    def spread(at: Site, x: Laid, dim: int) -> Any:
+    def unsqueezed(at: Site, x: Laid, dim: int) -> Any:
         place = dim % (rank(x) + 1)
         return settled(at, Laid(x.node, (*x.dims[:place], (), *x.dims[place:])))
 
@@ -260,7 +260,7 @@ def _route(name: str) -> Callable[..., Any] | None:
         "flatten": flat,
         "unflatten": unflat,
         "squeeze": squeezed,
-        "unsqueeze": spread,
+        "unsqueeze": unsqueezed,
         "select": one,
         "slice": lambda at, x, dim=0, start=None, end=None, step=1: (
             one(at, x, dim, slice(start, end, step))

@@ -66,13 +66,13 @@ def _check_latency(latency: dict[str, Any]) -> None:
     if latency["schedule"] not in SCHEDULES:
         raise Fault("its schedule is none that a network can have")
     least = {"T": 1, "rho": 0, "depth": 1, "steps": 1}
-    if not all(_whole(latency[key], low) for key, low in least.items()):
+    if not all(_is_whole(latency[key], low) for key, low in least.items()):
         raise Fault("its latency is not in whole steps")
     if latency["steps"] < latency["T"]:
         raise Fault("its latency has fewer steps than are read out")
 
 
-def _whole(value: Any, least: int = 0) -> bool:
+def _is_whole(value: Any, least: int = 0) -> bool:
     return type(value) is int and least <= value < _MOST
 
 
@@ -85,7 +85,7 @@ def _text(value: Any) -> bool:
 
 
 def _shape(value: Any) -> bool:
-    return isinstance(value, list) and all(_whole(size, 1) for size in value) and math.prod(value) < _MOST
+    return isinstance(value, list) and all(_is_whole(size, 1) for size in value) and math.prod(value) < _MOST
 
 
 def _span(value: Any) -> bool:
@@ -106,7 +106,7 @@ def _record(value: Any) -> bool:
         return False
     if not isinstance(value.get("options"), dict) or not _each(_text)(value.get("notes")):
         return False
-    return _whole(value.get("sites")) and _finite(value.get("seconds")) and _finite(value.get("error") or 0)
+    return _is_whole(value.get("sites")) and _finite(value.get("seconds")) and _finite(value.get("error") or 0)
 
 
 def _bound(value: Any) -> bool:
@@ -121,14 +121,14 @@ def _bound(value: Any) -> bool:
 # What a history may hold. For each entry: whether a value fits, and what to say if it does not.
 _ROWS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "input_shape": (_shape, "its input has no shape"),
-    "input_rank": (lambda value: _whole(value, 1), "its input has no number of dimensions"),
+    "input_rank": (lambda value: _is_whole(value, 1), "its input has no number of dimensions"),
     "input_range": (_span, "its input has no range"),
     "records": (_each(_record), "its records are not those of passes"),
     "proof": (_each(_bound), "its proof is not one of bounds"),
     "recipe": (_text, "its recipe has no name"),
     "recipe_text": (_text, "its recipe is no text"),
     "versions": (_texts, "its versions are no texts"),
-    "calibration_samples": (_whole, "its calibration samples are no number"),
+    "calibration_samples": (_is_whole, "its calibration samples are no number"),
     "tune": (lambda value: isinstance(value, dict), "its training is no table"),
     "trace": (lambda value: isinstance(value, list), "its trace is no list"),
 }

@@ -148,7 +148,7 @@ def where(at: EmitSite, m: nn.Module, chosen: str, a: str, b: str) -> str:
     return at.op("Where", at.op("Greater", chosen, at.const("half", 0.5), part="chosen"), a, b)
 
 
-def _plain(kind: str, *names: str, **renamed: str) -> Emitter:
+def _operator(kind: str, *names: str, **renamed: str) -> Emitter:
     """One operator, of which some attributes are the module's."""
     table = {**dict.fromkeys(names), **renamed}
 
@@ -176,19 +176,19 @@ def shrink(at: EmitSite, m: Any, x: str) -> str:
 CURVED: dict[Kinds, Emitter | Refusal] = {
     nn.GELU: gelu,
     nn.SiLU: _gated(lambda at, x: at.op("Sigmoid", x, part="gate")),
-    nn.Hardswish: _plain("HardSwish"),
+    nn.Hardswish: _operator("HardSwish"),
     nn.Hardsigmoid: lambda at, m, x: at.op("HardSigmoid", x, alpha=1 / 6, beta=0.5),
-    nn.Sigmoid: _plain("Sigmoid"),
-    nn.Tanh: _plain("Tanh"),
-    nn.ELU: _plain("Elu", "alpha"),
-    nn.SELU: _plain("Selu"),
-    nn.CELU: _plain("Celu", "alpha"),
+    nn.Sigmoid: _operator("Sigmoid"),
+    nn.Tanh: _operator("Tanh"),
+    nn.ELU: _operator("Elu", "alpha"),
+    nn.SELU: _operator("Selu"),
+    nn.CELU: _operator("Celu", "alpha"),
     nn.Softplus: softplus,
     nn.Mish: _gated(lambda at, x: at.op("Tanh", at.op("Softplus", x, part="soft"), part="gate")),
-    nn.LeakyReLU: _plain("LeakyRelu", alpha="negative_slope"),
+    nn.LeakyReLU: _operator("LeakyRelu", alpha="negative_slope"),
     nn.PReLU: prelu,
     nn.LogSigmoid: lambda at, m, x: at.op("Neg", at.op("Softplus", at.op("Neg", x, part="less"), part="soft")),
-    nn.Softsign: _plain("Softsign"),
+    nn.Softsign: _operator("Softsign"),
     nn.Tanhshrink: lambda at, m, x: at.op("Sub", x, at.op("Tanh", x, part="tanh")),
     nn.Softshrink: shrink,
     nn.Hardshrink: shrink,
@@ -202,10 +202,10 @@ CURVED: dict[Kinds, Emitter | Refusal] = {
     curved.Clip: clip,
     curved.Greatest: _reduce("ReduceMax"),
     curved.Least: _reduce("ReduceMin"),
-    curved.Product: _plain("Mul"),
-    curved.Quotient: _plain("Div"),
-    curved.MatMul: _plain("MatMul"),
-    curved.Maximum: _plain("Max"),
-    curved.Minimum: _plain("Min"),
+    curved.Product: _operator("Mul"),
+    curved.Quotient: _operator("Div"),
+    curved.MatMul: _operator("MatMul"),
+    curved.Maximum: _operator("Max"),
+    curved.Minimum: _operator("Min"),
     curved.Where: where,
 }

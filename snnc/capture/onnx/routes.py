@@ -165,11 +165,14 @@ def gather_elements(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
 
 def col2im(at: OnnxSite, x: fx.Node, size: Any, window: Any) -> Any:
     """`Col2Im` of maps with two dimensions, padded alike on both sides."""
+    shape, block = at.numbers(size) or [], at.numbers(window) or []
+    if len(shape) != 2 or len(block) != 2:
+        at.refuse("adds columns up to a map that has not two dimensions", "maps of height and width")
     pads = at.get("pads", [0] * 4)
     if len(pads) != 4 or pads[:2] != pads[2:]:
         at.refuse("adds columns up to a map whose sides are cut off differently", "padding that is alike on both sides")
     gaps, steps = at.get("dilations", [1, 1]), at.get("strides", [1, 1])
-    return gathering.col2im(at, x, at.numbers(size), at.numbers(window), gaps, pads[:2], steps)
+    return gathering.col2im(at, x, shape, block, gaps, pads[:2], steps)
 
 
 def tile(at: OnnxSite, x: fx.Node, repeats: Any) -> Any:
