@@ -15,6 +15,7 @@ from snnc.capture.onnx.site import OnnxSite
 
 HALVES = "coordinate_transformation_mode half_pixel and nearest_mode floor"
 MOST_SIDE = 2**14  # of a map that is scaled
+WHOLE = 1e-4  # of a value: what a factor in float32 may miss a whole size by
 
 
 def upsample(at: OnnxSite, x: fx.Node, scales: Any = None) -> Any:
@@ -67,6 +68,9 @@ def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, *rou
         at.refuse("scales the batch or the channels", "scale maps alone")
     if not all(0 < new <= MOST_SIDE for new in after):
         at.refuse(f"scales a map to {after[1:]}", "check its scales")
+    cut = scales and any(abs(n * s - new) > WHOLE for n, s, new in zip(before, scales[1:], after, strict=True))
+    if placed == "align_corners" and cut:
+        at.refuse("scales to a part of a value, which the standard and its runtimes read differently", HALVES)
     mode = at.get("mode", "nearest")
     if mode != "nearest":
         return _smooth(at, x, mode, scales, after, placed)
