@@ -121,6 +121,7 @@ def compiled(
                 calibration=images.tensors[0] if needs_data else None,  # training images, no labels
                 input_shape=(1, 8, 8),
                 seed=SEED,
+                quick=True,  # the options of the recipes as they stand: choosing some takes several times as long
             ),
         )
 
@@ -180,7 +181,8 @@ def main() -> None:
         train(clipped, training, 20, 0.05, progress, f"fine-tuning it with QCFS, L={LEVELS}")
 
         # An input that is coded in spikes lies in [0, 1], and these images are normalised.
-        plain = [n for n in recipes.names() if "encode-input" not in [p.name for p in recipes.recipe(n).pipeline]]
+        apart = {"encode-input", "encode-values"}  # for networks and data of other kinds
+        plain = [n for n in recipes.names() if not apart & {p.name for p in recipes.recipe(n).pipeline}]
         models = {name: clipped if name == "qcfs" else relu for name in plain}
         anns = {name: accuracy(model, test) for name, model in models.items()}
         found: dict[tuple[str, int], float] = {}
