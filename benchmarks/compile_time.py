@@ -31,6 +31,7 @@ def main() -> None:
     torch.set_num_threads(1)
     x = images(args.net, args.samples)
     layers = sum(isinstance(module, nn.Conv2d) for module in build(args.net).modules())
+    snnc.capture(build(args.net))  # what is imported at first use
     for name in args.recipes.split(","):
         begun = [time.process_time()]
         rows = [0]  # of convolutions
@@ -39,17 +40,23 @@ def main() -> None:
             if isinstance(layer, nn.Conv2d):
                 rows[-1] += len(inputs[0])
 
-        def after(step: Any, *rest: Any, begun: list[float] = begun, rows: list[int] = rows) -> None:
+        hooks: list[Any] = []
+
+        def after(
+            step: Any, *rest: Any, begun: list[float] = begun, rows: list[int] = rows, hooks: list[Any] = hooks
+        ) -> None:
             now = time.process_time()
+            if step is None:  # capture refuses networks while all modules have hooks
+                hooks.append(nn.modules.module.register_module_forward_pre_hook(count))
             sweeps = rows[-1] / args.samples / layers
             print(f"| {step.name if step else 'capture'} | {now - begun[-1]:.1f} | {sweeps:.2f} |", flush=True)
             begun.append(now)
             rows.append(0)
 
         print(f"\n{name}\n\n| pass | s | sweeps |\n|---|--:|--:|")
-        hook = nn.modules.module.register_module_forward_pre_hook(count)
         snnc.compile(build(args.net), T=args.T, recipe=recipe(name), calibration=x, callbacks=(after,))
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         print(f"| all | {time.process_time() - begun[0]:.1f} | |", flush=True)
 
 
