@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from snnc.explain import explain
     from snnc.ir.graph import Stage
     from snnc.ir.proof import prove
+    from snnc.measure.check import check
     from snnc.measure.evaluate import evaluate
     from snnc.measure.search import search
     from snnc.networks.base import SpikingNetwork
@@ -47,6 +48,7 @@ _HOME = {
     "snnc.explain": ("explain",),
     "snnc.ir.graph": ("Stage",),
     "snnc.ir.proof": ("prove",),
+    "snnc.measure.check": ("check",),
     "snnc.measure.evaluate": ("evaluate",),
     "snnc.measure.search": ("search",),
     "snnc.networks.base": ("SpikingNetwork",),
@@ -76,6 +78,7 @@ __all__ = [
     "TuneOptions",
     "__version__",
     "capture",
+    "check",
     "compare",
     "compile",
     "distributed",

@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     import onnxruntime
 
 log = logging.getLogger(__name__)
+REASONS = {  # for the recipe that is taken where none is named: see `default_recipe`
+    "telescoped": "there are curved operations inside, such as GELU, gates or attention",
+    "qcfs": "the network brings its own clip bounds",
+    "best": "there is calibration data",
+    "data-free": "there is no calibration data",
+}
 
 
 @steady()

@@ -244,11 +244,6 @@ def shape(sizes: Sequence[int]) -> str:
     return ",".join(map(str, sizes))
 
 
-def listed(found: Mapping[str, int]) -> str:
-    """`3 Conv2d, 1 Linear`."""
-    return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
-
-
 def timing(latency: Latency) -> str:
     """How long one sample takes, as a sentence."""
     from snnc.ir.neurons import TWO_PASS
