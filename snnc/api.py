@@ -327,7 +327,8 @@ def placed(network: Network, device: str | torch.device) -> Network:
     Raises:
         SnncError: torch does not find it.
     """
+    where = named(device)
     try:
-        return network.to(named(device))
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        return network.to(where)
+    except SnncError as error:
         raise SnncError(f"torch finds no device '{device}' here.", "--device cpu") from error
