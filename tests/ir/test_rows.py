@@ -15,7 +15,7 @@ import snnc
 from snnc.errors import SnncError
 from snnc.ir import dialect
 from snnc.ir.graph import SPEC, Place, Stage, insert, remove
-from snnc.ir.neurons import IF
+from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import MissingRow, Refusal, Refused, Table
 from snnc.ir.shapes import ALIKE
 from snnc.measure.meter import Cost, Meter
@@ -165,8 +165,9 @@ def test_subclasses():
     table = Table("rows", "snnc.ir.rows", {IF: "spikes", (nn.Linear, nn.ReLU): "other"})
     assert table(Mine(4, one, one)) == "spikes"
     assert table(nn.Linear(1, 1)) == table(nn.ReLU()) == "other"
-    exact = Table("rows", "snnc.ir.rows", {IF: "spikes"}, exact=True)
+    exact = Table("rows", "snnc.ir.rows", {IF: "spikes", nn.Linear: "layer"}, exact=Neuron)
     assert exact(IF(4, one, one)) == "spikes"
     assert exact.missing([IF, Mine]) == [Mine]
     with pytest.raises(MissingRow, match="'Mine' has no row"):
         exact(Mine(4, one, one))
+    assert exact.missing([nn.LazyLinear]) == []  # of other classes a row holds for subclasses too

@@ -11,7 +11,7 @@ from torch import fx
 
 from snnc import api
 from snnc.backends import BACKENDS, OnnxModel
-from snnc.capture import told_shape
+from snnc.capture import Captured, told_shape
 from snnc.cli import show
 from snnc.cli.blocks import Model, Reading
 from snnc.cli.search import check_search
@@ -73,7 +73,7 @@ class CompilePlan:
         out: the file to write.
         backend: by name.
         network: as it was loaded.
-        graph: as snnc reads it.
+        source: the graph that snnc read from it, and how the two were compared.
         data: for calibration, and held out for a search; None where there is none.
         shape: of one sample, where the data does not tell it.
         named: the recipe that was asked for.
@@ -82,10 +82,15 @@ class CompilePlan:
     out: Path
     backend: str
     network: Any
-    graph: fx.GraphModule
+    source: Captured
     data: Dataset | None
     shape: tuple[int, ...] | None
     named: Recipe | None
+
+    @property
+    def graph(self) -> fx.GraphModule:
+        """The network as snnc reads it."""
+        return self.source.graph
 
 
 def run(**options: Any) -> None:
@@ -112,9 +117,9 @@ def _plan(wish: Wish) -> CompilePlan:
     if wish.calib:
         drawn = wish.calib_samples + (wish.holdout if wish.max_drop is not None else 0)
         data = wish.reading.read(wish.calib).sample(drawn, wish.seed)
-    graph = captured(network, data, wish.input_shape)
+    source = captured(network, data, wish.input_shape)
     shape = wish.input_shape or (None if data else told_shape(network))
-    return CompilePlan(out, backend, network, graph, data, shape, named)
+    return CompilePlan(out, backend, network, source, data, shape, named)
 
 
 Made = tuple[Network, Recipe, str]  # the network, its recipe, and why that one
@@ -134,7 +139,7 @@ def _search(wish: Wish, plan: CompilePlan) -> Made | None:
         _rehearse(wish, plan, list(map(find_recipe, names)), "to be tried", most)
         return None
     net = searched(
-        plan.graph, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
+        plan.source, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
         wish.quick, wish.as_json,
     )  # fmt: skip
     why = f"the fewest steps that lose {wish.max_drop:g} points at most"
@@ -155,7 +160,7 @@ def _build(wish: Wish, plan: CompilePlan) -> Made | None:
     if wish.dry_run:
         _rehearse(wish, plan, [chosen], why, T)
         return None
-    source = staged or plan.graph  # what it was trained with goes into the file
+    source = staged or plan.source  # what it was trained with goes into the file
     net = api.compile(
         source, T, chosen, data, samples=wish.calib_samples, input_shape=plan.shape, seed=wish.seed, quick=wish.quick,
         track=show.track,
@@ -187,6 +192,7 @@ def _write(wish: Wish, plan: CompilePlan, net: Network, chosen: Recipe, why: str
     show.say(f"Recipe: {chosen.name} ({why}). {chosen.summary}")
     if plan.data:
         show.say(f"Calibration: {net.info['calibration_samples']} samples of {plan.data.source}")
+    show.compared(net.info["compared"])
     show.records(net.info["records"])
     show.choices(net.info.get("choices", []))
     show.proof(net.info.get("proof", []))

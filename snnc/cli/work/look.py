@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from snnc.capture import blockers, capture
 from snnc.checks import one_of
 from snnc.cli import show
 from snnc.cli.blocks import Model
 from snnc.cli.work import describe
 from snnc.cli.work.sources import captured, compiled
+from snnc.errors import Unsupported
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage
@@ -21,34 +21,35 @@ from snnc.ir.graph import Stage
 def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
     """See the command."""
     network = how.load(model)
-    with show.busy("reading the network"):
-        found = blockers(network, input_shape)
-        graph = None if found else capture(network, input_shape)
-    if graph is None:
+    try:
+        read = captured(network, None, input_shape)
+    except Unsupported as error:
+        found = [asdict(b) for b in error.blockers]
         if as_json:
-            show.as_json({"converts": False, "blockers": [asdict(b) for b in found]})
+            show.as_json({"converts": False, "blockers": found})
         else:
-            show.blockers([asdict(b) for b in found])
+            show.blockers(found)
         click.get_current_context().exit(1)
-    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *BENT))
+    layers, kinds = describe.tally(read.graph, WEIGHTED), describe.tally(read.graph, (*ACTIVATIONS, ClipQuant, *BENT))
     if as_json:
-        return show.as_json(
-            {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}
-        )
+        content = {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}
+        return show.as_json(content | {"compared": read.compared})
     show.say("It converts.", "green")
     show.say(f"Layers with weights: {show.listed(layers)}")
-    return show.say(f"Activations: {show.listed(kinds)}")
+    show.say(f"Activations: {show.listed(kinds)}")
+    return show.compared(read.compared)
 
 
 def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
     """See the command."""
     net = compiled(file)
     if net is None:
-        graph = captured(how.load(file), None, input_shape)
-        rows = describe.graph_rows(graph, Stage.ANN)
+        read = captured(how.load(file), None, input_shape)
+        rows = describe.graph_rows(read.graph, Stage.ANN)
         if as_json:
-            return show.as_json({"kind": "ann", "stage": Stage.ANN, "graph": rows})
+            return show.as_json({"kind": "ann", "stage": Stage.ANN, "compared": read.compared, "graph": rows})
         show.say("Not compiled yet: an ANN, as snnc reads it.")
+        show.compared(read.compared)
         return show.graph(rows)
     content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
     if net.looks_inside:
