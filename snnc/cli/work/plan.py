@@ -12,7 +12,9 @@ from torch import fx
 
 from snnc.api import require_calibration
 from snnc.cli import show
+from snnc.cli.targets import Form
 from snnc.cli.work import describe
+from snnc.cli.work.export import written
 from snnc.data import Dataset, require_classes
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
@@ -33,8 +35,7 @@ def compilation(
     data: Dataset | None,
     samples: int,
     T: int,
-    out: Path,
-    backend: str,
+    forms: Sequence[Form],
     as_json: bool,
 ) -> None:
     """Of `snnc compile`: everything that can be said before a pass has run.
@@ -53,8 +54,7 @@ def compilation(
     used = min(samples, len(data)) if data else 0
     content: dict[str, Any] = {
         "dry_run": True,
-        "out": str(out),
-        "backend": backend,
+        **written(forms),
         "T": T,
         "why": why,
         "layers": layers,
@@ -72,7 +72,7 @@ def compilation(
         show.say(f"Recipe: {one.name} ({why}). {one.summary}")
         rows = [(p.name, ", ".join(f"{k}={v}" for k, v in p.options.items())) for p in one.pipeline]
         show.table(f"Passes, for T = {T}", ("pass", "options"), rows)
-    return show.say(f"It would write {out} ({backend}).")
+    return show.say(f"It would write {', '.join(f'{out} ({backend})' for out, backend in forms)}.")
 
 
 def training(
