@@ -35,7 +35,7 @@ from snnc.steady import steady
 if TYPE_CHECKING:
     import onnx
 
-Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto"]
+Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto", "Captured"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def capture(
     The two are run on the same samples and compared.
 
     Args:
-        model: a module, an exported program, an ONNX model, or a graph that was captured before (`Staged` or bare). It
-            is not changed.
+        model: a module, an exported program, an ONNX model, or a graph that was captured before (bare, `Captured` or
+            `Staged`). It is not changed.
         input_shape: shape of one sample, such as `(3, 32, 32)`. Needed where the network's own code depends on it. An
             ONNX model that has its channels last, or takes a map in a row, may be given the shape that data have.
         samples: a few real samples `[N, ...]` to compare on; random ones where None.
@@ -133,12 +133,14 @@ class Outcome:
                 if wrong is not None and wrong.hint == HINT:  # the other door may see more
                     wrong = replace(wrong, hint=SHAPE_HINT)
                 return self if wrong is None else Outcome(None, [wrong])
-        self.compared = not_compared("the shape of a sample is not known")
+        self.compared = not_compared("no input shape is known, which --input-shape tells (input_shape= in Python)")
         return self
 
 
 def _capture(model: Network, input_shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
     shape = None if input_shape is None else tuple(int(n) for n in input_shape)
+    if isinstance(model, Captured):
+        return Outcome(copy.deepcopy(model.graph), compared=model.compared)
     if isinstance(model, Staged) or (isinstance(model, fx.GraphModule) and _is_captured(model)):
         graph = model.graph if isinstance(model, Staged) else model
         return Outcome(copy.deepcopy(graph), compared=not_compared("it is a graph already"))

@@ -195,6 +195,11 @@ def _batches(program: ExportedProgram) -> Any:
     return program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
 
 
+def decomposed(program: ExportedProgram) -> ExportedProgram:
+    """The program in operations that have a name here, as far as torch has decompositions."""
+    return program.run_decompositions(_composed(program))
+
+
 def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, tuple[int, ...]]:
     """Lowers an exported program. Gives what was built, its result, and the shape of one sample.
 
@@ -206,7 +211,7 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
         Unsupported: the program does not take one tensor, or gives more than one.
     """
     try:
-        program = program.run_decompositions(_composed(program))
+        program = decomposed(program)
     except Exception as error:
         told = f"({type(error).__name__}: {str(error).split(chr(10), maxsplit=1)[0].rstrip('.')})"
         if live and "mutated" in told:  # a tensor that is no buffer

@@ -195,6 +195,7 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
         value = result_of(lowering, node, module, args, kwargs, refused.reason or SPELLED)
     # nn.Flatten gives a view as torch.flatten does.
     views = (plain.lower() if module is not None else plain) in VIEWS or plain in COPIES
+    lowering.trace_back(value, node.name)
     lowering.bind(node, value, in_place or site.inplace, plain in COPIES, views and plain not in COPIES)
 
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 
 from snnc.api import REASONS, default_recipe, single
-from snnc.capture import blockers, capture, told_shape
-from snnc.errors import Blocker, SnncError
+from snnc.capture import captured, told_shape
+from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage, calls
 from snnc.ir.shapes import every_shape
 from snnc.markup import listed, table
 from snnc.measure.cost import Estimate, estimate
-from snnc.measure.entry import Entry, entry
+from snnc.measure.entry import Wanted, entry
 from snnc.networks.base import SpikingNetwork
 from snnc.networks.staged import Staged
 from snnc.recipes import recipe
@@ -33,7 +33,7 @@ T, SAMPLES = 8, 512  # what `snnc.compile` takes where nothing is said
 
 
 @dataclass(frozen=True)
-class Choice:
+class Taken:
     """The recipe that is taken where none is named.
 
     Attributes:
@@ -61,15 +61,17 @@ class Check:
         parameters: numbers in all layers.
         neurons: values of one sample at all activations, each of which becomes a neuron; None where no shape is known.
         recipes: what is taken with calibration data and without.
+        compared: with what the graph was compared, and how far they are apart: see `snnc.capture.doors.Captured`.
     """
 
     blockers: list[Blocker]
-    input: Entry | None = None
+    input: Wanted | None = None
     layers: Mapping[str, int] | None = None
     activations: Mapping[str, int] | None = None
     parameters: int | None = None
     neurons: int | None = None
-    recipes: tuple[Choice, ...] = ()
+    recipes: tuple[Taken, ...] = ()
+    compared: Mapping[str, Any] | None = None
 
     @property
     def converts(self) -> bool:
@@ -109,14 +111,19 @@ def check(
 
     Raises:
         SnncError: the model is a spiking network already.
+        Unsupported: it could not be read at all, such as TorchScript.
         LoadError: an ONNX model is malformed.
     """
     if isinstance(model, SpikingNetwork):
         raise SnncError("The model is a spiking network already.", "the ANN that it came from")
     model = single(model)
-    if found := blockers(model, input_shape):
-        return Check(found)
-    graph = capture(model, input_shape)
+    try:
+        read = captured(model, input_shape)
+    except Unsupported as problem:
+        if not problem.blockers:  # nothing of it could be read
+            raise
+        return Check(list(problem.blockers))
+    graph = read.graph
     own = model.input_shape if isinstance(model, Staged) else None
     wanted = entry(graph, own or told_shape(model), input_shape)
     shapes = None if wanted.shape is None else every_shape(graph, wanted.shape)
@@ -129,6 +136,7 @@ def check(
         sum(value.numel() for value in graph.parameters()),
         None if shapes is None else sum(math.prod(shapes[node]) for node in spiking),
         tuple(_choice(graph, shapes, data) for data in (True, False)),
+        read.compared,
     )
 
 
@@ -137,12 +145,12 @@ def tally(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> dict[str
     return dict(Counter(type(module).__name__ for _, module in calls(graph, *kinds)))
 
 
-def _choice(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]] | None, data: bool) -> Choice:
+def _choice(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]] | None, data: bool) -> Taken:
     name = default_recipe(graph, data)
     found = recipe(name)
     cost = None if shapes is None or found.needs_data > data else estimate(graph, shapes, found, T, SAMPLES)
     why = REASONS[name] if data or not found.needs_data else f"{REASONS[name]}; it needs calibration data"
-    return Choice(data, name, why, cost)
+    return Taken(data, name, why, cost)
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ FEW = 4  # values that a sentence lists
 
 
 @dataclass(frozen=True)
-class Entry:
+class Wanted:
     """What the network says of its input.
 
     Attributes:
@@ -36,7 +36,7 @@ class Entry:
     values: str | None
 
 
-def entry(graph: fx.GraphModule, own: Sequence[int] | None, given: Sequence[int] | None) -> Entry:
+def entry(graph: fx.GraphModule, own: Sequence[int] | None, given: Sequence[int] | None) -> Wanted:
     """What a graph of stage `ANN` says of its input.
 
     Args:
@@ -52,7 +52,7 @@ def entry(graph: fx.GraphModule, own: Sequence[int] | None, given: Sequence[int]
         if shape and _only(graph, shape):
             told_by = TOLD
     first = list(_first(graph))
-    return Entry(None if shape is None else list(shape), told_by, _layout(first, shape), _values(first))
+    return Wanted(None if shape is None else list(shape), told_by, _layout(first, shape), _values(first))
 
 
 def _only(graph: fx.GraphModule, shape: Sequence[int]) -> bool:

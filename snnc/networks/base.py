@@ -89,6 +89,25 @@ class SpikingNetwork(nn.Module):
     chunk: int
     runtime: str = "auto"
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As `nn.Module.to`.
+
+        Raises:
+            SnncError: torch does not find such a device, or cannot move the network there.
+        """
+        try:
+            return super().to(*args, **kwargs)
+        except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+            where = kwargs.get("device", args[0] if args else None)
+            reason = str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
+            raise SnncError(
+                f"torch finds no device '{where}' here ({reason}).", "net.to('cpu'), where every network runs"
+            ) from error
+
+    def cuda(self, device: int | str | torch.device | None = None) -> Self:
+        """As `to("cuda")`, or of a device by its number."""
+        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
     @property
     def T(self) -> int:
         """Steps that are read out."""

@@ -60,6 +60,10 @@ def test_shapes_that_layers_tell():
     assert snnc.check(nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))).input.layout == "features"
 
 
+def scripted():
+    return torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))
+
+
 def test_counts_and_recipes():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3), nn.ReLU()).eval()
     found = snnc.check(net, (1, 6, 6))
@@ -76,6 +80,7 @@ def test_counts_and_recipes():
     assert "<td>Without</td>" in gelu._repr_html_()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
 def test_everything_that_stands_in_the_way():
     found = snnc.check(nn.Sequential(nn.Linear(4, 4), nn.Threshold(0.5, 0.0), nn.LSTM(4, 4)), (4,))
     assert not found
@@ -83,6 +88,8 @@ def test_everything_that_stands_in_the_way():
     assert found.to_dict()["converts"] is False
     assert "in the way" in str(found)
     assert "<td>Threshold</td>" in found._repr_html_()
+    with pytest.raises(snnc.SnncError, match="TorchScript"):
+        snnc.check(scripted())
     with pytest.raises(snnc.SnncError, match="already"):
         snnc.check(snnc.compile(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), 2))
 

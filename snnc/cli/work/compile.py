@@ -11,7 +11,7 @@ from torch import fx
 
 from snnc import api
 from snnc.backends import BACKENDS
-from snnc.capture import told_shape
+from snnc.capture import Captured, told_shape
 from snnc.cli import show
 from snnc.cli.blocks import Model, Reading
 from snnc.cli.search import check_search
@@ -67,7 +67,7 @@ class CompilePlan:
     Attributes:
         forms: the files to write, and the backend of each.
         network: as it was loaded.
-        graph: as snnc reads it.
+        source: the graph that snnc read from it, and how the two were compared.
         data: for calibration, and held out for a search; None where there is none.
         shape: of one sample, where the data does not tell it.
         named: the recipe that was asked for.
@@ -75,10 +75,15 @@ class CompilePlan:
 
     forms: list[Form]
     network: Any
-    graph: fx.GraphModule
+    source: Captured
     data: Dataset | None
     shape: tuple[int, ...] | None
     named: Recipe | None
+
+    @property
+    def graph(self) -> fx.GraphModule:
+        """The network as snnc reads it."""
+        return self.source.graph
 
 
 def run(**options: Any) -> None:
@@ -104,9 +109,9 @@ def _plan(wish: Wish) -> CompilePlan:
     if wish.calib:
         drawn = wish.calib_samples + (wish.holdout if wish.max_drop is not None else 0)
         data = wish.reading.read(wish.calib).sample(drawn, wish.seed)
-    graph = captured(network, data, wish.input_shape)
+    source = captured(network, data, wish.input_shape)
     shape = wish.input_shape or (None if data else told_shape(network))
-    return CompilePlan(forms, network, graph, data, shape, named)
+    return CompilePlan(forms, network, source, data, shape, named)
 
 
 Made = tuple[Network, Recipe, str]  # the network, its recipe, and why that one
@@ -128,7 +133,7 @@ def _search(wish: Wish, plan: CompilePlan) -> Made | None:
         _rehearse(wish, plan, list(map(find_recipe, names)), "to be tried", most)
         return None
     net = searched(
-        plan.graph, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
+        plan.source, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
         wish.quick, wish.as_json,
     )  # fmt: skip
     why = f"the fewest steps that lose {wish.max_drop:g} points at most"
@@ -150,7 +155,7 @@ def _build(wish: Wish, plan: CompilePlan) -> Made | None:
     if wish.dry_run:
         _rehearse(wish, plan, [chosen], why, T)
         return None
-    source = staged or plan.graph  # what it was trained with goes into the file
+    source = staged or plan.source  # what it was trained with goes into the file
     net = api.compile(
         source, T, chosen, data, samples=wish.calib_samples, input_shape=plan.shape, seed=wish.seed, quick=wish.quick,
         track=show.track,
@@ -181,6 +186,7 @@ def _write(wish: Wish, plan: CompilePlan, net: Network, chosen: Recipe, why: str
     show.say(f"Recipe: {chosen.name} ({why}). {chosen.summary}")
     if plan.data:
         show.say(f"Calibration: {net.info['calibration_samples']} samples of {plan.data.source}")
+    show.compared(net.info["compared"])
     show.records(net.info["records"])
     show.choices(net.info.get("choices", []))
     show.proof(net.info.get("proof", []))

@@ -28,6 +28,7 @@ def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, a
         show.say("It converts.", "green")
         for line in sentences(found.to_dict()):
             show.say(line)
+        show.compared(found.compared or {})
     else:
         show.blockers([asdict(b) for b in found.blockers])
     if not found:
@@ -38,11 +39,12 @@ def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, 
     """See the command."""
     net = compiled(file)
     if net is None:
-        graph = captured(how.load(file), None, input_shape)
-        rows = describe.graph_rows(graph, Stage.ANN)
+        read = captured(how.load(file), None, input_shape)
+        rows = describe.graph_rows(read.graph, Stage.ANN)
         if as_json:
-            return show.as_json({"kind": "ann", "stage": Stage.ANN, "graph": rows})
+            return show.as_json({"kind": "ann", "stage": Stage.ANN, "compared": read.compared, "graph": rows})
         show.say("Not compiled yet: an ANN, as snnc reads it.")
+        show.compared(read.compared)
         return show.graph(rows)
     content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
     if net.looks_inside:

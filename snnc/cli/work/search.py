@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx
 
 from snnc.backends import Backend
+from snnc.capture import Captured
 from snnc.cli import show
 from snnc.data import Dataset
 from snnc.errors import OutOfReach, SnncError
@@ -46,7 +47,7 @@ def unwritable(
 
 
 def searched(
-    graph: fx.GraphModule,
+    source: Captured,
     data: Dataset,
     max_drop: float,
     candidates: Sequence[str | Recipe] | None,
@@ -62,7 +63,7 @@ def searched(
     steps = STEPS if most is None else [*(T for T in STEPS if most > T), most]
     try:
         found = search(
-            graph,
+            source,
             data,
             max_drop,
             recipes=candidates,
