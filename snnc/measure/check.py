@@ -111,7 +111,7 @@ def check(
 
     Raises:
         SnncError: the model is a spiking network already.
-        Unsupported: it could not be read at all, such as TorchScript.
+        Unsupported: it could not be read at all.
         LoadError: an ONNX model is malformed.
     """
     if isinstance(model, SpikingNetwork):

@@ -88,8 +88,7 @@ def test_everything_that_stands_in_the_way():
     assert found.to_dict()["converts"] is False
     assert "in the way" in str(found)
     assert "<td>Threshold</td>" in found._repr_html_()
-    with pytest.raises(snnc.SnncError, match="TorchScript"):
-        snnc.check(scripted())
+    assert "TorchScript" in str(snnc.check(scripted()))
     with pytest.raises(snnc.SnncError, match="already"):
         snnc.check(snnc.compile(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), 2))
 
