@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from snnc.networks.staged import Staged
     from snnc.passes import PASSES
     from snnc.passes.pipeline import Context, Pass, Pipeline, Record
+    from snnc.plugins import plugin
     from snnc.processes import distributed
     from snnc.recipes import recipe
     from snnc.report import compare, report
@@ -56,6 +57,7 @@ _HOME = {
     "snnc.networks.staged": ("Staged",),
     "snnc.passes": ("PASSES",),
     "snnc.passes.pipeline": ("Context", "Pass", "Pipeline", "Record"),
+    "snnc.plugins": ("plugin",),
     "snnc.processes": ("distributed",),
     "snnc.recipes": ("recipe",),
     "snnc.report": ("compare", "report"),
@@ -85,6 +87,7 @@ __all__ = [
     "evaluate",
     "explain",
     "load",
+    "plugin",
     "prove",
     "recipe",
     "report",
@@ -110,6 +113,7 @@ class _Package(types.ModuleType):
             raise AttributeError(f"module 'snnc' has no attribute '{name}'")
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         setattr(self, name, value)
+        importlib.import_module("snnc.plugins").installed()
         return value
 
     def __dir__(self) -> list[str]:

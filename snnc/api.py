@@ -35,6 +35,7 @@ from snnc.passes import EncodeValues, InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
+from snnc.plugins import needed
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
@@ -150,6 +151,8 @@ def compile(
     )
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
     made["compared"] = source.compared
+    if brought := needed(pipeline, result.graph):
+        made["plugins"] = brought
     made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]

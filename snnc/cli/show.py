@@ -267,6 +267,8 @@ def made(info: Mapping[str, Any], latency: str) -> None:
         say(f"Input: {shape(given)}")
     compared(info.get("compared"))
     say(f"Latency: {latency}")
+    if isinstance(plugins := info.get("plugins"), list):
+        say(f"Plug-ins: {', '.join(map(str, plugins))}")
     if isinstance(versions, Mapping):
         say(f"Made with: {', '.join(f'{name} {version}' for name, version in versions.items())}")
 
