@@ -29,7 +29,7 @@ from snnc.capture.values import LOST, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
 from snnc.ir.dialect import BATCHNORMS, WEIGHTED
-from snnc.ir.graph import Stage, flat, validate
+from snnc.ir.graph import GraphBuilder, Stage, flat, validate
 from snnc.ir.shapes import guess_input
 from snnc.networks.staged import Staged
 from snnc.steady import steady
@@ -245,11 +245,12 @@ def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome,
 
 def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module) -> list[Blocker]:
     """What is known where tracing stopped: why, what came before, and what one batch of some shape meets."""
-    first = next((m for m in live.modules() if isinstance(m, (*WEIGHTED, *BATCHNORMS))), None)
-    if not any(lowering.module(node) is not None for node in lowering.build.graph.nodes) and first is not None:
-        lowering.build.call("first", copy.deepcopy(first), lowering.x)  # stopped before any layer
     ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
     guess = guess_input(lowering.build.finish(lowering.stand_in(None, None, ends)))
+    first = next((m for m in live.modules() if isinstance(m, (*WEIGHTED, *BATCHNORMS))), None)
+    if guess is None and first is not None:
+        build = GraphBuilder()
+        guess = guess_input(build.finish(build.call("first", copy.deepcopy(first), build.input())))
     behind = [] if guess is None else along_one_path(live, tuple(guess.shape[1:]), lowering.like)
     return _joined(from_error(stopped, live, known=False), lowering.blockers, behind)
 
