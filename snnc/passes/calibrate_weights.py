@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from snnc.calibrate.regression import refit
-from snnc.calibrate.sweep import SweepSite, add_current, shift_for
+from snnc.calibrate.relevance import counts, relevance
+from snnc.calibrate.sweep import SweepSite, add_current, by_feature, shift_for
 from snnc.ir.dialect import WEIGHTED, Add
 from snnc.ir.graph import module_of
 from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import Decode, Encode
 from snnc.passes.pipeline import Context
 from snnc.passes.sweeping import RoundsPass
 from snnc.processes import Pieces
@@ -28,14 +31,15 @@ class CalibrateWeights(RoundsPass):
         W, b <- argmin  mean |W x + b - z|^2  +  strength |W - W_before|^2
 
     in closed form. Where the layer is a branch of a sum, z also makes up for the error of the branches that are
-    known by then. Then the bias of each channel, as `calibrate-bias`. No labels, no gradients. What is found
-    holds at this T alone.
+    known by then. Then the bias of each channel, as `calibrate-bias`. No labels. What is found holds at this T alone.
 
     Layers before the first spike see what they always saw, and stay. So do 3d, transposed and non-zero-padded
     convolutions, which are not covered.
 
     Options:
         ridge: pull to the old weights, relative to the variance of an input.
+        relevance: whether a position (a token, a place in an image) counts as much as the output depends on it, by
+            the mean square gradient of the network before conversion; without, all count alike.
         rounds: simulations of each layer for its bias.
         samples: calibration samples at most.
         positions: equations for each layer, drawn over samples and positions.
@@ -45,6 +49,7 @@ class CalibrateWeights(RoundsPass):
     source = "ours: layer-wise least squares; the sequential order of Li et al., ICML 2021 (arXiv 2106.06984)"
 
     ridge: float = 0.03
+    relevance: bool = False
     positions: int = 60000
 
     def __post_init__(self) -> None:
@@ -54,18 +59,26 @@ class CalibrateWeights(RoundsPass):
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         generator = torch.Generator().manual_seed(context.seed)
+        relevant: Mapping[str, Tensor] = {}
+        if self.relevance:
+            given = torch.cat(context.data(f"Pass '{self.name}'"))
+            relevant = relevance(context.reference, given, context.seed)
         shifts: dict[fx.Node, Tensor] = {}
         left: list[str] = []
         moved = 0
 
         def visit(site: SweepSite) -> Pieces | None:
             nonlocal moved
+            gradient = relevant.get(site.node.name)
             if isinstance(site.module, Neuron):
-                shifts[site.node], value = shift_for(site, self.rounds)
+                last = by_feature(site.module, next(iter(site.inputs[0].values())))
+                shifts[site.node], value = shift_for(site, self.rounds, counts(gradient, last))
                 return value
             if isinstance(site.module, WEIGHTED) and site.sweep.phase[site.node] != "before":
                 seen, shards = site.sweep.means(site.node, site.inputs[0]), site.sweep.shards
-                done = refit(site.module, seen, goal(graph, site), shards, self.ridge, self.positions, generator)
+                wanted = goal(graph, site)
+                count = counts(gradient, isinstance(site.module, nn.Linear))
+                done = refit(site.module, seen, wanted, shards, self.ridge, self.positions, generator, count)
                 moved += done
                 left.extend([] if done else [site.node.name])
             return None
@@ -84,10 +97,16 @@ def goal(graph: fx.GraphModule, site: SweepSite) -> Pieces:
     if len(users) == 1 and users[0].op == "call_module" and isinstance(module_of(graph, users[0]), Add):
         for other in users[0].all_input_nodes:
             rate = None if other is site.node else site.sweep.rate(other)
-            wanted = site.sweep.wanted.get(other.name)
+            wanted = site.sweep.wanted.get(_twin(graph, other).name)
             if rate is not None and wanted is not None and _alike(rate, site.wanted):
                 return {i: site.wanted[i] + wanted[i] - rate[i] for i in rate}
     return site.wanted
+
+
+def _twin(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The node whose name its value has before conversion: entering or leaving time has none there."""
+    crosses = node.op == "call_module" and isinstance(module_of(graph, node), Encode | Decode)
+    return node.all_input_nodes[0] if crosses else node
 
 
 def _alike(a: Pieces, b: Pieces) -> bool:
