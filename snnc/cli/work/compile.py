@@ -33,7 +33,7 @@ GUESSED = (
     "most at few time steps; --calib DATA gives better ones."
 )
 WHY = {
-    "telescoped": "there are curved operations inside, such as GELU, gates or attention",
+    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
     "qcfs": "the network brings its own clip bounds",
     "best": "there is calibration data",
     "data-free": "there is no calibration data",
