@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -136,11 +137,12 @@ def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -
 
 @contextmanager
 def _in_silence() -> Iterator[None]:
-    """Without what `torch.export` prints of a network before it raises: a log record, and the graph so far."""
+    """Without what `torch.export` says of a network before it raises: warnings, a log record, and the graph so far."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     before, logger.disabled = logger.disabled, True
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.disabled = before
@@ -195,6 +197,11 @@ def _batches(program: ExportedProgram) -> Any:
     return program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
 
 
+def decomposed(program: ExportedProgram) -> ExportedProgram:
+    """The program in operations that have a name here, as far as torch has decompositions."""
+    return program.run_decompositions(_composed(program))
+
+
 def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, tuple[int, ...]]:
     """Lowers an exported program. Gives what was built, its result, and the shape of one sample.
 
@@ -206,7 +213,7 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
         Unsupported: the program does not take one tensor, or gives more than one.
     """
     try:
-        program = program.run_decompositions(_composed(program))
+        program = decomposed(program)
     except Exception as error:
         told = f"({type(error).__name__}: {str(error).split(chr(10), maxsplit=1)[0].rstrip('.')})"
         if live and "mutated" in told:  # a tensor that is no buffer

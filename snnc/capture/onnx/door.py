@@ -74,6 +74,8 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
             if is_said(lowering, refused, call.op in PRODUCTS, inputs):
                 lowering.blockers.append(Blocker(call.name, call.label, refused.why, refused.hint))
             results = results_of(lowering, call, inputs, program.opset, refused.reason or SPELLED)
+        for name, result in zip(call.outputs, results, strict=False):
+            lowering.trace_back(result, name)
         missing = [LOST] * (len(call.outputs) - len(results))
         values.update(zip(call.outputs, (*results, *missing), strict=False))
     return lowering, values[program.results[0]], shape

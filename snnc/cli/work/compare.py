@@ -54,12 +54,12 @@ def run(
     chosen, seed = scored.samples(), scored.seed or 0
     networks: dict[str, Any] = {str(path): running.load(path) for path in snns}
     given = scored.read(calib, "train").sample(calib_samples, seed) if candidates and calib else None
-    graph = captured(network, given or chosen, None) if candidates else network
+    source = captured(network, given or chosen, None) if candidates else network
     if dry_run:
         samples = gather(chosen, [*networks.values()], network, len(chosen))
         return comparison(networks, candidates, T, samples, given, out, as_json)
     for one in candidates:
-        net = api.compile(graph, T, one, given, samples=calib_samples, seed=seed, track=show.track)
+        net = api.compile(source, T, one, given, samples=calib_samples, seed=seed, track=show.track)
         networks[_free(one.name, networks)] = running.place(net)
     found = compare(
         networks,
