@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
+from snnc.calibrate.pointwise import rest
 from snnc.capture import Captured, blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
@@ -35,6 +36,7 @@ from snnc.passes import EncodeValues, InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
+from snnc.plugins import needed
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
@@ -46,6 +48,12 @@ if TYPE_CHECKING:
     import onnxruntime
 
 log = logging.getLogger(__name__)
+REASONS = {  # for the recipe that is taken where none is named: see `default_recipe`
+    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
+    "qcfs": "the network brings its own clip bounds",
+    "best": "there is calibration data",
+    "data-free": "there is no calibration data",
+}
 
 
 @steady()
@@ -70,8 +78,8 @@ def compile(
             `Staged` network that `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
-            inside, such as GELU, gates or attention; "qcfs" for one trained with clip-quantised activations; "best"
-            where there is calibration data; otherwise "data-free".
+            inside that are no activations, such as gates, normalisation or attention; "qcfs" for one trained with
+            clip-quantised activations; "best" where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
@@ -144,6 +152,8 @@ def compile(
     )
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
     made["compared"] = source.compared
+    if brought := needed(pipeline, result.graph):
+        made["plugins"] = brought
     made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
@@ -197,9 +207,9 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
-    if curved_inside(graph):
+    if curved_inside(graph) and rest(graph):
         return "telescoped"
-    if not any(calls(graph, *ACTIVATIONS)):
+    if not curved_inside(graph) and not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"
 
