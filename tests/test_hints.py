@@ -4,6 +4,7 @@ Those of capture stand in `tests/capture`. A row may stand for several hints tha
 """
 
 import gzip
+import math
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import snnc
 from snnc.data import Dataset, as_batches, labelled_batches, read
 from snnc.errors import SnncError
+from snnc.files import load_model
 from snnc.passes import PASSES
 from snnc.recipes import recipe
 from tests.hints import hints
@@ -60,6 +62,24 @@ def tomled(path, text):
 def idx(path, content):
     (path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(content) if isinstance(content, bytes) else content)
     return read(path / "t10k-images-idx3-ubyte.gz")
+
+
+BUILD = "tests.test_hints:build"
+TWO = {"a": NET.state_dict(), "b": {k: v + 1 for k, v in NET.state_dict().items()}}
+MORE = NET.state_dict() | {"head.weight": torch.ones(2)}
+
+
+def build(width=5):
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def weights(path, content=None):
+    torch.save(NET.state_dict() if content is None else content, path / "net.pt")
+    return path / "net.pt"
+
+
+def built(path, more="", **options):
+    return load_model(path, factory=f"{BUILD}{more}", **options)
 
 
 HEAD = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2])
@@ -143,6 +163,53 @@ FOLLOWED = [
      lambda n, p: tomled(p, 'name = "mine"\nbase = "cos"\n')),
     ('name = "fold-batchnorm", for instance', lambda n, p: tomled(p, 'name = "mine"\n[[pass]]\n'),
      lambda n, p: tomled(p, GOOD)),
+    # model files
+    ("--factory pkg.mod:function, which builds it", lambda n, p: load_model(weights(p)),
+     lambda n, p: built(weights(p))),
+    ("drop --factory", lambda n, p: load_model(weights(p, NET), factory=BUILD),
+     lambda n, p: load_model(weights(p, NET))),
+    ("drop --key", lambda n, p: load_model(weights(p, NET), key="a"), lambda n, p: load_model(weights(p, NET))),
+    ("--key {}, or another of these names", lambda n, p: built(weights(p, TWO)),
+     lambda n, p: built(weights(p, TWO), key="a")),
+    ("--leftover, to leave them out", lambda n, p: built(weights(p, MORE)),
+     lambda n, p: built(weights(p, MORE), leftover=True)),
+    ("pkg.mod:function or pkg.mod:function(20)", lambda n, p: load_model(None, factory="tests"),
+     lambda n, p: load_model(None, factory=BUILD)),
+    ("a file, or --factory pkg.mod:function", lambda n, p: load_model(None),
+     lambda n, p: load_model(None, factory=BUILD)),
+    ("as pkg.mod:function(20, width=2)", lambda n, p: load_model(None, factory=f"{BUILD}(1, 2)"),
+     lambda n, p: load_model(None, factory=f"{BUILD}(width=5)")),
+    ("check its name and PYTHONPATH", lambda n, p: load_model(None, factory="tests.test_hints:no"),
+     lambda n, p: load_model(None, factory=BUILD)),
+    ("a --factory that builds the network of these weights", lambda n, p: built(weights(p), more="(7)"),
+     lambda n, p: built(weights(p), more="(5)")),
+    ("an earlier checkpoint",
+     lambda n, p: built(weights(p, {k: v * math.nan for k, v in NET.state_dict().items()})),
+     lambda n, p: built(weights(p))),
+    ("a model file", lambda n, p: load_model(p), lambda n, p: load_model(weights(p, NET))),
+    ("'snnc compile' on it", lambda n, p: snnc.load(weights(p, NET)),
+     lambda n, p: snnc.compile(load_model(weights(p, NET)), 2, "opi", X)),
+    # passes, search and training
+    ("{} at most", lambda n, p: compiled(T=2**40), lambda n, p: compiled(T=4)),
+    ("a finite number", lambda n, p: compiled(change=("scale-thresholds", {"rule": "percentile", "percent": math.nan})),
+     lambda n, p: compiled(change=("scale-thresholds", {"rule": "percentile", "percent": 99.0}))),
+    ("0 to 100 points, and some numbers of steps", lambda n, p: snnc.search(NET, X, 101),
+     lambda n, p: snnc.search(NET, X, 100, recipes=["opi"], steps=[2])),
+    ("1 or more of each", lambda n, p: snnc.search(NET, X, samples=0),
+     lambda n, p: snnc.search(NET, X, 100, recipes=["opi"], steps=[2], samples=4, holdout=4)),
+    ("more data", lambda n, p: snnc.search(NET, X[:1]),
+     lambda n, p: snnc.search(NET, X, 100, recipes=["opi"], steps=[2])),
+    ("the network that was compiled", lambda n, p: snnc.evaluate(n, (X, Y), nn.Linear(3, 3)),
+     lambda n, p: snnc.evaluate(n, (X, Y), NET)),
+    ("one or more", lambda n, p: snnc.compare({}, (X, Y)), lambda n, p: snnc.compare({"a": n}, (X, Y))),
+    ("the network it came from", lambda n, p: snnc.tune(n, (X, Y), kind="quantised", loss="labels"),
+     lambda n, p: snnc.tune(NET, (X, Y), 2, "opi", kind="quantised", epochs=1, held_out=0, batch=6)),
+    ("or loss 'labels' with labelled data", lambda n, p: snnc.tune(n, (X, Y), loss="distil", epochs=1),
+     lambda n, p: snnc.tune(n, (X, Y), loss="labels", epochs=1, held_out=0, batch=6)),
+    ("cpu, cuda or cuda:1", lambda n, p: snnc.load(snnc.save(n, p / "net.onnx"), device="gpu"),
+     lambda n, p: snnc.load(snnc.save(n, p / "net.onnx"), device="cpu")),
+    ("a table [set.{}]", lambda n, p: tomled(p, 'name = "mine"\nbase = "cos"\n[set]\ncalibrate-offset = 3\n'),
+     lambda n, p: tomled(p, 'name = "mine"\nbase = "cos"\n[set.calibrate-offset]\nrho = 3\n')),
     ("time steps, 1 or more, such as 8", lambda n, p: compiled(T=0), lambda n, p: compiled(T=8)),
     ("calibration samples, 1 or more, such as 512", lambda n, p: compiled(samples=0),
      lambda n, p: compiled(samples=512)),
