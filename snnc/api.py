@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.calibrate.pointwise import rest
+from snnc.calibrate.pointwise import find, rest
+from snnc.calibrate.ramps import exactly
 from snnc.capture import Captured, blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
@@ -36,6 +37,7 @@ from snnc.passes import EncodeValues, InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
+from snnc.plugins import needed
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
@@ -47,6 +49,12 @@ if TYPE_CHECKING:
     import onnxruntime
 
 log = logging.getLogger(__name__)
+REASONS = {  # for the recipe that is taken where none is named: see `default_recipe`
+    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
+    "qcfs": "the network brings its own clip bounds",
+    "best": "there is calibration data",
+    "data-free": "there is no calibration data",
+}
 
 
 @steady()
@@ -145,6 +153,8 @@ def compile(
     )
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
     made["compared"] = source.compared
+    if brought := needed(pipeline, result.graph):
+        made["plugins"] = brought
     made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
@@ -198,9 +208,11 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
-    if curved_inside(graph) and rest(graph):
-        return "telescoped"
-    if not curved_inside(graph) and not any(calls(graph, *ACTIVATIONS)):
+    curved = curved_inside(graph)
+    fitted = not data and any(exactly(site.module, 2) is None for site in find(graph))
+    if curved and (rest(graph) or fitted):
+        return "telescoped"  # which says that it needs data
+    if not curved and not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"
 

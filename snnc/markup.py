@@ -1,4 +1,4 @@
-"""Small tables in HTML, for notebooks. Every text is escaped."""
+"""Small tables in HTML, for notebooks, every text escaped; and lists in words."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def records_table(title: str, records: Iterable[Mapping[str, Any]]) -> str:
     columns = {"pass": "name", "sites": "sites", "stage": "stage", "seconds": "seconds", "error, if exact": "error"}
     columns |= {"options": "options", "notes": "notes"}
     return table(title, list(columns), [[record.get(key) for key in columns.values()] for record in records])
+
+
+def listed(found: Mapping[str, int]) -> str:
+    """`3 Conv2d, 1 Linear`."""
+    return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
 
 
 def _cell(value: Any) -> str:

@@ -92,7 +92,7 @@ def compare(
         return not_compared("the network's weights have no values"), None
     record: dict[str, Any] = {"with": network.name, "samples": "random" if samples is None else "given"}
     record |= {"shape": list(shape), "batches": [], "error": 0.0, "bound": 0.0, "why": ""}
-    with _quietly():
+    with quietly():
         batches = _batches(network, tuple(shape), samples)
         for x in batches:
             before = _generators()
@@ -297,7 +297,7 @@ class Values(fx.Interpreter):
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Runs somebody's network without gradients, warnings, and what it prints."""
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -22,12 +22,14 @@ from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, fixes_
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
+from snnc.capture.refusals import key
 from snnc.capture.symbolic import from_error, input_rank, trace
 from snnc.capture.trial import Trial, along_one_path
 from snnc.capture.values import LOST, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
-from snnc.ir.graph import Stage, flat, validate
+from snnc.ir.dialect import BATCHNORMS, WEIGHTED
+from snnc.ir.graph import GraphBuilder, Stage, flat, validate
 from snnc.ir.shapes import guess_input
 from snnc.networks.staged import Staged
 from snnc.steady import steady
@@ -168,8 +170,8 @@ def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | Non
     except Exception as error:
         if not needs_export:
             return first
-        more = along_one_path(live, shape, like)
-        return Outcome(None, [*first.blockers, from_error(error, live, known=True), *more])
+        behind = along_one_path(live, shape, like)
+        return Outcome(None, _joined(from_error(error, live, known=True), first.blockers, behind))
     if why := decides_by_batch(program):
         return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
     sizes = MANY if fixes_batch(program) else SIZES
@@ -218,12 +220,9 @@ def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor
 def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome, bool]:
     """Capture by symbolic tracing. The last value says whether `torch.export` may read the network."""
     live, like = private(model)
-    try:
-        traced = trace(live)
-    except Exception as error:
-        return Outcome(None, [] if shape else [from_error(error, live, known=False)]), True
+    traced, stopped = trace(live)
     entries = traced.find_nodes(op="placeholder")
-    if not entries:
+    if not entries and not stopped:
         return Outcome(None, [Blocker("input", "input", "the network has no input", "give forward one tensor")]), False
     rank = input_rank(traced, live)
     lowering = Lowering(shape, rank, like)
@@ -232,6 +231,8 @@ def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome,
     hint = "wrap the network in a module with one input"
     lowering.blockers += [Blocker(name, "input", "is a second input", hint) for name in second]
     result = walk(lowering, traced, live, second)
+    if stopped:
+        return Outcome(None, lowering.blockers if shape else _without_shape(lowering, stopped, live)), True
     outcome = _finish(lowering, result, shape, rank)
     if shape is None:
         outcome.blockers += lowering.elsewhere
@@ -240,6 +241,25 @@ def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome,
     if needs_export:
         outcome.blockers = []
     return outcome, needs_export
+
+
+def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module) -> list[Blocker]:
+    """What is known where tracing stopped: why, what came before, and what one batch of some shape meets."""
+    ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
+    guess = guess_input(lowering.build.finish(lowering.stand_in(None, None, ends)))
+    first = next((m for m in live.modules() if isinstance(m, (*WEIGHTED, *BATCHNORMS))), None)
+    if guess is None and first is not None:
+        build = GraphBuilder()
+        guess = guess_input(build.finish(build.call("first", copy.deepcopy(first), build.input())))
+    behind = [] if guess is None else along_one_path(live, tuple(guess.shape[1:]), lowering.like)
+    return _joined(from_error(stopped, live, known=False), lowering.blockers, behind)
+
+
+def _joined(stopped: Blocker, before: list[Blocker], behind: list[Blocker]) -> list[Blocker]:
+    """What stopped a capture, and what else is wrong, without what is the same operation in the same line."""
+    before = [b for b in before if not stopped.where or b.where != stopped.where]
+    known = {(key(b.op), b.where) for b in before}
+    return [stopped, *before, *(b for b in behind if (key(b.op), b.where) not in known)]
 
 
 def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank: int | None) -> Outcome:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -136,11 +137,12 @@ def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -
 
 @contextmanager
 def _in_silence() -> Iterator[None]:
-    """Without what `torch.export` prints of a network before it raises: a log record, and the graph so far."""
+    """Without what `torch.export` says of a network before it raises: warnings, a log record, and the graph so far."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     before, logger.disabled = logger.disabled, True
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.disabled = before

@@ -22,8 +22,8 @@ from snnc.errors import Blocker
 from snnc.ir.graph import flat
 
 
-def trace(live: nn.Module) -> fx.Graph:
-    """The graph of a module from `private`; raises whatever tracing its code raises."""
+def trace(live: nn.Module) -> tuple[fx.Graph, Exception | None]:
+    """The graph of a module from `private`, as far as tracing its code came, and what stopped that."""
     # The first stack trace imports torch's compiler, which must not take our `len` for Python's: it would keep it.
     CapturedTraceback.extract().summary()
     with (
@@ -34,10 +34,14 @@ def trace(live: nn.Module) -> fx.Graph:
         swapped(builtins, len=_len),
     ):
         before = torch.get_rng_state()
-        graph = _Tracer().trace(live)
-        if not torch.equal(before, torch.get_rng_state()):
-            raise RuntimeError("it draws random numbers at inference")
-        return graph
+        tracer = _Tracer()
+        try:
+            tracer.trace(live)
+            if not torch.equal(before, torch.get_rng_state()):
+                raise RuntimeError("it draws random numbers at inference")
+        except Exception as error:  # whatever the author's code raises
+            return getattr(tracer, "graph", fx.Graph()), error
+        return tracer.graph, None
 
 
 def from_error(error: Exception, model: nn.Module, known: bool) -> Blocker:

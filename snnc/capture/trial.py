@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from snnc.capture.comparison import quietly
 from snnc.capture.exported import ATEN
 from snnc.capture.lowering import Lowering
 from snnc.capture.refusals import ACTIVATION, PRODUCT, STATE, STATISTICS, reason
@@ -41,7 +42,7 @@ class Trial:
         """Whether the door for exported programs reads what `node` does."""
         values = list(leaves((args, kwargs)))
         inputs = list(dict.fromkeys(v for v in values if isinstance(v, fx.Node)))
-        if not inputs or self.lowering.is_lost(values) or any(isinstance(v, (Dim, Sizes, Unknown)) for v in values):
+        if not inputs or any(v is LOST or isinstance(v, (Dim, Sizes, Unknown)) for v in values):
             return False
         shapes = [self._shape(v) for v in inputs]
         form = mapped((args, kwargs), lambda v: inputs.index(v) if isinstance(v, fx.Node) else v)
@@ -101,7 +102,7 @@ class _Names(TorchFunctionMode):
 def along_one_path(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> list[Blocker]:
     """The operations that are refused by name on the path of one batch, in a network that decides by values."""
     names = _Names()
-    with suppress(Exception), names, torch.no_grad(), torch.random.fork_rng(devices=[]):  # the author's own
+    with suppress(Exception), quietly(), names, torch.random.fork_rng(devices=[]):  # the author's own
         model(torch.rand((2, *shape), dtype=like.dtype, device=like.device))
     return list(names.found.values())
 

@@ -189,7 +189,10 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
                 args, kwargs = (*args, *kwargs.values()), {}
             fed = (*more, *args) if any(v is module for v in more) and module is not None else (*args, *more)
             value = _call(plain, spelling, site, fed, kwargs)
-    except Refused as refused:
+    except Refused as told:
+        refused = told
+        if module is None and (whole := reason(site.leaf)) is not refusals.OTHER:  # a part of a layer that is refused
+            name, refused = site.leaf, whole.refused()
         if is_said(lowering, refused, plain in PRODUCTS, values):
             lowering.note(node, name, _elsewhere(lowering, refused, node, module, args, kwargs), site.base)
         value = result_of(lowering, node, module, args, kwargs, refused.reason or SPELLED)

@@ -244,11 +244,6 @@ def shape(sizes: Sequence[int]) -> str:
     return ",".join(map(str, sizes))
 
 
-def listed(found: Mapping[str, int]) -> str:
-    """`3 Conv2d, 1 Linear`."""
-    return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
-
-
 def timing(latency: Latency) -> str:
     """How long one sample takes, as a sentence."""
     from snnc.ir.neurons import TWO_PASS
@@ -272,6 +267,8 @@ def made(info: Mapping[str, Any], latency: str) -> None:
         say(f"Input: {shape(given)}")
     compared(info.get("compared"))
     say(f"Latency: {latency}")
+    if isinstance(plugins := info.get("plugins"), list):
+        say(f"Plug-ins: {', '.join(map(str, plugins))}")
     if isinstance(versions, Mapping):
         say(f"Made with: {', '.join(f'{name} {version}' for name, version in versions.items())}")
 

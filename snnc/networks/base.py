@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -20,6 +21,12 @@ from snnc.runtime.runner import Observer
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
 Input = Tensor | np.ndarray
 Trains = dict[str, Tensor]  # what neuron layers emit, by name
+NO_GRADIENT = "Spikes come from comparisons, whose gradient is 0, so a compiled network cannot be trained as it stands."
+TUNE = "snnc.tune(net, data), which trains through the spikes"
+
+
+class GradientWarning(UserWarning):
+    """A compiled network was put into training mode, in which nothing of it is trained."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,22 @@ class SpikingNetwork(nn.Module):
     def latency(self) -> Latency:
         """Steps from input to readout, under the schedule that the network needs."""
         return Latency(**self.info["latency"])
+
+    def train(self, mode: bool = True) -> Self:
+        """Says that training mode trains nothing here. It changes nothing else: no layer acts otherwise in it."""
+        if mode:
+            warnings.warn(f"{NO_GRADIENT} Try: {TUNE}.", GradientWarning, stacklevel=2)
+        return super().train(mode)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Refuses to ask for gradients.
+
+        Raises:
+            SnncError: says what trains a network.
+        """
+        if requires_grad:
+            raise SnncError(NO_GRADIENT, TUNE)
+        return super().requires_grad_(requires_grad)
 
     @property
     def ran_by(self) -> str:

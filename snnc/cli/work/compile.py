@@ -32,12 +32,6 @@ GUESSED = (
     "No calibration data: thresholds are guessed from batch-norm statistics and weights. Expect lower accuracy, "
     "most at few time steps; --calib DATA gives better ones."
 )
-WHY = {
-    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
-    "qcfs": "the network brings its own clip bounds",
-    "best": "there is calibration data",
-    "data-free": "there is no calibration data",
-}
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ def _default(plan: CompilePlan) -> tuple[Recipe, str]:
     chosen = find_recipe(api.default_recipe(plan.graph, plan.data is not None))
     if chosen.name == "data-free":
         show.note(GUESSED)
-    return chosen, WHY[chosen.name]
+    return chosen, api.REASONS[chosen.name]
 
 
 def _rehearse(wish: Wish, plan: CompilePlan, tried: list[Recipe], why: str, T: int) -> None:

@@ -12,32 +12,27 @@ from snnc.cli import show
 from snnc.cli.blocks import Model
 from snnc.cli.work import describe
 from snnc.cli.work.sources import captured, compiled
-from snnc.errors import Unsupported
-from snnc.ir.curved import BENT
-from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage
+from snnc.measure.check import check as examine
+from snnc.measure.check import sentences
 
 
 def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
     """See the command."""
     network = how.load(model)
-    try:
-        read = captured(network, None, input_shape)
-    except Unsupported as error:
-        found = [asdict(b) for b in error.blockers]
-        if as_json:
-            show.as_json({"converts": False, "blockers": found})
-        else:
-            show.blockers(found)
-        click.get_current_context().exit(1)
-    layers, kinds = describe.tally(read.graph, WEIGHTED), describe.tally(read.graph, (*ACTIVATIONS, ClipQuant, *BENT))
+    with show.busy("reading the network"):
+        found = examine(network, input_shape)
     if as_json:
-        content = {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}
-        return show.as_json(content | {"compared": read.compared})
-    show.say("It converts.", "green")
-    show.say(f"Layers with weights: {show.listed(layers)}")
-    show.say(f"Activations: {show.listed(kinds)}")
-    return show.compared(read.compared)
+        show.as_json(found.to_dict())
+    elif found:
+        show.say("It converts.", "green")
+        for line in sentences(found.to_dict()):
+            show.say(line)
+        show.compared(found.compared or {})
+    else:
+        show.blockers([asdict(b) for b in found.blockers])
+    if not found:
+        click.get_current_context().exit(1)
 
 
 def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:

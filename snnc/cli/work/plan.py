@@ -13,12 +13,13 @@ from torch import fx
 from snnc.api import require_calibration
 from snnc.cli import show
 from snnc.cli.targets import Form
-from snnc.cli.work import describe
 from snnc.cli.work.export import written
 from snnc.data import Dataset, require_classes
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.neurons import Neuron
+from snnc.markup import listed
+from snnc.measure.check import tally
 from snnc.networks.base import SpikingNetwork
 from snnc.networks.network import Network
 from snnc.recipes import Recipe
@@ -46,7 +47,7 @@ def compilation(
     for one in candidates:
         require_calibration(one, data is not None)
         one.pipeline.check()
-    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *BENT))
+    layers, kinds = tally(graph, WEIGHTED), tally(graph, (*ACTIVATIONS, ClipQuant, *BENT))
     recipes = [
         {"name": r.name, "summary": r.summary, "passes": [{"name": p.name, "options": p.options} for p in r.pipeline]}
         for r in candidates
@@ -65,7 +66,7 @@ def compilation(
     if as_json:
         return show.as_json(content)
     show.say("A dry run: nothing is compiled, and nothing is written.")
-    show.say(f"Layers with weights: {show.listed(layers)}. Activations: {show.listed(kinds)}.")
+    show.say(f"Layers with weights: {listed(layers)}. Activations: {listed(kinds)}.")
     if data:
         show.say(f"Calibration: {used} samples of {data.source}")
     for one in candidates:
@@ -91,8 +92,8 @@ def training(
     """
     work, spiking = start.work, isinstance(start.first, Network)
     options, progress, size = asdict(work.options), work.progress, work.batches.steps
-    layers = describe.tally(start.first.graph, WEIGHTED)
-    kinds = describe.tally(start.first.graph, (Neuron, ClipQuant))
+    layers = tally(start.first.graph, WEIGHTED)
+    kinds = tally(start.first.graph, (Neuron, ClipQuant))
     content: dict[str, Any] = {
         "dry_run": True,
         "out": str(out),
@@ -113,7 +114,7 @@ def training(
     if as_json:
         return show.as_json(content)
     show.say("A dry run: nothing is trained, and nothing is written.")
-    show.say(f"Layers with weights: {show.listed(layers)}. Activations: {show.listed(kinds)}.")
+    show.say(f"Layers with weights: {listed(layers)}. Activations: {listed(kinds)}.")
     made = f"compiled with {content['recipe']}" if spiking else f"as {content['recipe']} has it before its neurons"
     show.say(f"{'Time steps' if spiking else 'Levels'}: {content['T']}, {made}.")
     if samples:
