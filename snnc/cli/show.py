@@ -22,6 +22,7 @@ from rich.text import Text
 
 from snnc.cli.tables import cell, clean, grids
 from snnc.errors import PassFailed, SnncError, Unsupported
+from snnc.markup import joule
 
 if TYPE_CHECKING:
     from snnc.networks.base import Latency
@@ -308,4 +309,9 @@ def evaluation(found: Mapping[str, Any]) -> None:
         ratio = f" ({operations / macs:.2f} operations for each)" if macs else ""
         say(f"Per sample: {found['spikes']:,.0f} spikes, {operations:,.0f} synaptic operations;")
         say(f"the same layers of the ANN take {macs:,.0f} multiply-accumulates{ratio}.")
+    if cost := found["energy"]:
+        say("Energy per sample of the arithmetic, without memory:")
+        for one in cost["prices"]:
+            share = one["each"] / one["ann"]
+            say(f"  {joule(one['each'])}, {share:.3f} of the ANN's {joule(one['ann'])} ({one['convention']})")
     say(f"Latency: {found['latency_text']}")
