@@ -24,6 +24,9 @@ class PlottedRow(Protocol):
     def by_step(self) -> list[tuple[int, int, float, float | None]]:
         """Step, latency, score and agreement."""
 
+    def by_confidence(self) -> list[tuple[float, float]]:
+        """Mean steps and accuracy of samples that leave when they are sure."""
+
 
 ROOM = 1.05  # of the longest bar, so that it does not look cut
 ROW = 15  # pixels of one layer
@@ -43,6 +46,8 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
     ends = [interval(a, found.samples) for a in found.accuracy]
     values = [v for pair in ends for v in pair] + list((limit or {}).values())
     values += [] if found.ann_accuracy is None else [found.ann_accuracy]
+    early = sorted((one.steps - found.latency.steps + T, one.accuracy) for one in found.exits)
+    values += [value for _, value in early]
     low, high = max(0.0, min(values) - 2), min(100.0, max(values) + 2)
     x = steps_axis("time step t that is read out", T)
     chart = Chart("Read out after each step", x, linear(f"{measure} in %", low, high), height=250)
@@ -60,6 +65,9 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
         for t, value in limit.items():
             chart.mark("c2", (t, value), "square", f"quantised limit, t = {t}: {value:.2f} %")
         chart.key.append(("line c2 dotted", "quantised limit: t levels, same thresholds"))
+    if early:
+        chart.line("c4 dotted", early)
+        chart.key.append(("line c4 dotted", "early exit: accuracy at mean steps"))
     chart.line("c1", list(zip(steps, found.accuracy, strict=True)))
     for t, value in zip(steps, found.accuracy, strict=True):
         if T <= 32 or t == T:
@@ -172,8 +180,9 @@ def scatter(found: Scatter) -> Chart:
 def comparison(found: Sequence[PlottedRow], ann: float | None, measure: str) -> Chart:
     """Accuracy of several networks against the step at which a readout stands."""
     lines = [[(float(late), score) for _, late, score, _ in row.by_step()] for row in found]
+    curves = [sorted(row.by_confidence()) for row in found]
     times = [late for line in lines for late, _ in line]
-    scores = [score for line in lines for _, score in line] + ([] if ann is None else [ann])
+    scores = [score for line in [*lines, *curves] for _, score in line] + ([] if ann is None else [ann])
     low, high = min(times), max(times)
     label = "steps from the input to the readout"
     x = logarithmic(label, low, high) if high > 20 * low else linear(label, min(low, high - 1), high, whole=True)
@@ -185,7 +194,11 @@ def comparison(found: Sequence[PlottedRow], ann: float | None, measure: str) -> 
     for i, (row, line) in enumerate(zip(found, lines, strict=True)):
         shape = SHAPES[i // 4 % 4]  # after four colours the next shape
         chart.line(f"c{i % 4 + 1}", line)
+        if curves[i]:
+            chart.line(f"c{i % 4 + 1} dotted", curves[i])
         for late, score in line if len(line) <= 32 else line[-1:]:
             chart.mark(f"c{i % 4 + 1}", (late, score), shape, f"{row.name}: {score:.2f} % after {late:g} steps")
         chart.key.append((f"mark c{i % 4 + 1} {shape}", row.name))
+    if any(curves):
+        chart.key.append(("line soft dotted", "early exit: accuracy at mean steps"))
     return chart
