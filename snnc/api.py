@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
+from snnc.calibrate.pointwise import rest
 from snnc.capture import Captured, blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REASONS = {  # for the recipe that is taken where none is named: see `default_recipe`
-    "telescoped": "there are curved operations inside, such as GELU, gates or attention",
+    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
     "qcfs": "the network brings its own clip bounds",
     "best": "there is calibration data",
     "data-free": "there is no calibration data",
@@ -77,8 +78,8 @@ def compile(
             `Staged` network that `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
-            inside, such as GELU, gates or attention; "qcfs" for one trained with clip-quantised activations; "best"
-            where there is calibration data; otherwise "data-free".
+            inside that are no activations, such as gates, normalisation or attention; "qcfs" for one trained with
+            clip-quantised activations; "best" where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
@@ -206,9 +207,9 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
-    if curved_inside(graph):
+    if curved_inside(graph) and rest(graph):
         return "telescoped"
-    if not any(calls(graph, *ACTIVATIONS)):
+    if not curved_inside(graph) and not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"
 

@@ -23,7 +23,7 @@ from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
 from snnc.capture.refusals import key
-from snnc.capture.symbolic import from_error, input_rank, trace
+from snnc.capture.symbolic import ASKED, MENDED, from_error, input_rank, trace
 from snnc.capture.trial import Trial, along_one_path
 from snnc.capture.values import LOST, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
@@ -170,8 +170,9 @@ def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | Non
     except Exception as error:
         if not needs_export:
             return first
-        behind = along_one_path(live, shape, like)
-        return Outcome(None, _joined(from_error(error, live, known=True), first.blockers, behind))
+        behind, through = along_one_path(live, shape, like)
+        stopped = from_error(error, live, MENDED[through])
+        return Outcome(None, _joined(stopped, first.blockers, behind))
     if why := decides_by_batch(program):
         return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
     sizes = MANY if fixes_batch(program) else SIZES
@@ -251,8 +252,8 @@ def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module) -> l
     if guess is None and first is not None:
         build = GraphBuilder()
         guess = guess_input(build.finish(build.call("first", copy.deepcopy(first), build.input())))
-    behind = [] if guess is None else along_one_path(live, tuple(guess.shape[1:]), lowering.like)
-    return _joined(from_error(stopped, live, known=False), lowering.blockers, behind)
+    behind = [] if guess is None else along_one_path(live, tuple(guess.shape[1:]), lowering.like)[0]
+    return _joined(from_error(stopped, live, ASKED), lowering.blockers, behind)
 
 
 def _joined(stopped: Blocker, before: list[Blocker], behind: list[Blocker]) -> list[Blocker]:

@@ -16,7 +16,7 @@ from torch.utils._traceback import CapturedTraceback
 from snnc.capture.copying import kind_of, no_backward_hooks
 from snnc.capture.refusals import CONTROL
 from snnc.capture.swapping import swapped
-from snnc.capture.values import SHAPE_HINT, innermost
+from snnc.capture.values import RUN_HINT, SHAPE_HINT, innermost
 from snnc.capture.walk import IN_PLACE
 from snnc.errors import Blocker
 from snnc.ir.graph import flat
@@ -44,7 +44,15 @@ def trace(live: nn.Module) -> tuple[fx.Graph, Exception | None]:
         return tracer.graph, None
 
 
-def from_error(error: Exception, model: nn.Module, known: bool) -> Blocker:
+# What to do where tracing fails on a decision, and on anything else: without a shape, and by whether the network runs.
+ASKED = (SHAPE_HINT, SHAPE_HINT)
+MENDED = {
+    True: ("move decisions that depend on data out of forward", "write forward in torch's own functions"),
+    False: (RUN_HINT, RUN_HINT),
+}
+
+
+def from_error(error: Exception, model: nn.Module, hints: tuple[str, str]) -> Blocker:
     """A blocker for an exception out of the author's code."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     text = str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
@@ -54,8 +62,7 @@ def from_error(error: Exception, model: nn.Module, known: bool) -> Blocker:
     if text.startswith("Expected pred"):  # torch.cond
         return Blocker(flat(type(model).__name__), "cond", CONTROL.why, CONTROL.hint, innermost(frames))
     why = "decides in Python on values or shapes" if control else f"cannot be traced ({type(error).__name__}: {text})"
-    hint = "move decisions that depend on data out of forward" if known else SHAPE_HINT
-    return Blocker(flat(type(model).__name__), "forward", why, hint, innermost(frames))
+    return Blocker(flat(type(model).__name__), "forward", why, hints[0 if control else 1], innermost(frames))
 
 
 _STEPS = (operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div)

@@ -504,7 +504,7 @@ def test_a_file_is_written_whole_or_not_at_all(monkeypatch, problem):
 def test_a_failed_pass_says_how_far_it_came(monkeypatch):
     result = run("compile", "ann.pt", "--calib", "data.npz", "--set", "quantize-activations.bound=trained", code=1)
     assert "Pass 'quantize-activations' failed" in result.stderr
-    assert "Passes before it: fold-batchnorm." in result.stderr
+    assert "Passes before it: fold-batchnorm, piecewise-activations." in result.stderr
 
 
 def test_torch_is_kept_quiet(monkeypatch):
