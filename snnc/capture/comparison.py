@@ -116,7 +116,8 @@ def compare(
                 error, bound, parts = _apart(graph, x, want.detach(), network.precision)
             except RuntimeError as failure:  # such as weights of several types
                 why = f"fails on {len(x)} samples of shape {tuple(shape)} once it is a graph ({_line(failure)})"
-                return record, Blocker("network", "forward", why, ONE_TYPE)
+                kinds = {value.dtype for value in graph.state_dict().values() if value.is_floating_point()}
+                return record, Blocker("network", "forward", why, ONE_TYPE if len(kinds) > 1 else RUN_HINT)
             record["error"], record["bound"] = max(record["error"], error), max(record["bound"], bound)
             if parts:
                 return record, _blocker(graph, network, x, error)

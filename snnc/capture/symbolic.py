@@ -70,13 +70,14 @@ _STEPS = (operator.add, operator.sub, operator.mul, operator.truediv, torch.add,
 
 def input_rank(graph: fx.Graph, root: nn.Module) -> int | None:
     """Rank of the input, from the first layer that it reaches through arithmetic alone."""
+    modules = dict(root.named_modules(remove_duplicate=False))  # whatever its class makes of their names
     nodes = [*graph.find_nodes(op="placeholder")]
     while nodes:
         node = nodes.pop()
         for user in node.users:
             name = str(getattr(user.target, "__name__", ""))
             if user.op == "call_module":
-                name = type(root.get_submodule(str(user.target))).__name__.lower()
+                name = type(modules.get(str(user.target))).__name__.lower()
                 if name in ("identity", "relu", "clipquant") or "dropout" in name:
                     nodes.append(user)
             if user.op == "call_function" and user.target in (*_STEPS, *IN_PLACE):
@@ -143,7 +144,8 @@ class _Tracer(fx.Tracer):
     traced_func_name = "__call__"  # a call runs hooks, and a `forward` that the instance has of its own
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m is not self.root and kind_of(m) is not None
+        hooked = m._forward_hooks or m._forward_pre_hooks  # which are traced as well
+        return m is not self.root and not hooked and kind_of(m) is not None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)

@@ -125,7 +125,7 @@ def shape_after(module: nn.Module, shapes: Sequence[Shape], like: Tensor) -> Sha
         with torch.no_grad():
             after = torch.func.functional_call(still, state, tuple(empty)).shape
     except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
-        line = str(error).split("\n", maxsplit=1)[0].rstrip(".")
+        line = str(error).split("\n", maxsplit=1)[0].strip().rstrip(".")
         sizes = ", ".join(map(str, shapes))
         kinds = {value.dtype for value in state.values() if value.is_floating_point()}
         if kinds - {like.dtype}:

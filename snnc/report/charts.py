@@ -24,6 +24,9 @@ class PlottedRow(Protocol):
     def by_step(self) -> list[tuple[int, int, float, float | None]]:
         """Step, latency, score and agreement."""
 
+    def by_confidence(self) -> list[tuple[float, float]]:
+        """Mean steps and accuracy of samples that leave when they are sure."""
+
 
 ROOM = 1.05  # of the longest bar, so that it does not look cut
 ROW = 15  # pixels of one layer
@@ -44,6 +47,8 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
     ends = [interval(a, found.samples) for a in found.accuracy]
     values = [v for pair in ends for v in pair] + list((limit or {}).values())
     values += [] if found.ann_accuracy is None else [found.ann_accuracy]
+    early = sorted((one.steps - found.latency.steps + T, one.accuracy) for one in found.exits)
+    values += [value for _, value in early]
     x = steps_axis("time step t that is read out", T)
     ends_at = [*ends[-1], found.accuracy[-1]] + ([] if found.ann_accuracy is None else [found.ann_accuracy])
     y = near(f"{measure} in %", values, ends_at)
@@ -64,6 +69,9 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
                 continue
             chart.mark("c2", (t, value), "square", f"quantised limit, t = {t}: {value:.2f} %")
         chart.key.append(("line c2 dotted", "quantised limit: t levels, same thresholds"))
+    if early:
+        chart.line("c4 dotted", seen(early, y.low))
+        chart.key.append(("line c4 dotted", "early exit: accuracy at mean steps"))
     chart.line("c1", seen(list(zip(steps, found.accuracy, strict=True)), y.low))
     for t, value in zip(steps, found.accuracy, strict=True):
         if (T <= 32 or t == T) and value >= y.low:
@@ -198,8 +206,9 @@ def comparison(
 ) -> Chart:
     """Accuracy of several networks against the step at which a readout stands."""
     lines = [[(float(late), score) for _, late, score, _ in row.by_step()] for row in found]
+    curves = [sorted(row.by_confidence()) for row in found]
     times = [late for line in lines for late, _ in line]
-    scores = [score for line in lines for _, score in line] + ([] if ann is None else [ann])
+    scores = [score for line in [*lines, *curves] for _, score in line] + ([] if ann is None else [ann])
     low, high = min(times), max(times)
     label = "steps from the input to the readout"
     x = logarithmic(label, low, high) if high > 20 * low else linear(label, min(low, high - 1), high, whole=True)
@@ -211,9 +220,13 @@ def comparison(
     for i, (row, line) in enumerate(zip(found, lines, strict=True)):
         shape, dash = SHAPES[i % 4], ("", " dashed", " dotted")[i // 4 % 3]  # after four colours the next dash
         chart.line(f"c{i % 4 + 1}{dash}", seen(line, y.low))
+        if curves[i]:
+            chart.line(f"c{i % 4 + 1} dotted", seen(curves[i], y.low))
         for late, score in line if len(line) <= 32 else line[-1:]:
             if score < y.low:
                 continue
             chart.mark(f"c{i % 4 + 1}", (late, score), shape, f"{row.name}: {score:.2f} % after {late:g} steps")
         chart.key.append((f"mark c{i % 4 + 1} {shape}", row.name))
+    if any(curves):
+        chart.key.append(("line soft dotted", "early exit: accuracy at mean steps"))
     return chart

@@ -16,7 +16,7 @@ from snnc.data import fingerprint
 from snnc.errors import RecipeError
 from snnc.files import atomic_write
 from snnc.markup import table
-from snnc.measure.evaluate import Evaluation, evaluate
+from snnc.measure.evaluate import EarlyExit, Evaluation, evaluate
 from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.report import figure, tabular
@@ -25,10 +25,11 @@ from snnc.report.charts import comparison, interval
 from snnc.report.energy import Energy, measured
 from snnc.report.page import environment
 from snnc.report.provenance import Provenance, versions
-from snnc.report.samples import gather
+from snnc.report.samples import confidences, gather
 from snnc.steady import steady
 
 COLUMNS = ("network", "recipe", "T", "schedule", "step", "latency", "score", "agreement")
+SURE = 0.9  # confidence of the early exit in tables
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,15 @@ class ComparedRow:
         return [
             (t, late + t, score, same[t - 1] if same else None) for t, score in enumerate(self.evaluation.accuracy, 1)
         ]
+
+    @property
+    def early(self) -> EarlyExit | None:
+        """What samples have that are each read out when they are sure by `SURE`, where there is a confidence."""
+        return next((one for one in self.evaluation.exits if one.confidence == SURE), None)
+
+    def by_confidence(self) -> list[tuple[float, float]]:
+        """Mean steps and accuracy, where each sample is read out when it is sure, for several confidences."""
+        return [(one.steps, one.accuracy) for one in self.evaluation.exits]
 
 
 @dataclass(frozen=True)
@@ -183,6 +193,7 @@ def compare(
             chosen.told(chosen.batches()),
             chosen.ann,
             lambda items, what, name=name: track(items, f"{what} {name}"),
+            confidences(network, chosen),
         )
         rate = energy = None
         cost = measured(network, found, chosen.x.shape[1:])

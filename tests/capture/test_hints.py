@@ -3,6 +3,7 @@
 import math
 import random
 import re
+import tempfile
 import threading
 import tomllib
 import warnings
@@ -19,6 +20,7 @@ from torch.nn.utils import parametrizations, parametrize
 from snnc import recipes
 from snnc.capture import blockers
 from snnc.cli import main
+from snnc.files import load_model
 from snnc.ir.neurons import IF
 from snnc.passes import PASSES
 from tests.hints import hints
@@ -82,6 +84,9 @@ FOLLOWED = [
     ("pick outside", lambda n, x, y: y.flatten(1).argmax(1), lambda n, x, y: y.flatten(1)),
     ("return_indices=False", lambda n, x, y: F.max_pool2d(y, 2, return_indices=True)[0],
      lambda n, x, y: F.max_pool2d(y, 2)),
+    ("return_indices=False", lambda n, x, y: sum(F.adaptive_max_pool2d(y, 2, return_indices=True)),
+     lambda n, x, y: F.adaptive_max_pool2d(y, 2)),
+    ("no network needs so many", lambda n, x, y: y.repeat(1, 10**5, 100, 1), lambda n, x, y: y.repeat(1, 2, 1, 1)),
     ("or by constants", lambda n, x, y: y.index_select(1, y.mean((1, 2, 3))),
      lambda n, x, y: y.index_select(1, PLACES)),
     ("such as x.roll(1, 2)", lambda n, x, y: y.roll(6), lambda n, x, y: y.roll(1, 2)),
@@ -92,6 +97,8 @@ FOLLOWED = [
     ("torch.take_along_dim(x, index, dim=1)", lambda n, x, y: torch.take_along_dim(y, PLACES),
      lambda n, x, y: torch.take_along_dim(y, PLACES.reshape(1, 2, 1, 1), dim=1)),
     ("a value of shape [B, C, H, W]", lambda n, x, y: F.unfold(y.flatten(2), 2), lambda n, x, y: F.unfold(y, 2)),
+    ("a value of shape [B, C * taps, L]", lambda n, x, y: F.fold(y.flatten(1), (6, 6), 2),
+     lambda n, x, y: F.fold(F.unfold(y, 2), (6, 6), 2)),
     ("such as grid.expand(x.size(0), -1, -1, -1)",
      lambda n, x, y: F.grid_sample(y, y.permute(0, 2, 3, 1)[..., :2], align_corners=True),
      lambda n, x, y: F.grid_sample(y, GRID.expand(y.size(0), -1, -1, -1), align_corners=True)),
@@ -315,6 +322,15 @@ def scripted():
         return torch.jit.script(small()[0]), SHAPE
 
 
+FOLDER = tempfile.TemporaryDirectory()
+
+
+def saved():
+    path = Path(FOLDER.name) / "net.pt"
+    torch.save(small()[0], path)
+    return path
+
+
 def deciding(y):
     return y * 2 if y.sum() > 0 else y
 
@@ -323,6 +339,10 @@ X = torch.rand(2, *SHAPE)
 BATCH = {0: torch.export.Dim.AUTO}
 AUTO = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.DYNAMIC}
 MODELS = [
+    ("a trained nn.Module, an exported program or an ONNX model", lambda: (None, SHAPE), small),
+    ("one of its instances", lambda: (Called, SHAPE), lambda: (Called(F.relu).eval(), SHAPE)),
+    ("the module that has these weights", lambda: (small()[0].state_dict(), SHAPE), small),
+    ("snnc.files.load_model of it", lambda: (saved(), SHAPE), lambda: (load_model(saved()), SHAPE)),
     ("finite weights", lambda: small(lambda n: n[0].weight.data.fill_(math.nan)), small),
     ("one floating-point type", lambda: small(lambda n: n[2].double()), lambda: small(lambda n: n[2].double().float())),
     ("the module that it was scripted from", scripted, small),
@@ -348,7 +368,7 @@ MODELS = [
      lambda: small(lambda n: n.insert(1, nn.BatchNorm2d(4, track_running_stats=False))),
      lambda: small(lambda n: n.insert(1, nn.BatchNorm2d(4)))),
     ("check the data (channels stand first), or --input-shape", lambda: (small()[0], (6, 6, 4)), small),
-    ("and write what they do into forward",
+    ("move decisions that depend on data out of forward",
      lambda: small(lambda n: n[1].register_forward_hook(lambda m, i, y: deciding(y))),
      lambda: (Called(lambda y: torch.where(y > 0, y * 2, y)).eval(), SHAPE)),
     ("no network needs so many",

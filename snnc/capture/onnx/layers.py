@@ -40,6 +40,9 @@ def _check_kernel(at: OnnxSite, weight: Any, bias: Any) -> None:
         at.refuse(f"has kernel_shape {told} and a kernel of {sizes}", AGAIN)
 
 
+UNLIKE = ("pads by auto_pad in a way that runtimes read differently", "export it with pads as numbers")
+
+
 def _sizes(at: OnnxSite, name: str, dims: int) -> list[int]:
     """An attribute of whole numbers from 1 up, one for each dimension; ones where there is none."""
     found = at.get(name, None if name == "kernel_shape" else [1] * dims)
@@ -173,6 +176,8 @@ def _gapped(at: OnnxSite, x: fx.Node, dims: int) -> Any:
     kernel, strides, gaps = (_sizes(at, name, dims) for name in ("kernel_shape", "strides", "dilations"))
     reach = [d * (k - 1) + 1 for d, k in zip(gaps, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
+    if at.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+        at.refuse(*UNLIKE)
     ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
     counted = bool(at.get("count_include_pad", 0))
     for dim, size in enumerate(at.known(x)[1:]):
@@ -183,7 +188,7 @@ def _gapped(at: OnnxSite, x: fx.Node, dims: int) -> Any:
             places = [p for p in range(start, start + reach[dim], gaps[dim]) if p < size + end[dim]]
             inside = [p for p in places if 0 <= p < size]
             if not inside and not counted:
-                at.refuse("averages over a window of padding alone", AGAIN)
+                at.refuse("averages over a window of padding alone", "pads smaller than the window")
             weight[row, inside] = 1 / len(places if counted else inside)
         x = resizing.mixed(at, x, 2 + dim, weight)
     return x
@@ -208,7 +213,7 @@ def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
     want = [_windows(*one, ceil and plain) for one in places]
     # ONNX lets auto_pad ignore ceil_mode, and says nothing of gaps; runtimes do otherwise.
     if not plain and (any(d != 1 for d in dilations) or (ceil and want != [_windows(*one, True) for one in places])):
-        at.refuse("pads by auto_pad in a way that runtimes read differently", "export it with pads as numbers")
+        at.refuse(*UNLIKE)
     ceil = ceil and plain
     found = []
     for mode in (ceil, not ceil):

@@ -115,11 +115,23 @@ def _say(found: Comparison, out: Sequence[Path]) -> None:
                 f"{one.accuracy[-1]:.2f}",
                 f"{low:.1f} to {high:.1f}",
                 same,
+                None if row.early is None else f"{row.early.accuracy:.2f} at {row.early.steps:.2f}",
                 None if row.rate is None else f"{row.rate:.1f}",
                 None if row.energy is None else f"{row.energy:.3f}",
             )
         )
-    columns = ("network", "T", "latency", "schedule", "score %", "between", "same class %", "firing %", "energy")
+    columns = (
+        "network",
+        "T",
+        "latency",
+        "schedule",
+        "score %",
+        "between",
+        "same class %",
+        "early exit",
+        "firing %",
+        "energy",
+    )
     show.table(f"{found.measure.capitalize()}, latency in steps, energy over the ANN's without memory", columns, rows)
     for path in out:
         show.wrote(path)

@@ -9,10 +9,8 @@ from pathlib import Path
 from snnc.cli import show
 from snnc.cli.blocks import Original, Running, Scored
 from snnc.data import require_labels
-from snnc.measure.evaluate import evaluate
+from snnc.measure.evaluate import CONFIDENCES, evaluate
 from snnc.report.energy import measured
-
-CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)  # of the curve that --exit tables
 
 
 def run(
