@@ -207,7 +207,7 @@ class _Sums:
         ]
         if late := Runner(self.network.graph).late:
             notes.append(
-                f"The final readout leaves out the first {late} {'steps' if late > 1 else 'step'}. The layers "
+                f"The final readout leaves out the first {f'{late} steps' if late > 1 else 'step'}. The layers "
                 "are given for all steps, so their errors do not add up to that of the output."
             )
         if any(isinstance(neuron, OffsetIF | ResidualMaskIF) for neuron in self.neurons.values()):
