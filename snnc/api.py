@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.calibrate.pointwise import rest
+from snnc.calibrate.pointwise import find, rest
+from snnc.calibrate.ramps import exactly
 from snnc.capture import Captured, blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
@@ -207,9 +208,11 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
-    if curved_inside(graph) and rest(graph):
-        return "telescoped"
-    if not curved_inside(graph) and not any(calls(graph, *ACTIVATIONS)):
+    curved = curved_inside(graph)
+    fitted = not data and any(exactly(site.module, 2) is None for site in find(graph))
+    if curved and (rest(graph) or fitted):
+        return "telescoped"  # which says that it needs data
+    if not curved and not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"
 

@@ -268,8 +268,10 @@ def test_defaults():
     free = snnc.compile(leaky, 64, input_shape=(2, 4, 4))
     assert free.info["recipe"] == "data-free"
     assert error(free, leaky) < 0.3
-    with pytest.raises(PassFailed, match=r"needs calibration data"):
+    with pytest.raises(RecipeError, match="needs calibration data"):
         snnc.compile(net, 2, input_shape=(2, 4, 4))
+    with pytest.raises(PassFailed, match="needs calibration data, to which its ReLUs are fitted"):
+        snnc.compile(net, 2, "data-free", input_shape=(2, 4, 4))
 
 
 def test_options():
