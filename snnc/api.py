@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
+from snnc.calibrate.pointwise import find, rest
+from snnc.calibrate.ramps import exactly
 from snnc.capture import Captured, blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
 from snnc.defaults import CHUNK
-from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported
+from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.files.history import Fault, check_history
 from snnc.ir.dialect import ACTIVATIONS
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REASONS = {  # for the recipe that is taken where none is named: see `default_recipe`
-    "telescoped": "there are curved operations inside, such as GELU, gates or attention",
+    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
     "qcfs": "the network brings its own clip bounds",
     "best": "there is calibration data",
     "data-free": "there is no calibration data",
@@ -77,8 +79,8 @@ def compile(
             `Staged` network that `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
-            inside, such as GELU, gates or attention; "qcfs" for one trained with clip-quantised activations; "best"
-            where there is calibration data; otherwise "data-free".
+            inside that are no activations, such as gates, normalisation or attention; "qcfs" for one trained with
+            clip-quantised activations; "best" where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
@@ -206,9 +208,11 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
-    if curved_inside(graph):
-        return "telescoped"
-    if not any(calls(graph, *ACTIVATIONS)):
+    curved = curved_inside(graph)
+    fitted = not data and any(exactly(site.module, 2) is None for site in find(graph))
+    if curved and (rest(graph) or fitted):
+        return "telescoped"  # which says that it needs data
+    if not curved and not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"
 
@@ -273,6 +277,8 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
         WriteError: the file cannot be written.
     """
     path = Path(path)
+    if not isinstance(network, Network | Staged):
+        raise WriteError(f"{type(network).__name__} is no network that can be written.", "what snnc.compile gave")
     if rank() > 0:
         return path
     if isinstance(network, Staged):

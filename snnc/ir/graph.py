@@ -158,10 +158,16 @@ def replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
     setattr(graph, str(node.target), module.eval())
 
 
-def insert(graph: fx.GraphModule, name: str, module: nn.Module, source: fx.Node) -> fx.Node:
-    """A new node that applies `module` to `source`, placed right after it; nobody uses it yet."""
-    with graph.graph.inserting_after(source):
-        node = graph.graph.create_node("call_module", "pending", (source,), name=flat(name))
+def insert(
+    graph: fx.GraphModule, name: str, module: nn.Module, *sources: fx.Node, before: fx.Node | None = None
+) -> fx.Node:
+    """A new node that applies `module` to `sources`; nobody uses it yet.
+
+    It is placed right after the first source, or right before the node given.
+    """
+    place = graph.graph.inserting_after(sources[0]) if before is None else graph.graph.inserting_before(before)
+    with place:
+        node = graph.graph.create_node("call_module", "pending", sources, name=flat(name))
     node.target = node.name
     graph.add_module(node.name, module.eval())
     return node

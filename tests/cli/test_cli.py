@@ -504,7 +504,7 @@ def test_a_file_is_written_whole_or_not_at_all(monkeypatch, problem):
 def test_a_failed_pass_says_how_far_it_came(monkeypatch):
     result = run("compile", "ann.pt", "--calib", "data.npz", "--set", "quantize-activations.bound=trained", code=1)
     assert "Pass 'quantize-activations' failed" in result.stderr
-    assert "Passes before it: fold-batchnorm." in result.stderr
+    assert "Passes before it: fold-batchnorm, piecewise-activations." in result.stderr
 
 
 def test_torch_is_kept_quiet(monkeypatch):
@@ -534,13 +534,15 @@ def test_progress_passes_everything_on(monkeypatch, capsys):
     assert list(show.track(range(3), "counting")) == [0, 1, 2]
     assert list(show.track(iter("ab"), "reading", 2)) == ["a", "b"]
     assert list(show.track(iter("a"), "looking")) == ["a"]
+    assert list(show.track(iter("ab"), "evaluating a.snn", 2)) == ["a", "b"]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "counting: 1 of 3",
-        "counting: 2 of 3",
-        "reading: 1 of 2",
+        "counting: 1 of 3, about 0 s left",
+        "counting: 2 of 3, about 0 s left",
+        "reading: 1 of 2, about 0 s left",
         "looking: 1",
+        "evaluating a.snn: 1 of 2 batches, about 0 s left",
     ]
 
 

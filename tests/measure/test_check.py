@@ -74,7 +74,7 @@ def test_counts_and_recipes():
     assert (with_data.estimate.T, with_data.estimate.samples, without.estimate.samples) == (8, 512, 0)
     assert with_data.estimate.seconds > without.estimate.seconds > 0
     gelu = snnc.check(nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 2)))
-    assert [one.recipe for one in gelu.recipes] == ["telescoped", "telescoped"]
+    assert [one.recipe for one in gelu.recipes] == ["best", "telescoped"]
     assert gelu.recipes[1].estimate is None
     assert "it needs calibration data" in str(gelu)
     assert "<td>Without</td>" in gelu._repr_html_()
