@@ -259,7 +259,7 @@ def test_no_edge_crosses_a_box(name):
 def test_a_trace_tells_what_each_pass_changed():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)).eval()
     made = snnc.compile(net, T=2, recipe="data-free", input_shape=(1, 8, 8))
-    first, fold, quantise, *_ = found = snapshots(made.info)
+    first, fold, _, quantise, *_ = found = snapshots(made.info)
     assert [one.name for one in found] == ["", *(record["name"] for record in made.info["records"])]
     kinds = [what for what, _ in first.nodes.values()]
     assert kinds == ["input", "Conv2d", "BatchNorm2d", "ReLU", "Flatten", "Linear", "output"]
