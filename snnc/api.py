@@ -20,7 +20,7 @@ from snnc.capture import Captured, blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
 from snnc.defaults import CHUNK
-from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported
+from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.files.history import Fault, check_history
 from snnc.ir.dialect import ACTIVATIONS
@@ -299,6 +299,8 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
         WriteError: the file cannot be written.
     """
     path = Path(path)
+    if not isinstance(network, Network | Staged):
+        raise WriteError(f"{type(network).__name__} is no network that can be written.", "what snnc.compile gave")
     if rank() > 0:
         return path
     if isinstance(network, Staged):

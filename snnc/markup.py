@@ -1,4 +1,4 @@
-"""Small tables in HTML, for notebooks, every text escaped; and lists in words."""
+"""Small tables in HTML, for notebooks, every text escaped; and lists and energies in words."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def records_table(title: str, records: Iterable[Mapping[str, Any]]) -> str:
 def listed(found: Mapping[str, int]) -> str:
     """`3 Conv2d, 1 Linear`."""
     return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 class`, `2 classes`."""
+    many = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else many}"
+
+
+def joule(value: float) -> str:
+    """An energy."""
+    for size, letter in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}J"
+    return f"{value / 1e-12:.3g} pJ"
 
 
 def _cell(value: Any) -> str:

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture.values import ORIGIN
+from snnc.capture.values import ORIGIN, RUN_HINT
 from snnc.errors import Blocker
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import calls, flat, module_of
+from snnc.ir.shapes import ONE_TYPE
 
 SIZES = (3, 1, 2)
 MANY = (*SIZES[:-1], 40, SIZES[-1])  # where tracing could not keep the number of samples open
@@ -103,7 +104,7 @@ def compare(
                 if len(x) == 1 and len(batches) > 1:  # such as one that squeezes the batch away: that is its own matter
                     continue
                 why = f"fails on {len(x)} samples of shape {tuple(shape)} ({type(failure).__name__}: {_line(failure)})"
-                return record, Blocker("network", "forward", why, "run it on such a batch, and mend what it says")
+                return record, Blocker("network", "forward", why, RUN_HINT)
             record["batches"].append(len(x))
             if not isinstance(want, Tensor):
                 return record, Blocker("output", "output", "is not one tensor", "return the logits alone")
@@ -115,7 +116,8 @@ def compare(
                 error, bound, parts = _apart(graph, x, want.detach(), network.precision)
             except RuntimeError as failure:  # such as weights of several types
                 why = f"fails on {len(x)} samples of shape {tuple(shape)} once it is a graph ({_line(failure)})"
-                return record, Blocker("network", "forward", why, "keep all of it in one floating-point type")
+                kinds = {value.dtype for value in graph.state_dict().values() if value.is_floating_point()}
+                return record, Blocker("network", "forward", why, ONE_TYPE if len(kinds) > 1 else RUN_HINT)
             record["error"], record["bound"] = max(record["error"], error), max(record["bound"], bound)
             if parts:
                 return record, _blocker(graph, network, x, error)

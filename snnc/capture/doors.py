@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 from torch import Tensor, fx, nn
@@ -22,8 +23,8 @@ from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, fixes_
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
-from snnc.capture.refusals import key
-from snnc.capture.symbolic import from_error, input_rank, trace
+from snnc.capture.refusals import OTHER, key, reason
+from snnc.capture.symbolic import ASKED, MENDED, from_error, input_rank, trace
 from snnc.capture.trial import Trial, along_one_path
 from snnc.capture.values import LOST, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
@@ -141,6 +142,8 @@ class Outcome:
 
 def _capture(model: Network, input_shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
     shape = None if input_shape is None else tuple(int(n) for n in input_shape)
+    if not (isinstance(model, (nn.Module, ExportedProgram, Captured, Staged)) or is_onnx(model)):
+        return Outcome(None, [_no_network(model)])
     if isinstance(model, Captured):
         return Outcome(copy.deepcopy(model.graph), compared=model.compared)
     if isinstance(model, Staged) or (isinstance(model, fx.GraphModule) and _is_captured(model)):
@@ -157,6 +160,22 @@ def _capture(model: Network, input_shape: tuple[int, ...] | None, samples: Tenso
         return Outcome(None, _blockers_of(error))
 
 
+def _no_network(model: Any) -> Blocker:
+    """What to pass in the place of something that is no network."""
+    why = f"is a {type(model).__name__}, and no network"
+    if isinstance(model, type):
+        return Blocker(
+            "network", model.__name__, "is a class, and no network", f"one of its instances: {model.__name__}()"
+        )
+    if isinstance(model, (str, PathLike)):
+        return Blocker("network", str(model), why, "snnc.files.load_model of it")
+    if isinstance(model, Mapping):
+        return Blocker(
+            "network", "dict", why, "the module that has these weights, after module.load_state_dict(weights)"
+        )
+    return Blocker("network", type(model).__name__, why, "a trained nn.Module, an exported program or an ONNX model")
+
+
 def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
     """The symbolic door first; the other one where that refuses what the other may read, or gives something else."""
     first, needs_export = _symbolic(model, shape)
@@ -170,8 +189,9 @@ def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | Non
     except Exception as error:
         if not needs_export:
             return first
-        behind = along_one_path(live, shape, like)
-        return Outcome(None, _joined(from_error(error, live, known=True), first.blockers, behind))
+        behind, through = along_one_path(live, shape, like)
+        stopped = from_error(error, live, MENDED[through])
+        return Outcome(None, _joined(stopped, first.blockers, behind))
     if why := decides_by_batch(program):
         return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
     sizes = MANY if fixes_batch(program) else SIZES
@@ -251,13 +271,16 @@ def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module) -> l
     if guess is None and first is not None:
         build = GraphBuilder()
         guess = guess_input(build.finish(build.call("first", copy.deepcopy(first), build.input())))
-    behind = [] if guess is None else along_one_path(live, tuple(guess.shape[1:]), lowering.like)
-    return _joined(from_error(stopped, live, known=False), lowering.blockers, behind)
+    behind = [] if guess is None else along_one_path(live, tuple(guess.shape[1:]), lowering.like)[0]
+    return _joined(from_error(stopped, live, ASKED), lowering.blockers, behind)
 
 
 def _joined(stopped: Blocker, before: list[Blocker], behind: list[Blocker]) -> list[Blocker]:
     """What stopped a capture, and what else is wrong, without what is the same operation in the same line."""
-    before = [b for b in before if not stopped.where or b.where != stopped.where]
+    apart = [b for b in before if not stopped.where or b.where != stopped.where]
+    before = apart + [
+        b for b in before if b not in apart and reason(b.op) is not OTHER and key(b.op) != key(stopped.op)
+    ]
     known = {(key(b.op), b.where) for b in before}
     return [stopped, *before, *(b for b in behind if (key(b.op), b.where) not in known)]
 

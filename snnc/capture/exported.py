@@ -18,7 +18,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from snnc.capture import attention, layers, norms, resizing, routes, spellings
+from snnc.capture import attention, layers, norms, pools, resizing, routes, spellings
 from snnc.capture.copying import no_backward_hooks
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import SPELLINGS
@@ -65,6 +65,10 @@ def _first(spelling: Spelling) -> Spelling:
     return lambda at, *args: (spelling(at, *args),)
 
 
+def _with_places(spelling: Spelling) -> Spelling:
+    return lambda at, *args: pools.MaximumWithPlaces(spelling(at, *args))
+
+
 def _constant_pad(at: Site, x: Any, pad: Any, value: Any = 0) -> Any:
     return routes.pad(at, x, pad, "constant", value)
 
@@ -109,11 +113,11 @@ ATEN: dict[str, Spelling] = {
     "_to_copy": spellings.to,
     "_adaptive_avg_pool2d": SPELLINGS["adaptive_avg_pool2d"],
     "_adaptive_avg_pool3d": SPELLINGS["adaptive_avg_pool3d"],
-    "max_pool2d_with_indices": _first(SPELLINGS["max_pool2d"]),
-    "max_pool3d_with_indices": _first(SPELLINGS["max_pool3d"]),
-    "adaptive_max_pool1d": _first(SPELLINGS["adaptive_max_pool1d"]),
-    "adaptive_max_pool2d": _first(SPELLINGS["adaptive_max_pool2d"]),
-    "adaptive_max_pool3d": _first(SPELLINGS["adaptive_max_pool3d"]),
+    "max_pool2d_with_indices": _with_places(SPELLINGS["max_pool2d"]),
+    "max_pool3d_with_indices": _with_places(SPELLINGS["max_pool3d"]),
+    "adaptive_max_pool1d": _with_places(SPELLINGS["adaptive_max_pool1d"]),
+    "adaptive_max_pool2d": _with_places(SPELLINGS["adaptive_max_pool2d"]),
+    "adaptive_max_pool3d": _with_places(SPELLINGS["adaptive_max_pool3d"]),
     **{f"upsample_nearest{d}d": _upsample for d in (1, 2, 3)},
     **resizing.EXPORTED,
     **{f"reflection_pad{d}d": _padding("reflect") for d in (1, 2, 3)},

@@ -176,11 +176,6 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
                 "changes a buffer at each call", "change buffers only where self.training is True, and call eval()"
             )
         elif not any(v is LOST for v in values):
-            if module is not None and any((module._forward_hooks, module._forward_pre_hooks)):
-                raise Refused(
-                    "has forward hooks",
-                    "remove them (handle.remove()), and write what they do into forward",
-                )
             if plain not in JOINS:  # a constant of every sample is one that broadcasts
                 args, kwargs = _broadcast(args), _broadcast(kwargs)
             if any(isinstance(v, Filled) for v in values) and plain not in JOINS:

@@ -27,6 +27,17 @@ def destination(
     return out, backend
 
 
+def folder(out: Path) -> Path:
+    """A folder to write files to, checked before any work is done; it is made where there is none."""
+    if out.exists() and not out.is_dir():
+        raise WriteError(f"'{out}' is a file.", "the name of a folder")
+    if not out.exists() and not out.parent.is_dir():
+        raise WriteError(f"There is no folder '{out.parent}' to make '{out.name}' in.", f"mkdir -p {out.parent}")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise WriteError(f"The folder '{out}' cannot be written to.", "another folder, or its permissions")
+    return out
+
+
 def destinations(
     outs: tuple[Path, ...],
     backend: str | None,

@@ -101,7 +101,7 @@ def _is_pair(value: Any) -> bool:
         return False
     x, y = value
     if isinstance(y, (tuple, list)):
-        return x.ndim >= 2 and len(y) > 0 and all(isinstance(one, int) for one in y)
+        return x.ndim >= 2 and len(y) > 0 and all(isinstance(one, int | float | str) for one in y)
     if not isinstance(y, (Tensor, np.ndarray)) or x.ndim < 2:
         return False
     if y.ndim < x.ndim:  # batches would have samples of one shape

@@ -13,7 +13,7 @@ from snnc.ir.dialect import ACTIVATIONS, ClipQuant
 from snnc.ir.graph import calls
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
-from snnc.passes import PASSES, EncodeInput, EncodeValues, ExpandInput
+from snnc.passes import PASSES, EncodeInput, EncodeValues, ExpandInput, PiecewiseActivations
 from snnc.passes.pipeline import Pass
 from snnc.runtime.runner import Runner
 
@@ -106,6 +106,11 @@ def _require_comparable(one: type[Pass]) -> None:
         raise SnncError(
             f"After '{one.name}' the input is spikes too, a layer that the ANN does not have.",
             f"the network compiled without {EncodeInput.name} and {ExpandInput.name}",
+        )
+    if one is PiecewiseActivations:
+        raise SnncError(
+            f"After '{one.name}' each neuron stands for a part of an activation, which the ANN does not have.",
+            "a network with ReLUs alone",
         )
     if one is EncodeValues:
         raise SnncError(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.checks import MOST
 from snnc.data import floats
 from snnc.errors import DataError, SnncError
 from snnc.ir.graph import Stage
@@ -230,7 +231,7 @@ def counted(chunk: Any) -> int:
     Raises:
         SnncError: no whole number of them, or none.
     """
-    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or not 1 <= chunk <= MOST:
         raise SnncError(f"chunk is {chunk!r}.", "a whole number of rows (time steps x samples), 1 or more, such as 256")
     return chunk
 

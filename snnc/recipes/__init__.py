@@ -121,6 +121,8 @@ def recipe(which: str | Path | Recipe) -> Recipe:
     """
     if isinstance(which, Recipe):
         return which
+    if not isinstance(which, str | Path):
+        raise RecipeError(f"The recipe is {which!r}.", "a name such as 'best', a TOML file, a Recipe or a Pipeline")
     path = Path(which)
     if path.suffix == ".toml" or str(which) in ADDED:
         return _read(ADDED.get(str(which), path), ())

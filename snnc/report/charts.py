@@ -9,7 +9,7 @@ from typing import Protocol
 from snnc.explain import Explanation
 from snnc.explain.terms import TERMS
 from snnc.measure.evaluate import Evaluation
-from snnc.report.chart import SHAPES, Chart, Scale, linear, logarithmic, rows
+from snnc.report.chart import SHAPES, Chart, Point, Scale, linear, logarithmic, rows
 from snnc.report.look import Raster, Scatter, Threshold
 from snnc.report.schedule import Turn
 
@@ -24,9 +24,13 @@ class PlottedRow(Protocol):
     def by_step(self) -> list[tuple[int, int, float, float | None]]:
         """Step, latency, score and agreement."""
 
+    def by_confidence(self) -> list[tuple[float, float]]:
+        """Mean steps and accuracy of samples that leave when they are sure."""
+
 
 ROOM = 1.05  # of the longest bar, so that it does not look cut
 ROW = 15  # pixels of one layer
+APART = 26  # of one whose markers stand apart
 NAMES = 104  # pixels of its name
 
 
@@ -43,9 +47,12 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
     ends = [interval(a, found.samples) for a in found.accuracy]
     values = [v for pair in ends for v in pair] + list((limit or {}).values())
     values += [] if found.ann_accuracy is None else [found.ann_accuracy]
-    low, high = max(0.0, min(values) - 2), min(100.0, max(values) + 2)
+    early = sorted((one.steps - found.latency.steps + T, one.accuracy) for one in found.exits)
+    values += [value for _, value in early]
     x = steps_axis("time step t that is read out", T)
-    chart = Chart("Read out after each step", x, linear(f"{measure} in %", low, high), height=250)
+    ends_at = [*ends[-1], found.accuracy[-1]] + ([] if found.ann_accuracy is None else [found.ann_accuracy])
+    y = near(f"{measure} in %", values, ends_at)
+    chart = Chart("Read out after each step", x, y, height=250)
     steps = range(1, T + 1)
     chart.area(
         "c1",
@@ -56,16 +63,40 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
         chart.line("c3 dashed", [(x.low, found.ann_accuracy), (x.high, found.ann_accuracy)])
         chart.key.append(("line c3 dashed", "ANN"))
     if limit:
-        chart.line("c2 dotted", sorted(limit.items()))
+        chart.line("c2 dotted", seen(sorted(limit.items()), y.low))
         for t, value in limit.items():
+            if value < y.low:
+                continue
             chart.mark("c2", (t, value), "square", f"quantised limit, t = {t}: {value:.2f} %")
         chart.key.append(("line c2 dotted", "quantised limit: t levels, same thresholds"))
-    chart.line("c1", list(zip(steps, found.accuracy, strict=True)))
+    if early:
+        chart.line("c4 dotted", seen(early, y.low))
+        chart.key.append(("line c4 dotted", "early exit: accuracy at mean steps"))
+    chart.line("c1", seen(list(zip(steps, found.accuracy, strict=True)), y.low))
     for t, value in zip(steps, found.accuracy, strict=True):
-        if T <= 32 or t == T:
+        if (T <= 32 or t == T) and value >= y.low:
             chart.mark("c1", (t, value), "circle", f"spiking network, t = {t}: {value:.2f} %")
     chart.key.append(("line c1", "spiking network, with its 95 % interval"))
     return chart
+
+
+def near(label: str, values: Sequence[float], ends: Sequence[float]) -> Scale:
+    """An axis in % that zooms to where runs end: what lies far below it in early steps is left out."""
+    focus, top = min(ends), max(*values, *ends)
+    low = max(0.0, min(values) - 2, focus - max(10.0, 3 * (top - focus)))
+    return linear(label, low, min(100.0, top + 1))
+
+
+def seen(points: Sequence[Point], low: float) -> list[Point]:
+    """A line without what lies below an axis; it begins, or ends, where it crosses the axis."""
+    found: list[Point] = []
+    for i, (x, y) in enumerate(points):
+        if y >= low:
+            found.append((x, y))
+            continue
+        beside = [*points[max(i - 1, 0) : i], *points[i + 1 : i + 2]]
+        found += [(x + (a - x) * (low - y) / (b - y), low) for a, b in beside if b >= low]
+    return found
 
 
 def steps_axis(label: str, T: int) -> Scale:
@@ -73,8 +104,8 @@ def steps_axis(label: str, T: int) -> Scale:
     return linear(label, 1 if T > 1 else 0.5, T if T > 1 else 1.5, whole=True)
 
 
-def _by_layer(title: str, names: Sequence[str], x: Scale) -> Chart:
-    return Chart(title, x, rows(names), height=44 + ROW * len(names), left=NAMES)
+def _by_layer(title: str, names: Sequence[str], x: Scale, row: int = ROW) -> Chart:
+    return Chart(title, x, rows(names), height=44 + row * len(names), left=NAMES)
 
 
 def errors(found: Explanation) -> Chart:
@@ -86,22 +117,23 @@ def errors(found: Explanation) -> Chart:
         "Error of each layer",
         names,
         linear("rms error in % of the rms activation", 0, ROOM * max([1e-6, *totals, *(v for p in sizes for v in p)])),
+        APART,
     )
     for i, (parts, total) in enumerate(zip(sizes, totals, strict=True)):
-        chart.bar("faint", i, 0, total, f"{names[i]}: total {total:.1f} %")
+        chart.bar("faint", i, 0, total, f"{names[i]}: total {total:.1f} %", 0.85)
         for k, (term, size) in enumerate(zip(TERMS, parts, strict=True)):
-            chart.mark(f"c{k + 1}", (size, i), SHAPES[k], f"{names[i]}: {term} {size:.1f} %")
+            chart.mark(f"c{k + 1}", (size, i + 0.22 * (k - 1.5)), SHAPES[k], f"{names[i]}: {term} {size:.1f} %")
     chart.key = [("bar faint", "total"), *((f"mark c{k + 1} {SHAPES[k]}", term) for k, term in enumerate(TERMS))]
     return chart
 
 
 def effects(found: Explanation) -> Chart:
     """What each layer's own error does to the output."""
-    shares = [layer.logit_share for layer in found.layers]
+    shares = [layer.logit_share or 0.0 for layer in found.layers]
     x = linear("explained of the output's square error in %", ROOM * min(0.0, *shares), ROOM * max(1.0, *shares))
     chart = _by_layer("What each layer does to the output", [layer.name for layer in found.layers], x)
-    for i, layer in enumerate(found.layers):
-        chart.bar("c2", i, 0, layer.logit_share, f"{layer.name}: {layer.logit_share:.1f} %")
+    for i, (layer, share) in enumerate(zip(found.layers, shares, strict=True)):
+        chart.bar("c2", i, 0, share, f"{layer.name}: {share:.1f} %")
     return chart
 
 
@@ -150,9 +182,9 @@ def raster(found: Raster) -> Chart:
     count = len(found.neurons)
     y = Scale(f"{count} of {found.size} neurons", count - 0.5, -0.5, ())
     x = linear("time step", 0.5, found.steps + 0.5, whole=True)
-    chart = Chart(found.name, x, y, width=205, height=60 + 5 * max(count, 16), left=24)
+    chart = Chart(found.name, x, y, width=240, height=60 + 9 * max(count, 8), left=24)
     for kind, shown in (("c1", [s for s in found.spikes if s[2] > 0]), ("c2", [s for s in found.spikes if s[2] < 0])):
-        chart.ticks(kind, [(step + 1, row) for row, step, _ in shown], 0.8)
+        chart.ticks(kind, [(step + 1, row) for row, step, _ in shown], 0.75)
     return chart
 
 
@@ -169,23 +201,32 @@ def scatter(found: Scatter) -> Chart:
     return chart
 
 
-def comparison(found: Sequence[PlottedRow], ann: float | None, measure: str) -> Chart:
+def comparison(
+    found: Sequence[PlottedRow], ann: float | None, measure: str, width: int = 420, height: int = 280
+) -> Chart:
     """Accuracy of several networks against the step at which a readout stands."""
     lines = [[(float(late), score) for _, late, score, _ in row.by_step()] for row in found]
+    curves = [sorted(row.by_confidence()) for row in found]
     times = [late for line in lines for late, _ in line]
-    scores = [score for line in lines for _, score in line] + ([] if ann is None else [ann])
+    scores = [score for line in [*lines, *curves] for _, score in line] + ([] if ann is None else [ann])
     low, high = min(times), max(times)
     label = "steps from the input to the readout"
     x = logarithmic(label, low, high) if high > 20 * low else linear(label, min(low, high - 1), high, whole=True)
-    y = linear(f"{measure} in %", max(0.0, min(scores) - 2), min(100.0, max(scores) + 2))
-    chart = Chart("Accuracy against latency", x, y, width=420, height=280)
+    y = near(f"{measure} in %", scores, [line[-1][1] for line in lines] + ([] if ann is None else [ann]))
+    chart = Chart("Accuracy against latency", x, y, width=width, height=height)
     if ann is not None:
         chart.line("soft dashed", [(x.low, ann), (x.high, ann)])
         chart.key.append(("line soft dashed", "ANN"))
     for i, (row, line) in enumerate(zip(found, lines, strict=True)):
-        shape = SHAPES[i // 4 % 4]  # after four colours the next shape
-        chart.line(f"c{i % 4 + 1}", line)
+        shape, dash = SHAPES[i % 4], ("", " dashed", " dotted")[i // 4 % 3]  # after four colours the next dash
+        chart.line(f"c{i % 4 + 1}{dash}", seen(line, y.low))
+        if curves[i]:
+            chart.line(f"c{i % 4 + 1} dotted", seen(curves[i], y.low))
         for late, score in line if len(line) <= 32 else line[-1:]:
+            if score < y.low:
+                continue
             chart.mark(f"c{i % 4 + 1}", (late, score), shape, f"{row.name}: {score:.2f} % after {late:g} steps")
         chart.key.append((f"mark c{i % 4 + 1} {shape}", row.name))
+    if any(curves):
+        chart.key.append(("line soft dotted", "early exit: accuracy at mean steps"))
     return chart

@@ -536,6 +536,7 @@ def test_loaders_that_cannot_be_used(loader, says):
     ("loader", "says"),
     [
         (X, "Batch 0 has no labels"),
+        ((X, list("abcdef")), "not numeric"),
         ([(X, Y), (X, None)], "Batch 1 has no labels"),
         ((X, Y[:5]), "6 inputs but 5 labels"),
         ([(X, Y - 1)], "negative"),

@@ -138,7 +138,7 @@ def comparison(
     T: int,
     samples: Samples,
     calibration: Dataset | None,
-    out: Path | None,
+    out: Sequence[Path],
     as_json: bool,
 ) -> None:
     """Of `snnc compare`: everything that can be said before a network is compiled or measured.
@@ -155,7 +155,7 @@ def comparison(
     used = len(calibration) if calibration else 0
     content: dict[str, Any] = {
         "dry_run": True,
-        "out": str(out) if out else None,
+        **files_of(out),
         "networks": rows,
         "data": samples.source,
         "samples": len(samples.x),
@@ -171,4 +171,10 @@ def comparison(
     cells = [(row["name"] or "to be compiled", row["recipe"], row["T"]) for row in rows]
     labels = "their labels" if samples.measure == ACCURACY else "the classes of the ANN, since they have no labels"
     show.table(f"To be measured against {labels}", ("network", "recipe", "T"), cells)
-    return show.say(f"It would write {out}." if out else "It would print a table, and write nothing.")
+    names = ", ".join(map(str, out))
+    return show.say(f"It would write {names}." if out else "It would print a table, and write nothing.")
+
+
+def files_of(out: Sequence[Path]) -> dict[str, Any]:
+    """The files that `snnc compare` writes, as JSON: the first, and all."""
+    return {"out": str(out[0]) if out else None, "files": list(map(str, out))}
