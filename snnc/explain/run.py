@@ -14,7 +14,7 @@ from snnc.capture import capture
 from snnc.data import Fit, maybe_labelled_batches, require_classes
 from snnc.explain.cures import advice
 from snnc.explain.report import KEPT, Cause, Explanation, LayerError, calibrated, parts, percent, summary, term
-from snnc.explain.sides import Perturbed, matched, observed, other
+from snnc.explain.sides import Perturbed, matched, observed, other, with_encoders
 from snnc.explain.terms import OWN, Tally, split
 from snnc.ir.graph import numbers, view
 from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
@@ -56,7 +56,7 @@ def explain(
     like = numbers(network.graph)
     graph = capture(ann, tuple(shape) if shape else None).to(like)
     fit = Fit(network.info, data)
-    sums = _Sums(network, graph, matched(network, graph), fit)
+    sums = _Sums(network, graph, matched(network, with_encoders(network, graph)), fit)
     for x, y in track(fit.watch(maybe_labelled_batches(data)), "explaining"):
         parts_of_x = x.to(like.device).split(sums.rows)
         labels = [None] * len(parts_of_x) if y is None else y.to(like.device).split(sums.rows)
