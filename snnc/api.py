@@ -161,6 +161,8 @@ def compile(
         chosen.settled(pipeline) if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     )
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **tried, **found}
+    ceilings = (context.find(Context.ceilings) or {}).items()
+    made["ceilings"] = {name: float(top.max()) for name, top in ceilings if bool(torch.isfinite(top).all())}
     made["compared"] = source.compared
     if brought := needed(pipeline, result.graph):
         made["plugins"] = brought

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.calibrate.pointwise import find
 from snnc.errors import SnncError
-from snnc.ir.dialect import ACTIVATIONS, ClipQuant
+from snnc.ir.dialect import ACTIVATIONS, Add, ClipQuant
 from snnc.ir.graph import calls, insert
 from snnc.ir.neurons import BipolarIF, Neuron
 from snnc.networks.base import SpikingNetwork
-from snnc.passes import PASSES, EncodeInput, ExpandInput, PiecewiseActivations
+from snnc.passes import PASSES, EncodeInput, ExpandInput
 from snnc.passes.pipeline import Pass
 from snnc.runtime.runner import Runner
 
@@ -104,6 +106,41 @@ def with_encoders(network: SpikingNetwork, graph: fx.GraphModule) -> fx.GraphMod
     return graph
 
 
+def with_ramps(network: SpikingNetwork, graph: fx.GraphModule) -> fx.GraphModule:
+    """The ANN with the sums of ReLUs that `piecewise-activations` put in the place of its activations. In place.
+
+    So the distance of a sum from its activation, which no neuron makes, is in none of the errors that are found.
+    """
+    nodes = {node.name: node for node in network.graph.graph.nodes}
+    tops = network.info.get("ceilings") or {}
+    for site in find(graph):
+        end, total, i = site.node, None, 0
+        while f"{end.name}_ramp{i}" in nodes:
+            x = _copied(network, graph, nodes, f"{end.name}_in{i}", end, site.root)
+            top = tops.get(f"{end.name}_ramp{i}")
+            ramp: nn.Module = nn.ReLU() if top is None else nn.Hardtanh(0.0, float(top))
+            x = insert(graph, f"{end.name}_ramp{i}", ramp, x, before=end)
+            x = _copied(network, graph, nodes, f"{end.name}_out{i}", end, x)
+            total = x if total is None else insert(graph, f"{end.name}_sum{i}", Add(), total, x, before=end)
+            i += 1
+        if total is not None:
+            end.replace_all_uses_with(total)
+            graph.graph.erase_node(end)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _copied(
+    network: SpikingNetwork, graph: fx.GraphModule, nodes: Mapping[str, fx.Node], name: str, end: fx.Node, x: fx.Node
+) -> fx.Node:
+    """The factor of that name applied to `x`, if there is one."""
+    if name not in nodes:
+        return x
+    factor = copy.deepcopy(network.graph.get_submodule(str(nodes[name].target)))
+    return insert(graph, name, factor, x, before=end)
+
+
 def _readers(node: fx.Node, twins: Mapping[str, fx.Node]) -> Iterator[tuple[fx.Node, int]]:
     """Nodes of the ANN that read the value of a node of the spiking network, and at which place."""
     for user in node.users:
@@ -143,11 +180,6 @@ def _require_comparable(one: type[Pass]) -> None:
         raise SnncError(
             f"After '{one.name}' the input is spikes too, a layer that the ANN does not have.",
             f"the network compiled without {EncodeInput.name} and {ExpandInput.name}",
-        )
-    if one is PiecewiseActivations:
-        raise SnncError(
-            f"After '{one.name}' each neuron stands for a part of an activation, which the ANN does not have.",
-            "a network with ReLUs alone",
         )
 
 

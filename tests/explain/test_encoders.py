@@ -1,4 +1,4 @@
-"""The error of encoders, which stand where an ANN has plain values."""
+"""The error of encoders, which stand where an ANN has plain values, and of ramps, which are parts of an activation."""
 
 import pytest
 import torch
@@ -42,3 +42,20 @@ def test_another_network_is_refused():
     spiking = snnc.compile(net, 2, plain(), x)
     with pytest.raises(SnncError, match="not the one that was compiled"):
         snnc.explain(spiking, nn.Sequential(nn.Conv2d(2, 8, 3), nn.GELU(), nn.Conv2d(8, 3, 3)).eval(), x)
+
+
+@pytest.mark.parametrize("act", [nn.GELU(), nn.Hardtanh(), nn.LeakyReLU(0.25)], ids=str)
+def test_every_ramp_has_its_terms(act):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), act, nn.Conv2d(4, 4, 1), act, nn.Flatten(), nn.Linear(16, 3)
+    )
+    net, x = net.eval(), torch.randn(32, 2, 4, 4)
+    few, many = (snnc.explain(snnc.compile(net, T, "opi", x), net, x) for T in (2, 32))
+    ramps = [layer.name for layer in few.layers]
+    assert len(ramps) == {nn.GELU: 10, nn.Hardtanh: 2, nn.LeakyReLU: 4}[type(act)]
+    assert all("_ramp" in name for name in ramps)
+    assert any("sums of ReLUs" in note for note in few.notes)
+    assert few.logit_error > 2 * many.logit_error
+    assert all(layer.terms["inherited"].rms < 1e-4 for layer in few.layers[: len(ramps) // 2])
+    assert snnc.explain(snnc.compile(net, 2, "best", x, quick=True), net, x).layers
