@@ -115,7 +115,8 @@ def test_what_is_dense_is_said():
     shapes = every_shape(spiking.graph, (5, 4))
     found = share(spiking.graph, shapes)
     # Query, key, value and output; scores and what is attended to; two layers of the perceptron, one of them read out.
-    assert (found.driven, found.dense) == (4 * 5 * 64 + 2 * 2 * 5 * 5 * 4 + 5 * 8 * 16, 0)
+    assert found.once == 5 * 4 * 8 + 8 * 3  # the embedding of the input, and the head
+    assert (found.driven, found.dense) == (4 * 5 * 64 + 2 * 2 * 5 * 5 * 4 + 2 * 5 * 8 * 16, 0)
     assert found.curved == sum(math.prod(shapes[n]) for n, m in calls(spiking.graph, Telescoped) if not _bilinear(m))
     assert any("100 %" in note for note in spiking.info["records"][4]["notes"])
     dense = snnc.compile(net, 2, plain().set("encode-values", products="none"), x).graph
