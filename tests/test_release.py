@@ -19,3 +19,9 @@ def test_the_changelog_knows_the_version():
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"
     assert len(headings) == 1 or __version__ in headings
+
+
+def test_the_pictures_of_the_readme_are_there():
+    shown = re.findall(r'src(?:set)?="([^"]+)"', (ROOT / "README.md").read_text())
+    assert len(shown) == 4
+    assert all((ROOT / one).stat().st_size < 200_000 for one in shown)
