@@ -275,7 +275,8 @@ class Lowering:
         sources = [self.cells[n] for n in node.all_input_nodes]
         if inplace and sources:
             for cell in self.cells.values():
-                cell.stale |= cell.storage is sources[0].storage and cell is not sources[0]
+                followed = isinstance(value, Tensor) and isinstance(cell.value, Tensor)  # constants: torch did it
+                cell.stale |= cell.storage is sources[0].storage and cell is not sources[0] and not followed
             sources[0].value = value
             self.cells[node] = sources[0]
             return

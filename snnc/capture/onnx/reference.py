@@ -47,7 +47,8 @@ def compare_onnx(
         except Exception as error:  # both raise what they like
             reasons.append(f"{name}: {' '.join(str(error).split())[:200]}")
             continue
-        network = Reference(_ordered(run, shape, own), name, torch.zeros(()), batch, precision=precision)
+        halves = name == "onnxruntime"
+        network = Reference(_ordered(run, shape, own), name, torch.zeros(()), batch, precision=precision, halves=halves)
         return compare(graph, network, shape, samples)
     return not_compared(f"nothing runs the model ({'; '.join(reasons)})"), None
 
