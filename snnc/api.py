@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.capture import blockers, captured, told_shape
+from snnc.calibrate.pointwise import find, rest
+from snnc.calibrate.ramps import exactly
+from snnc.capture import Captured, blockers, captured, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, read
 from snnc.defaults import CHUNK
-from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported
+from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_buffer, load_torch, sniff
+from snnc.files.history import Fault, check_history
 from snnc.ir.dialect import ACTIVATIONS
 from snnc.ir.graph import TIMED, Stage, calls, curved_inside
 from snnc.ir.graphfile import pack_graph, unpack_graph
@@ -34,6 +37,7 @@ from snnc.passes import EncodeValues, InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
+from snnc.plugins import needed
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
@@ -45,11 +49,17 @@ if TYPE_CHECKING:
     import onnxruntime
 
 log = logging.getLogger(__name__)
+REASONS = {  # for the recipe that is taken where none is named: see `default_recipe`
+    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
+    "qcfs": "the network brings its own clip bounds",
+    "best": "there is calibration data",
+    "data-free": "there is no calibration data",
+}
 
 
 @steady()
 def compile(
-    model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Staged,
+    model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Captured | Staged,
     T: int = 8,
     recipe: str | Path | Recipe | Pipeline | None = None,
     calibration: Any = None,
@@ -65,12 +75,12 @@ def compile(
     """Compiles a trained network into a spiking one.
 
     Args:
-        model: a trained module, an exported program, an ONNX model (`onnx.load`), or a `Staged` network that
-            `snnc.tune` gave. It is not changed.
+        model: a trained module, an exported program, an ONNX model (`onnx.load`), what `snnc.capture` made of one, or a
+            `Staged` network that `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
-            inside, such as GELU, gates or attention; "qcfs" for one trained with clip-quantised activations; "best"
-            where there is calibration data; otherwise "data-free".
+            inside that are no activations, such as gates, normalisation or attention; "qcfs" for one trained with
+            clip-quantised activations; "best" where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
@@ -143,6 +153,8 @@ def compile(
     )
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
     made["compared"] = source.compared
+    if brought := needed(pipeline, result.graph):
+        made["plugins"] = brought
     made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
@@ -196,9 +208,11 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
-    if curved_inside(graph):
-        return "telescoped"
-    if not any(calls(graph, *ACTIVATIONS)):
+    curved = curved_inside(graph)
+    fitted = not data and any(exactly(site.module, 2) is None for site in find(graph))
+    if curved and (rest(graph) or fitted):
+        return "telescoped"  # which says that it needs data
+    if not curved and not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"
 
@@ -263,6 +277,8 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
         WriteError: the file cannot be written.
     """
     path = Path(path)
+    if not isinstance(network, Network | Staged):
+        raise WriteError(f"{type(network).__name__} is no network that can be written.", "what snnc.compile gave")
     if rank() > 0:
         return path
     if isinstance(network, Staged):
@@ -314,6 +330,10 @@ def load(
             raise
         raise LoadError(f"'{path}' is not a compiled network.", "'snnc compile' on it") from error
     graph, stage, info = unpack_graph(content, f"'{path}'")
+    try:
+        check_history(info)
+    except Fault as fault:
+        raise LoadError(f"'{path}' is refused: {fault}.", "'snnc compile' on the original network") from fault
     if len({v.dtype for v in graph.state_dict().values() if v.is_floating_point()}) > 1:
         graph = graph.float()  # made where a process had another default type, by a version that let that in
     if stage not in TIMED:
@@ -327,7 +347,8 @@ def placed(network: Network, device: str | torch.device) -> Network:
     Raises:
         SnncError: torch does not find it.
     """
+    where = named(device)
     try:
-        return network.to(named(device))
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        return network.to(where)
+    except SnncError as error:
         raise SnncError(f"torch finds no device '{device}' here.", "--device cpu") from error

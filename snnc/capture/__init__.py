@@ -16,6 +16,6 @@
 """
 
 from snnc.capture.canonical import finish
-from snnc.capture.doors import blockers, capture, captured, is_onnx, told_shape
+from snnc.capture.doors import Captured, blockers, capture, captured, is_onnx, told_shape
 
-__all__ = ["blockers", "capture", "captured", "finish", "is_onnx", "told_shape"]
+__all__ = ["Captured", "blockers", "capture", "captured", "finish", "is_onnx", "told_shape"]

@@ -19,7 +19,7 @@ SIZES = ("writes a value of another shape than the part that it is written to", 
 def fill(at: Site, x: Any, value: Any) -> Any:
     """`x.fill_(number)`: the same number everywhere."""
     if isinstance(value, fx.Node):
-        at.refuse("fills a value with one of the input's", "expand that value, and write it in the place of this one")
+        at.refuse("fills a value with one of the input's", "keep samples apart, and constants constant")
     number = float(value.item() if isinstance(value, Tensor) else value)
     return Filled(at.known(x), number) if isinstance(x, fx.Node) else Filled(_shape(at, x), number)
 

@@ -299,9 +299,12 @@ def remaining(graph: fx.GraphModule, rank: int | None = None) -> list[Blocker]:
     return [*_not_finite(graph), *recognise(graph), *_check_whole(graph)]
 
 
+FINITE = "finite weights, such as those of an earlier checkpoint"
+
+
 def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
     return [
-        Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", "check the file it came from")
+        Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", FINITE)
         for node, module in calls(graph)
         for name, value in module.state_dict().items()
         if value.is_floating_point() and not torch.isfinite(value).all()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 from torch import Tensor, fx, nn
@@ -22,12 +23,14 @@ from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, fixes_
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
-from snnc.capture.symbolic import from_error, input_rank, trace
+from snnc.capture.refusals import OTHER, key, reason
+from snnc.capture.symbolic import ASKED, MENDED, from_error, input_rank, trace
 from snnc.capture.trial import Trial, along_one_path
 from snnc.capture.values import LOST, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
-from snnc.ir.graph import Stage, flat, validate
+from snnc.ir.dialect import BATCHNORMS, WEIGHTED
+from snnc.ir.graph import GraphBuilder, Stage, flat, validate
 from snnc.ir.shapes import guess_input
 from snnc.networks.staged import Staged
 from snnc.steady import steady
@@ -35,7 +38,7 @@ from snnc.steady import steady
 if TYPE_CHECKING:
     import onnx
 
-Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto"]
+Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto", "Captured"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ def capture(
     The two are run on the same samples and compared.
 
     Args:
-        model: a module, an exported program, an ONNX model, or a graph that was captured before (`Staged` or bare). It
-            is not changed.
+        model: a module, an exported program, an ONNX model, or a graph that was captured before (bare, `Captured` or
+            `Staged`). It is not changed.
         input_shape: shape of one sample, such as `(3, 32, 32)`. Needed where the network's own code depends on it. An
             ONNX model that has its channels last, or takes a map in a row, may be given the shape that data have.
         samples: a few real samples `[N, ...]` to compare on; random ones where None.
@@ -133,12 +136,16 @@ class Outcome:
                 if wrong is not None and wrong.hint == HINT:  # the other door may see more
                     wrong = replace(wrong, hint=SHAPE_HINT)
                 return self if wrong is None else Outcome(None, [wrong])
-        self.compared = not_compared("the shape of a sample is not known")
+        self.compared = not_compared("no input shape is known, which --input-shape tells (input_shape= in Python)")
         return self
 
 
 def _capture(model: Network, input_shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
     shape = None if input_shape is None else tuple(int(n) for n in input_shape)
+    if not (isinstance(model, (nn.Module, ExportedProgram, Captured, Staged)) or is_onnx(model)):
+        return Outcome(None, [_no_network(model)])
+    if isinstance(model, Captured):
+        return Outcome(copy.deepcopy(model.graph), compared=model.compared)
     if isinstance(model, Staged) or (isinstance(model, fx.GraphModule) and _is_captured(model)):
         graph = model.graph if isinstance(model, Staged) else model
         return Outcome(copy.deepcopy(graph), compared=not_compared("it is a graph already"))
@@ -151,6 +158,22 @@ def _capture(model: Network, input_shape: tuple[int, ...] | None, samples: Tenso
         return _live(model, shape, samples)
     except Unsupported as error:
         return Outcome(None, _blockers_of(error))
+
+
+def _no_network(model: Any) -> Blocker:
+    """What to pass in the place of something that is no network."""
+    why = f"is a {type(model).__name__}, and no network"
+    if isinstance(model, type):
+        return Blocker(
+            "network", model.__name__, "is a class, and no network", f"one of its instances: {model.__name__}()"
+        )
+    if isinstance(model, (str, PathLike)):
+        return Blocker("network", str(model), why, "snnc.files.load_model of it")
+    if isinstance(model, Mapping):
+        return Blocker(
+            "network", "dict", why, "the module that has these weights, after module.load_state_dict(weights)"
+        )
+    return Blocker("network", type(model).__name__, why, "a trained nn.Module, an exported program or an ONNX model")
 
 
 def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
@@ -166,8 +189,9 @@ def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | Non
     except Exception as error:
         if not needs_export:
             return first
-        more = along_one_path(live, shape, like)
-        return Outcome(None, [*first.blockers, from_error(error, live, known=True), *more])
+        behind, through = along_one_path(live, shape, like)
+        stopped = from_error(error, live, MENDED[through])
+        return Outcome(None, _joined(stopped, first.blockers, behind))
     if why := decides_by_batch(program):
         return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
     sizes = MANY if fixes_batch(program) else SIZES
@@ -216,12 +240,9 @@ def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor
 def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome, bool]:
     """Capture by symbolic tracing. The last value says whether `torch.export` may read the network."""
     live, like = private(model)
-    try:
-        traced = trace(live)
-    except Exception as error:
-        return Outcome(None, [] if shape else [from_error(error, live, known=False)]), True
+    traced, stopped = trace(live)
     entries = traced.find_nodes(op="placeholder")
-    if not entries:
+    if not entries and not stopped:
         return Outcome(None, [Blocker("input", "input", "the network has no input", "give forward one tensor")]), False
     rank = input_rank(traced, live)
     lowering = Lowering(shape, rank, like)
@@ -230,6 +251,8 @@ def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome,
     hint = "wrap the network in a module with one input"
     lowering.blockers += [Blocker(name, "input", "is a second input", hint) for name in second]
     result = walk(lowering, traced, live, second)
+    if stopped:
+        return Outcome(None, lowering.blockers if shape else _without_shape(lowering, stopped, live)), True
     outcome = _finish(lowering, result, shape, rank)
     if shape is None:
         outcome.blockers += lowering.elsewhere
@@ -238,6 +261,25 @@ def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome,
     if needs_export:
         outcome.blockers = []
     return outcome, needs_export
+
+
+def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module) -> list[Blocker]:
+    """What is known where tracing stopped: why, what came before, and what one batch of some shape meets."""
+    ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
+    guess = guess_input(lowering.build.finish(lowering.stand_in(None, None, ends)))
+    first = next((m for m in live.modules() if isinstance(m, (*WEIGHTED, *BATCHNORMS))), None)
+    if guess is None and first is not None:
+        build = GraphBuilder()
+        guess = guess_input(build.finish(build.call("first", copy.deepcopy(first), build.input())))
+    behind = [] if guess is None else along_one_path(live, tuple(guess.shape[1:]), lowering.like)[0]
+    return _joined(from_error(stopped, live, ASKED), lowering.blockers, behind)
+
+
+def _joined(stopped: Blocker, before: list[Blocker], behind: list[Blocker]) -> list[Blocker]:
+    """What stopped a capture, and what else is wrong, without what is the same operation in the same line."""
+    before = [b for b in before if reason(b.op) is not OTHER or not stopped.where or b.where != stopped.where]
+    known = {(key(b.op), b.where) for b in before}
+    return [stopped, *before, *(b for b in behind if (key(b.op), b.where) not in known)]
 
 
 def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank: int | None) -> Outcome:

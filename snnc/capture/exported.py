@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -17,7 +18,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from snnc.capture import attention, layers, norms, resizing, routes, spellings
+from snnc.capture import attention, layers, norms, pools, resizing, routes, spellings
 from snnc.capture.copying import no_backward_hooks
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import SPELLINGS
@@ -64,6 +65,10 @@ def _first(spelling: Spelling) -> Spelling:
     return lambda at, *args: (spelling(at, *args),)
 
 
+def _with_places(spelling: Spelling) -> Spelling:
+    return lambda at, *args: pools.MaximumWithPlaces(spelling(at, *args))
+
+
 def _constant_pad(at: Site, x: Any, pad: Any, value: Any = 0) -> Any:
     return routes.pad(at, x, pad, "constant", value)
 
@@ -108,11 +113,11 @@ ATEN: dict[str, Spelling] = {
     "_to_copy": spellings.to,
     "_adaptive_avg_pool2d": SPELLINGS["adaptive_avg_pool2d"],
     "_adaptive_avg_pool3d": SPELLINGS["adaptive_avg_pool3d"],
-    "max_pool2d_with_indices": _first(SPELLINGS["max_pool2d"]),
-    "max_pool3d_with_indices": _first(SPELLINGS["max_pool3d"]),
-    "adaptive_max_pool1d": _first(SPELLINGS["adaptive_max_pool1d"]),
-    "adaptive_max_pool2d": _first(SPELLINGS["adaptive_max_pool2d"]),
-    "adaptive_max_pool3d": _first(SPELLINGS["adaptive_max_pool3d"]),
+    "max_pool2d_with_indices": _with_places(SPELLINGS["max_pool2d"]),
+    "max_pool3d_with_indices": _with_places(SPELLINGS["max_pool3d"]),
+    "adaptive_max_pool1d": _with_places(SPELLINGS["adaptive_max_pool1d"]),
+    "adaptive_max_pool2d": _with_places(SPELLINGS["adaptive_max_pool2d"]),
+    "adaptive_max_pool3d": _with_places(SPELLINGS["adaptive_max_pool3d"]),
     **{f"upsample_nearest{d}d": _upsample for d in (1, 2, 3)},
     **resizing.EXPORTED,
     **{f"reflection_pad{d}d": _padding("reflect") for d in (1, 2, 3)},
@@ -136,11 +141,12 @@ def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -
 
 @contextmanager
 def _in_silence() -> Iterator[None]:
-    """Without what `torch.export` prints of a network before it raises: a log record, and the graph so far."""
+    """Without what `torch.export` says of a network before it raises: warnings, a log record, and the graph so far."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     before, logger.disabled = logger.disabled, True
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.disabled = before
@@ -195,6 +201,11 @@ def _batches(program: ExportedProgram) -> Any:
     return program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
 
 
+def decomposed(program: ExportedProgram) -> ExportedProgram:
+    """The program in operations that have a name here, as far as torch has decompositions."""
+    return program.run_decompositions(_composed(program))
+
+
 def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, tuple[int, ...]]:
     """Lowers an exported program. Gives what was built, its result, and the shape of one sample.
 
@@ -206,7 +217,7 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
         Unsupported: the program does not take one tensor, or gives more than one.
     """
     try:
-        program = program.run_decompositions(_composed(program))
+        program = decomposed(program)
     except Exception as error:
         told = f"({type(error).__name__}: {str(error).split(chr(10), maxsplit=1)[0].rstrip('.')})"
         if live and "mutated" in told:  # a tensor that is no buffer

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from snnc.capture import layers, layout, norms, pools, products, routes, spellings
 from snnc.capture.lowering import Site
+from snnc.capture.refusals import PRODUCT
 from snnc.capture.values import Batch, Spelling
 from snnc.ir import curved
 
@@ -24,7 +25,7 @@ def einsum(at: Site, formula: Any, *operands: Any) -> Any:
     values = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (tuple, list)) else list(operands)
     known = all(isinstance(v, (fx.Node, Tensor)) for v in values)
     if not isinstance(formula, str) or not known:
-        at.refuse("sums products by a formula that snnc does not read", "a formula in letters, of values and constants")
+        at.refuse("sums products by a formula that snnc does not read", PRODUCT.hint)
     words, out = _letters(at, formula, values)
     if any(len(set(word)) != len(word) for word in (*words, out)):
         at.refuse("takes a diagonal", "letters that stand once in each value")
@@ -34,7 +35,7 @@ def einsum(at: Site, formula: Any, *operands: Any) -> Any:
     if out[:1] != n or any(word[0] != n for word, _ in data) or any(n in word for word, _ in constants):
         at.refuse(*WHOLE)
     if len(data) > 2 or (len(data) == 2 and constants):
-        at.refuse("multiplies more than two factors of which some are data", "one product after the other")
+        at.refuse("multiplies more than two factors of which some are data", PRODUCT.hint)
     if len(data) == 2:
         return _bilinear(at, *data[0], *data[1], out)
     word, x = data[0]
@@ -60,7 +61,7 @@ def _letters(at: Site, formula: str, values: Sequence[Any]) -> tuple[list[str], 
         single = sorted(c for c in set(left) - set(",.") if left.count(c) == 1)
         out = ("..." if every else "") + "".join(single)
     if any(count not in (0, len(every)) for count in more) or spare[: max(more)] != list(every):
-        at.refuse("spreads dimensions that one value lacks over another", "every letter written out")
+        at.refuse("spreads dimensions that one value lacks over another", PRODUCT.hint)
     words = [word.replace("...", every) for word in words]
     if any(len(word) != rank for word, rank in zip(words, ranks, strict=True)):
         at.refuse("names other dimensions than its values have", "check the network on one sample")

@@ -19,7 +19,18 @@ from torch import Tensor, fx, nn
 from snnc.capture.bounds import INTERVALS, anything
 from snnc.capture.ranks import check_rank
 from snnc.capture.refusals import Reason, key
-from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
+from snnc.capture.values import (
+    CONSTANT_HINT,
+    LOST,
+    ORIGIN,
+    SHAPE_HINT,
+    Batch,
+    Dim,
+    Refused,
+    Sizes,
+    Unknown,
+    author_line,
+)
 from snnc.errors import Blocker
 from snnc.ir import dialect
 from snnc.ir.graph import GraphBuilder, flat
@@ -88,7 +99,7 @@ class Site:
         """Applies `module`. `part` is a suffix for the name, for a spelling that emits several."""
         for value in inputs:
             if not isinstance(value, fx.Node):
-                self.refuse("needs a value that depends on the input", "compute it before the network is built")
+                self.refuse("needs a value that depends on the input", "check the network on one sample")
         if isinstance(module, dialect.Pad) and self.leaf.startswith("Conv"):
             part = "pad"
         word = type(module).__name__.lower()
@@ -160,7 +171,7 @@ class Site:
 
 def _nothing(site: Site, module: nn.Module, *x: Any) -> Any:
     """A walk through a network says what modules become."""
-    raise Refused("stands outside of a network", "capture the network that holds it")
+    raise NotImplementedError
 
 
 class Lowering:
@@ -269,6 +280,11 @@ class Lowering:
         if isinstance(value, slice):
             return slice(self.load(value.start), self.load(value.stop), self.load(value.step))
         return value
+
+    def trace_back(self, value: Any, name: str) -> None:
+        """Notes which value of the network a node stands for, so that the two can be compared."""
+        if isinstance(value, fx.Node) and value is not self.x:
+            value.meta.setdefault(ORIGIN, name)
 
     def bind(self, node: fx.Node, value: Any, inplace: bool, copies: bool, views: bool) -> None:
         """Stores a result, and follows what in-place operations do to other names of the same tensor."""

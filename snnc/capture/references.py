@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.export import ExportedProgram
 from torch.nn.modules import module as modules
 
-from snnc.capture.comparison import SIZES, Reference
+from snnc.capture.comparison import SIZES, Reference, Values
 from snnc.capture.copying import copied
-from snnc.capture.exported import entries
+from snnc.capture.exported import decomposed, entries
 from snnc.errors import Blocker, Unsupported
 
 
@@ -40,4 +42,21 @@ def of_program(program: ExportedProgram) -> Reference:
     like = torch.empty((), dtype=value.dtype, device=device)
     batch = value.shape[0] if isinstance(value.shape[0], int) else None
     precision = float(torch.finfo(value.dtype).eps)
-    return Reference(program.module(), "the exported program", like, batch, precision=precision)
+    run = program.module()
+    return Reference(
+        run, "the exported program", like, batch, precision=precision, values=lambda x: _values(program, x)
+    )
+
+
+def _values(program: ExportedProgram, x: torch.Tensor) -> dict[str, Any]:
+    """What each operation gives, by the names that the door for exported programs sees."""
+    program = decomposed(program)
+    held = {**program.state_dict, **program.constants}
+    specs = program.graph_signature.input_specs
+    given = entries(program)[0].name
+    inputs = [
+        x if spec.arg.name == given else held.get(str(spec.target), getattr(spec.arg, "value", None)) for spec in specs
+    ]
+    values = Values(program.graph_module)
+    values.run(*inputs)
+    return {node.name: value for node, value in values.found.items()}

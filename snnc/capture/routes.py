@@ -267,9 +267,7 @@ def rank(at: Site, x: fx.Node) -> Any:
 def cat(at: Site, tensors: Sequence[Any], dim: Any = 0) -> Any:
     """Values joined along `dim`; constants at the ends are padding, to which they are added."""
     values = [_blank(at, v) for v in tensors]
-    first = next((v for v in values if isinstance(v, fx.Node)), None)
-    if first is None:
-        at.refuse("joins constants only", "compute them before the network is built")
+    first = next(v for v in values if isinstance(v, fx.Node))
     dim = at.axis(first, dim)
     front = _constants(values)
     back = _constants(values[len(front) :][::-1])[::-1]

@@ -166,8 +166,6 @@ def mul(at: Site, x: Any, other: Any) -> Any:
 
 def div(at: Site, x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     """A quotient by a constant, rounded where `rounding_mode` says so."""
-    if not _data(x) or _data(other):
-        at.refuse("divides by a value that depends on the input", "divide by a constant, or outside of the network")
     if rounding_mode == "trunc":
         at.refuse("rounds towards zero", "use torch.floor")
     like = at.lowering.like
@@ -312,6 +310,6 @@ def new_full(at: Site, x: Any, sizes: Any, fill_value: Any, *, dtype: torch.dtyp
 def full(at: Site, sizes: Any, fill_value: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
     """`torch.full` and `torch.full_like`."""
     if isinstance(fill_value, fx.Node):
-        at.refuse("fills a value with one of the input's", "expand that value")
+        at.refuse("fills a value with one of the input's", "keep samples apart, and constants constant")
     kind = torch.tensor(fill_value).dtype if dtype is None and not isinstance(sizes, fx.Node) else dtype
     return routes.filled(at, float(fill_value), sizes, kind)

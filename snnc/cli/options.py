@@ -146,21 +146,29 @@ def _tell(problem: BaseException, debug: bool) -> None:
 
 
 def verb(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command `--json`, `--quiet`, `--verbose` and `--debug`, and guards it."""
+    """Gives a command `--json`, `--quiet`, `--verbose`, `--debug` and `--plugin`, and guards it."""
 
     @functools.wraps(command)
-    def run(*, debug: bool, quiet: bool, verbose: bool, **options: Any) -> None:
+    def run(*, debug: bool, quiet: bool, verbose: bool, plugin: tuple[str, ...], **options: Any) -> None:
         if quiet and verbose:
             raise click.UsageError("Give --quiet or --verbose.")
         name = click.get_current_context().command.name
         with show.manner(quiet, verbose), guarded(debug):
             _require_files(click.get_current_context())
+            from snnc.plugins import installed
+            from snnc.plugins import plugin as load
             from snnc.steady import steady  # here: it needs torch
 
             with steady(), together(name):
+                installed(show.note)
+                for one in plugin:
+                    load(one)
                 command(**options)
 
     for flag in (
+        click.option(
+            "--plugin", multiple=True, metavar="MODULE", help="Module with passes, neurons or recipes. Repeatable."
+        ),
         click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings."),
         click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is done, as it is done."),
         click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr, no progress and no remarks."),

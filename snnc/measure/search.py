@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.api import compile
-from snnc.capture import capture
+from snnc.capture import Captured, captured
 from snnc.data import Dataset, maybe_labelled_batches, read, read_as
 from snnc.defaults import CHUNK
 from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError
@@ -81,7 +81,7 @@ class Search:
 @steady()
 @torch.no_grad()
 def search(
-    model: nn.Module | torch.export.ExportedProgram,
+    model: nn.Module | torch.export.ExportedProgram | Captured,
     calibration: Any,
     max_drop: float = 1.0,
     *,
@@ -131,8 +131,9 @@ def search(
         )
     calibration = read(calibration) if isinstance(calibration, str | Path) else calibration
     given, (x, y) = _split(calibration, samples, holdout, seed)
-    graph = capture(model, input_shape or tuple(x.shape[1:])).float()
-    held = _HeldOut(_classes(graph, x, track), x, y, max_drop)
+    source = captured(model, input_shape or tuple(x.shape[1:]), x[:3])
+    source = Captured(source.graph.float(), source.compared)
+    held = _HeldOut(_classes(source.graph, x, track), x, y, max_drop)
     tried = [one for one in searchable() if one not in without] if recipes is None else recipes
     candidates = [find_recipe(one) for one in tried]
     frontier: list[Candidate] = []
@@ -143,8 +144,8 @@ def search(
         for one in list(candidates):
             try:
                 network = compile(
-                    graph, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk, quick=quick,
-                    track=track,
+                    source, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk,
+                    quick=quick, track=track,
                 )  # fmt: skip
             except PassFailed as problem:
                 if recipes is not None:

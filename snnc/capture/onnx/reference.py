@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -19,6 +19,9 @@ from snnc.capture.onnx.model import read
 from snnc.errors import Blocker
 
 Shape = tuple[int, ...]
+Run = Callable[[Tensor], list[Tensor]]
+Start = Callable[[onnx.ModelProto, str, int], Run]
+R = TypeVar("R")
 _QUIET = 4  # onnxruntime's log
 _KINDS = onnx.TensorProto
 # What each type rounds to, relative; all else is float32.
@@ -47,20 +50,37 @@ def compare_onnx(
         except Exception as error:  # both raise what they like
             reasons.append(f"{name}: {' '.join(str(error).split())[:200]}")
             continue
-        halves = name == "onnxruntime"
-        network = Reference(_ordered(run, shape, own), name, torch.zeros(()), batch, precision=precision, halves=halves)
+        network = Reference(
+            _ordered(_first(run), shape, own), name, torch.zeros(()), batch, precision=precision,
+            halves=name == "onnxruntime",
+            values=_ordered(_named(model, start, entry.name, entry.kind), shape, own),
+        )  # fmt: skip
         return compare(graph, network, shape, samples)
     return not_compared(f"nothing runs the model ({'; '.join(reasons)})"), None
 
 
-def _ordered(run: Callable[[Tensor], Tensor], told: Shape, own: Shape) -> Callable[[Tensor], Tensor]:
+def _ordered(run: Callable[[Tensor], R], told: Shape, own: Shape) -> Callable[[Tensor], R]:
     """Takes samples in the order that data have, as `laid_out` does."""
     if own != told and own == (*told[1:], told[0]):
         return lambda x: run(x.movedim(1, -1))
     return lambda x: run(x.reshape(len(x), *own))
 
 
-def _onnxruntime(model: onnx.ModelProto, name: str, kind: int) -> Callable[[Tensor], Tensor]:
+def _first(run: Run) -> Callable[[Tensor], Tensor]:
+    return lambda x: run(x)[0]
+
+
+def _named(model: onnx.ModelProto, start: Start, entry: str, kind: int) -> Callable[[Tensor], dict[str, Tensor]]:
+    """What gives every value of a model by its name: the model with all of them as outputs."""
+    names = [name for node in model.graph.node for name in node.output if name]
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    del wide.graph.output[:]
+    wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return lambda x: dict(zip(names, start(wide, entry, kind)(x), strict=True))
+
+
+def _onnxruntime(model: onnx.ModelProto, name: str, kind: int) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -70,11 +90,15 @@ def _onnxruntime(model: onnx.ModelProto, name: str, kind: int) -> Callable[[Tens
     return _run(lambda x: session.run(None, {name: x}), kind)
 
 
-def _reference(model: onnx.ModelProto, name: str, kind: int) -> Callable[[Tensor], Tensor]:
+def _reference(model: onnx.ModelProto, name: str, kind: int) -> Run:
     evaluator = ReferenceEvaluator(model)
     return _run(lambda x: evaluator.run(None, {name: x}), kind)
 
 
-def _run(run: Callable[[np.ndarray], Any], kind: int) -> Callable[[Tensor], Tensor]:
+def _run(run: Callable[[np.ndarray], Any], kind: int) -> Run:
     dtype = helper.tensor_dtype_to_np_dtype(kind)
-    return lambda x: torch.from_numpy(np.array(run(x.contiguous().numpy().astype(dtype))[0], dtype=np.float32))
+    return lambda x: [_tensor(one) for one in run(x.contiguous().numpy().astype(dtype))]
+
+
+def _tensor(value: Any) -> Tensor:
+    return torch.from_numpy(np.array(value, dtype=np.float32))

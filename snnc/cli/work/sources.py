@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from torch import fx
 
 from snnc import api
-from snnc.capture import capture, told_shape
+from snnc.capture import Captured, told_shape
+from snnc.capture import captured as capture
 from snnc.cli import show
 from snnc.data import Dataset
 from snnc.errors import DataError, LoadError, Unsupported
@@ -48,8 +48,11 @@ def uncompiled(
     return found
 
 
-def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | None) -> fx.GraphModule:
-    """The network as a graph. The input's shape comes from the data, from the user, or from both if they agree."""
+def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | None) -> Captured:
+    """The network as a graph, compared with it on some of the data where there are any.
+
+    The input's shape comes from the data, from the user, or from both if they agree.
+    """
     told = data.input_shape if data else None
     if data and input_shape and told != input_shape:
         shapes = f"{show.shape(data.input_shape)}, not {show.shape(input_shape)} as --input-shape says"
@@ -57,7 +60,7 @@ def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | 
     own, shape = told_shape(network), input_shape or told
     try:
         with show.busy("reading the network"):
-            graph = capture(network, shape)
+            found = capture(network, shape, next(data.limit(3).batches(3))[0] if data else None)
     except Unsupported:
         if data and told:
             show.note(
@@ -66,7 +69,7 @@ def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | 
         raise
     if own and shape and own != shape:
         show.note(f"The network takes samples of shape {show.shape(own)}: those of {show.shape(shape)} are rearranged.")
-    return graph
+    return found
 
 
 def compiled(file: Path | None) -> SpikingNetwork | None:
