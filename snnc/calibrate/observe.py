@@ -29,10 +29,12 @@ from snnc.ir.dialect import (
     SignedQuant,
     Sub,
 )
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import module_of
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.temporal import TIME
 from snnc.processes import from_all, rank, world
+from snnc.structure import Samples, Tree, each, shape_of
 
 
 class _Watch(fx.Interpreter):
@@ -44,17 +46,18 @@ class _Watch(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        self.see(n, value)
+        if n.op != "output":
+            self.see(n, value)
         return value
 
 
 @torch.no_grad()
-def watch(graph: fx.GraphModule, x: Tensor, see: Any) -> Tensor:
-    """The graph's output for `x`, with `see(node, value)` called for each node on the way."""
-    return _Watch(graph, see).run(x)
+def watch(graph: fx.GraphModule, x: Samples, see: Callable[[fx.Node, Tensor], Any]) -> Tree:
+    """The graph's output for `x`, with `see(node, value)` called for each value on the way."""
+    return _Watch(graph, see).run(*each(x))
 
 
-def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Tensor]) -> dict[str, Histogram]:
+def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Samples]) -> dict[str, Histogram]:
     """One sweep over the data, shared by all processes: a histogram of the input of each site, by the site's name.
 
     Raises:
@@ -69,7 +72,7 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
 def histograms_of(
     graph: fx.GraphModule,
     sources: dict[fx.Node, list[str]],
-    batches: Iterable[Tensor],
+    batches: Iterable[Samples],
     look: Callable[[fx.Node, Tensor], Tensor] = lambda _, value: value,
 ) -> dict[str, Histogram]:
     """As `histograms`, of the values of nodes, each under some names; `look` puts what counts as a channel second."""
@@ -93,9 +96,9 @@ def histograms_of(
         try:
             watch(graph, batch, see)
         except (RuntimeError, ValueError, IndexError) as error:
-            shape = tuple(batch.shape[1:])
             raise DataError(
-                f"A calibration sample of shape {shape} does not go through the network: {_first_line(error)}",
+                f"A calibration sample of shape {shape_of(batch)} does not go through the network: "
+                f"{_first_line(error)}",
                 "data of the shape that the network was trained on",
             ) from error
     for names in sources.values():
@@ -144,7 +147,12 @@ class _Predict(fx.Interpreter):
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Moments:
         x = super().placeholder(target, args, kwargs)
+        if not x.is_floating_point():  # places in a table
+            return x, torch.zeros_like(x)
         return torch.zeros_like(x), torch.ones_like(x)
+
+    def output(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return None
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op != "call_module":
@@ -222,6 +230,14 @@ def _joined(module: nn.Module, args: Sequence[Moments]) -> Moments:
     return module(*(mean for mean, _ in args)), one + other
 
 
+def _looked_up(module: Any, args: Sequence[Moments]) -> Moments:
+    """Every row is as likely as another."""
+    ((places, _),) = args
+    mean, var = module.weight.mean(0), module.weight.var(0, unbiased=False)
+    shape = (*places.shape, len(mean))
+    return mean.expand(shape).clone(), var.expand(shape).clone()
+
+
 def _moved(module: nn.Module, args: Sequence[Moments]) -> Moments:
     return module(*(mean for mean, _ in args)), module(*(var for _, var in args))
 
@@ -241,6 +257,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
         Affine: _affine,
         (Add, Sub): _joined,
         Mix: _mixed,
+        Embedding: _looked_up,
         (*AVERAGE_POOLS, *ROUTES, Mean): _moved,
         HEADS: _head,
         (*BENT, SignedQuant): Refusal(
@@ -254,7 +271,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
 
 
 @torch.no_grad()
-def predict(graph: fx.GraphModule, example: Tensor, known: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Gaussian]:
+def predict(graph: fx.GraphModule, example: Samples, known: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Gaussian]:
     """Normal approximation of the input of each activation, without data.
 
     Args:
@@ -267,10 +284,10 @@ def predict(graph: fx.GraphModule, example: Tensor, known: Mapping[str, tuple[Te
     """
     run = _Predict(graph, known)
     try:
-        run.run(example[:1])
+        run.run(*each(example[:1]))
     except (RuntimeError, ValueError, IndexError) as error:
         raise SnncError(
-            f"A sample of shape {tuple(example.shape[1:])} does not go through the network: {_first_line(error)}",
+            f"A sample of shape {shape_of(example)} does not go through the network: {_first_line(error)}",
             "--input-shape, such as --input-shape 3,32,32",
         ) from error
     found = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -98,11 +98,11 @@ class _Names(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def along_one_path(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> list[Blocker]:
+def along_one_path(run: Callable[[], Any]) -> list[Blocker]:
     """The operations that are refused by name on the path of one batch, in a network that decides by values."""
     names = _Names()
     with suppress(Exception), names, torch.no_grad(), torch.random.fork_rng(devices=[]):  # the author's own
-        model(torch.rand((2, *shape), dtype=like.dtype, device=like.device))
+        run()
     return list(names.found.values())
 
 
@@ -118,11 +118,10 @@ def _in_silence() -> Iterator[None]:
 
 
 def _reads(traced: fx.GraphModule, shapes: Sequence[tuple[int, ...]], like: Tensor) -> bool:
-    lowering = Lowering(shapes[0], None, like)
+    names = [f"x{k}" for k in range(len(shapes))]
+    lowering = Lowering(tuple(shapes) if len(shapes) > 1 else shapes[0], None, like, names)
     lowering.batch = SAMPLES
-    entries = traced.graph.find_nodes(op="placeholder")
-    others = {node.name: lowering.stand_in(shape) for node, shape in zip(entries[1:], shapes[1:], strict=True)}
-    result = list(leaves(walk(lowering, traced.graph, traced, others, ATEN)))
+    result = list(leaves(walk(lowering, traced.graph, traced, {}, ATEN)))
     if lowering.blockers or not result:
         return False
     return all(isinstance(v, fx.Node) and lowering.cells[v].value is not LOST for v in result)

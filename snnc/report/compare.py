@@ -131,6 +131,7 @@ def compare(
     command: str = "snnc.compare(...)",
     files: Mapping[str, str] | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
+    output: str | None = None,
 ) -> Comparison:
     """Measures several networks on the same samples.
 
@@ -144,6 +145,7 @@ def compare(
         command: what the page says it was made with.
         files: SHA-256 of files that the page should name.
         track: wraps iterables to show progress.
+        output: name of the output that is scored, where there are several: one of class scores.
 
     Raises:
         RecipeError: no network.
@@ -152,7 +154,8 @@ def compare(
     """
     if not networks:
         raise RecipeError("There is no network to compare.", "one or more")
-    chosen = gather(data, list(networks.values()), ann, samples)
+    networks = {name: network.only(output) for name, network in networks.items()}
+    chosen = gather(data, list(networks.values()), ann, samples, output)
     rows = []
     for name, network in networks.items():
         found = evaluate(

@@ -28,6 +28,7 @@ def report(
     command: str = "snnc.report(...)",
     files: Mapping[str, str] | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
+    output: str | None = None,
 ) -> Findings:
     """Measures a network, and writes what was found as one HTML page.
 
@@ -42,6 +43,7 @@ def report(
         command: what the page says it was made with.
         files: SHA-256 of files that the page should name.
         track: wraps iterables to show progress.
+        output: name of the output that the page is about, where there are several: one of class scores.
 
     Returns:
         All figures of the page; `to_dict()` is plain data.
@@ -51,7 +53,16 @@ def report(
         WriteError: the file cannot be written.
     """
     found = measure(
-        network, data, ann, samples=samples, seed=seed, title=title, command=command, files=files, track=track
+        network,
+        data,
+        ann,
+        samples=samples,
+        seed=seed,
+        title=title,
+        command=command,
+        files=files,
+        track=track,
+        output=output,
     )
     if path is not None:
         text = html(found)

@@ -11,7 +11,7 @@ from torch import fx
 
 from snnc import api
 from snnc.backends import BACKENDS, OnnxModel
-from snnc.capture import told_shape
+from snnc.capture import told_inputs, told_shape
 from snnc.cli import show
 from snnc.cli.blocks import Model, Reading
 from snnc.cli.search import check_search
@@ -26,6 +26,7 @@ from snnc.networks.staged import Staged
 from snnc.passes import FixedPoint
 from snnc.recipes import Recipe, parse, require_pass
 from snnc.recipes import recipe as find_recipe
+from snnc.structure import Shape
 
 GUESSED = (
     "No calibration data: thresholds are guessed from batch-norm statistics and weights. Expect lower accuracy, "
@@ -52,12 +53,13 @@ class Wish:
     reading: Reading
     max_drop: float | None
     recipes: tuple[str, ...] | None
+    output: str | None
     holdout: int
     fixed_point: int | None
     backend: str | None
     single_output: bool
     how: Model
-    input_shape: tuple[int, ...] | None
+    input_shape: Shape | None
     seed: int
     out: Path | None
     quick: bool
@@ -84,7 +86,7 @@ class CompilePlan:
     network: Any
     graph: fx.GraphModule
     data: Dataset | None
-    shape: tuple[int, ...] | None
+    shape: Shape | None
     named: Recipe | None
 
 
@@ -99,7 +101,7 @@ def run(**options: Any) -> None:
 
 def _plan(wish: Wish) -> CompilePlan:
     """Checks the options against each other, and loads what they name."""
-    check_search(wish.max_drop, wish.calib, wish.recipe, wish.recipes, wish.changes)
+    check_search(wish.max_drop, wish.calib, wish.recipe, wish.recipes, wish.changes, wish.output)
     if wish.fixed_point and wish.max_drop is not None and not (wish.recipe or wish.recipes):
         raise click.UsageError("--fixed-point with --max-drop needs recipes to put it behind: give --recipe.")
     given = (wish.calib, wish.recipe, *(wish.recipes or ()))
@@ -111,7 +113,7 @@ def _plan(wish: Wish) -> CompilePlan:
     data = None
     if wish.calib:
         drawn = wish.calib_samples + (wish.holdout if wish.max_drop is not None else 0)
-        data = wish.reading.read(wish.calib).sample(drawn, wish.seed)
+        data = wish.reading.read(wish.calib).sample(drawn, wish.seed).taking(*told_inputs(network))
     graph = captured(network, data, wish.input_shape)
     shape = wish.input_shape or (None if data else told_shape(network))
     return CompilePlan(out, backend, network, graph, data, shape, named)
@@ -135,7 +137,7 @@ def _search(wish: Wish, plan: CompilePlan) -> Made | None:
         return None
     net = searched(
         plan.graph, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
-        wish.quick, wish.as_json,
+        wish.quick, wish.as_json, wish.output,
     )  # fmt: skip
     why = f"the fewest steps that lose {wish.max_drop:g} points at most"
     return net, parse(net.info["recipe_text"], "the file"), why

@@ -16,6 +16,7 @@ def run(
     snn: Path,
     original: Original,
     scored: Scored,
+    output: str | None,
     running: Running,
     title: str | None,
     out: Path | None,
@@ -37,6 +38,7 @@ def run(
         command=command_line(),
         files=files((snn, original.ann, scored.data)),
         track=show.track,
+        output=output,
     )
     if as_json:
         return show.as_json({"out": str(out), **found.to_dict()})
