@@ -36,5 +36,5 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs,images,demo]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs,images,demo,figures]'
 	touch $@

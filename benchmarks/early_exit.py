@@ -18,7 +18,7 @@ from pathlib import Path
 import accuracy
 
 import snnc
-from snnc.cli.work.evaluate import CONFIDENCES
+from snnc.measure.evaluate import CONFIDENCES
 
 FINE = (*CONFIDENCES, 0.6, 0.85, 0.97)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from snnc.explain import explain
     from snnc.ir.graph import Stage
     from snnc.ir.proof import prove
+    from snnc.measure.check import check
     from snnc.measure.evaluate import evaluate
     from snnc.measure.search import search
     from snnc.networks.base import SpikingNetwork
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from snnc.networks.staged import Staged
     from snnc.passes import PASSES
     from snnc.passes.pipeline import Context, Pass, Pipeline, Record
+    from snnc.plugins import plugin
     from snnc.processes import distributed
     from snnc.recipes import recipe
     from snnc.report import compare, report
@@ -47,6 +49,7 @@ _HOME = {
     "snnc.explain": ("explain",),
     "snnc.ir.graph": ("Stage",),
     "snnc.ir.proof": ("prove",),
+    "snnc.measure.check": ("check",),
     "snnc.measure.evaluate": ("evaluate",),
     "snnc.measure.search": ("search",),
     "snnc.networks.base": ("SpikingNetwork",),
@@ -54,6 +57,7 @@ _HOME = {
     "snnc.networks.staged": ("Staged",),
     "snnc.passes": ("PASSES",),
     "snnc.passes.pipeline": ("Context", "Pass", "Pipeline", "Record"),
+    "snnc.plugins": ("plugin",),
     "snnc.processes": ("distributed",),
     "snnc.recipes": ("recipe",),
     "snnc.report": ("compare", "report"),
@@ -76,12 +80,14 @@ __all__ = [
     "TuneOptions",
     "__version__",
     "capture",
+    "check",
     "compare",
     "compile",
     "distributed",
     "evaluate",
     "explain",
     "load",
+    "plugin",
     "prove",
     "recipe",
     "report",
@@ -107,6 +113,7 @@ class _Package(types.ModuleType):
             raise AttributeError(f"module 'snnc' has no attribute '{name}'")
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         setattr(self, name, value)
+        importlib.import_module("snnc.plugins").installed()
         return value
 
     def __dir__(self) -> list[str]:

@@ -14,20 +14,24 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.capture import arranged, blockers, captured, in_order, told_inputs, told_shape
+from snnc.calibrate.pointwise import find, rest
+from snnc.calibrate.ramps import exactly
+from snnc.capture import Captured, arranged, blockers, captured, in_order, told_inputs, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, floats, read, wholes
 from snnc.defaults import CHUNK
-from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported
+from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_buffer, load_torch, sniff
+from snnc.files.history import Fault, check_history
 from snnc.ir.dialect import ACTIVATIONS
-from snnc.ir.graph import TIMED, Stage, calls, curved_inside, entries, output
+from snnc.ir.graph import TIMED, Stage, calls, curved_inside, entries
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
 from snnc.ir.shapes import guess_input
 from snnc.ir.whole import places
 from snnc.networks.base import SpikingNetwork, counted
 from snnc.networks.exported import load_exported
+from snnc.networks.inputs import ends
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
@@ -35,11 +39,12 @@ from snnc.passes import EncodeValues, InsertNeurons
 from snnc.passes.choices import decide
 from snnc.passes.pipeline import Callback, Context, Pipeline, Result, no_progress
 from snnc.passes.trace import Trace
+from snnc.plugins import needed
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
 from snnc.steady import steady
-from snnc.structure import Samples, Shape, each, joined, of, several_shapes, shape_of, titled
+from snnc.structure import Samples, Shape, each, joined, listed, of, several_shapes, shape_of
 from snnc.version import __version__
 
 if TYPE_CHECKING:
@@ -47,11 +52,17 @@ if TYPE_CHECKING:
     import onnxruntime
 
 log = logging.getLogger(__name__)
+REASONS = {  # for the recipe that is taken where none is named: see `default_recipe`
+    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
+    "qcfs": "the network brings its own clip bounds",
+    "best": "there is calibration data",
+    "data-free": "there is no calibration data",
+}
 
 
 @steady()
 def compile(
-    model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Staged,
+    model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Captured | Staged,
     T: int = 8,
     recipe: str | Path | Recipe | Pipeline | None = None,
     calibration: Any = None,
@@ -67,12 +78,12 @@ def compile(
     """Compiles a trained network into a spiking one.
 
     Args:
-        model: a trained module, an exported program, an ONNX model (`onnx.load`), or a `Staged` network that
-            `snnc.tune` gave. It is not changed.
+        model: a trained module, an exported program, an ONNX model (`onnx.load`), what `snnc.capture` made of one, or a
+            `Staged` network that `snnc.tune` gave. It is not changed.
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
-            inside, such as GELU, gates or attention; "qcfs" for one trained with clip-quantised activations; "best"
-            where there is calibration data; otherwise "data-free".
+            inside that are no activations, such as gates, normalisation or attention; "qcfs" for one trained with
+            clip-quantised activations; "best" where there is calibration data; otherwise "data-free".
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`. For several inputs a tuple of
             tensors, in the order of `forward`, or a dictionary by their names, in the place of `x`.
@@ -152,6 +163,8 @@ def compile(
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
     made |= ends(graph)
     made["compared"] = source.compared
+    if brought := needed(pipeline, result.graph):
+        made["plugins"] = brought
     made["calibration"] = described(calibration, joined(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
@@ -209,9 +222,11 @@ def single(model: Any) -> Any:
 
 def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     """The recipe for a network when the user names none."""
-    if curved_inside(graph):
-        return "telescoped"
-    if not any(calls(graph, *ACTIVATIONS)):
+    curved = curved_inside(graph)
+    fitted = not data and any(exactly(site.module, 2) is None for site in find(graph))
+    if curved and (rest(graph) or fitted):
+        return "telescoped"  # which says that it needs data
+    if not curved and not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"
 
@@ -252,15 +267,6 @@ def fitted(graph: fx.GraphModule, batches: list[Samples]) -> list[Samples]:
     return found
 
 
-def ends(graph: fx.GraphModule) -> dict[str, Any]:
-    """What a history tells of inputs and outputs; nothing of one alone, unless it is whole numbers."""
-    table, nodes = places(graph), entries(graph)
-    inputs = [{"name": str(node.target), "whole": node in table} for node in nodes]
-    tree = output(graph).args[0]
-    told = {"inputs": inputs} if len(nodes) > 1 or table else {}
-    return told if isinstance(tree, fx.Node) else {**told, "outputs": titled(tree)}
-
-
 def history(label: Recipe, result: Result, context: Context, batches: list[Samples] | None) -> dict[str, Any]:
     """How a network was made, as plain data for its file."""
     span = context.find(Context.input_range)
@@ -271,7 +277,7 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Sampl
         "seed": context.seed,
         "calibration_samples": sum(map(len, batches or [])),
         "calibration_sha256": fingerprint(joined(batches), None) if batches else None,
-        "input_shape": _listed(context.input_shape) if context.input_shape else None,
+        "input_shape": listed(context.input_shape) if context.input_shape else None,
         "input_range": list(span) if span else None,
         "versions": {"snnc": __version__, "torch": str(torch.__version__)},
         "records": [
@@ -287,11 +293,6 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Sampl
             for r in result.records
         ],
     }
-
-
-def _listed(shape: Shape) -> list[Any]:
-    """A shape as plain data of a file."""
-    return [list(one) if isinstance(one, tuple) else one for one in shape]
 
 
 @steady()
@@ -313,6 +314,8 @@ def save(network: Network | Staged, path: str | Path, backend: str | Backend | N
         WriteError: the file cannot be written.
     """
     path = Path(path)
+    if not isinstance(network, Network | Staged):
+        raise WriteError(f"{type(network).__name__} is no network that can be written.", "what snnc.compile gave")
     if rank() > 0:
         return path
     if isinstance(network, Staged):
@@ -364,6 +367,10 @@ def load(
             raise
         raise LoadError(f"'{path}' is not a compiled network.", "'snnc compile' on it") from error
     graph, stage, info = unpack_graph(content, f"'{path}'")
+    try:
+        check_history(info)
+    except Fault as fault:
+        raise LoadError(f"'{path}' is refused: {fault}.", "'snnc compile' on the original network") from fault
     if len({v.dtype for v in graph.state_dict().values() if v.is_floating_point()}) > 1:
         graph = graph.float()  # made where a process had another default type, by a version that let that in
     if stage not in TIMED:
@@ -377,7 +384,8 @@ def placed(network: Network, device: str | torch.device) -> Network:
     Raises:
         SnncError: torch does not find it.
     """
+    where = named(device)
     try:
-        return network.to(named(device))
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        return network.to(where)
+    except SnncError as error:
         raise SnncError(f"torch finds no device '{device}' here.", "--device cpu") from error

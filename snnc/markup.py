@@ -1,4 +1,4 @@
-"""Small tables in HTML, for notebooks. Every text is escaped."""
+"""Small tables in HTML, for notebooks, every text escaped; and lists and energies in words."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ def records_table(title: str, records: Iterable[Mapping[str, Any]]) -> str:
     columns = {"pass": "name", "sites": "sites", "stage": "stage", "seconds": "seconds", "error, if exact": "error"}
     columns |= {"options": "options", "notes": "notes"}
     return table(title, list(columns), [[record.get(key) for key in columns.values()] for record in records])
+
+
+def listed(found: Mapping[str, int]) -> str:
+    """`3 Conv2d, 1 Linear`."""
+    return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
+
+
+def joule(value: float) -> str:
+    """An energy."""
+    for size, letter in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}J"
+    return f"{value / 1e-12:.3g} pJ"
 
 
 def _cell(value: Any) -> str:

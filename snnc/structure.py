@@ -257,3 +257,8 @@ def told(shape: Sequence[Any]) -> str:
     if several_shapes(shape):
         return " and ".join(told(one) for one in shape)
     return ",".join(map(str, shape))
+
+
+def listed(shape: Shape) -> list[Any]:
+    """A shape as plain data for a file."""
+    return [list(one) if isinstance(one, tuple) else one for one in shape]

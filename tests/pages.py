@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from click.testing import CliRunner
 
 from examples import small
 from snnc.cli import main, show
+from tests.plugged import restored
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -137,7 +139,12 @@ def run(page: Path, check: bool = True) -> list[tuple[Block, str]]:
     module = types.ModuleType("page")  # dataclasses and pickle look classes up where they were made
     sys.modules["page"] = module
     sys.path.insert(0, "")
-    printed, shown = "", []
+    with restored():
+        return list(_shown(page, module, check))
+
+
+def _shown(page: Path, module: types.ModuleType, check: bool) -> Iterator[tuple[Block, str]]:
+    printed = ""
     for block in blocks(text(page)):
         if block.title:
             Path(block.title).write_text(block.code, encoding="utf-8")
@@ -145,7 +152,7 @@ def run(page: Path, check: bool = True) -> list[tuple[Block, str]]:
             assert not check or same(block.code, printed), (
                 f"{page}:{block.line} shows\n{block.code}\nand not\n{printed}"
             )
-            shown.append((block, printed))
+            yield block, printed
         elif block.runs and block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 code = "\n" * block.line + block.code  # a traceback names the line of the page
@@ -153,7 +160,6 @@ def run(page: Path, check: bool = True) -> list[tuple[Block, str]]:
             printed = out.getvalue()
         elif block.runs:
             printed = "".join(map(call, lines(block.code)))
-    return shown
 
 
 def rewritten(page: Path) -> str:

@@ -20,7 +20,7 @@ from torch import nn
 
 import snnc
 from snnc.cli import main
-from snnc.errors import LoadError, RecipeError, WriteError
+from snnc.errors import LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_write, load_model
 from snnc.recipes import parse
 from tests.kill_commands import COMMANDS, prepare
@@ -244,3 +244,16 @@ def test_a_length_in_an_old_file_takes_up_no_memory():
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert not isinstance(error.value.__cause__, MemoryError)
+
+
+def test_what_is_of_another_kind_altogether_is_a_sentence(tmp_path):
+    for model in (None, "net.pt", {}, nn.ReLU):
+        with pytest.raises(Unsupported, match="no network"):
+            snnc.compile(model, 2)
+    with pytest.raises(RecipeError, match="The recipe is 3"):
+        snnc.compile(nn.ReLU(), 2, 3)
+    for network in (None, nn.ReLU()):
+        with pytest.raises(WriteError, match="no network that can be written"):
+            snnc.save(network, tmp_path / "net.snn")
+    with pytest.raises(SnncError, match="chunk is 1000"):
+        snnc.compile(nn.ReLU(), 2, chunk=10**40)

@@ -27,6 +27,7 @@ LAYERS = [
     {"integers", "networks"},
     {"capture", "passes"},
     {"backends", "explain", "recipes"},
+    {"plugins"},
     {"api"},
     {"measure", "tune"},
     {"differences", "report"},

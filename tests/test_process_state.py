@@ -201,8 +201,25 @@ def medium() -> AbstractContextManager[None]:
     return setting(torch.set_float32_matmul_precision, "medium", "highest")
 
 
-def backends(bits: str) -> None:
-    torch.backends.fp32_precision = bits
+@contextmanager
+def backends() -> Iterator[None]:
+    """A precision of everything, which operations follow that have none of their own, as "medium" leaves behind."""
+    onednn: Any = torch.backends.mkldnn
+    every = (torch.backends, onednn.matmul, onednn.conv)
+    before = [one.fp32_precision for one in every]
+    for one, bits in zip(every, ("bf16", "none", "none"), strict=True):
+        one.fp32_precision = bits
+    yield
+    for one, bits in zip(every, before, strict=True):
+        one.fp32_precision = bits
+
+
+def matmul_precision() -> str:
+    """Torch does not tell it where the precision of everything says something else."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "follows"
 
 
 @contextmanager
@@ -254,7 +271,7 @@ APART: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "no gradients, deterministic mode": each(torch.no_grad, strict),
     "precision": medium,
     "precision of all backends, denormal numbers flushed": each(
-        lambda: setting(backends, "bf16", "none"), lambda: setting(torch.set_flush_denormal, True, False)
+        backends, lambda: setting(torch.set_flush_denormal, True, False)
     ),
     "random states, and what is for debugging": each(
         drawn,
@@ -276,7 +293,7 @@ def snapshot() -> dict[str, Any]:
         "cache": torch.is_autocast_cache_enabled(),
         "gradients": torch.is_grad_enabled(),
         "inference": torch.is_inference_mode_enabled(),
-        "precision": [torch.get_float32_matmul_precision(), onednn.matmul.fp32_precision, onednn.conv.fp32_precision],
+        "precision": [matmul_precision(), onednn.matmul.fp32_precision, onednn.conv.fp32_precision],
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "nnpack": torch._C._get_nnpack_enabled(),
         "denormal": sys.float_info.min * 0.5 == 0,

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import warnings
+from collections import namedtuple
 
 import numpy as np
 import onnx
@@ -231,12 +232,25 @@ class Pair(nn.Module):
         (lambda h: (h, h > 1), "'1'"),
         (lambda h: (), "holds no tensor"),
         (lambda h: {"x": h, 2.5: h}, "keys that are neither"),
-        (lambda h: __import__("collections").namedtuple("Out", "a b")(h, h), "Out"),
+        (lambda h: Out(h, h), "Out"),
     ],
 )
 def test_outputs_that_are_refused(give, why):
     with pytest.raises(Unsupported, match=why):
         capture(Pair(give), (4,))
+
+
+Out = namedtuple("Out", "a b")
+
+
+def test_containers_that_are_refused():
+    def program(give):
+        return torch.export.export(Pair(give).eval(), (torch.ones(2, 4),), strict=False)
+
+    (found,) = blockers(program(lambda h: Out(h, h)))
+    assert "holds a Out" in found.why
+    assert "such as dict(out) or tuple(out)" in found.hint
+    assert blockers(program(lambda h: tuple(Out(h, h)))) == []
 
 
 class Mixed(nn.Module):
@@ -252,6 +266,48 @@ class Mixed(nn.Module):
 def test_whole_numbers_meet_no_neurons(how):
     found = blockers(Mixed(how), (3,))
     assert any("places in a table" in one.why for one in found), found
+
+
+class Looks(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.table, self.layer, self.how = nn.Embedding(5, 4), nn.Linear(4, 4), how
+
+    def forward(self, ids, y):
+        return torch.relu(self.layer(self.how(self, ids, y)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "hint"),
+    [
+        (lambda n, i, y: nn.functional.embedding(i, y), lambda n, i, y: n.table(i), "a constant table of floats"),
+        (
+            lambda n, i, y: nn.functional.embedding(i, n.table.weight, max_norm=1.0),
+            lambda n, i, y: nn.functional.embedding(i, n.table.weight),
+            "without max_norm",
+        ),
+    ],
+)
+def test_tables_that_are_refused(wrong, right, hint):
+    given = ((3,), (4,))
+    assert any(hint in one.hint for one in blockers(Looks(wrong), given))
+    assert blockers(Looks(right), given) == []
+    ids = torch.ones(2, 4, dtype=torch.int64)
+    program = torch.export.export(Pair(lambda h: h).eval(), (ids.float(),))
+    assert blockers(program) == []
+    counted = Counting().eval()
+    found = blockers(torch.export.export(counted, (ids,)))
+    assert any("export it with float input" in one.hint for one in found), found
+    assert blockers(torch.export.export(counted, (ids.float(),))) == []
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, ids):
+        return torch.relu(self.layer(ids.float()))
 
 
 def test_calls_that_do_not_fit(compiled):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends.base import Backend, told
+from snnc.errors import WriteError
 from snnc.files import atomic_buffer
 from snnc.ir.graph import calls, insert, output, phases, replace, result, tidy
 from snnc.ir.temporal import Decode, Encode
@@ -119,8 +120,14 @@ class ExportedProgram(Backend):
             for entry, one in zip(network.entries, shapes_of(shape, len(network.entries)), strict=True)
         )
         batch = torch.export.Dim("batch", min=1)
-        with torch.no_grad():
-            program = torch.export.export(unrolled(network), example, dynamic_shapes=({0: batch},) * len(example))
+        try:
+            with torch.no_grad():
+                program = torch.export.export(unrolled(network), example, dynamic_shapes=({0: batch},) * len(example))
+        except Exception as error:  # torch raises what it likes
+            reason = str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
+            raise WriteError(
+                f"torch.export does not take the network ({reason}).", "the backend torch or onnx"
+            ) from error
         info = {**network.info, "latency": asdict(network.latency)}
         with atomic_buffer(path) as buffer:
             torch.export.save(program, buffer, extra_files={INFO_FILE: json.dumps(info)})

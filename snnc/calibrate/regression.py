@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from snnc.calibrate.rows import covered, outputs, patches, positions
 from snnc.processes import Pieces, Shards, dealt
 
 Rows = dict[int, tuple[Tensor, Tensor]]  # of a regression: [R, groups, inputs] and [R, groups, outputs], by shard
 
 
 def refit(
-    layer: Any, x: Pieces, wanted: Pieces, shards: Shards, ridge: float, positions: int, generator: torch.Generator
+    layer: Any, x: Pieces, wanted: Pieces, shards: Shards, ridge: float, count: int, generator: torch.Generator
 ) -> bool:
     """Moves weights and bias of a layer to those of least squares, `layer(x)` to `wanted`. In place.
 
@@ -27,31 +27,36 @@ def refit(
         wanted: `[N, outputs, ...]`.
         shards: how both are cut.
         ridge: strength of the pull to the old weights, relative to the variance of an input.
-        positions: rows of the regression that are drawn, over all samples.
+        count: rows of the regression that are drawn, over all samples.
         generator: of the draw.
 
     Returns:
         False where the kind of layer is not covered, and nothing was done.
     """
-    drawn = equations(layer, x, wanted, shards, positions, generator)
+    drawn = equations(layer, x, wanted, shards, count, generator)
     if drawn is None:
         return False
     rows, mean_x, mean_y = centred(drawn, shards)
+    (squares,) = shards.total(lambda i: (drawn[i][0].double().square().sum((0, 2)),))
     X, Y = next(iter(drawn.values()))
-    weight = layer.weight.double().reshape(X.shape[1], Y.shape[2], X.shape[2])
-    if X.shape[2] > rows:  # more unknowns than equations: the same solution from a system of the rows
+    groups, inputs = X.shape[1:]
+    weight = layer.weight.double().reshape(groups, Y.shape[2], inputs)
+    strength = squares / (rows * inputs) * (ridge + inputs / rows)
+    # A group that never varies says nothing about its weights: a number above zero leaves them alone.
+    pull = torch.where(strength > 0, strength, torch.ones_like(strength))
+    if inputs > rows:  # more unknowns than equations: the same solution from a system of the rows
         every = list(dealt(len(shards.sizes), lambda i: drawn[i]))
         X, Y = (torch.cat(part) for part in zip(*every, strict=True))
-        return _dual(layer, X, Y, weight, mean_x, mean_y, ridge)
+        return _dual(layer, X, Y, weight, mean_x, mean_y, rows * pull)
     gram, cross = shards.total(lambda i: (_product(drawn[i][0], drawn[i][0]), _product(*drawn[i])))
     gram, cross = gram / rows, cross / rows
-    variance = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
-    strength = variance * (ridge + X.shape[2] / rows)
-    missing = cross - gram @ weight.transpose(1, 2)
-    # A group that never varies says nothing about its weights: an identity instead of zeros leaves them alone.
-    pull = torch.where(strength > 0, strength, torch.ones_like(strength))
-    change = torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
+    change = solved(gram, pull, cross - gram @ weight.transpose(1, 2))
     return _store(layer, weight + change.transpose(1, 2), mean_x, mean_y)
+
+
+def solved(gram: Tensor, pull: Tensor, missing: Tensor) -> Tensor:
+    """`(gram + pull 1)^-1 missing` of each group."""
+    return torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
 
 
 def centred(drawn: Rows, shards: Shards) -> tuple[int, Tensor, Tensor]:
@@ -78,16 +83,12 @@ def covariance(drawn: Rows, shards: Shards) -> Tensor:
     return gram / rows
 
 
-def _dual(layer: Any, X: Tensor, Y: Tensor, weight: Tensor, mean_x: Tensor, mean_y: Tensor, ridge: float) -> bool:
-    """`refit` by `change = X^T (X X^T + rows * strength)^-1 missing`, for centred rows fewer than inputs."""
-    rows, groups, inputs = X.shape
-    variance = X.double().square().mean((0, 2))
-    pull = rows * variance * (ridge + inputs / rows)
-    pull = torch.where(pull > 0, pull, torch.ones_like(pull))
+def _dual(layer: Any, X: Tensor, Y: Tensor, weight: Tensor, mean_x: Tensor, mean_y: Tensor, pull: Tensor) -> bool:
+    """`refit` by `change = X^T (X X^T + pull)^-1 missing`, for centred rows fewer than inputs."""
+    groups = X.shape[1]
     missing = torch.stack([Y[:, g] - X[:, g] @ weight[g].T.to(X) for g in range(groups)]).double()
-    kernel = torch.einsum("rgi,sgi->grs", X, X).double() + pull[:, None, None] * torch.eye(rows, dtype=torch.float64)
-    solved = torch.linalg.solve(kernel, missing)
-    change = torch.einsum("rgi,gro->goi", X, solved.to(X)).double()
+    kernel = torch.einsum("rgi,sgi->grs", X, X).double()
+    change = torch.einsum("rgi,gro->goi", X, solved(kernel, pull, missing).to(X)).double()
     return _store(layer, weight + change, mean_x, mean_y)
 
 
@@ -101,44 +102,30 @@ def _store(layer: Any, weight: Tensor, mean_x: Tensor, mean_y: Tensor) -> bool:
 
 
 def equations(
-    layer: Any, x: Pieces, wanted: Pieces, shards: Shards, positions: int, generator: torch.Generator
+    layer: Any, x: Pieces, wanted: Pieces, shards: Shards, count: int, generator: torch.Generator
 ) -> Rows | None:
     """Rows of a regression, from the shards of this process; None for a layer that is not covered.
 
     Random numbers do not depend on which shards these are: the generator moves on for all shards.
     """
     if isinstance(layer, torch.nn.Linear):
-        return _vectors(x, wanted, shards, positions, generator)
-    if not isinstance(layer, torch.nn.Conv1d | torch.nn.Conv2d) or layer.padding_mode != "zeros":
+        return _vectors(x, wanted, shards, count, generator)
+    if not covered(layer):
         return None
-    if layer.padding == "same":
-        return None
-    two = [tuple(getattr(layer, name)) for name in ("kernel_size", "dilation", "padding", "stride")]
-    if layer.padding == "valid":
-        two[2] = (0,) * len(two[0])
-    if isinstance(layer, torch.nn.Conv1d):
-        x, wanted = ({i: value[:, :, None] for i, value in pieces.items()} for pieces in (x, wanted))
-        two = [(rest, *pair) for rest, pair in zip((1, 1, 0, 1), two, strict=True)]
-    sites = math.prod(next(iter(wanted.values())).shape[2:])
-    each = max(1, min(sites, positions // shards.samples))
+    at = positions(wanted, shards, count, generator)
     rows: Rows = {}
-    for i, size in enumerate(shards.sizes):
-        draws = torch.rand(size, sites, generator=generator)
-        if i not in x:
-            continue
-        at = draws.argsort(1)[:, None, :each].to(x[i].device)
-        patches, flat = torch.nn.functional.unfold(x[i], *two), wanted[i].flatten(2)
-        X, Y = (v.gather(2, at.expand(-1, v.shape[1], -1)).transpose(1, 2).flatten(0, 1) for v in (patches, flat))
-        rows[i] = X.reshape(len(X), layer.groups, -1), Y.reshape(len(Y), layer.groups, -1)
+    for i in x:
+        Y = outputs(wanted[i], at[i])
+        rows[i] = patches(layer, x[i], at[i]), Y.reshape(len(Y), layer.groups, -1)
     return rows
 
 
-def _vectors(x: Pieces, wanted: Pieces, shards: Shards, positions: int, generator: torch.Generator) -> Rows:
+def _vectors(x: Pieces, wanted: Pieces, shards: Shards, count: int, generator: torch.Generator) -> Rows:
     """Rows for a linear layer: every vector, or as many as were asked for, drawn over all shards."""
     first = next(iter(x))
     each = x[first][..., 0].numel() // shards.sizes[first]  # vectors of one sample
     total = each * shards.samples
-    drawn = torch.randperm(total, generator=generator)[:positions] if total > positions else torch.arange(total)
+    drawn = torch.randperm(total, generator=generator)[:count] if total > count else torch.arange(total)
     rows: Rows = {}
     for i, value in x.items():
         start, size = each * sum(shards.sizes[:i]), each * shards.sizes[i]

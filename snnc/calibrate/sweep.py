@@ -195,7 +195,7 @@ def add_current(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
     """Adds a constant current `shift` `[C, 1, ...]` at the input of `node`, at every step.
 
     It goes into the bias of a layer before, where nothing else reads that layer's output; through a sum into one of
-    its branches. Elsewhere it becomes an `Affine` in front of `node`.
+    its branches; into an `Affine` that `node` alone reads. Elsewhere it becomes one.
     """
     source = node.all_input_nodes[0]
     if layer := biased_layer(graph, source, shift):
@@ -204,6 +204,10 @@ def add_current(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
         bias = torch.zeros(len(module.weight)) if module.bias is None else module.bias
         moved = bias.double() + sign * shift.flatten().double()
         module.bias = torch.nn.Parameter(moved.to(module.weight), requires_grad=False)
+        return
+    before = module_of(graph, source) if source.op == "call_module" and len(source.users) == 1 else None
+    if isinstance(before, Affine):
+        before.shift = before.shift + shift.to(before.shift)
         return
     affine = insert(graph, f"{node.name}_current", Affine(torch.ones_like(shift), shift.clone()), source)
     node.replace_input_with(source, affine)

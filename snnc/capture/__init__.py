@@ -18,9 +18,10 @@
 
 from snnc.capture.calling import arranged, calling, in_order
 from snnc.capture.canonical import finish
-from snnc.capture.doors import blockers, capture, captured, is_onnx, told_inputs, told_shape
+from snnc.capture.doors import Captured, blockers, capture, captured, is_onnx, told_inputs, told_shape
 
 __all__ = [
+    "Captured",
     "arranged",
     "blockers",
     "calling",

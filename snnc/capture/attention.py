@@ -29,7 +29,7 @@ def _attended(
 ) -> tuple[Any, Any]:
     """The values attended to, and the weights of attention."""
     if dropout:
-        at.refuse("drops values at inference as well", "dropout_p = 0 in eval mode")
+        at.refuse("drops values at inference as well", "dropout_p=0.0 in eval mode")
     ranks = {at.rank(x) if isinstance(x, fx.Node) else None for x in (q, k, v)}
     if len(ranks) != 1 or (ranks.copy().pop() or 0) < 3:
         at.refuse("attends across the batch", "query, key and value of shape [B, ..., N, C], all from the input")
@@ -66,7 +66,7 @@ def masked(at: Site, scores: Any, mask: Any) -> Any:
     if isinstance(mask, fx.Node):
         return spellings.add(at, scores, mask)
     if not isinstance(mask, Tensor):
-        at.refuse("masks by something that snnc does not read", "a constant mask")
+        raise TypeError(f"a mask is a tensor, not {mask!r}")
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=at.lowering.like.dtype).masked_fill(~mask, -spellings.FAR)
     mask = choices.finite(mask.to(at.lowering.like.dtype))

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from snnc.errors import Blocker, Unsupported
 from snnc.structure import Inputs, Samples, Shape, each, of, several_shapes, told
 
 V = TypeVar("V")
+EACH_HINT = "one array, or one shape, for each input: by its name (.npz, dictionary), or in their order (tuple)"
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,16 @@ def arranged(samples: Samples | None, names: Sequence[str]) -> Any:
 
 def _unfit(names: Sequence[str], given: str) -> Unsupported:
     why = f"takes {', '.join(names)}, and was given {given}"
-    hint = "one array for each input, by its name (.npz, dictionary), or in their order (tuple)"
-    return Unsupported.of([Blocker("input", "input", why, hint)])
+    return Unsupported.of([Blocker("input", "input", why, EACH_HINT)])
 
 
 def _other(model: nn.Module, needed: list[str], known: list[str], given: Any) -> Unsupported:
     takes = ", ".join(needed) + "".join(f", {name} (may be left out)" for name in known if name not in needed)
     told = f"{given} inputs" if isinstance(given, int) else f"inputs named {', '.join(given)}"
     why = f"takes {takes or 'no input'}, and there are {told}"
-    hint = "one array for each argument of forward, by its name (.npz, dictionary), or in their order (tuple)"
-    return Unsupported.of([Blocker(type(model).__name__, "forward", why, hint)])
+    return Unsupported.of([Blocker(type(model).__name__, "forward", why, EACH_HINT)])
+
+
+def few(given: Sequence[Tensor]) -> list[Tensor]:
+    """Two samples of inputs in the shapes and types of these."""
+    return [torch.rand_like(x[:2]) if x.is_floating_point() else x[:2] for x in given]

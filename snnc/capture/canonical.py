@@ -21,7 +21,7 @@ from snnc.capture.patterns import whole
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
-from snnc.capture.values import Refused
+from snnc.capture.values import INPUT, Refused
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
 from snnc.ir.curved import BENT, Greatest, Least, Normalize
@@ -301,9 +301,12 @@ def remaining(graph: fx.GraphModule, rank: int | None = None) -> list[Blocker]:
     return [*_not_finite(graph), *recognise(graph), *_check_whole(graph)]
 
 
+FINITE = "finite weights, such as those of an earlier checkpoint"
+
+
 def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
     return [
-        Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", "check the file it came from")
+        Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", FINITE)
         for node, module in calls(graph)
         for name, value in module.state_dict().items()
         if value.is_floating_point() and not torch.isfinite(value).all()
@@ -316,8 +319,7 @@ def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
     And whole numbers that nothing reads but tables.
     """
     if found := misread(graph):
-        hint = "whole numbers as an input of their own, that embeddings alone read"
-        return [Blocker(found[0].name, "input", found[1], hint)]
+        return [Blocker(found[0].name, "input", found[1], INPUT)]
     if any(True for _ in calls(graph, *dialect.ACTIVATIONS, dialect.ClipQuant)) or curved_inside(graph):
         return []
     if any(module.reason and module.reason.neuron for _, module in calls(graph, StandIn)):

@@ -23,23 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.capture.values import ORIGIN, PLAIN_HINT, RUN_HINT
 from snnc.errors import Blocker
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import calls, entries, flat, module_of, result
+from snnc.ir.shapes import ONE_TYPE
 from snnc.ir.whole import noise, places
-from snnc.structure import (
-    OUTPUT,
-    Samples,
-    Shape,
-    alike,
-    changed,
-    each,
-    fault,
-    leaves,
-    named,
-    of,
-    told,
-)
+from snnc.structure import OUTPUT, Samples, Shape, alike, changed, each, fault, leaves, named, of, told
 
 SIZES = (3, 1, 2)
 MANY = (*SIZES[:-1], 40, SIZES[-1])  # where tracing could not keep the number of samples open
@@ -48,6 +38,9 @@ MOST = 16
 HINT = (
     "write forward so that it does the same for every input: no state, no random numbers, and no question about the "
     "input's type, its number of samples or who is calling"
+)
+FILE_HINT = (
+    "report it with the file: a program or an ONNX model does the same for every input, so snnc reads it wrongly"
 )
 STATE_HINT = "take states and random numbers out of forward, or put them under `if self.training:`"
 
@@ -66,6 +59,7 @@ class Reference:
         sizes: of the batches that are run otherwise.
         precision: relative rounding of what it computes in.
         module: where it is one, to tell at which layer it parts.
+        values: where it is none, a batch to its values by name, to tell the same.
     """
 
     run: Run
@@ -75,6 +69,7 @@ class Reference:
     sizes: tuple[int, ...] = SIZES
     precision: float = float(torch.finfo(torch.float32).eps)
     module: nn.Module | None = None
+    values: Callable[[Samples], dict[str, Any]] | None = None
 
 
 def not_compared(why: str) -> dict[str, Any]:
@@ -103,7 +98,7 @@ def compare(
     record: dict[str, Any] = {"with": network.name, "samples": "random" if samples is None else "given"}
     sizes = [list(one) if isinstance(one, tuple) else one for one in shape]
     record |= {"shape": sizes, "batches": [], "error": 0.0, "bound": 0.0, "why": ""}
-    with _quietly():
+    with quietly():
         batches = _batches(graph, network, shape, samples)
         for x in batches:
             before = _generators()
@@ -114,11 +109,11 @@ def compare(
                 if len(x) == 1 and len(batches) > 1:  # such as one that squeezes the batch away: that is its own matter
                     continue
                 why = f"fails on {len(x)} samples of shape {told(shape)} ({type(failure).__name__}: {_line(failure)})"
-                return record, Blocker("network", "forward", why, "run it on such a batch, and mend what it says")
+                return record, Blocker("network", "forward", why, RUN_HINT)
             record["batches"].append(len(x))
             if (why := fault(want)) or not all(isinstance(value, Tensor) for value in leaves(want)):
                 why = why or "holds something that is no tensor"
-                return record, Blocker("output", "output", why, "return tensors in tuples, lists and dictionaries")
+                return record, Blocker("output", "output", why, PLAIN_HINT)
             if not alike(want, result(graph)):
                 why = "is put together in another way when the network runs than when it is read"
                 return record, Blocker("output", "output", why, HINT)
@@ -137,7 +132,8 @@ def compare(
                         return record, _blocker(graph, network, x, error, name)
             except RuntimeError as failure:  # such as weights of several types
                 why = f"fails on {len(x)} samples of shape {told(shape)} once it is a graph ({_line(failure)})"
-                return record, Blocker("network", "forward", why, "keep all of it in one floating-point type")
+                kinds = {value.dtype for value in graph.state_dict().values() if value.is_floating_point()}
+                return record, Blocker("network", "forward", why, ONE_TYPE if len(kinds) > 1 else RUN_HINT)
     return record, None
 
 
@@ -276,16 +272,42 @@ def _blocker(graph: fx.GraphModule, network: Reference, x: Samples, error: float
     how = "of another shape" if math.isinf(error) else f"off by {error:.2g} of the largest output"
     how = how if name == OUTPUT else f"'{name}' {how}"
     why = f"computes something else than the graph that was read from it ({how}), which is more than rounding"
-    if network.module is None or (found := _first(graph, network, x)) is None:
-        return Blocker("network", "forward", why, HINT)
-    return Blocker(*found, f"is the first layer that {why}", HINT)
+    hint = FILE_HINT if network.module is None else HINT
+    found = None
+    with contextlib.suppress(Exception):  # whatever runs the network may not give what is inside it
+        found = _first(graph, network, x)
+    return (
+        Blocker(*found, f"is the first layer that {why}", hint) if found else Blocker("network", "forward", why, hint)
+    )
 
 
 def _first(graph: fx.GraphModule, network: Reference, x: Samples) -> tuple[str, str] | None:
-    """Name and class of the first layer whose value differs, of those that stand for one call of one module."""
+    """Name and class of the first layer whose value differs, of those that stand for one value of the network."""
+    values, known = Values(graph), _told(network, x)
+    values.run(*each(x))
+    for node, layer in calls(graph):
+        have, want = values.found[node], known(node, layer)
+        if isinstance(want, Tensor) and want.shape == have.shape and want.is_floating_point():
+            slack = 1e-4 * float(want.abs().max()) if want.numel() else 0.0
+            if not torch.allclose(have, want.to(have), rtol=0, atol=slack, equal_nan=True):
+                return node.name, type(layer).__name__
+    return None
+
+
+def _told(network: Reference, x: Samples) -> Callable[[fx.Node, nn.Module], Any]:
+    """What gives the network's value for a node of the graph and its layer; None where that is not known."""
+    if network.module is not None:
+        seen = _outputs(network, network.module, x)
+        return lambda node, layer: seen.get(
+            node.name, seen.get(node.name.removeprefix(f"{type(layer).__name__.lower()}_"))
+        )
+    found = network.values(x.clone()) if network.values else {}
+    return lambda node, _: found.get(node.meta.get(ORIGIN, ""))
+
+
+def _outputs(network: Reference, module: nn.Module, x: Samples) -> dict[str, Tensor]:
+    """What each module gives that is called once."""
     seen: dict[str, list[Tensor]] = {}
-    module = network.module
-    assert module is not None
 
     def keep(name: str) -> Any:
         def hook(_: Any, __: Any, output: Any) -> None:
@@ -300,20 +322,10 @@ def _first(graph: fx.GraphModule, network: Reference, x: Samples) -> tuple[str, 
     finally:
         for handle in handles:
             handle.remove()
-    values = _Values(graph)
-    values.run(*each(x))
-    for node, layer in calls(graph):
-        word = f"{type(layer).__name__.lower()}_"
-        found = seen.get(node.name) or seen.get(node.name.removeprefix(word)) or []
-        have = values.found[node]
-        if len(found) == 1 and found[0].shape == have.shape:
-            slack = 1e-4 * float(found[0].abs().max())
-            if not torch.allclose(have, found[0].to(have), rtol=0, atol=slack, equal_nan=True):
-                return node.name, type(layer).__name__
-    return None
+    return {name: found[0] for name, found in seen.items() if len(found) == 1}
 
 
-class _Values(fx.Interpreter):
+class Values(fx.Interpreter):
     """Keeps the value of every node."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
@@ -326,7 +338,7 @@ class _Values(fx.Interpreter):
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Runs somebody's network without gradients, warnings, and what it prints."""
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -67,7 +67,7 @@ def rrelu(
 ) -> Any:
     """A leaky ReLU, at inference."""
     if training is True:
-        at.refuse("is random at inference", "call eval() before capture")
+        at.refuse("is random at inference", "write F.rrelu(x, training=self.training)")
     return at.emit(nn.LeakyReLU((lower + upper) / 2), x)
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from snnc.capture.calling import Calling, accepted, arranged, calling, in_order
+from snnc.capture.calling import Calling, accepted, arranged, calling, few, in_order
 from snnc.capture.canonical import finish, remaining
 from snnc.capture.comparison import HINT, MANY, SIZES, Reference, compare, not_compared
 from snnc.capture.copying import private
@@ -33,12 +34,14 @@ from snnc.capture.exported import entries as exported_entries
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
-from snnc.capture.symbolic import from_error, input_rank, looked_up, trace
+from snnc.capture.refusals import OTHER, key, reason
+from snnc.capture.symbolic import ASKED, MENDED, from_error, input_rank, looked_up, trace
 from snnc.capture.trial import Trial, along_one_path
-from snnc.capture.values import LOST, SHAPE_HINT, Refused
+from snnc.capture.values import LOST, PLAIN_HINT, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
-from snnc.ir.graph import Stage, entries, flat, validate
+from snnc.ir.dialect import BATCHNORMS, WEIGHTED
+from snnc.ir.graph import GraphBuilder, Stage, entries, flat, validate
 from snnc.ir.shapes import guess_input
 from snnc.ir.whole import places
 from snnc.networks.staged import Staged
@@ -49,7 +52,10 @@ from snnc.structure import told as spelt
 if TYPE_CHECKING:
     import onnx
 
-Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto"]
+Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto", "Captured"]
+
+
+ALONE_HINT = "return what is computed from the input alone"
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ def capture(model: Network, input_shape: Any = None, samples: Samples | None = N
     The two are run on the same samples and compared.
 
     Args:
-        model: a module, an exported program, an ONNX model, or a graph that was captured before (`Staged` or bare). It
-            is not changed.
+        model: a module, an exported program, an ONNX model, or a graph that was captured before (bare, `Captured` or
+            `Staged`). It is not changed.
         input_shape: shape of one sample, such as `(3, 32, 32)`; of several inputs one each, in the order of `forward`
             or by name. Needed where the network's own code depends on it. An ONNX model that has its channels last, or
             takes a map in a row, may be given the shape that data have.
@@ -117,7 +123,7 @@ def told_inputs(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _graph_of(model: Any) -> fx.GraphModule | None:
     """The graph in a model that was captured before."""
-    if isinstance(model, Staged):
+    if isinstance(model, (Captured, Staged)):
         return model.graph
     return model if isinstance(model, fx.GraphModule) and _is_captured(model) else None
 
@@ -172,11 +178,15 @@ class Outcome:
                 if wrong is not None and wrong.hint == HINT:  # the other door may see more
                     wrong = replace(wrong, hint=SHAPE_HINT)
                 return self if wrong is None else Outcome(None, [wrong])
-        self.compared = not_compared("the shape of a sample is not known")
+        self.compared = not_compared("no input shape is known, which --input-shape tells (input_shape= in Python)")
         return self
 
 
 def _capture(model: Network, input_shape: Any, samples: Samples | None) -> Outcome:
+    if not (isinstance(model, (nn.Module, ExportedProgram, Captured, Staged)) or is_onnx(model)):
+        return Outcome(None, [_no_network(model)])
+    if isinstance(model, Captured):
+        return Outcome(copy.deepcopy(model.graph), compared=model.compared)
     if graph := _graph_of(model):
         return Outcome(copy.deepcopy(graph), compared=not_compared("it is a graph already"))
     try:
@@ -192,9 +202,27 @@ def _capture(model: Network, input_shape: Any, samples: Samples | None) -> Outco
         return Outcome(None, _blockers_of(error))
 
 
+def _no_network(model: Any) -> Blocker:
+    """What to pass in the place of something that is no network."""
+    why = f"is a {type(model).__name__}, and no network"
+    if isinstance(model, type):
+        return Blocker(
+            "network", model.__name__, "is a class, and no network", f"one of its instances: {model.__name__}()"
+        )
+    if isinstance(model, (str, PathLike)):
+        return Blocker("network", str(model), why, "snnc.files.load_model of it")
+    if isinstance(model, Mapping):
+        return Blocker(
+            "network", "dict", why, "the module that has these weights, after module.load_state_dict(weights)"
+        )
+    return Blocker("network", type(model).__name__, why, "a trained nn.Module, an exported program or an ONNX model")
+
+
 def _live(model: nn.Module, told: Any, samples: Samples | None) -> Outcome:
     """The symbolic door first; the other one where that refuses what the other may read, or gives something else."""
     how = _called(model, told, samples)
+    if not how.names:
+        return Outcome(None, [Blocker("input", "input", "the network has no input", "give forward one tensor")])
     shape, samples = in_order(told, how.names), arranged(samples, how.names)
     first, needs_export, whole = _symbolic(model, how, shape)
     differs = first.graph is not None
@@ -213,10 +241,9 @@ def _live(model: nn.Module, told: Any, samples: Samples | None) -> Outcome:
     except Exception as error:
         if not needs_export:
             return first
-        more = along_one_path(
-            lambda: how.call(live, [torch.rand_like(x[:2]) if x.is_floating_point() else x[:2] for x in given])
-        )
-        return Outcome(None, [*first.blockers, from_error(error, live, known=True), *more])
+        behind, through = along_one_path(lambda: how.call(live, few(given)))
+        stopped = from_error(error, live, MENDED[through])
+        return Outcome(None, _joined(stopped, first.blockers, behind))
     if why := decides_by_batch(program):
         return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
     sizes = MANY if fixes_batch(program) else SIZES
@@ -280,19 +307,15 @@ def _onnx(model: onnx.ModelProto, shape: Shape | None, samples: Samples | None) 
 def _symbolic(model: nn.Module, how: Calling, shape: Shape | None) -> tuple[Outcome, bool, set[int]]:
     """Capture by symbolic tracing: what came of it, whether `torch.export` may read the network, and whole inputs."""
     live, like = private(model)
-    if not how.names:
-        none = Blocker("input", "input", "the network has no input", "give forward a tensor of samples")
-        return Outcome(None, [none]), False, set()
-    try:
-        traced = trace(live, how)
-    except Exception as error:
-        return Outcome(None, [] if shape else [from_error(error, live, known=False)]), True, set()
+    traced, stopped = trace(live, how)
     rank = input_rank(traced, live)
     lowering = Lowering(shape, rank, like, how.names)
     lowering.passes = Trial(lowering)
     whole = looked_up(traced, live)
     lowering.whole |= {lowering.entries[k] for k in whole}
     result = walk(lowering, traced, live, {})
+    if stopped:
+        return Outcome(None, lowering.blockers if shape else _without_shape(lowering, stopped, live, how)), True, whole
     outcome = _finish(lowering, result, shape, rank)
     if shape is None:
         outcome.blockers += lowering.elsewhere
@@ -303,13 +326,35 @@ def _symbolic(model: nn.Module, how: Calling, shape: Shape | None) -> tuple[Outc
     return outcome, needs_export, whole
 
 
+def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module, how: Calling) -> list[Blocker]:
+    """What is known where tracing stopped: why, what came before, and what one batch of some shape meets."""
+    ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
+    guess = guess_input(lowering.build.finish(lowering.stand_in(None, None, ends)))
+    first = next((m for m in live.modules() if isinstance(m, (*WEIGHTED, *BATCHNORMS))), None)
+    if guess is None and first is not None and len(how.names) == 1:
+        build = GraphBuilder()
+        guess = guess_input(build.finish(build.call("first", copy.deepcopy(first), build.input())))
+    behind: list[Blocker] = []
+    if guess is not None:
+        x = guess.to(lowering.like)
+        behind, _ = along_one_path(lambda: how.call(live, few([x])))
+    return _joined(from_error(stopped, live, ASKED), lowering.blockers, behind)
+
+
+def _joined(stopped: Blocker, before: list[Blocker], behind: list[Blocker]) -> list[Blocker]:
+    """What stopped a capture, and what else is wrong, without what is the same operation in the same line."""
+    before = [b for b in before if reason(b.op) is not OTHER or not stopped.where or b.where != stopped.where]
+    known = {(key(b.op), b.where) for b in before}
+    return [stopped, *before, *(b for b in behind if (key(b.op), b.where) not in known)]
+
+
 def _finish(lowering: Lowering, result: Any, shape: Shape | None, rank: int | None) -> Outcome:
     """Looks up the output of a traced graph, then does what all doors do last."""
     found = list(lowering.blockers)
     value: Any = LOST
     try:
         if why := fault(result):
-            raise Refused(why, "return a plain tuple, list or dictionary, such as dict(out) or tuple(out)")
+            raise Refused(why, PLAIN_HINT)
         value = lowering.load(result)
     except Refused as refused:
         found.append(Blocker("output", "output", refused.why, refused.hint))
@@ -326,10 +371,9 @@ def _checked_end(
         if isinstance(one, Laid):
             found.append(Blocker(what, "output", *MOVED))
         elif not isinstance(one, fx.Node) and one is not LOST:
-            hint = "return what is computed from the input alone" if len(parts) > 1 else "return the logits alone"
-            found.append(Blocker(what, "output", "does not depend on the input", hint))
+            found.append(Blocker(what, "output", "does not depend on the input", ALONE_HINT))
     if not parts:
-        found.append(Blocker("output", "output", "holds no tensor", "return what is computed from the input"))
+        found.append(Blocker("output", "output", "holds no tensor", ALONE_HINT))
     if found or lowering.elsewhere:
         ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
         rest = lowering.build.finish(lowering.stand_in(None, None, ends))
@@ -337,8 +381,11 @@ def _checked_end(
     graph = lowering.build.finish(value)
     typed = {node.name for node in lowering.whole}
     unread = [node for node in entries(graph) if node.name in typed and node not in places(graph)]
-    hint = "an embedding of them (nn.Embedding), or floats where they tell amounts"
-    found += [Blocker(str(n.target), "input", "holds whole numbers, and no embedding reads them", hint) for n in unread]
+    why = "holds whole numbers, and no embedding reads them"
+    found += [
+        Blocker(str(n.target), "input", why, "export it with float input, where its numbers tell amounts")
+        for n in unread
+    ]
     if found:
         return Outcome(None, found)
     try:

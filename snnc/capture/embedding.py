@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc.capture.lowering import Site
+from snnc.capture.values import INPUT
 from snnc.ir.embedding import Embedding
 
-INPUT = "whole numbers as an input of the network, of type int64"
+TABLE = "a constant table of floats, one row for each number"
 
 
 def embedding(at: Site, x: Any, weight: Any, padding_idx: Any = None, max_norm: Any = None, *_: Any, **__: Any) -> Any:
@@ -17,7 +18,7 @@ def embedding(at: Site, x: Any, weight: Any, padding_idx: Any = None, max_norm: 
     if max_norm is not None:
         at.refuse("changes its table at each call (max_norm)", "the table as it is after training, without max_norm")
     if not isinstance(weight, Tensor) or weight.dim() != 2:
-        at.refuse("reads a table that is no constant matrix", "a table of constants, one row for each number")
+        at.refuse("reads a table that is no constant matrix", TABLE)
     if isinstance(x, Tensor):  # such as the places of a sequence, which every sample shares
         return weight.detach()[x.long()]
     if not isinstance(x, fx.Node):
@@ -38,7 +39,7 @@ def exported(at: Site, weight: Any, x: Any, *_: Any) -> Any:
 def gathered(at: Site, weight: Tensor, x: Any, axis: int) -> Any:
     """ONNX's `Gather` of rows of a constant."""
     if axis % max(1, weight.dim()) != 0 or not weight.is_floating_point():
-        at.refuse("picks entries of a constant along another dimension than the first", "a table of floats by rows")
+        at.refuse("picks entries of a constant along another dimension than the first", TABLE)
     return embedding(at, x, weight)
 
 

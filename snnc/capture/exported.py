@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -18,7 +19,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils._pytree import tree_unflatten
 
-from snnc.capture import attention, embedding, layers, norms, resizing, routes, spellings
+from snnc.capture import attention, embedding, layers, norms, pools, resizing, routes, spellings
 from snnc.capture.calling import Calling
 from snnc.capture.copying import no_backward_hooks
 from snnc.capture.lowering import Lowering, Site
@@ -66,6 +67,10 @@ def _first(spelling: Spelling) -> Spelling:
     return lambda at, *args: (spelling(at, *args),)
 
 
+def _with_places(spelling: Spelling) -> Spelling:
+    return lambda at, *args: pools.MaximumWithPlaces(spelling(at, *args))
+
+
 def _constant_pad(at: Site, x: Any, pad: Any, value: Any = 0) -> Any:
     return routes.pad(at, x, pad, "constant", value)
 
@@ -111,11 +116,11 @@ ATEN: dict[str, Spelling] = {
     "_to_copy": spellings.to,
     "_adaptive_avg_pool2d": SPELLINGS["adaptive_avg_pool2d"],
     "_adaptive_avg_pool3d": SPELLINGS["adaptive_avg_pool3d"],
-    "max_pool2d_with_indices": _first(SPELLINGS["max_pool2d"]),
-    "max_pool3d_with_indices": _first(SPELLINGS["max_pool3d"]),
-    "adaptive_max_pool1d": _first(SPELLINGS["adaptive_max_pool1d"]),
-    "adaptive_max_pool2d": _first(SPELLINGS["adaptive_max_pool2d"]),
-    "adaptive_max_pool3d": _first(SPELLINGS["adaptive_max_pool3d"]),
+    "max_pool2d_with_indices": _with_places(SPELLINGS["max_pool2d"]),
+    "max_pool3d_with_indices": _with_places(SPELLINGS["max_pool3d"]),
+    "adaptive_max_pool1d": _with_places(SPELLINGS["adaptive_max_pool1d"]),
+    "adaptive_max_pool2d": _with_places(SPELLINGS["adaptive_max_pool2d"]),
+    "adaptive_max_pool3d": _with_places(SPELLINGS["adaptive_max_pool3d"]),
     **{f"upsample_nearest{d}d": _upsample for d in (1, 2, 3)},
     **resizing.EXPORTED,
     **{f"reflection_pad{d}d": _padding("reflect") for d in (1, 2, 3)},
@@ -146,11 +151,12 @@ def export(model: nn.Module, how: Calling, values: Sequence[torch.Tensor]) -> Ex
 
 @contextmanager
 def _in_silence() -> Iterator[None]:
-    """Without what `torch.export` prints of a network before it raises: a log record, and the graph so far."""
+    """Without what `torch.export` says of a network before it raises: warnings, a log record, and the graph so far."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     before, logger.disabled = logger.disabled, True
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.disabled = before
@@ -212,6 +218,11 @@ def _batches(program: ExportedProgram) -> Any:
     return min(known, key=lambda one: one.upper - one.lower) if found and len(known) == len(found) else None
 
 
+def decomposed(program: ExportedProgram) -> ExportedProgram:
+    """The program in operations that have a name here, as far as torch has decompositions."""
+    return program.run_decompositions(_composed(program))
+
+
 def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, Shape]:
     """Lowers an exported program. Gives what was built, its result, and the shape of one sample, of all inputs.
 
@@ -223,7 +234,7 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
         Unsupported: the program does not take tensors of samples.
     """
     try:
-        program = program.run_decompositions(_composed(program))
+        program = decomposed(program)
     except Exception as error:
         told = f"({type(error).__name__}: {str(error).split(chr(10), maxsplit=1)[0].rstrip('.')})"
         if live and "mutated" in told:  # a tensor that is no buffer
@@ -252,7 +263,7 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
             blockers.append(Blocker(str(spec.target), "input", "is changed in place", hint))
     if not given:
         raise Unsupported.of(
-            [Blocker("input", "input", "the program has no input", "export a module that takes a tensor")]
+            [Blocker("input", "input", "the program has no input", "export a module that takes one tensor")]
         )
     shapes = [_sample_shape(entry) for entry in given]
     batch = given[0].meta["val"].shape[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -29,6 +30,9 @@ def moved(at: Site, x: fx.Node, function: Callable[[Tensor], Tensor]) -> Any:
     count = math.prod(sizes)
     if count > MOST:
         at.refuse(*LARGE)
+    with suppress(RuntimeError, NotImplementedError):  # where it picks by constants that stand in memory, as many come
+        if function(torch.empty((1, *sizes), device="meta")).numel() > MOST:
+            at.refuse(*LARGE)
     places = []
     for samples in (2, 3):
         # In double precision, in which whole numbers are exact: some functions know no integers.
@@ -251,6 +255,8 @@ def col2im(
     window, gaps, pads, steps = _window(at, kernel_size, dilation, padding, stride)
     size = tuple(at.integer(s) for s in pools.each(output_size, 2))
     taps = math.prod(window)
+    if len(at.known(x)) != 2:
+        at.refuse("adds up columns of what has none", "a value of shape [B, C * taps, L]")
     rows, number = at.known(x)
     room = [s + 2 * p - d * (k - 1) - 1 for s, p, d, k in zip(size, pads, gaps, window, strict=True)]
     places = [r // t + 1 for r, t in zip(room, steps, strict=True)]

@@ -241,7 +241,7 @@ def _route(name: str) -> Callable[..., Any] | None:
         found = {"shape": lambda: shape(at, x), "ndim": lambda: rank(x), "data": lambda: x}
         found |= {"dtype": lambda: at.lowering.like.dtype, "device": lambda: at.lowering.like.device}
         if name == "mT" or name not in found:
-            at.refuse(f"reads .{name}", "see the list of operations in the documentation")
+            at.refuse(f"reads .{name}", "read x.shape, x.ndim, x.dtype or x.device alone")
         return found[name]()
 
     def unflat(at: Site, x: Laid, dim: int, sizes: Sequence[Any]) -> Any:

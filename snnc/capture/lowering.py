@@ -19,7 +19,18 @@ from torch import Tensor, fx, nn
 from snnc.capture.bounds import INTERVALS, anything
 from snnc.capture.ranks import check_rank
 from snnc.capture.refusals import Reason, key
-from snnc.capture.values import CONSTANT_HINT, LOST, SHAPE_HINT, Batch, Dim, Refused, Sizes, Unknown, author_line
+from snnc.capture.values import (
+    CONSTANT_HINT,
+    LOST,
+    ORIGIN,
+    SHAPE_HINT,
+    Batch,
+    Dim,
+    Refused,
+    Sizes,
+    Unknown,
+    author_line,
+)
 from snnc.errors import Blocker
 from snnc.ir import dialect
 from snnc.ir.graph import GraphBuilder, flat
@@ -161,7 +172,7 @@ class Site:
 
 def _nothing(site: Site, module: nn.Module, *x: Any) -> Any:
     """A walk through a network says what modules become."""
-    raise Refused("stands outside of a network", "capture the network that holds it")
+    raise NotImplementedError
 
 
 class Lowering:
@@ -278,6 +289,11 @@ class Lowering:
         if isinstance(value, slice):
             return slice(self.load(value.start), self.load(value.stop), self.load(value.step))
         return value
+
+    def trace_back(self, value: Any, name: str) -> None:
+        """Notes which value of the network a node stands for, so that the two can be compared."""
+        if isinstance(value, fx.Node) and value not in self.entries:
+            value.meta.setdefault(ORIGIN, name)
 
     def bind(self, node: fx.Node, value: Any, inplace: bool, copies: bool, views: bool) -> None:
         """Stores a result, and follows what in-place operations do to other names of the same tensor."""

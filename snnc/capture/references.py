@@ -12,9 +12,9 @@ from torch.nn.modules import module as modules
 from torch.utils._pytree import tree_unflatten
 
 from snnc.capture.calling import Calling
-from snnc.capture.comparison import SIZES, Reference
+from snnc.capture.comparison import SIZES, Reference, Values
 from snnc.capture.copying import copied
-from snnc.capture.exported import entries, like_of
+from snnc.capture.exported import decomposed, entries, like_of
 from snnc.errors import Blocker, Unsupported
 from snnc.structure import Samples, each
 
@@ -56,4 +56,22 @@ def of_program(program: ExportedProgram) -> Reference:
 
     first = given[0].meta["val"].shape[0]
     batch = first if isinstance(first, int) else None
-    return Reference(run, "the exported program", like, batch, precision=float(torch.finfo(like.dtype).eps))
+    precision = float(torch.finfo(like.dtype).eps)
+    return Reference(
+        run, "the exported program", like, batch, precision=precision, values=lambda x: _values(program, x)
+    )
+
+
+def _values(program: ExportedProgram, x: Samples) -> dict[str, Any]:
+    """What each operation gives, by the names that the door for exported programs sees."""
+    program = decomposed(program)
+    held = {**program.state_dict, **program.constants}
+    given = dict(zip((node.name for node in entries(program)), each(x), strict=True))
+    specs = program.graph_signature.input_specs
+    inputs = [
+        given[spec.arg.name] if spec.arg.name in given else held.get(str(spec.target), getattr(spec.arg, "value", None))
+        for spec in specs
+    ]
+    values = Values(program.graph_module)
+    values.run(*inputs)
+    return {node.name: value for node, value in values.found.items()}

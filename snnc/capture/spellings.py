@@ -165,8 +165,6 @@ def mul(at: Site, x: Any, other: Any) -> Any:
 
 def div(at: Site, x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     """A quotient by a constant, rounded where `rounding_mode` says so."""
-    if not _data(x) or _data(other):
-        at.refuse("divides by a value that depends on the input", "divide by a constant, or outside of the network")
     if rounding_mode == "trunc":
         at.refuse("rounds towards zero", "use torch.floor")
     like = at.lowering.like

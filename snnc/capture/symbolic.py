@@ -15,14 +15,14 @@ from snnc.capture.calling import Calling
 from snnc.capture.copying import kind_of, no_backward_hooks
 from snnc.capture.refusals import CONTROL
 from snnc.capture.swapping import swapped
-from snnc.capture.values import SHAPE_HINT, innermost
+from snnc.capture.values import RUN_HINT, SHAPE_HINT, innermost
 from snnc.capture.walk import IN_PLACE
 from snnc.errors import Blocker
 from snnc.ir.graph import flat
 
 
-def trace(live: nn.Module, how: Calling) -> fx.Graph:
-    """The graph of a module from `private`, called in one way; raises whatever tracing its code raises."""
+def trace(live: nn.Module, how: Calling) -> tuple[fx.Graph, Exception | None]:
+    """The graph of a module from `private`, called in one way, as far as tracing came, and what stopped that."""
     # The first stack trace imports torch's compiler, which must not take our `len` for Python's: it would keep it.
     CapturedTraceback.extract().summary()
     with (
@@ -33,13 +33,25 @@ def trace(live: nn.Module, how: Calling) -> fx.Graph:
         swapped(builtins, len=_len),
     ):
         before = torch.get_rng_state()
-        graph = _Tracer(how).trace(live)
-        if not torch.equal(before, torch.get_rng_state()):
-            raise RuntimeError("it draws random numbers at inference")
-        return graph
+        tracer = _Tracer(how)
+        try:
+            tracer.trace(live)
+            if not torch.equal(before, torch.get_rng_state()):
+                raise RuntimeError("it draws random numbers at inference")
+        except Exception as error:  # whatever the author's code raises
+            return getattr(tracer, "graph", fx.Graph()), error
+        return tracer.graph, None
 
 
-def from_error(error: Exception, model: nn.Module, known: bool) -> Blocker:
+# What to do where tracing fails on a decision, and on anything else: without a shape, and by whether the network runs.
+ASKED = (SHAPE_HINT, SHAPE_HINT)
+MENDED = {
+    True: ("move decisions that depend on data out of forward", "write forward in torch's own functions"),
+    False: (RUN_HINT, RUN_HINT),
+}
+
+
+def from_error(error: Exception, model: nn.Module, hints: tuple[str, str]) -> Blocker:
     """A blocker for an exception out of the author's code."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     text = str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
@@ -49,8 +61,7 @@ def from_error(error: Exception, model: nn.Module, known: bool) -> Blocker:
     if text.startswith("Expected pred"):  # torch.cond
         return Blocker(flat(type(model).__name__), "cond", CONTROL.why, CONTROL.hint, innermost(frames))
     why = "decides in Python on values or shapes" if control else f"cannot be traced ({type(error).__name__}: {text})"
-    hint = "move decisions that depend on data out of forward" if known else SHAPE_HINT
-    return Blocker(flat(type(model).__name__), "forward", why, hint, innermost(frames))
+    return Blocker(flat(type(model).__name__), "forward", why, hints[0 if control else 1], innermost(frames))
 
 
 _STEPS = (operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div)
@@ -58,13 +69,14 @@ _STEPS = (operator.add, operator.sub, operator.mul, operator.truediv, torch.add,
 
 def input_rank(graph: fx.Graph, root: nn.Module) -> int | None:
     """Rank of the input, from the first layer that it reaches through arithmetic alone."""
+    modules = dict(root.named_modules(remove_duplicate=False))  # whatever its class makes of their names
     nodes = [*graph.find_nodes(op="placeholder")]
     while nodes:
         node = nodes.pop()
         for user in node.users:
             name = str(getattr(user.target, "__name__", ""))
             if user.op == "call_module":
-                name = type(root.get_submodule(str(user.target))).__name__.lower()
+                name = type(modules.get(str(user.target))).__name__.lower()
                 if name in ("identity", "relu", "clipquant") or "dropout" in name:
                     nodes.append(user)
             if user.op == "call_function" and user.target in (*_STEPS, *IN_PLACE):
@@ -80,8 +92,9 @@ def looked_up(graph: fx.Graph, root: nn.Module) -> set[int]:
     """Which inputs, by their place, an embedding reads: torch wants whole numbers there."""
     places = {node: k for k, node in enumerate(graph.find_nodes(op="placeholder"))}
     found: set[int] = set()
+    modules = dict(root.named_modules(remove_duplicate=False))  # whatever its class makes of their names
     for node in graph.nodes:
-        module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
         if not (isinstance(module, nn.Embedding) or node.target is nn.functional.embedding):
             continue
         pending = [node.args[0] if node.args else node.kwargs.get("input")]
@@ -152,7 +165,8 @@ class _Tracer(fx.Tracer):
     traced_func_name = "__call__"  # a call runs hooks, and a `forward` that the instance has of its own
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m is not self.root and kind_of(m) is not None
+        hooked = m._forward_hooks or m._forward_pre_hooks  # which are traced as well
+        return m is not self.root and not hooked and kind_of(m) is not None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)

@@ -17,11 +17,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from snnc.capture.comparison import quietly
 from snnc.capture.exported import ATEN
 from snnc.capture.lowering import Lowering
 from snnc.capture.refusals import ACTIVATION, PRODUCT, STATE, STATISTICS, reason
 from snnc.capture.standins import SAMPLES, caller, leaves, mapped
-from snnc.capture.values import LOST, Batch, Dim, Filled, Sizes, Unknown, innermost
+from snnc.capture.values import LOST, Batch, Dim, Filled, Sizes, Truth, Unknown, innermost
 from snnc.capture.walk import walk
 from snnc.errors import Blocker
 
@@ -40,8 +41,8 @@ class Trial:
     def __call__(self, node: fx.Node, module: nn.Module | None, args: Any, kwargs: Any) -> bool:
         """Whether the door for exported programs reads what `node` does."""
         values = list(leaves((args, kwargs)))
-        inputs = list(dict.fromkeys(v for v in values if isinstance(v, fx.Node)))
-        if not inputs or self.lowering.is_lost(values) or any(isinstance(v, (Dim, Sizes, Unknown)) for v in values):
+        inputs = list(dict.fromkeys(n for v in values if isinstance(n := _behind(v), fx.Node)))
+        if not inputs or any(v is LOST or isinstance(v, (Dim, Sizes, Unknown)) for v in values):
             return False
         shapes = [self._shape(v) for v in inputs]
         form = mapped((args, kwargs), lambda v: inputs.index(v) if isinstance(v, fx.Node) else v)
@@ -66,6 +67,8 @@ class Trial:
             def real(value: Any) -> Any:
                 if isinstance(value, fx.Node):
                     return tensors[value]
+                if isinstance(value, Truth):
+                    return tensors[value.node] > 0
                 if isinstance(value, Filled):
                     return given[0].new_full((SAMPLES, *value.sizes), value.number)
                 return SAMPLES if isinstance(value, Batch) else value
@@ -83,6 +86,10 @@ class Trial:
         return _reads(traced, shapes, like)
 
 
+def _behind(value: Any) -> Any:
+    return value.node if isinstance(value, Truth) else value
+
+
 class _Names(TorchFunctionMode):
     """Notes which functions of torch are called that are refused wherever they stand, and from where."""
 
@@ -98,12 +105,13 @@ class _Names(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def along_one_path(run: Callable[[], Any]) -> list[Blocker]:
-    """The operations that are refused by name on the path of one batch, in a network that decides by values."""
-    names = _Names()
-    with suppress(Exception), names, torch.no_grad(), torch.random.fork_rng(devices=[]):  # the author's own
+def along_one_path(run: Callable[[], Any]) -> tuple[list[Blocker], bool]:
+    """The operations that are refused by name on the path of one batch, and whether the network got through."""
+    names, through = _Names(), False
+    with suppress(Exception), quietly(), names, torch.random.fork_rng(devices=[]):  # the author's own
         run()
-    return list(names.found.values())
+        through = True
+    return list(names.found.values()), through
 
 
 @contextmanager

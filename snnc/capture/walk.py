@@ -176,11 +176,6 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
                 "changes a buffer at each call", "change buffers only where self.training is True, and call eval()"
             )
         elif not any(v is LOST for v in values):
-            if module is not None and any((module._forward_hooks, module._forward_pre_hooks)):
-                raise Refused(
-                    "has forward hooks",
-                    "remove them (handle.remove()), and write what they do into forward",
-                )
             if plain not in JOINS:  # a constant of every sample is one that broadcasts
                 args, kwargs = _broadcast(args), _broadcast(kwargs)
             if any(isinstance(v, Filled) for v in values) and plain not in JOINS:
@@ -189,12 +184,16 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
                 args, kwargs = (*args, *kwargs.values()), {}
             fed = (*more, *args) if any(v is module for v in more) and module is not None else (*args, *more)
             value = _call(plain, spelling, site, fed, kwargs)
-    except Refused as refused:
+    except Refused as told:
+        refused = told
+        if module is None and (whole := reason(site.leaf)) is not refusals.OTHER:  # a part of a layer that is refused
+            name, refused = site.leaf, whole.refused()
         if is_said(lowering, refused, plain in PRODUCTS, values):
             lowering.note(node, name, _elsewhere(lowering, refused, node, module, args, kwargs), site.base)
         value = result_of(lowering, node, module, args, kwargs, refused.reason or SPELLED)
     # nn.Flatten gives a view as torch.flatten does.
     views = (plain.lower() if module is not None else plain) in VIEWS or plain in COPIES
+    lowering.trace_back(value, node.name)
     lowering.bind(node, value, in_place or site.inplace, plain in COPIES, views and plain not in COPIES)
 
 

@@ -10,11 +10,12 @@ from snnc.cli.compare import compare_
 from snnc.cli.compile import compile_
 from snnc.cli.evaluate import eval_
 from snnc.cli.explain import explain_
+from snnc.cli.export import export_
 from snnc.cli.report import report_
 from snnc.cli.tune import tune
 from snnc.cli.verify import verify_
 
-for command in (compare_, compile_, eval_, explain_, report_, tune, verify_):
+for command in (compare_, compile_, eval_, explain_, export_, report_, tune, verify_):
     main.add_command(command)
 
 __all__ = ["main"]

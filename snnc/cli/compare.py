@@ -23,7 +23,13 @@ from snnc.cli.search import Names
 @output_option
 @running_options()
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line for each network and step, and nothing else.")
-@click.option("-o", "--out", type=PATH, help="Page to write (.html): one picture and one table.")
+@click.option(
+    "-o",
+    "--out",
+    type=PATH,
+    multiple=True,
+    help="File to write: a page (.html), its picture (.svg, .pdf, .png) or its table (.md, .tex, .csv). Repeatable.",
+)
 @dry_run_option
 @verb
 @configurable

@@ -47,7 +47,13 @@ from snnc.defaults import BACKENDS
 @shape_option
 @threads_option
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random choices.")
-@click.option("-o", "--out", type=PATH, help="File to write. [default: MODEL's name with the backend's suffix, here]")
+@click.option(
+    "-o",
+    "--out",
+    type=PATH,
+    multiple=True,
+    help="File to write. Repeatable, for several forms. [default: MODEL's name with the backend's suffix, here]",
+)
 @click.option("--quick", is_flag=True, help="Keep the options of the recipe; choose none on the data.")
 @dry_run_option
 @verb

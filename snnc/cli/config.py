@@ -92,6 +92,9 @@ def _read(context: click.Context, _: click.Parameter, path: Path | None) -> None
     except (OSError, ValueError) as problem:
         raise click.UsageError(f"'{path}' cannot be read as TOML: {problem}.") from problem
     context.default_map = known
+    for one in context.command.params:  # a file of a version in which the option was given once
+        if one.multiple and isinstance(known.get(one.name), str):
+            known[one.name] = [known[one.name]]
     from snnc.report.provenance import files
 
     now = files(map(Path, hashes))
@@ -120,7 +123,8 @@ def _text(context: click.Context, path: Path) -> str:
     from snnc.recipes import toml
     from snnc.report.provenance import files, versions
 
-    inputs = [one for one in _paths(context) if one not in (context.params.get("out"), path)]
+    out = context.params.get("out")
+    inputs = [one for one in _paths(context) if one not in (*(out if isinstance(out, tuple) else (out,)), path)]
     inputs += [Path(v) for v in (context.params.get("recipe"),) if v and str(v).endswith(".toml")]
     lines = [f"# To run this again: {context.command_path} --config {path}", f"command = {toml(context.command.name)}"]
     lines += ["", "[options]"]

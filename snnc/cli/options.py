@@ -43,7 +43,7 @@ class Numbers(click.ParamType):
         return numbers
 
 
-class Shapes(Numbers):
+class SampleShape(Numbers):
     """The shape of one sample, as a tuple; of several inputs one each, with plus signs between them."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
@@ -51,7 +51,7 @@ class Shapes(Numbers):
         several = isinstance(parts, list | tuple) and all(isinstance(part, str | list | tuple) for part in parts)
         if not several or len(parts) < 2:
             return super().convert(parts[0] if several and parts else value, param, ctx)
-        return tuple(super(Shapes, self).convert(part, param, ctx) for part in parts)
+        return tuple(super(SampleShape, self).convert(part, param, ctx) for part in parts)
 
 
 class Setting(click.ParamType):
@@ -107,7 +107,7 @@ def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Read everything and say what would be done; write nothing."
 )
-SHAPE, CHANNELS = Shapes(int, "C,H,W"), Numbers(float, "a,b,c")
+SHAPE, CHANNELS = SampleShape(int, "C,H,W"), Numbers(float, "a,b,c")
 PATH, READ = click.Path(path_type=Path), click.Path(path_type=Path)  # to write, or to read if it has to be there
 COUNT = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)
@@ -157,21 +157,29 @@ def _tell(problem: BaseException, debug: bool) -> None:
 
 
 def verb(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command `--json`, `--quiet`, `--verbose` and `--debug`, and guards it."""
+    """Gives a command `--json`, `--quiet`, `--verbose`, `--debug` and `--plugin`, and guards it."""
 
     @functools.wraps(command)
-    def run(*, debug: bool, quiet: bool, verbose: bool, **options: Any) -> None:
+    def run(*, debug: bool, quiet: bool, verbose: bool, plugin: tuple[str, ...], **options: Any) -> None:
         if quiet and verbose:
             raise click.UsageError("Give --quiet or --verbose.")
         name = click.get_current_context().command.name
         with show.manner(quiet, verbose), guarded(debug):
             _require_files(click.get_current_context())
+            from snnc.plugins import installed
+            from snnc.plugins import plugin as load
             from snnc.steady import steady  # here: it needs torch
 
             with steady(), together(name):
+                installed(show.note)
+                for one in plugin:
+                    load(one)
                 command(**options)
 
     for flag in (
+        click.option(
+            "--plugin", multiple=True, metavar="MODULE", help="Module with passes, neurons or recipes. Repeatable."
+        ),
         click.option("--debug", is_flag=True, help="Show the traceback of an error, and torch's warnings."),
         click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is done, as it is done."),
         click.option("-q", "--quiet", is_flag=True, help="Only errors on stderr, no progress and no remarks."),

@@ -19,6 +19,12 @@ from snnc.cli.options import PATH, READ, verb
 @running_options()
 @click.option("--title", help="Title of the page. [default: the name of SNN]")
 @click.option("-o", "--out", type=PATH, help="Page to write. [default: the name of SNN with the suffix .html, here]")
+@click.option(
+    "--figures", type=PATH, metavar="DIR", help="Folder to write every chart to as a file, for papers, and a table."
+)
+@click.option(
+    "--figure-form", type=click.Choice(["svg", "pdf", "png"]), default="svg", show_default=True, help="Form of these."
+)
 @verb
 @configurable
 def report_(**given: Any) -> None:

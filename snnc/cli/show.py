@@ -22,6 +22,7 @@ from rich.text import Text
 
 from snnc.cli.tables import cell, clean, grids
 from snnc.errors import PassFailed, SnncError, Unsupported
+from snnc.markup import joule
 
 if TYPE_CHECKING:
     from snnc.networks.base import Latency
@@ -246,11 +247,6 @@ def shape(sizes: Sequence[Any]) -> str:
     return ",".join(map(str, sizes))
 
 
-def listed(found: Mapping[str, int]) -> str:
-    """`3 Conv2d, 1 Linear`."""
-    return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
-
-
 def timing(latency: Latency) -> str:
     """How long one sample takes, as a sentence."""
     from snnc.ir.neurons import TWO_PASS
@@ -272,7 +268,10 @@ def made(info: Mapping[str, Any], latency: str) -> None:
         say(f"Trained: {tune.get('steps')} steps of snnc tune, after conversion")
     if given:
         say(f"Input: {shape(given)}")
+    compared(info.get("compared"))
     say(f"Latency: {latency}")
+    if isinstance(plugins := info.get("plugins"), list):
+        say(f"Plug-ins: {', '.join(map(str, plugins))}")
     if isinstance(versions, Mapping):
         say(f"Made with: {', '.join(f'{name} {version}' for name, version in versions.items())}")
 
@@ -290,6 +289,18 @@ def beside_ann(outputs: Sequence[Mapping[str, Any]], scored: bool) -> None:
         ]
         title = f"Output '{one['name']}' [{', '.join(map(str, one['shape']))}] beside the ANN's, after each step"
         table(title, ("step", "error %", "agreement %"), rows)
+
+
+def compared(record: Mapping[str, Any] | None) -> None:
+    """How the graph was compared with the network it was read from; nothing of files that do not tell."""
+    if record and record["with"] is None:
+        say(f"The graph was compared with nothing: {record['why']}.", "yellow")
+    elif record:
+        on = f"{len(record['batches'])} batches of {record['samples']} samples"
+        say(
+            f"Compared with {record['with']} on {on}: the largest difference is {record['error']:.1g} of the largest "
+            f"output, and rounding explains {record['bound']:.1g}."
+        )
 
 
 def evaluation(found: Mapping[str, Any]) -> None:
@@ -319,4 +330,9 @@ def evaluation(found: Mapping[str, Any]) -> None:
         ratio = f" ({operations / macs:.2f} operations for each)" if macs else ""
         say(f"Per sample: {found['spikes']:,.0f} spikes, {operations:,.0f} synaptic operations;")
         say(f"the same layers of the ANN take {macs:,.0f} multiply-accumulates{ratio}.")
+    if cost := found["energy"]:
+        say("Energy per sample of the arithmetic, without memory:")
+        for one in cost["prices"]:
+            share = one["each"] / one["ann"]
+            say(f"  {joule(one['each'])}, {share:.3f} of the ANN's {joule(one['ann'])} ({one['convention']})")
     say(f"Latency: {found['latency_text']}")

@@ -104,13 +104,24 @@ def _items(loader: Any, names: Names) -> Iterable[Any]:
 
 
 def _is_pair(value: Any) -> bool:
-    """Whether this is `(all inputs, all labels)`, not two batches: only labels have a single axis."""
-    if not (isinstance(value, (tuple, list)) and len(value) == 2):
-        return False
-    if not all(isinstance(v, (Tensor, np.ndarray)) for v in value):
+    """Whether this is `(all inputs, all labels)`, not two batches."""
+    if not (isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], (Tensor, np.ndarray))):
         return False
     x, y = value
-    return x.ndim >= 2 and y.ndim == 1
+    if isinstance(y, (tuple, list)):
+        return x.ndim >= 2 and len(y) > 0 and all(isinstance(one, int | float | str) for one in y)
+    if not isinstance(y, (Tensor, np.ndarray)) or x.ndim < 2:
+        return False
+    if y.ndim < x.ndim:  # batches would have samples of one shape
+        return y.ndim == 1 or len(x) == len(y)
+    both = x.ndim == y.ndim == 2 and len(x) == len(y)
+    return both and (x.shape[1] != y.shape[1] == 1 or (_one_hot(y) and not _one_hot(x)))
+
+
+def _one_hot(y: Tensor | np.ndarray) -> bool:
+    """Whether a row has one number for each class, which is 1 for one of them."""
+    y = _as_array(y)
+    return y.dtype.kind in "iufb" and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
 
 
 def _is_whole(value: Any, names: Names) -> bool:

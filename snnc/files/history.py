@@ -1,4 +1,4 @@
-"""The history that an emitted file, `.pt2` or ONNX, holds as JSON: read without trusting any of it.
+"""The history that a file holds, an emitted one (`.pt2` or ONNX) as JSON: read without trusting any of it.
 
 What it says of latency and input decides how a network is run, and the rest is printed. So everything that the program
 relies on must be of the right kind, and nothing may be so large or so nested that reading it is work.
@@ -47,10 +47,19 @@ def read_history(text: str | bytes, staged: bool) -> dict[str, Any]:
     if staged and found.get("stage") not in STAGES:
         raise Fault("its stage is not that of a spiking network")
     _check_latency(found["latency"])
+    check_history(found)
+    return found
+
+
+def check_history(found: dict[str, Any]) -> None:
+    """Checks all entries but the latency, which graph files do not have.
+
+    Raises:
+        Fault: one is of the wrong kind.
+    """
     for key, (fits, fault) in _ROWS.items():
         if found.get(key) is not None and not fits(found[key]):
             raise Fault(fault)
-    return found
 
 
 def _depth(value: Any) -> int:
@@ -88,13 +97,13 @@ def _text(value: Any) -> bool:
 
 def _shape(value: Any) -> bool:
     """The shape of one sample; of several inputs one each."""
-    if isinstance(value, list) and value and all(isinstance(one, list) for one in value):
+    if isinstance(value, list | tuple) and value and all(isinstance(one, list | tuple) for one in value):
         return all(map(_one_shape, value))
     return _one_shape(value)
 
 
 def _one_shape(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_whole(size, 1) for size in value) and math.prod(value) < _MOST
+    return isinstance(value, list | tuple) and all(_is_whole(size, 1) for size in value) and math.prod(value) < _MOST
 
 
 def _entry(value: Any) -> bool:
@@ -114,7 +123,7 @@ def _tree(value: Any) -> bool:
 
 
 def _span(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_finite, value)) and value[0] < value[1]
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_finite, value)) and value[0] < value[1]
 
 
 def _texts(value: Any) -> bool:
@@ -122,7 +131,7 @@ def _texts(value: Any) -> bool:
 
 
 def _each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
+    return lambda value: isinstance(value, list | tuple) and all(map(fits, value))
 
 
 def _record(value: Any) -> bool:
@@ -143,6 +152,17 @@ def _bound(value: Any) -> bool:
     return all(n is None or _finite(n) for n in numbers) and all(f is None or type(f) is bool for f in flags)
 
 
+def _comparison(value: Any) -> bool:
+    """How the graph was compared with its network."""
+    if not isinstance(value, dict) or not all(
+        value.get(key) is None or _text(value[key]) for key in ("with", "samples")
+    ):
+        return False
+    if not _text(value.get("why")) or not _each(_is_whole)(value.get("batches")):
+        return False
+    return value["with"] is None or all(_finite(value.get(key)) for key in ("error", "bound"))
+
+
 # What a history may hold. For each entry: whether a value fits, and what to say if it does not.
 _ROWS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "input_shape": (_shape, "its input has no shape"),
@@ -157,5 +177,6 @@ _ROWS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "versions": (_texts, "its versions are no texts"),
     "calibration_samples": (_is_whole, "its calibration samples are no number"),
     "tune": (lambda value: isinstance(value, dict), "its training is no table"),
+    "compared": (_comparison, "its comparison with the network is not complete"),
     "trace": (lambda value: isinstance(value, list), "its trace is no list"),
 }

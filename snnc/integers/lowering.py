@@ -45,7 +45,7 @@ from snnc.ir.dialect import (
 )
 from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls, insert, module_of, phases, replace
-from snnc.ir.neurons import Neuron
+from snnc.ir.neurons import NEURONS, Neuron
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shape
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
@@ -363,7 +363,7 @@ INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
     {
         WEIGHTED: IntegerLowering._layer,
         Affine: IntegerLowering._affine,
-        Neuron: IntegerLowering._neuron,
+        NEURONS: IntegerLowering._neuron,
         StepCurrent: IntegerLowering._stepped,
         HEADS: IntegerLowering._head,
         AVERAGE_POOLS: IntegerLowering._average,
@@ -384,4 +384,5 @@ INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
         Grid: Refusal("puts on a grid what is on one already", "a network of real numbers"),
         TRAINED: Refusal("does not spike, and only spikes are integers", "insert-neurons before fixed-point"),
     },
+    exact=Neuron,  # one of somebody's own may multiply its potential, which no integer survives
 )

@@ -119,11 +119,23 @@ class Populations:
         neurons = [module_of(self.graph, node) for node in read if role(self.graph, node) is Role.NEURON]
         return [neuron.theta.double().flatten() for neuron in neurons]
 
+    def _factored(self, members: list[fx.Node]) -> list[Tensor]:
+        """Thresholds behind a factor that reads some members, in the unit of these; 0 where the factor is 0."""
+        read = {user for node in members for user in readers(self.graph, node)} - set(members)
+        found = []
+        for node in (one for one in read if role(self.graph, one) is Role.FACTOR):
+            scale: Tensor = module_of(self.graph, node).scale.double().abs()
+            for user in readers(self.graph, node):
+                if role(self.graph, user) is Role.NEURON:
+                    theta = module_of(self.graph, user).theta.double()
+                    found.append(torch.where(scale > 0, theta / scale, 0.0).flatten())
+        return found
+
     def _coarse(self, members: list[fx.Node], grid: Tensor, most: dict[fx.Node, int]) -> Tensor:
         """No finer than thresholds and biases ask for: a channel that has next to no weights would be."""
         weights = [most[node] for node in members if node in most]
         units = min(FINEST, FINEST * min(weights, default=WEIGHT) // WEIGHT)
-        for value in [*self._thetas(members), *self._biases(members)]:
+        for value in [*self._thetas(members), *self._factored(members), *self._biases(members)]:
             one = value.reshape(grid.shape) if value.numel() == grid.numel() else value.max()
             grid = torch.maximum(grid, one / units)
         return grid

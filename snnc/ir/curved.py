@@ -220,16 +220,3 @@ def degree(body: nn.Module) -> int | None:
         comparison = body.kind in ("sign", "positive", "not_negative", "is_zero")
         return 0 if comparison else known.get(body.kind)
     return DEGREE.get(type(body))
-
-
-def fault(module: nn.Module) -> str:
-    """What is wrong with a curved module, such as "acts along the batch"; empty where nothing is."""
-    if isinstance(module, (*dialect.HEADS, Normalize)):
-        return "acts along the batch" if module.dim in (0, None) else ""
-    if isinstance(module, dialect.SignedQuant) and not (
-        dialect.is_count(module.units) and module.L % module.units == 0
-    ):
-        return f"has {module.units!r} units a step for {module.L} levels"
-    if isinstance(module, (Greatest, Least)):
-        return "acts along the batch" if 0 in module.dims or not module.dims else ""
-    return ""

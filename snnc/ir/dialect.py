@@ -362,6 +362,7 @@ CONFIG: dict[type[nn.Module], tuple[str, ...]] = {
 
 # Arguments that a module has had since files were written without them, and what those files mean.
 ADDED: dict[type[nn.Module], dict[str, Any]] = {}
+PLUGGED: dict[type, str] = {}  # classes from outside, and the plug-in that brought each: see `snnc.plugins`
 
 
 def register(*fields: str, **added: Any) -> Callable[[type[nn.Module]], type[nn.Module]]:

@@ -25,10 +25,11 @@ from snnc.ir import curved, dialect
 from snnc.ir.curved import CURVED
 from snnc.ir.dialect import is_count
 from snnc.ir.embedding import Embedding
-from snnc.ir.neurons import NEURONS, Neuron
+from snnc.ir.neurons import NEURONS
 from snnc.ir.proof import prove
 from snnc.ir.rows import Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
+from snnc.ir.values import faults
 from snnc.markup import table
 from snnc.structure import fault as tree_fault
 from snnc.structure import leaves, mapped, named
@@ -196,10 +197,16 @@ def replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
     setattr(graph, str(node.target), module.eval())
 
 
-def insert(graph: fx.GraphModule, name: str, module: nn.Module, source: fx.Node) -> fx.Node:
-    """A new node that applies `module` to `source`, placed right after it; nobody uses it yet."""
-    with graph.graph.inserting_after(source):
-        node = graph.graph.create_node("call_module", "pending", (source,), name=flat(name))
+def insert(
+    graph: fx.GraphModule, name: str, module: nn.Module, *sources: fx.Node, before: fx.Node | None = None
+) -> fx.Node:
+    """A new node that applies `module` to `sources`; nobody uses it yet.
+
+    It is placed right after the first source, or right before the node given.
+    """
+    place = graph.graph.inserting_after(sources[0]) if before is None else graph.graph.inserting_before(before)
+    with place:
+        node = graph.graph.create_node("call_module", "pending", sources, name=flat(name))
     node.target = node.name
     graph.add_module(node.name, module.eval())
     return node
@@ -310,7 +317,8 @@ def validate(graph: fx.GraphModule, stage: Stage) -> None:
         seen[id(module)] = node.name
         if module.training:
             raise VerifyError(f"'{node.name}' is in training mode.")
-        _verify_values(node, module)
+        for fault in faults(node.name, module):
+            raise VerifyError(fault)
     if stage in TIMED:
         _verify_spiking(graph)
     if stage is Stage.FIXED:
@@ -340,42 +348,7 @@ def _verify_form(graph: fx.GraphModule) -> None:
         raise VerifyError(f"Module '{min(unused)}' is never called.")
 
 
-def _verify_values(node: fx.Node, module: nn.Module) -> None:
-    """Parameters are finite; bounds and thresholds are positive, one for all or one for each channel."""
-    for name, value in module.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise VerifyError(f"'{node.name}.{name}' holds NaN or infinity.")
-    bounds: dict[str, Tensor] = {}
-    if fault := curved.fault(module):
-        raise VerifyError(f"'{node.name}' ({type(module).__name__}) {fault}.")
-    if isinstance(module, (dialect.ClipQuant, dialect.SignedQuant)):
-        bounds = {"lam": module.lam}
-        if not is_count(module.L):
-            raise VerifyError(f"'{node.name}' has L = {module.L!r}, not a whole number of levels.")
-    elif isinstance(module, dialect.Grid):
-        bounds = {"scale": module.scale}
-        if not (type(module.low) is int and type(module.high) is int and module.low <= 0 <= module.high):
-            raise VerifyError(
-                f"'{node.name}' clips to {module.low!r}..{module.high!r}; whole numbers around 0 are meant."
-            )
-    elif isinstance(module, nn.Upsample) and module.mode != "nearest":
-        raise VerifyError(f"'{node.name}' scales by {module.mode!r}; only nearest neighbours are meant.")
-    elif isinstance(module, Neuron):
-        bounds = {"theta": module.theta, "v0": module.v0}
-    for name, bound in bounds.items():
-        if name != "v0" and not (bound > 0).all():
-            raise VerifyError(f"'{node.name}.{name}' is not positive everywhere.")
-        if any(size != 1 for size in bound.shape[1:]):
-            raise VerifyError(f"'{node.name}.{name}' has shape {tuple(bound.shape)}; give [] or [C, 1, ...].")
-
-
 def _verify_spiking(graph: fx.GraphModule) -> None:
-    for node, module in calls(graph, Encode, Decode):
-        if not is_count(module.T):
-            raise VerifyError(f"'{node.name}' has T = {module.T!r}, not a whole number of steps.")
-    for node, module in calls(graph, Temporal):
-        if fault := module.fault():
-            raise VerifyError(f"'{node.name}' {fault}.")
     _verify_readouts(graph)
     phase = phases(graph)
     if (where := phase[output(graph)]) != AFTER:

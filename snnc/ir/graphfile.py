@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.errors import LoadError, SnncError
+from snnc.ir.dialect import CONFIG, PLUGGED
 from snnc.ir.graph import GraphBuilder, Stage, calls, entries, result, validate
 from snnc.ir.packing import pack, unpack
 from snnc.structure import built, plain
@@ -37,6 +38,7 @@ def pack_graph(graph: fx.GraphModule, stage: Stage, info: dict[str, Any]) -> dic
         "rows": rows,
         "output": plain(result(graph), lambda node: node.name),
         "info": info,
+        **_brought(graph),
     }
 
 
@@ -55,6 +57,7 @@ def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule,
             f"{where} is a graph file {known}; this snnc reads version {VERSION}.",
             "the snnc that wrote it, or compile again",
         )
+    _require(content.get("brought"), where)
     row_name = ""
     try:
         stage = Stage(content["stage"])
@@ -83,6 +86,25 @@ def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule,
             f"{where} holds a broken graph{place}: {type(error).__name__}: {reason}.", "compile again"
         ) from error
     return graph, stage, info
+
+
+def _brought(graph: fx.GraphModule) -> dict[str, Any]:
+    """The modules that do not ship with snnc, and the plug-in that brought each; nothing where there are none."""
+    kinds = {type(one) for one in graph.modules()} & set(CONFIG)
+    found = {one.__name__: PLUGGED.get(one, one.__module__) for one in kinds}
+    found = {name: home for name, home in sorted(found.items()) if home.partition(".")[0] not in ("snnc", "torch")}
+    return {"brought": found} if found else {}
+
+
+def _require(brought: Any, where: str) -> None:
+    """Refuses a file whose modules come from a plug-in that is not loaded. Loads none: its code would run."""
+    known = {cls.__name__ for cls in CONFIG}
+    for name, home in brought.items() if isinstance(brought, dict) else ():
+        if name not in known:
+            raise LoadError(
+                f"{where} needs the plug-in '{home}', which has its '{name}'.",
+                f"--plugin {home}, or snnc.plugin('{home}') in Python, if you trust it",
+            )
 
 
 def _check_plain(value: Any) -> None:

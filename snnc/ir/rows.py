@@ -6,7 +6,8 @@
     MOMENTS.add(Mine, row)  a row for a module of one's own
 
 A table stands in the file of its part, under its name in capitals. A subclass has the row of its nearest base, except
-in an `exact` table. There a row describes what a class computes, and a subclass may compute something else.
+for the classes that a table names as `exact`. There a row describes what a class computes, and a subclass may compute
+something else.
 `tests/ir/test_rows.py` looks up each module of the dialect in every table.
 """
 
@@ -61,10 +62,10 @@ class Table(Generic[R]):
     Attributes:
         name: what its rows say of a module.
         file: where they stand.
-        exact: whether a row does not hold for subclasses.
+        exact: classes whose rows do not hold for their subclasses.
     """
 
-    def __init__(self, name: str, home: str, rows: Mapping[Kinds, R | Refusal], exact: bool = False) -> None:
+    def __init__(self, name: str, home: str, rows: Mapping[Kinds, R | Refusal], exact: Kinds = ()) -> None:
         self.name, self.home, self.exact = name, home, exact
         self.file = home.replace(".", "/") + ".py"
         self._rows: dict[type[nn.Module], R | Refusal] = {}
@@ -81,7 +82,7 @@ class Table(Generic[R]):
         Raises:
             MissingRow: names the file that lacks it.
         """
-        for base in (kind,) if self.exact else kind.__mro__:
+        for base in self._bases(kind):
             if base in self._rows:
                 return self._rows[base]
         raise MissingRow(
@@ -114,4 +115,7 @@ class Table(Generic[R]):
 
     def missing(self, kinds: Iterable[type[nn.Module]] = CONFIG) -> list[type[nn.Module]]:
         """Those of some classes, by default of the dialect, that have no row."""
-        return [kind for kind in kinds if not any(b in self._rows for b in ((kind,) if self.exact else kind.__mro__))]
+        return [kind for kind in kinds if not any(base in self._rows for base in self._bases(kind))]
+
+    def _bases(self, kind: type[nn.Module]) -> tuple[type, ...]:
+        return (kind,) if issubclass(kind, self.exact) else kind.__mro__

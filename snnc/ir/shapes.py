@@ -104,6 +104,9 @@ SHAPES: Table[Form] = Table(
 )
 
 
+ONE_TYPE = "keep all of it in one floating-point type"
+
+
 def shape_after(module: nn.Module, shapes: Sequence[Shape], like: Tensor) -> Shape:
     """Shape of a module's output. Nothing is computed and nothing allocated, whatever a file claims.
 
@@ -125,8 +128,11 @@ def shape_after(module: nn.Module, shapes: Sequence[Shape], like: Tensor) -> Sha
         with torch.no_grad():
             after = torch.func.functional_call(still, state, tuple(empty)).shape
     except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
-        line = str(error).split("\n", maxsplit=1)[0].rstrip(".")
+        line = str(error).split("\n", maxsplit=1)[0].strip().rstrip(".")
         sizes = ", ".join(map(str, shapes))
+        kinds = {value.dtype for value in state.values() if value.is_floating_point()}
+        if kinds - {like.dtype}:
+            raise Refused(f"holds numbers of another type than {like.dtype} ({line})", ONE_TYPE) from error
         raise Refused(
             f"does not take samples of shape {sizes} ({line})",
             "check the data (channels stand first), or --input-shape",

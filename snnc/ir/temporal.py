@@ -99,7 +99,8 @@ class Decode(nn.Module):
     def running(self, x: Tensor) -> Tensor:
         """The mean after each of the steps that are read, folded: `[read * B, ...]`."""
         parts = [part for part in self._steps(x).split([self.late, self.read - self.late]) if len(part)]
-        return torch.cat([running_mean(part)[0] for part in parts]).flatten(0, 1)
+        # Not flattened as a whole: torch.export could not tell that a network which ends in spikes takes any batch.
+        return torch.cat([step for part in parts for step in running_mean(part)[0].unbind()])
 
     def extra_repr(self) -> str:
         more = "".join(f", {name}={value}" for name in ("skip", "late") if (value := getattr(self, name)))

@@ -31,6 +31,9 @@ def shown_steps(T: int) -> list[int]:
     return list(range(1, T + 1)) if T <= MANY_STEPS else sorted({*(2**k for k in range(T.bit_length())), T})
 
 
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)  # of a curve of accuracy against mean steps
+
+
 @dataclass(frozen=True)
 class EarlyExit:
     """Accuracy and latency of samples that are each read out as soon as they are sure.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.api import compile
-from snnc.capture import capture, told_inputs
+from snnc.capture import Captured, captured, told_inputs
 from snnc.data import Dataset, maybe_labelled_batches, read, read_as
 from snnc.defaults import CHUNK
 from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError, SnncError
@@ -83,7 +83,7 @@ class Search:
 @steady()
 @torch.no_grad()
 def search(
-    model: nn.Module | torch.export.ExportedProgram,
+    model: nn.Module | torch.export.ExportedProgram | Captured,
     calibration: Any,
     max_drop: float = 1.0,
     *,
@@ -135,8 +135,9 @@ def search(
         )
     calibration = read(calibration) if isinstance(calibration, str | Path) else calibration
     given, (x, y) = _split(calibration, samples, holdout, seed, told_inputs(model))
-    graph = capture(model, input_shape or shape_of(x)).float()
-    held = _HeldOut(_classes(graph, x, track, output), x, y, max_drop, output)
+    source = captured(model, input_shape or shape_of(x), x[:3])
+    source = Captured(source.graph.float(), source.compared)
+    held = _HeldOut(_classes(source.graph, x, track, output), x, y, max_drop, output)
     tried = [one for one in searchable() if one not in without] if recipes is None else recipes
     candidates = [find_recipe(one) for one in tried]
     frontier: list[Candidate] = []
@@ -147,8 +148,8 @@ def search(
         for one in list(candidates):
             try:
                 network = compile(
-                    graph, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk, quick=quick,
-                    track=track,
+                    source, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk,
+                    quick=quick, track=track,
                 )  # fmt: skip
             except PassFailed as problem:
                 if recipes is not None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.checks import MOST
 from snnc.errors import SnncError
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import PIPELINED, STREAMING, TWO_PASS, Neuron
@@ -19,6 +21,12 @@ from snnc.structure import OUTPUT, Samples, Tree, names_in
 from snnc.structure import named as by_name
 
 Trains = dict[str, Tensor]  # what neuron layers emit, by name
+NO_GRADIENT = "Spikes come from comparisons, whose gradient is 0, so a compiled network cannot be trained as it stands."
+TUNE = "snnc.tune(net, data), which trains through the spikes"
+
+
+class GradientWarning(UserWarning):
+    """A compiled network was put into training mode, in which nothing of it is trained."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,25 @@ class SpikingNetwork(nn.Module):
     chunk: int
     runtime: str = "auto"
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As `nn.Module.to`.
+
+        Raises:
+            SnncError: torch does not find such a device, or cannot move the network there.
+        """
+        try:
+            return super().to(*args, **kwargs)
+        except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+            where = kwargs.get("device", args[0] if args else None)
+            reason = str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
+            raise SnncError(
+                f"torch finds no device '{where}' here ({reason}).", "net.to('cpu'), where every network runs"
+            ) from error
+
+    def cuda(self, device: int | str | torch.device | None = None) -> Self:
+        """As `to("cuda")`, or of a device by its number."""
+        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
     @property
     def T(self) -> int:
         """Steps that are read out."""
@@ -93,6 +120,22 @@ class SpikingNetwork(nn.Module):
     def latency(self) -> Latency:
         """Steps from input to readout, under the schedule that the network needs."""
         return Latency(**self.info["latency"])
+
+    def train(self, mode: bool = True) -> Self:
+        """Says that training mode trains nothing here. It changes nothing else: no layer acts otherwise in it."""
+        if mode:
+            warnings.warn(f"{NO_GRADIENT} Try: {TUNE}.", GradientWarning, stacklevel=2)
+        return super().train(mode)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Refuses to ask for gradients.
+
+        Raises:
+            SnncError: says what trains a network.
+        """
+        if requires_grad:
+            raise SnncError(NO_GRADIENT, TUNE)
+        return super().requires_grad_(requires_grad)
 
     @property
     def entries(self) -> list[Port]:
@@ -247,6 +290,6 @@ def counted(chunk: Any) -> int:
     Raises:
         SnncError: no whole number of them, or none.
     """
-    if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
+    if not isinstance(chunk, int) or isinstance(chunk, bool) or not 1 <= chunk <= MOST:
         raise SnncError(f"chunk is {chunk!r}.", "a whole number of rows (time steps x samples), 1 or more, such as 256")
     return chunk

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from snnc.data import floats, wholes
 from snnc.errors import DataError
-from snnc.structure import Inputs, Samples, of, shapes_of
+from snnc.ir.graph import entries as entries_of
+from snnc.ir.graph import output
+from snnc.ir.whole import places
+from snnc.structure import Inputs, Samples, of, shapes_of, titled
 
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
 Input = Tensor | np.ndarray | Inputs
@@ -34,6 +37,15 @@ class Port:
 def told_entries(info: Mapping[str, Any]) -> list[Port]:
     """The inputs that a history tells of: "inputs", where there are several or they are whole numbers."""
     return [Port(one["name"], one["whole"]) for one in info.get("inputs") or ()] or [Port()]
+
+
+def ends(graph: fx.GraphModule) -> dict[str, Any]:
+    """What a history tells of inputs and outputs; nothing of one alone, unless it is whole numbers."""
+    table, nodes = places(graph), entries_of(graph)
+    inputs = [{"name": str(node.target), "whole": node in table} for node in nodes]
+    tree = output(graph).args[0]
+    told = {"inputs": inputs} if len(nodes) > 1 or table else {}
+    return told if isinstance(tree, fx.Node) else {**told, "outputs": titled(tree)}
 
 
 def bound(entries: Sequence[Port], given: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:

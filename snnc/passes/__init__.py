@@ -18,6 +18,7 @@ from snnc.passes.insert_neurons import InsertNeurons
 from snnc.passes.limit_range import LimitRange
 from snnc.passes.mask_residual import MaskResidual
 from snnc.passes.normalize_thresholds import NormalizeThresholds
+from snnc.passes.piecewise_activations import PiecewiseActivations
 from snnc.passes.pipeline import Pass
 from snnc.passes.quantize_activations import QuantizeActivations
 from snnc.passes.scale_thresholds import ScaleThresholds
@@ -31,6 +32,7 @@ PASSES: dict[str, type[Pass]] = {
     cls.name: cls
     for cls in (
         FoldBatchNorm,
+        PiecewiseActivations,
         QuantizeActivations,
         ScaleThresholds,
         NormalizeThresholds,
@@ -74,6 +76,7 @@ __all__ = [
     "LimitRange",
     "MaskResidual",
     "NormalizeThresholds",
+    "PiecewiseActivations",
     "QuantizeActivations",
     "ScaleThresholds",
     "SetInitialPotential",

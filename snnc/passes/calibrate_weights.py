@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from snnc.calibrate.feedback import Stepped
 from snnc.calibrate.regression import refit
 from snnc.calibrate.sweep import SweepSite, add_current, shift_for
+from snnc.checks import MOST_ROUNDS
 from snnc.ir.dialect import WEIGHTED, Add
 from snnc.ir.graph import module_of
 from snnc.ir.neurons import Neuron
+from snnc.ir.temporal import StepCurrent
+from snnc.passes.even_currents import departure
 from snnc.passes.pipeline import Context
 from snnc.passes.sweeping import RoundsPass
 from snnc.processes import Pieces
@@ -28,8 +32,16 @@ class CalibrateWeights(RoundsPass):
         W, b <- argmin  mean |W x + b - z|^2  +  strength |W - W_before|^2
 
     in closed form. Where the layer is a branch of a sum, z also makes up for the error of the branches that are
-    known by then. Then the bias of each channel, as `calibrate-bias`. No labels, no gradients. What is found
-    holds at this T alone.
+    known by then. Then, if `feedback` is not 0, by what the neurons behind it emit: with X the covariance of x, phi
+    the mean of what they emit and a what they should,
+
+        W <- W + (X + strength)^-1 mean x (a - phi)
+
+    and each channel keeps what gave the least error at calibration samples that this does not see. Then the bias of
+    each channel, as `calibrate-bias`. No labels. What is found holds at this T alone.
+
+    Where `even-currents` came before, its currents are brought up to date on what the corrected layers emit: all of
+    what departs from the mean is taken away, whatever its `gain` was.
 
     Layers before the first spike see what they always saw, and stay. So do 3d, transposed and non-zero-padded
     convolutions, which are not covered.
@@ -39,6 +51,7 @@ class CalibrateWeights(RoundsPass):
         rounds: simulations of each layer for its bias.
         samples: calibration samples at most.
         positions: equations for each layer, drawn over samples and positions.
+        feedback: corrections of the weights by what the neurons behind them emit.
     """
 
     name = "calibrate-weights"
@@ -46,28 +59,38 @@ class CalibrateWeights(RoundsPass):
 
     ridge: float = 0.03
     positions: int = 60000
+    feedback: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("ridge", 0 <= self.ridge < math.inf, "0 or more")
+        self.require("feedback", 0 <= self.feedback <= MOST_ROUNDS, f"0 to {MOST_ROUNDS}")
         self.require("positions", self.positions >= 2, "2 or more")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         generator = torch.Generator().manual_seed(context.seed)
         shifts: dict[fx.Node, Tensor] = {}
+        fed: dict[fx.Node, Stepped] = {}
         left: list[str] = []
         moved = 0
 
         def visit(site: SweepSite) -> Pieces | None:
             nonlocal moved
             if isinstance(site.module, Neuron):
+                evened(graph, site)
+                if stepped := fed.pop(site.node, None):
+                    site.inputs[0] = stepped.correct(site, self.ridge, self.feedback)
+                    evened(graph, site)
                 shifts[site.node], value = shift_for(site, self.rounds)
                 return value
             if isinstance(site.module, WEIGHTED) and site.sweep.phase[site.node] != "before":
                 seen, shards = site.sweep.means(site.node, site.inputs[0]), site.sweep.shards
-                done = refit(site.module, seen, goal(graph, site), shards, self.ridge, self.positions, generator)
+                wanted = goal(graph, site)
+                done = refit(site.module, seen, wanted, shards, self.ridge, self.positions, generator)
                 moved += done
                 left.extend([] if done else [site.node.name])
+                if done and self.feedback and (stepped := Stepped.of(graph, site, generator)):
+                    fed[stepped.neuron] = stepped
             return None
 
         self.sweep(graph, context, visit)
@@ -76,6 +99,17 @@ class CalibrateWeights(RoundsPass):
         if left:
             context.notes.append(f"weights of {len(left)} layers left as they are (the first: '{left[0]}')")
         return moved
+
+
+def evened(graph: fx.GraphModule, site: SweepSite) -> None:
+    """Brings the currents of single steps in front of neurons up to date. In place."""
+    step = module_of(graph, site.node.all_input_nodes[0])
+    if isinstance(step, StepCurrent):
+        (current,) = site.inputs
+        shift = departure(current, step.T, site.sweep.shards)
+        step.shift = step.shift + shift
+        only = StepCurrent(step.T, shift)
+        site.inputs[0] = {i: only(one) for i, one in current.items()}
 
 
 def goal(graph: fx.GraphModule, site: SweepSite) -> Pieces:

@@ -45,6 +45,7 @@ from snnc.passes.pipeline import Pass, Pipeline
 
 _LABELS = {"name": str, "summary": str, "source": str, "needs_data": bool}
 _EDITS = {"remove": list, "set": dict, "insert": list}
+ADDED: dict[str, Path] = {}  # recipes of plug-ins, by name: see `snnc.plugins`
 _KEYS = {**_LABELS, "pass": list, "base": str, **_EDITS, "choices": dict}
 
 
@@ -107,8 +108,9 @@ def toml(value: Any) -> str:
 
 
 def names() -> list[str]:
-    """The recipes that ship with snnc."""
-    return sorted(f.name.removesuffix(".toml") for f in resources.files(__name__).iterdir() if f.name.endswith(".toml"))
+    """The recipes that ship with snnc, and those of plug-ins."""
+    own = [f.name.removesuffix(".toml") for f in resources.files(__name__).iterdir() if f.name.endswith(".toml")]
+    return sorted([*own, *ADDED])
 
 
 def recipe(which: str | Path | Recipe) -> Recipe:
@@ -119,9 +121,11 @@ def recipe(which: str | Path | Recipe) -> Recipe:
     """
     if isinstance(which, Recipe):
         return which
+    if not isinstance(which, str | Path):
+        raise RecipeError(f"The recipe is {which!r}.", "a name such as 'best', a TOML file, a Recipe or a Pipeline")
     path = Path(which)
-    if path.suffix == ".toml":
-        return _read(path, ())
+    if path.suffix == ".toml" or str(which) in ADDED:
+        return _read(ADDED.get(str(which), path), ())
     text = (resources.files(__name__) / f"{one_of(str(which), names(), 'recipe')}.toml").read_text(encoding="utf-8")
     return parse(text, str(which))
 

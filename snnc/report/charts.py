@@ -9,7 +9,7 @@ from typing import Protocol
 from snnc.explain import Explanation
 from snnc.explain.terms import TERMS
 from snnc.measure.evaluate import Evaluation
-from snnc.report.chart import SHAPES, Chart, Scale, linear, logarithmic, rows
+from snnc.report.chart import SHAPES, Chart, Point, Scale, linear, logarithmic, rows
 from snnc.report.look import Raster, Scatter, Threshold
 from snnc.report.schedule import Turn
 
@@ -23,6 +23,9 @@ class PlottedRow(Protocol):
 
     def by_step(self) -> list[tuple[int, int, float, float | None]]:
         """Step, latency, score and agreement."""
+
+    def by_confidence(self) -> list[tuple[float, float]]:
+        """Mean steps and accuracy of samples that leave when they are sure."""
 
 
 ROOM = 1.05  # of the longest bar, so that it does not look cut
@@ -43,9 +46,12 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
     ends = [interval(a, found.samples) for a in found.accuracy]
     values = [v for pair in ends for v in pair] + list((limit or {}).values())
     values += [] if found.ann_accuracy is None else [found.ann_accuracy]
-    low, high = max(0.0, min(values) - 2), min(100.0, max(values) + 2)
+    early = sorted((one.steps - found.latency.steps + T, one.accuracy) for one in found.exits)
+    values += [value for _, value in early]
     x = steps_axis("time step t that is read out", T)
-    chart = Chart("Read out after each step", x, linear(f"{measure} in %", low, high), height=250)
+    ends_at = [*ends[-1], found.accuracy[-1]] + ([] if found.ann_accuracy is None else [found.ann_accuracy])
+    y = near(f"{measure} in %", values, ends_at)
+    chart = Chart("Read out after each step", x, y, height=250)
     steps = range(1, T + 1)
     chart.area(
         "c1",
@@ -56,16 +62,40 @@ def accuracy(found: Evaluation, limit: Mapping[int, float] | None, measure: str)
         chart.line("c3 dashed", [(x.low, found.ann_accuracy), (x.high, found.ann_accuracy)])
         chart.key.append(("line c3 dashed", "ANN"))
     if limit:
-        chart.line("c2 dotted", sorted(limit.items()))
+        chart.line("c2 dotted", seen(sorted(limit.items()), y.low))
         for t, value in limit.items():
+            if value < y.low:
+                continue
             chart.mark("c2", (t, value), "square", f"quantised limit, t = {t}: {value:.2f} %")
         chart.key.append(("line c2 dotted", "quantised limit: t levels, same thresholds"))
-    chart.line("c1", list(zip(steps, found.accuracy, strict=True)))
+    if early:
+        chart.line("c4 dotted", seen(early, y.low))
+        chart.key.append(("line c4 dotted", "early exit: accuracy at mean steps"))
+    chart.line("c1", seen(list(zip(steps, found.accuracy, strict=True)), y.low))
     for t, value in zip(steps, found.accuracy, strict=True):
-        if T <= 32 or t == T:
+        if (T <= 32 or t == T) and value >= y.low:
             chart.mark("c1", (t, value), "circle", f"spiking network, t = {t}: {value:.2f} %")
     chart.key.append(("line c1", "spiking network, with its 95 % interval"))
     return chart
+
+
+def near(label: str, values: Sequence[float], ends: Sequence[float]) -> Scale:
+    """An axis in % that zooms to where runs end: what lies far below it in early steps is left out."""
+    focus, top = min(ends), max(*values, *ends)
+    low = max(0.0, min(values) - 2, focus - max(10.0, 3 * (top - focus)))
+    return linear(label, low, min(100.0, top + 1))
+
+
+def seen(points: Sequence[Point], low: float) -> list[Point]:
+    """A line without what lies below an axis; it begins, or ends, where it crosses the axis."""
+    found: list[Point] = []
+    for i, (x, y) in enumerate(points):
+        if y >= low:
+            found.append((x, y))
+            continue
+        beside = [*points[max(i - 1, 0) : i], *points[i + 1 : i + 2]]
+        found += [(x + (a - x) * (low - y) / (b - y), low) for a, b in beside if b >= low]
+    return found
 
 
 def steps_axis(label: str, T: int) -> Scale:
@@ -169,23 +199,32 @@ def scatter(found: Scatter) -> Chart:
     return chart
 
 
-def comparison(found: Sequence[PlottedRow], ann: float | None, measure: str) -> Chart:
+def comparison(
+    found: Sequence[PlottedRow], ann: float | None, measure: str, width: int = 420, height: int = 280
+) -> Chart:
     """Accuracy of several networks against the step at which a readout stands."""
     lines = [[(float(late), score) for _, late, score, _ in row.by_step()] for row in found]
+    curves = [sorted(row.by_confidence()) for row in found]
     times = [late for line in lines for late, _ in line]
-    scores = [score for line in lines for _, score in line] + ([] if ann is None else [ann])
+    scores = [score for line in [*lines, *curves] for _, score in line] + ([] if ann is None else [ann])
     low, high = min(times), max(times)
     label = "steps from the input to the readout"
     x = logarithmic(label, low, high) if high > 20 * low else linear(label, min(low, high - 1), high, whole=True)
-    y = linear(f"{measure} in %", max(0.0, min(scores) - 2), min(100.0, max(scores) + 2))
-    chart = Chart("Accuracy against latency", x, y, width=420, height=280)
+    y = near(f"{measure} in %", scores, [line[-1][1] for line in lines] + ([] if ann is None else [ann]))
+    chart = Chart("Accuracy against latency", x, y, width=width, height=height)
     if ann is not None:
         chart.line("soft dashed", [(x.low, ann), (x.high, ann)])
         chart.key.append(("line soft dashed", "ANN"))
     for i, (row, line) in enumerate(zip(found, lines, strict=True)):
-        shape = SHAPES[i // 4 % 4]  # after four colours the next shape
-        chart.line(f"c{i % 4 + 1}", line)
+        shape, dash = SHAPES[i % 4], ("", " dashed", " dotted")[i // 4 % 3]  # after four colours the next dash
+        chart.line(f"c{i % 4 + 1}{dash}", seen(line, y.low))
+        if curves[i]:
+            chart.line(f"c{i % 4 + 1} dotted", seen(curves[i], y.low))
         for late, score in line if len(line) <= 32 else line[-1:]:
+            if score < y.low:
+                continue
             chart.mark(f"c{i % 4 + 1}", (late, score), shape, f"{row.name}: {score:.2f} % after {late:g} steps")
         chart.key.append((f"mark c{i % 4 + 1} {shape}", row.name))
+    if any(curves):
+        chart.key.append(("line soft dotted", "early exit: accuracy at mean steps"))
     return chart

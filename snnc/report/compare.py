@@ -16,18 +16,21 @@ from snnc.data import fingerprint
 from snnc.errors import RecipeError
 from snnc.files import atomic_write
 from snnc.markup import table
-from snnc.measure.evaluate import Evaluation, evaluate
+from snnc.measure.evaluate import EarlyExit, Evaluation, evaluate
 from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
+from snnc.report import figure, tabular
+from snnc.report.chart import Chart
 from snnc.report.charts import comparison, interval
-from snnc.report.energy import account
-from snnc.report.look import rasters
+from snnc.report.energy import Energy, measured
 from snnc.report.page import environment
 from snnc.report.provenance import Provenance, versions
-from snnc.report.samples import gather
+from snnc.report.samples import confidences, gather
 from snnc.steady import steady
+from snnc.structure import shape_of
 
 COLUMNS = ("network", "recipe", "T", "schedule", "step", "latency", "score", "agreement")
+SURE = 0.9  # confidence of the early exit in tables
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class ComparedRow:
         interval: 95 % interval of the last accuracy.
         rate: spikes per neuron and step, in %; like `energy` None for an emitted file.
         energy: of one sample over that of the ANN, 45 nm convention, everything counted and no memory.
+        account: operations and energy in full.
     """
 
     name: str
@@ -49,6 +53,7 @@ class ComparedRow:
     interval: tuple[float, float]
     rate: float | None
     energy: float | None
+    account: Energy | None = None
 
     def by_step(self) -> list[tuple[int, int, float, float | None]]:
         """Step, steps from the input to its readout, accuracy, and agreement with the ANN."""
@@ -57,6 +62,15 @@ class ComparedRow:
         return [
             (t, late + t, score, same[t - 1] if same else None) for t, score in enumerate(self.evaluation.accuracy, 1)
         ]
+
+    @property
+    def early(self) -> EarlyExit | None:
+        """What samples have that are each read out when they are sure by `SURE`, where there is a confidence."""
+        return next((one for one in self.evaluation.exits if one.confidence == SURE), None)
+
+    def by_confidence(self) -> list[tuple[float, float]]:
+        """Mean steps and accuracy, where each sample is read out when it is sure, for several confidences."""
+        return [(one.steps, one.accuracy) for one in self.evaluation.exits]
 
 
 @dataclass(frozen=True)
@@ -109,13 +123,33 @@ class Comparison:
             writer.writerows((row.name, row.recipe, latency.T, latency.schedule, *one) for one in row.by_step())
         return text.getvalue()
 
+    def chart(self, width: int = 420, height: int = 280) -> Chart:
+        """Accuracy against latency."""
+        return comparison(self.rows, self.ann_accuracy, self.measure, width, height)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes what was found, whole or not at all, in the form of the suffix.
+
+        Args:
+            path: `.svg`, `.pdf` or `.png` for the chart; `.md`, `.tex` or `.csv` for a table of one row a network;
+                anything else for a page.
+
+        Raises:
+            WriteError: the file cannot be written.
+            SnncError: matplotlib is not installed, and is needed.
+        """
+        path = Path(path)
+        if path.suffix in figure.FORMS:
+            return figure.save(self.chart(figure.WIDTH, figure.HEIGHT), path)
+        table = path.suffix in tabular.FORMS
+        text = tabular.table(self.rows, self.ann_accuracy, self.measure, path.suffix) if table else self.to_html()
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return path
+
     def to_html(self) -> str:
         """One picture and one table, as a page that needs nothing else."""
-        return (
-            environment()
-            .get_template("compare.html")
-            .render(c=self, chart=comparison(self.rows, self.ann_accuracy, self.measure))
-        )
+        return environment().get_template("compare.html").render(c=self, chart=self.chart())
 
 
 @steady()
@@ -139,7 +173,7 @@ def compare(
         networks: by name.
         data: samples as in training; without labels the ANN's classes count.
         ann: the network that they were compiled from.
-        path: page to write, whole or not at all; None writes nothing.
+        path: file to write, whole or not at all, as `Comparison.save` does; None writes nothing.
         samples: the first so many are used.
         seed: what the page says that samples were drawn with.
         command: what the page says it was made with.
@@ -163,19 +197,17 @@ def compare(
             chosen.told(chosen.batches()),
             chosen.ann,
             lambda items, what, name=name: track(items, f"{what} {name}"),
+            confidences(network, chosen),
         )
         rate = energy = None
-        if network.looks_inside and found.operations is not None and found.spikes is not None:
-            _, shapes = rasters(network, chosen.x[:1].to(next(network.buffers()).device))
-            cost = account(network.graph, shapes, found.operations, found.spikes, network.T)
+        cost = measured(network, found, shape_of(chosen.x))
+        if cost is not None:
             rate, energy = 100 * cost.rate, cost.prices[0].each / cost.prices[0].ann
         recipe = str(network.info.get("recipe", "-"))
-        rows.append(ComparedRow(name, recipe, found, interval(found.accuracy[-1], found.samples), rate, energy))
+        rows.append(ComparedRow(name, recipe, found, interval(found.accuracy[-1], found.samples), rate, energy, cost))
     hashed = fingerprint(chosen.x, chosen.labels)
     made = Provenance(command, chosen.source, len(chosen.x), hashed, seed, dict(files or {}), versions())
     result = Comparison(rows, chosen.measure, len(chosen.x), rows[0].evaluation.ann_accuracy, made)
     if path is not None:
-        text = result.to_html()
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        result.save(path)
     return result

@@ -6,7 +6,7 @@ Nothing here is a measurement of hardware. The conventions price arithmetic alon
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -14,7 +14,10 @@ from torch import fx
 from snnc.ir.dialect import WEIGHTED
 from snnc.ir.graph import calls, phases
 from snnc.ir.neurons import Neuron
+from snnc.ir.shapes import every_shape
+from snnc.measure.evaluate import Evaluation
 from snnc.measure.meter import AVERAGED, COSTS, JOINED, fan_out
+from snnc.networks.base import SpikingNetwork
 
 Shapes = Mapping[fx.Node, tuple[int, ...]]
 
@@ -129,6 +132,19 @@ def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: fl
             for c in CONVENTIONS
         ],
     )
+
+
+def measured(network: SpikingNetwork, found: Evaluation, shape: Sequence[int]) -> Energy | None:
+    """The account of a network that was measured; None where it cannot be looked into.
+
+    Args:
+        network: that was measured.
+        found: what `snnc.evaluate` gave.
+        shape: of one sample.
+    """
+    if not network.looks_inside or found.operations is None or found.spikes is None:
+        return None
+    return account(network.graph, every_shape(network.graph, shape), found.operations, found.spikes, network.T)
 
 
 def left_out(graph: fx.GraphModule) -> list[str]:

@@ -23,7 +23,7 @@ from snnc.report.energy import Energy, account, left_out
 from snnc.report.limit import QuantisedLimit
 from snnc.report.look import Raster, Scatter, Threshold, rasters, scatters, thresholds
 from snnc.report.provenance import Provenance, versions
-from snnc.report.samples import BATCH, classes, gather
+from snnc.report.samples import BATCH, classes, confidences, gather
 from snnc.report.schedule import Turn, timetable
 from snnc.steady import steady
 from snnc.structure import Samples, cast, each
@@ -135,7 +135,7 @@ def measure(
         )
     if chosen.labels is None:
         missing.append("The data has no labels, so agreement with the ANN stands where accuracy would.")
-    found = evaluate(network, chosen.told(batches), chosen.ann, track)
+    found = evaluate(network, chosen.told(batches), chosen.ann, track, confidences(network, chosen))
     missing = [*found.notes, *missing]
     parts: dict[str, Any] = {"limit": {}, "explanation": None, "thresholds": [], "rasters": [], "scatters": []}
     parts |= {"turns": [], "energy": None}

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from snnc.explain.terms import TERMS
+from snnc.markup import joule
 from snnc.measure.evaluate import shown_steps
 from snnc.report import charts
 from snnc.report.chart import Chart
@@ -43,7 +44,7 @@ def html(found: Findings) -> str:
         .render(
             f=found,
             info=_history(found.info),
-            charts=_charts(found),
+            charts=drawn(found),
             latency=found.evaluation.latency,
             steps=shown_steps(found.evaluation.latency.T),
             remarks=found.remarks,
@@ -73,19 +74,20 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def _charts(found: Findings) -> dict[str, Any]:
-    drawn: dict[str, Chart] = {"accuracy": charts.accuracy(found.evaluation, found.limit, found.measure)}
+def drawn(found: Findings) -> dict[str, Any]:
+    """The charts of a report by name; those of single layers in lists."""
+    whole: dict[str, Chart] = {"accuracy": charts.accuracy(found.evaluation, found.limit, found.measure)}
     if found.explanation:
-        drawn |= {"errors": charts.errors(found.explanation), "effects": charts.effects(found.explanation)}
+        whole |= {"errors": charts.errors(found.explanation), "effects": charts.effects(found.explanation)}
     if found.evaluation.rates:
-        drawn["rates"] = charts.rates(found.evaluation.rates)
+        whole["rates"] = charts.rates(found.evaluation.rates)
     if found.thresholds:
-        drawn |= {"thresholds": charts.thresholds(found.thresholds), "schedule": charts.schedule(found.turns)}
+        whole |= {"thresholds": charts.thresholds(found.thresholds), "schedule": charts.schedule(found.turns)}
     several = {
         "rasters": [charts.raster(r) for r in found.rasters],
         "scatters": [charts.scatter(s) for s in found.scatters],
     }
-    return {**drawn, **several}
+    return {**whole, **several}
 
 
 def _history(info: dict[str, Any]) -> dict[str, Any]:
@@ -133,14 +135,6 @@ def count(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {letter}"
     return f"{value:.3g}"
-
-
-def joule(value: float) -> str:
-    """An energy."""
-    for size, letter in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}J"
-    return f"{value / 1e-12:.3g} pJ"
 
 
 def three(values: tuple[float, float, float]) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from snnc.files import atomic_write
 from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
+from snnc.report.figures import write
 from snnc.report.findings import Findings, measure
 from snnc.report.page import html
 
@@ -27,6 +28,8 @@ def report(
     title: str = "Spiking network",
     command: str = "snnc.report(...)",
     files: Mapping[str, str] | None = None,
+    figures: str | Path | None = None,
+    figure_form: str = "svg",
     track: Callable[..., Iterator[Any]] = no_progress,
     output: str | None = None,
 ) -> Findings:
@@ -42,6 +45,8 @@ def report(
         title: of the page.
         command: what the page says it was made with.
         files: SHA-256 of files that the page should name.
+        figures: folder to write every chart and a table to, see `snnc.report.figures.write`; None writes none.
+        figure_form: of the charts: "svg", "pdf" or "png".
         track: wraps iterables to show progress.
         output: name of the output that the page is about, where there are several: one of class scores.
 
@@ -68,4 +73,6 @@ def report(
         text = html(found)
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    if figures is not None:
+        write(found, figures, figure_form)
     return found

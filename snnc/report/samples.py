@@ -14,7 +14,7 @@ from snnc.capture import capture
 from snnc.data import Dataset, ReadBatches, maybe_labelled_batches, read
 from snnc.errors import DataError
 from snnc.ir.graph import only, results
-from snnc.measure.evaluate import ann_outputs
+from snnc.measure.evaluate import CONFIDENCES, ann_outputs
 from snnc.networks.base import SpikingNetwork
 from snnc.networks.inputs import bound, checked
 from snnc.structure import Samples as Given
@@ -62,6 +62,14 @@ class Samples:
     def told(self, batches: Any) -> Any:
         """Batches of these samples for what measures a network, and wants to know how they were read."""
         return ReadBatches(self.data, iter(batches)) if self.data is not None else batches
+
+
+def confidences(network: SpikingNetwork, chosen: Samples) -> Sequence[float]:
+    """Those at which samples leave early; none where there is one step, or one score."""
+    if network.T == 1:
+        return ()
+    first = network.readout(chosen.x[:1].to(next(network.buffers(), torch.zeros(0)).device))
+    return CONFIDENCES if first.shape[-1] > 1 else ()
 
 
 def gather(

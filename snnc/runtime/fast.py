@@ -11,8 +11,9 @@ from snnc.ir.dialect import Grid, Pad
 from snnc.ir.graph import phases
 from snnc.ir.neurons import OffsetIF
 from snnc.ir.temporal import Decode
+from snnc.runtime.counts import MOVES
 from snnc.runtime.cpu import scan
-from snnc.runtime.plan import MOVES, Plan, constants
+from snnc.runtime.plan import Plan, constants
 from snnc.runtime.runner import Observer, Runner, Window
 from snnc.structure import Samples, Tree
 

@@ -17,18 +17,17 @@ from torch import Tensor, fx, nn
 from snnc.errors import VerifyError
 from snnc.ir import dialect
 from snnc.ir.graph import calls, module_of, phases
-from snnc.ir.neurons import IF, AverageIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
+from snnc.ir.neurons import IF, OffsetIF
 from snnc.ir.proof import prove
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, StepCurrent
+from snnc.runtime.counts import COUNTS, MOVES
 from snnc.runtime.cpu import integer, scan
-from snnc.runtime.cpu.integer import MOST, Layer, reach
+from snnc.runtime.cpu.integer import MOST, Layer
 from snnc.runtime.gpu import layer as gpu_layer
 from snnc.runtime.gpu.layer import GpuLayer
 from snnc.runtime.gpu.scan import GpuScan
 
-BINARY = (IF, WaitingIF, AverageIF, OffsetIF, ResidualMaskIF)
-# Whatever the type of a value.
-MOVES = (dialect.Concat, dialect.Slice, dialect.Take, dialect.Reshape, dialect.Permute, nn.Flatten)
+# What may run once on the sum over time: it is linear.
 TAIL = (*dialect.CONVOLUTIONS, nn.Linear, *MOVES, dialect.Add, dialect.Sub, dialect.Affine)
 
 
@@ -122,16 +121,7 @@ def proved(graph: fx.GraphModule) -> bool:
 def _count(made: Plan, node: fx.Node) -> None:
     """Finds whether a node's values are whole numbers from 0 to `MOST`."""
     module = module_of(made.graph, node)
-    sources = [made.bound.get(source) for source in node.all_input_nodes]
-    most = None
-    if isinstance(module, Neuron) and module.unit:
-        most = 1 if type(module) in BINARY else 2**module.bits - 1 if type(module) is GradedIF else None
-    elif isinstance(module, (*MOVES, TemporalMax, Restart)) and None not in sources:
-        most = max(bound for bound in sources if bound is not None)
-    elif isinstance(module, dialect.Pad) and sources[0] is not None and module.mode == "constant":
-        most = max(sources[0], int(module.value)) if module.value >= 0 and module.value == int(module.value) else None
-    elif sources[0] is not None:
-        most = reach(module, sources[0])
+    most = COUNTS.at(node.name, module)(module, [made.bound.get(source) for source in node.all_input_nodes])
     if most is not None and most <= MOST:
         made.bound[node] = most
 

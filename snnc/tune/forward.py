@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from snnc.errors import RecipeError
 from snnc.ir.curved import CURVED
@@ -173,7 +173,7 @@ GRADIENTS: Table[Callable[[ByRate, Any, Sequence[Any]], Any]] = Table(
         Grid: Refusal("gives integers, which training would leave", "the network compiled without fixed-point"),
         TRAINED: Refusal("belongs to a network without spikes", "kind='quantised'"),
     },
-    exact=True,
+    exact=nn.Module,
 )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc import api
-from snnc.capture import capture, told_inputs
+from snnc.capture import capture, captured, told_inputs
 from snnc.data import Dataset, require_classes
 from snnc.errors import DataError, RecipeError
 from snnc.ir.dialect import SignedQuant
@@ -249,10 +249,11 @@ def _converted(
             raise RecipeError("A spiking network cannot be trained as a quantised one.", "the network it came from")
         require_trainable(model.graph)
         return model
-    graph = capture(api.single(model), training.input_shape)
+    source = captured(api.single(model), training.input_shape)
+    graph = source.graph
     chosen = recipe if recipe is not None else default(graph)
     if o.kind == "spiking":
-        network = api.compile(graph, T, chosen, calibration, samples=samples, seed=o.seed, track=track)
+        network = api.compile(source, T, chosen, calibration, samples=samples, seed=o.seed, track=track)
         require_trainable(network.graph)
         return network
     label = Recipe("custom", "", "", True, chosen) if isinstance(chosen, Pipeline) else find_recipe(chosen)

@@ -9,7 +9,7 @@ import torch
 
 import snnc
 from snnc.backends import BACKENDS
-from snnc.errors import SnncError
+from snnc.errors import SnncError, WriteError
 from snnc.networks.network import Network
 from snnc.passes import (
     AverageInput,
@@ -77,6 +77,27 @@ def test_an_exported_program_holds_weights_that_are_parts_of_others(tmp_path):
         warnings.simplefilter("error", UserWarning)
         path = snnc.save(net, tmp_path / "net.pt2")
     assert torch.equal(snnc.load(path)(x), net(x))
+
+
+def test_an_exported_program_of_a_network_that_ends_in_spikes(tmp_path):
+    x = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
+    net = snnc.compile(model, 3, "data-free", input_shape=(3,))
+    loaded = snnc.load(snnc.save(net, tmp_path / "net.pt2"))
+    assert torch.equal(loaded.readout(x), net.readout(x))
+    assert torch.equal(loaded(x[:1]), net(x[:1]))
+
+
+def test_what_torch_does_not_export_is_a_sentence(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("Constraints violated (batch)!\n  - and more")
+
+    net, _ = network("mlp", T=2)
+    monkeypatch.setattr(torch.export, "export", refuse)
+    with pytest.raises(WriteError, match=r"^torch\.export does not take the network \(Constraints violated") as caught:
+        snnc.save(net, tmp_path / "net.pt2")
+    assert caught.value.hint == "the backend torch or onnx"
+    assert list(tmp_path.iterdir()) == []
 
 
 MODELS = {

@@ -122,6 +122,39 @@ def test_what_is_refused_beside_a_decision_is_listed():
     assert told(blockers(Deciding().eval(), SHAPE)) == ["cosinesimilarity", "forward"]
 
 
+class Deciding(nn.Module):
+    """Decides, early by the shape of its input or late by a value, and holds what is refused by name."""
+
+    def __init__(self, early):
+        super().__init__()
+        self.early, self.conv, self.fc = early, nn.Conv2d(CHANNELS, 4, 1), nn.Linear(4, 2)
+        self.rnn = nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, x):
+        if self.early and x.shape[-1] > 99:
+            x = x[..., :99]
+        x = self.rnn(F.relu(self.conv(x)).flatten(2).transpose(1, 2))[0][:, -1]
+        if not self.early and x.sum() > 0:
+            x = x + 1
+        return F.bilinear(x, x, self.fc.weight[:, None].expand(2, 4, 4))
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_where_tracing_stops_the_rest_is_listed(early):
+    net = Deciding(early).eval()
+    assert told(blockers(net)) == ["bilinear", "forward", "gru"]
+    assert told(blockers(net, SHAPE)) == (["bilinear", "gru"] if early else ["bilinear", "forward", "gru"])
+
+
+def test_behind_an_unknown_shape_no_more_is_refused_than_behind_a_known_one():
+    class Behind(nn.Module):
+        def forward(self, x):
+            return torch.cat(x.type(torch.float32).flatten(2).tensor_split(2, 2), 1).relu()
+
+    assert {b.hint.partition(" ")[0] for b in blockers(Behind().eval())} == {"pass"}
+    assert blockers(Behind().eval(), SHAPE) == []
+
+
 def test_a_network_that_is_refused_by_name_is_not_exported(monkeypatch):
     def export(*args):
         raise AssertionError("exported")

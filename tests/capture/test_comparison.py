@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 import snnc
 from snnc.capture import blockers, capture, captured
 from snnc.capture.comparison import Reference, compare
+from snnc.capture.references import of_program
 from snnc.errors import Unsupported
 from tests.nets import fill
 
@@ -68,6 +69,8 @@ def test_a_wrong_graph_of_an_onnx_model_is_refused(monkeypatch):
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     (found,) = blockers(model)
+    assert "is the first layer that" in found.why
+    assert found.op == "ReLU"
     assert "computes something else than the graph" in found.why
 
 
@@ -82,7 +85,7 @@ def test_without_a_shape_one_is_guessed_or_nothing_is_compared():
     assert captured(network()).compared["shape"] == [2, 32, 32]
     compared = captured(nn.Sequential(nn.ReLU(), nn.AvgPool2d(2))).compared
     assert compared["with"] is None
-    assert compared["why"] == "the shape of a sample is not known"
+    assert compared["why"].startswith("no input shape is known, which --input-shape tells")
 
 
 def test_the_first_layer_that_differs_is_named():
@@ -92,6 +95,16 @@ def test_the_first_layer_that_differs_is_named():
     _, found = compare(graph, Reference(net, "the module", torch.zeros(()), module=net), SHAPE)
     assert found.node == "body_0"
     assert "first layer" in found.why
+
+
+def test_the_first_layer_of_a_program_that_differs_is_named():
+    program = exported(network())
+    for name in ("body_0", "head"):
+        graph = capture(program)
+        graph.get_submodule(name).weight.data *= 1.01
+        _, found = compare(graph, of_program(program), SHAPE)
+        assert found.node.endswith(name)
+        assert "first layer" in found.why
 
 
 @pytest.mark.parametrize("change", [1e-3, 1e-5])

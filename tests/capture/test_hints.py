@@ -1,19 +1,27 @@
 """What each hint says to do is accepted: a network that gets the hint, and the same as the hint has it."""
 
+import math
 import random
 import re
+import tempfile
+import threading
 import tomllib
+import warnings
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
 
 from snnc import recipes
 from snnc.capture import blockers
 from snnc.cli import main
+from snnc.files import load_model
+from snnc.ir.neurons import IF
 from snnc.passes import PASSES
 from tests.hints import hints
 
@@ -27,7 +35,10 @@ class Net(nn.Module):
         super().__init__()
         self.conv, self.norm, self.body = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), body
         self.shrink, self.fc, self.time = nn.Conv2d(4, 2, 1), nn.Linear(6, 6), nn.Conv1d(4, 4, 3)
-        self.lstm = nn.LSTM(6, 6, batch_first=True)
+        self.lstm, self.cross = nn.LSTM(6, 6, batch_first=True), nn.CrossMapLRN2d(2)
+        self.attention, self.second = nn.MultiheadAttention(6, 1, batch_first=True), nn.MultiheadAttention(6, 1)
+        self.biased = nn.MultiheadAttention(6, 1, batch_first=True, add_bias_kv=True)
+        self.neuron = IF(2, torch.tensor(1.0), torch.tensor(0.5))
 
     def forward(self, x):
         return self.body(self, x, F.relu(self.conv(x)))
@@ -38,6 +49,22 @@ def into(x, part):
     return x
 
 
+def many(constant, y):
+    """A constant of one sample, once for each."""
+    return constant.expand(y.size(0), -1, -1, -1)
+
+
+def picky(x):
+    if type(x) is Tensor and len(x) == 3:
+        raise ValueError("not three")
+
+
+def changed(n):
+    if n.training:
+        n.norm.running_mean.add_(1.0)
+    return n.norm.running_mean[:, None, None]
+
+
 def pieces(y):
     return torch.cat([y[:, :2] * 2, y[:, 2:]], 1)
 
@@ -46,15 +73,21 @@ MEAN = torch.ones(4, 1, 1) / 2
 PLACES = torch.tensor([2, 1])
 GRID = torch.linspace(-1, 1, 18).reshape(1, 3, 3, 2)
 MATRIX = torch.ones(2, 4)
+SAMPLE = torch.ones(4, 6, 6)
+SEEN = torch.ones(6, 6, dtype=torch.bool).tril()
 OTHER = "rewrite it with layers of torch.nn that snnc knows"
 BATCH = "keep the batch as the first dimension"
 # The hint, what gets it, and what it says to do. `n` is the network, `x` its input, `y` what has passed a ReLU.
+
 FOLLOWED = [
     ("write it with nn.Linear", lambda n, x, y: torch.einsum("bchw,dw->bchd", y, n.fc.weight), lambda n, x, y: n.fc(y)),
     ("convolutions over time", lambda n, x, y: n.lstm(y.mean(3))[0], lambda n, x, y: n.time(y.mean(3))),
     ("pick outside", lambda n, x, y: y.flatten(1).argmax(1), lambda n, x, y: y.flatten(1)),
     ("return_indices=False", lambda n, x, y: F.max_pool2d(y, 2, return_indices=True)[0],
      lambda n, x, y: F.max_pool2d(y, 2)),
+    ("return_indices=False", lambda n, x, y: sum(F.adaptive_max_pool2d(y, 2, return_indices=True)),
+     lambda n, x, y: F.adaptive_max_pool2d(y, 2)),
+    ("no network needs so many", lambda n, x, y: y.repeat(1, 10**5, 100, 1), lambda n, x, y: y.repeat(1, 2, 1, 1)),
     ("or by constants", lambda n, x, y: y.index_select(1, y.mean((1, 2, 3))),
      lambda n, x, y: y.index_select(1, PLACES)),
     ("such as x.roll(1, 2)", lambda n, x, y: y.roll(6), lambda n, x, y: y.roll(1, 2)),
@@ -65,6 +98,8 @@ FOLLOWED = [
     ("torch.take_along_dim(x, index, dim=1)", lambda n, x, y: torch.take_along_dim(y, PLACES),
      lambda n, x, y: torch.take_along_dim(y, PLACES.reshape(1, 2, 1, 1), dim=1)),
     ("a value of shape [B, C, H, W]", lambda n, x, y: F.unfold(y.flatten(2), 2), lambda n, x, y: F.unfold(y, 2)),
+    ("a value of shape [B, C * taps, L]", lambda n, x, y: F.fold(y.flatten(1), (6, 6), 2),
+     lambda n, x, y: F.fold(F.unfold(y, 2), (6, 6), 2)),
     ("such as grid.expand(x.size(0), -1, -1, -1)",
      lambda n, x, y: F.grid_sample(y, y.permute(0, 2, 3, 1)[..., :2], align_corners=True),
      lambda n, x, y: F.grid_sample(y, GRID.expand(y.size(0), -1, -1, -1), align_corners=True)),
@@ -85,7 +120,7 @@ FOLLOWED = [
      lambda n, x, y: torch.floor(torch.clamp(x / 2, 0, 1) * 4 + 0.5) / 4 * 2),
     ("training=self.training", lambda n, x, y: F.dropout(y, 0.5),
      lambda n, x, y: F.dropout(y, 0.5, training=n.training)),
-    ("the logits alone", lambda n, x, y: (y, x), lambda n, x, y: y),
+    ("return what is computed from the input alone", lambda n, x, y: (y, MEAN), lambda n, x, y: (y, x)),
     ("check that the forward method applies", lambda n, x, y: n.norm(x), lambda n, x, y: F.relu(n.norm(x))),
     ("flatten from dimension 1", lambda n, x, y: torch.flatten(y), lambda n, x, y: torch.flatten(y, 1)),
     ("use dimension 1 or higher", lambda n, x, y: y.mean(0), lambda n, x, y: y.mean(1)),
@@ -116,6 +151,104 @@ FOLLOWED = [
     ("under `if self.training:`", lambda n, x, y: y + random.random(),
      lambda n, x, y: y + random.random() if n.training else y),
     ("x.shape, x.ndim", lambda n, x, y: y + y.itemsize, lambda n, x, y: y + y.ndim),
+    ("x.shape, x.ndim", lambda n, x, y: y + y.transpose(0, 1).itemsize, lambda n, x, y: y + y.transpose(0, 1).ndim),
+    ("a comparison, such as x > 0", lambda n, x, y: torch.where(y, y, y * 2),
+     lambda n, x, y: torch.where(y > 0, y, y * 2)),
+    ("a comparison, such as x > 0", lambda n, x, y: torch.where(torch.logical_not(y), y, y * 2),
+     lambda n, x, y: torch.where(torch.logical_not(y > 0), y, y * 2)),
+    ("two comparisons", lambda n, x, y: torch.where((y > 1) | (MEAN > 0), y, y * 2),
+     lambda n, x, y: torch.where((y > 1) | (y < 0.5), y, y * 2)),
+    ("torch.where(condition, a, b)", lambda n, x, y: torch.where(y > 0), lambda n, x, y: torch.where(y > 0, y, 2.0)),
+    ("use nn.ELU, nn.CELU or nn.SELU", lambda n, x, y: torch.ops.aten.elu.default(y, 1.0, 1.0, 2.0),
+     lambda n, x, y: F.celu(y, 0.5)),
+    ("F.rrelu(x, training=self.training)", lambda n, x, y: F.rrelu(y - 1, training=True),
+     lambda n, x, y: F.rrelu(y - 1, training=n.training)),
+    ("a constant slope", lambda n, x, y: F.prelu(y - 1, y.mean((2, 3))),
+     lambda n, x, y: F.prelu(y - 1, MEAN.flatten())),
+    ("flatten them into one", lambda n, x, y: torch.logsumexp(y, (2, 3)),
+     lambda n, x, y: torch.logsumexp(y.flatten(2), 2)),
+    ("a constant exponent", lambda n, x, y: y**y, lambda n, x, y: y**2.5),
+    ("a constant base above zero", lambda n, x, y: torch.pow(-2.0, y), lambda n, x, y: torch.pow(2.0, y)),
+    ("leave rounding out", lambda n, x, y: torch.div(y, y + 1, rounding_mode="floor"), lambda n, x, y: y / (y + 1)),
+    ("give both factors the batch", lambda n, x, y: y @ y.mean(1), lambda n, x, y: y @ y.transpose(2, 3)),
+    ("two values, with every letter written out", lambda n, x, y: torch.einsum("b...,b...->b...", y, y),
+     lambda n, x, y: torch.einsum("bchw,bcwv->bchv", y, y)),
+    ("letters that stand once in each value", lambda n, x, y: torch.einsum("bchh,bchw->bchw", y, y),
+     lambda n, x, y: torch.einsum("bcgh,bchw->bcgw", y, y)),
+    ("keep the batch's letter first", lambda n, x, y: torch.einsum("bchw,dchw->bd", y, y),
+     lambda n, x, y: torch.einsum("bchw,bcgw->bhg", y, y)),
+    ("write x.size(0) first", lambda n, x, y: y.reshape(-1, 4, -1), lambda n, x, y: y.reshape(y.size(0), 4, -1)),
+    ("put constants first or last", lambda n, x, y: torch.cat([y, many(SAMPLE, y), y], 1),
+     lambda n, x, y: torch.cat([many(SAMPLE, y), y, y], 1)),
+    ("compute them before the network is built", lambda n, x, y: torch.cat([many(SAMPLE, y), many(SAMPLE, y)], 1),
+     lambda n, x, y: torch.cat([y, many(torch.cat([SAMPLE, SAMPLE]), y)], 1)),
+    ("compute it before the network is built", lambda n, x, y: y[..., :1, :1] + n.conv(MEAN[None]),
+     lambda n, x, y: y + MEAN),
+    ("pad dimension 1 or higher", lambda n, x, y: F.pad(y, (0, 0, 0, 0, 0, 0, 1, 1)),
+     lambda n, x, y: F.pad(y, (0, 0, 0, 0, 1, 1))),
+    ("antialias=False", lambda n, x, y: F.interpolate(y[..., :1], (3, 1), mode="bilinear", antialias=True),
+     lambda n, x, y: F.interpolate(y[..., :1], (3, 1), mode="bilinear", antialias=False)),
+    ("register it as a buffer", lambda n, x, y: y + torch.zeros(4, y.size(0)),
+     lambda n, x, y: y + n.norm.running_mean[:, None, None]),
+    ("write the number in its place", lambda n, x, y: torch.pow(y, torch.ones_like(y)), lambda n, x, y: y**1.0),
+    ("name the dimensions, such as x.var(1)", lambda n, x, y: y.var(True), lambda n, x, y: y.var(1)),
+    ("order 1, 2 or infinity", lambda n, x, y: torch.linalg.vector_norm(y, 3, 1),
+     lambda n, x, y: torch.linalg.vector_norm(y, 1, 1) + torch.linalg.vector_norm(y, torch.inf, 1)),
+    ("normalise over a sample's own dimensions", lambda n, x, y: F.layer_norm(y, (3, 4, 6, 6)),
+     lambda n, x, y: F.layer_norm(y, (4, 6, 6))),
+    ("constant weights", lambda n, x, y: F.layer_norm(y, (6,), y.mean((1, 2))),
+     lambda n, x, y: F.layer_norm(y, (6,), torch.ones(6))),
+    ("maps behind batch and channels", lambda n, x, y: F.instance_norm(y.mean((2, 3))),
+     lambda n, x, y: F.instance_norm(y)),
+    ("use one of the normalisations of torch.nn", lambda n, x, y: n.cross(y), lambda n, x, y: n.norm(y)),
+    ("layers and functions that snnc knows", lambda n, x, y: y.frac(), lambda n, x, y: n.conv(y).abs()),
+    ("write it with matmul", lambda n, x, y: F.cosine_similarity(y, x), lambda n, x, y: y @ y.transpose(2, 3)),
+    ("clip with ReLU or clamp", lambda n, x, y: y * torch.isnan(y), lambda n, x, y: y.clamp(0, 1)),
+    ("return the values themselves", lambda n, x, y: torch.isnan(y), lambda n, x, y: y),
+    ("use slices with constant bounds", lambda n, x, y: y.transpose(0, 1)[y.mean((1, 2, 3))],
+     lambda n, x, y: y.transpose(0, 1)[1:3].transpose(0, 1)),
+    ("name the dimensions", lambda n, x, y: y.transpose(0, 1).mean(), lambda n, x, y: y.transpose(0, 1).mean((0, 2))),
+    ("keep samples apart", lambda n, x, y: y.transpose(0, 1).softmax(1).transpose(0, 1),
+     lambda n, x, y: y.transpose(0, 1).softmax(0).transpose(0, 1)),
+    ("check the network on one sample", lambda n, x, y: y.mean(7), lambda n, x, y: y.mean(3)),
+    ("check the network on one sample", lambda n, x, y: F.pixel_unshuffle(y, 4),
+     lambda n, x, y: F.pixel_unshuffle(y, 3)),
+    ("dropout_p=0.0", lambda n, x, y: F.scaled_dot_product_attention(y, y, y, dropout_p=0.5),
+     lambda n, x, y: F.scaled_dot_product_attention(y, y, y, dropout_p=0.0)),
+    ("query, key and value of shape", lambda n, x, y: F.scaled_dot_product_attention(*[y.mean((1, 2))] * 3),
+     lambda n, x, y: F.scaled_dot_product_attention(*[y.mean(1)] * 3)),
+    ("a mask of two dimensions",
+     lambda n, x, y: F.scaled_dot_product_attention(y, y[:, :2], y[:, :2], SEEN.expand(4, 6, 6), enable_gqa=True),
+     lambda n, x, y: F.scaled_dot_product_attention(y, y[:, :2], y[:, :2], SEEN, enable_gqa=True)),
+    ("a mask that leaves each query something", lambda n, x, y: F.scaled_dot_product_attention(y, y, y, ~SEEN),
+     lambda n, x, y: F.scaled_dot_product_attention(y, y, y, SEEN)),
+    ("add_bias_kv and add_zero_attn left out", lambda n, x, y: n.biased(*[y.mean(1)] * 3)[0],
+     lambda n, x, y: n.attention(*[y.mean(1)] * 3)[0]),
+    ("a mask of two dimensions", lambda n, x, y: n.attention(*[y.mean(1)] * 3, attn_mask=SEEN[None])[0],
+     lambda n, x, y: n.attention(*[y.mean(1)] * 3, attn_mask=~SEEN)[0]),
+    ("the same for all samples",
+     lambda n, x, y: n.attention(*[y.mean(1)] * 3, key_padding_mask=y.mean((1, 2)) > 1)[0],
+     lambda n, x, y: n.attention(*[y.mean(1)] * 3, attn_mask=~SEEN)[0]),
+    ("batch_first=True", lambda n, x, y: n.second(*[y.mean(1)] * 3)[0],
+     lambda n, x, y: n.attention(*[y.mean(1)] * 3)[0]),
+    ("or the batch as the second dimension", lambda n, x, y: n.second(*[y.mean(1)] * 3)[0],
+     lambda n, x, y: n.second(*[y.mean(1).transpose(0, 1)] * 3)[0].transpose(0, 1)),
+    ("what comes behind it, with the vectors as input", lambda n, x, y: F.embedding_bag(x, n.fc.weight),
+     lambda n, x, y: n.fc(y)),
+    ("the network that it was compiled from", lambda n, x, y: n.neuron(y), lambda n, x, y: F.relu(y)),
+    ("change buffers only where self.training is True, and call eval()",
+     lambda n, x, y: y + n.norm.running_mean.add_(y.mean((2, 3)))[:, None, None], lambda n, x, y: y + changed(n)),
+    ("move decisions that depend on data out of forward", lambda n, x, y: y if y.sum() > 0 else y * 2,
+     lambda n, x, y: torch.where(y > 0, y, y * 2)),
+    ("write a constant", lambda n, x, y: y.narrow(1, y.mean((1, 2, 3)), 2), lambda n, x, y: y.narrow(1, 1, 2)),
+    ("write that operation out of place", lambda n, x, y: (y.flatten(2), F.relu_(y - 1), y.sub_(1))[0],
+     lambda n, x, y: (y.flatten(2), F.relu_(y - 1), y - 1)[0]),
+    ("run the network on a batch of such samples", lambda n, x, y: (picky(x), y)[1], lambda n, x, y: y),
+    ("run the network on a batch of such samples", lambda n, x, y: y.unsqueeze(1.5), lambda n, x, y: y.unsqueeze(1)),
+    ("write forward in torch's own functions", lambda n, x, y: y + torch.from_numpy(np.tanh(y.numpy())),
+     lambda n, x, y: y + y.tanh()),
+    ("the plain form of the call", lambda n, x, y: torch.add(y, y, out=torch.empty(0)),
+     lambda n, x, y: torch.add(y, y)),
 ]  # fmt: skip
 
 
@@ -131,96 +264,156 @@ def test_what_a_hint_says_is_accepted(case):
     assert blockers(net(after), SHAPE) == []
 
 
-# Hints that other tests follow, or that ask for another file, or for a bug in torch.
-ELSEWHERE = """
-    a comparison, such as x > 0
-    a constant base above zero
-    a constant exponent
-    a constant mask
-    a constant slope
-    a mask of two dimensions
-    a mask that is the same for all samples
-    a mask that leaves each query something
-    add_bias_kv and add_zero_attn left out
-    batch_first=True, or the batch as the second dimension
-    call eval() before capture
-    capture the network that holds it
-    clip with ReLU or clamp; where it comes last, return the values themselves
-    constant weights
-    divide by a constant, or outside of the network
-    dropout_p = 0 in eval mode
-    flatten them into one
-    give both factors the batch as their first dimension
-    keep samples apart
-    keep the batch's letter first, in both values and the result
-    leave rounding out
-    letters that stand once in each value
-    maps behind batch and channels
-    name the dimensions
-    name the dimensions, such as x.var(1)
-    normalise over a sample's own dimensions
-    order 1, 2 or infinity
-    put constants first or last
-    query, key and value of shape [B, ..., N, C], all from the input
-    replace it by one that it knows, such as nn.GELU, and train again
-    rewrite it with layers and functions that snnc knows
-    see the list of operations in the documentation
-    torch.where(condition, a, b)
-    two comparisons
-    two values, with every letter written out
-    use nn.ELU, nn.CELU or nn.SELU
-    use one of the normalisations of torch.nn, and train again
-    use slices with constant bounds
-    write it with matmul, nn.MultiheadAttention or nn.TransformerEncoder
-    capture what comes behind it, with the vectors as input
-    change buffers only where self.training is True, and call eval()
-    capture the network that it was compiled from
-    check its sizes: no network needs so many
-    check the data (channels stand first), or --input-shape
-    check the file it came from
-    check the network on one sample
-    compute a new value, such as x = (x - mean) / std, and leave the input as it is
-    compute it before the network is built
-    compute them before the network is built
-    export a module that takes one tensor
-    export a module with one input, and fix the others inside it
-    export it again, with the version of torch that runs snnc
-    export it with constant shapes and without loops
-    export the network after model.eval()
-    export with only the batch dynamic
-    give forward one tensor
-    import the float network that it was quantised from; snnc quantises itself
-    keep only modules, parameters and buffers in it
-    keep samples apart, and constants constant
-    antialias=False
-    move decisions that depend on data out of forward
-    pad dimension 1 or higher
-    register it as a buffer
-    remove them (handle.remove()), and write what they do into forward
-    samples of shape {}, or the program exported for the others
-    the module that it was scripted from
-    train with track_running_stats=True and call eval()
-    use the plain form of the call
-    write a constant
-    write that operation out of place, such as F.relu(x) for x.relu_()
-    write the number in its place
-    write x.size(0) first
-    a network of samples in a batch
-    bring it to {} dimensions{}
-    keep all of it in one floating-point type
-    remove them (handle.remove()) before snnc runs
-    run it on such a batch, and mend what it says
-    see that eval() reaches every layer that forward calls, and that nothing puts one back into training mode
-    torch.nn.utils.parametrize.remove_parametrizations, before its class is changed
-    change buffers only where self.training is True, and export the network after model.eval()
-"""
+# The same of whole models: what gets the hint, and what it says to do, each with the shape of a sample.
+
+
+def small(change=lambda net: None, kind=nn.ReLU):
+    """A network of three layers, changed."""
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Conv2d(4, 4, 1), kind(), nn.Conv2d(4, 2, 1)).eval()
+    change(made)
+    return made, SHAPE
+
+
+class Called(nn.Module):
+    """A network that is one function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.conv = function, nn.Conv2d(4, 4, 1)
+
+    def forward(self, *args):
+        return self.function(F.relu(self.conv(args[0])), *args[1:])
+
+
+class Two(nn.Module):
+    """With two inputs."""
+
+    def forward(self, x, z):
+        return F.relu(x) + F.relu(z)
+
+
+class Nothing(nn.Module):
+    """Without an input."""
+
+    def forward(self):
+        return torch.ones(2, 3)
+
+
+def program(function, *args, shapes=None, train=False):
+    """A network that was exported."""
+    made = function if isinstance(function, nn.Module) else Called(function)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(made.train(train), args, dynamic_shapes=shapes, strict=False), None
+
+
+def normed(remove):
+    """A parametrised layer that was given another class."""
+
+    def change(made):
+        parametrizations.weight_norm(made[0])
+        if remove:
+            parametrize.remove_parametrizations(made[0], "weight")
+        made[0].__class__ = nn.Conv2d
+
+    return small(change)
+
+
+def normal():
+    return nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(small()[0]), SHAPE
+
+
+FOLDER = tempfile.TemporaryDirectory()
+
+
+def saved():
+    path = Path(FOLDER.name) / "net.pt"
+    torch.save(small()[0], path)
+    return path
+
+
+def deciding(y):
+    return y * 2 if y.sum() > 0 else y
+
+
+X = torch.rand(2, *SHAPE)
+BATCH = {0: torch.export.Dim.AUTO}
+AUTO = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.DYNAMIC}
+MODELS = [
+    ("a trained nn.Module, an exported program or an ONNX model", lambda: (None, SHAPE), small),
+    ("one of its instances", lambda: (Called, SHAPE), lambda: (Called(F.relu).eval(), SHAPE)),
+    ("the module that has these weights", lambda: (small()[0].state_dict(), SHAPE), small),
+    ("snnc.files.load_model of it", lambda: (saved(), SHAPE), lambda: (load_model(saved()), SHAPE)),
+    ("finite weights", lambda: small(lambda n: n[0].weight.data.fill_(math.nan)), small),
+    ("one floating-point type", lambda: small(lambda n: n[2].double()), lambda: small(lambda n: n[2].double().float())),
+    ("the module that it was scripted from", scripted, small),
+    ("remove_parametrizations, before its class", lambda: normed(False), lambda: normed(True)),
+    ("only modules, parameters and buffers", lambda: small(lambda n: setattr(n, "lock", threading.Lock())), small),
+    ("samples of shape {}", lambda: (program(small()[0], X, shapes=[BATCH])[0], (4, 7, 7)),
+     lambda: (program(small()[0], X, shapes=[BATCH])[0], SHAPE)),
+    ("or the program exported for the others", lambda: (program(small()[0], X, shapes=[BATCH])[0], (4, 7, 7)),
+     lambda: (program(small()[0], torch.rand(2, 4, 7, 7), shapes=[BATCH])[0], (4, 7, 7))),
+    ("give forward one tensor", lambda: (Nothing().eval(), SHAPE), small),
+    ("a module that takes one tensor", lambda: program(Nothing()), lambda: program(small()[0], X)),
+    ("one array, or one shape, for each input", lambda: (Two().eval(), SHAPE), lambda: (Two().eval(), (SHAPE, SHAPE))),
+    ("with only the batch dynamic", lambda: program(small()[0], X, shapes=[AUTO]),
+     lambda: program(small()[0], X, shapes=[BATCH])),
+    ("a network of samples in a batch", lambda: program(nn.ReLU(), torch.tensor(1.0)), lambda: program(small()[0], X)),
+    ("the network after model.eval()", lambda: program(normal(), X, train=True),
+     lambda: program(normal(), X)),
+    ("with constant shapes and without loops",
+     lambda: program(lambda y: torch.cond(y.sum() > 0, lambda y: y * 2, lambda y: y + 0, (y,)), X),
+     lambda: program(lambda y: y * 2, X)),
+    ("train with track_running_stats=True",
+     lambda: small(lambda n: n.insert(1, nn.BatchNorm2d(4, track_running_stats=False))),
+     lambda: small(lambda n: n.insert(1, nn.BatchNorm2d(4)))),
+    ("check the data (channels stand first), or --input-shape", lambda: (small()[0], (6, 6, 4)), small),
+    ("move decisions that depend on data out of forward",
+     lambda: small(lambda n: n[1].register_forward_hook(lambda m, i, y: deciding(y))),
+     lambda: (Called(lambda y: torch.where(y > 0, y * 2, y)).eval(), SHAPE)),
+    ("no network needs so many",
+     lambda: (nn.Sequential(nn.ReLU(), nn.Upsample((5000, 5000), mode="bilinear")), SHAPE),
+     lambda: (nn.Sequential(nn.ReLU(), nn.Upsample((9, 9), mode="bilinear")), SHAPE)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(MODELS)), ids=[row[0] for row in MODELS])
+def test_what_a_hint_says_of_a_model_is_accepted(case):
+    words, before, after = MODELS[case]
+    words = words.partition("{}")[0]
+    assert any(words in b.hint for b in blockers(*before())), blockers(*before())
+    assert blockers(*after()) == []
+
+
+# Hints that another test follows: the file and the test.
+ELSEWHERE = {
+    "a constant table of floats, one row for each number": "../test_several.py::test_tables_that_are_refused",
+    "the table as it is after training, without max_norm": "../test_several.py::test_tables_that_are_refused",
+    "export it with float input, where its numbers tell amounts": "../test_several.py::test_tables_that_are_refused",
+    "bring it to {} dimensions{}": "test_hints.py::test_what_a_hint_says_is_accepted",
+    "remove them (handle.remove()) before snnc runs": (
+        "test_comparison.py::test_hooks_on_all_modules_are_refused_while_they_are_there"
+    ),
+    "replace it by one that it knows, such as nn.GELU, and train again": "onnx/test_hints.py::test_what_a_hint_says",
+    "import the float network that it was quantised from; snnc quantises itself": (
+        "onnx/test_hints.py::test_what_a_hint_says"
+    ),
+}
 
 
 def test_every_hint_on_a_network_is_followed():
     told = {h.text for h in hints() if h.file.startswith("capture/") and "/onnx/" not in h.file}
-    known = {line.strip() for line in ELSEWHERE.splitlines()}
-    left = {text for text in told - known if not any(row[0] in text for row in FOLLOWED)}
-    assert left == set()
+    left = {text for text in told if not any(row[0] in text for row in (*FOLLOWED, *MODELS))}
+    assert left == set(ELSEWHERE)
+    for file, test in (where.split("::") for where in ELSEWHERE.values()):
+        assert f"def {test}(" in (Path(__file__).parent / file).read_text(encoding="utf-8"), test
 
 
 OPTIONS = {

@@ -258,10 +258,25 @@ def grey():
 
 
 def test_check_says_that_it_converts():
-    assert "It converts." in run("check", "ann.pt").stdout
+    printed = run("check", "ann.pt", "--input-shape", "2,6,6").stdout
+    assert "It converts." in printed
+    assert "Compared with the module on 3 batches of random samples: the largest difference is " in printed
     found = parsed("check", "ann.pt")
+    assert (found["compared"]["with"], found["compared"]["batches"]) == ("the module", [3, 1, 2])
     assert found["converts"] is True
     assert (found["layers"], found["activations"]) == ({"Conv2d": 2, "Linear": 1}, {"ReLU": 2})
+
+
+def flat():
+    return nn.Sequential(nn.ReLU(), nn.AvgPool2d(2))
+
+
+def test_a_network_that_was_compared_with_nothing_says_so():
+    flat_net = ("--factory", "tests.cli.test_cli:flat")
+    why = "The graph was compared with nothing: no input shape is known, which --input-shape tells"
+    for command in ("check", "inspect"):
+        assert why in run(command, *flat_net).stdout
+        assert why not in run(command, *flat_net, *SHAPED).stdout
 
 
 def test_check_lists_every_blocker():
@@ -283,6 +298,7 @@ def test_compile_lists_every_blocker_too():
 def test_inspect_shows_a_spiking_network():
     text = run("inspect", "ready.snn").stdout
     assert all(word in text for word in ("Recipe: cos", "Input: 2,6,6", "OffsetIF", "theta", "before", "after"))
+    assert "Compared with the module on 3 batches of given samples: " in text
     found = parsed("inspect", "ready.snn")
     assert (found["kind"], found["T"], found["versions"]["snnc"]) == ("snn", 4, snnc.__version__)
     assert [n["type"] for n in found["neurons"]] == ["OffsetIF", "OffsetIF"]
@@ -293,7 +309,8 @@ def test_inspect_shows_a_spiking_network():
 
 
 def test_inspect_shows_the_graph_of_an_ann():
-    assert "Not compiled yet" in run("inspect", "ann.pt").stdout
+    text = run("inspect", "ann.pt", *SHAPED).stdout
+    assert all(words in text for words in ("Not compiled yet", "Compared with the module on 3 batches of random"))
     found = parsed("inspect", "weights.pt", "--factory", "tests.cli.test_cli:net")
     assert (found["kind"], len(found["graph"])) == ("ann", 8)
 
@@ -487,7 +504,7 @@ def test_a_file_is_written_whole_or_not_at_all(monkeypatch, problem):
 def test_a_failed_pass_says_how_far_it_came(monkeypatch):
     result = run("compile", "ann.pt", "--calib", "data.npz", "--set", "quantize-activations.bound=trained", code=1)
     assert "Pass 'quantize-activations' failed" in result.stderr
-    assert "Passes before it: fold-batchnorm." in result.stderr
+    assert "Passes before it: fold-batchnorm, piecewise-activations." in result.stderr
 
 
 def test_torch_is_kept_quiet(monkeypatch):

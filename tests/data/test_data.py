@@ -443,6 +443,8 @@ LOADERS = {
     "array": lambda: X.numpy(),
     "pair": lambda: (X, Y),
     "pair of arrays": lambda: [X.numpy(), Y.numpy()],
+    "pair with a list": lambda: (X, Y.tolist()),
+    "pair with a column": lambda: (X, Y[:, None]),
     "dict": lambda: {"pixel_values": X, "labels": Y},
     "data set": lambda: Dataset(X.numpy(), Y.numpy()),
     "torch data set": lambda: TensorDataset(X, Y),
@@ -463,6 +465,22 @@ def test_whatever_is_a_loader(make):
     batches = list(as_batches(make()))
     assert all(b.dtype == torch.float32 for b in batches)
     assert torch.equal(torch.cat(batches), X)
+
+
+def test_two_batches_that_might_be_labels():
+    assert len(list(as_batches([torch.eye(4), torch.eye(4)]))) == len(list(as_batches([X[:2, :1], X[2:4, :1]]))) == 2
+
+
+@pytest.mark.parametrize("x", [X, torch.arange(48.0).view(6, 2, 2, 2), torch.arange(36.0).view(6, 6)])
+def test_one_number_for_each_class_is_a_label(x):
+    """Data are calibrated on, and what needs labels says how to make class numbers of them."""
+    one_hot = torch.eye(6)
+    assert torch.equal(torch.cat(list(as_batches((x, one_hot)))), x)
+    with pytest.raises(DataError, match=r"one number for each class") as caught:
+        list(labelled_batches((x, one_hot)))
+    assert caught.value.hint == "y.argmax(1)"
+    ((_, labels),) = labelled_batches((x, one_hot.argmax(1)))
+    assert torch.equal(labels, Y)
 
 
 @pytest.mark.parametrize(
@@ -521,6 +539,7 @@ def test_loaders_that_cannot_be_used(loader, says):
     ("loader", "says"),
     [
         (X, "Batch 0 has no labels"),
+        ((X, list("abcdef")), "not numeric"),
         ([(X, Y), (X, None)], "Batch 1 has no labels"),
         ((X, Y[:5]), "6 inputs but 5 labels"),
         ([(X, Y - 1)], "negative"),

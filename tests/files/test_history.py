@@ -1,5 +1,6 @@
 """The history of an emitted file is checked by one checker, whichever file brings it."""
 
+import copy
 import json
 import zipfile
 
@@ -16,7 +17,10 @@ from snnc.ir.neurons import base
 
 LATENCY = {"schedule": "streaming", "T": 4, "rho": 0, "depth": 2, "steps": 4}
 RECORD = {"name": "p", "options": {}, "sites": 1, "stage": "ANN", "seconds": 0.1, "error": None, "notes": ["a"]}
-GOOD = {"latency": LATENCY, "stage": "SPIKING", "input_shape": [4], "records": [RECORD], "versions": {"snnc": "1"}}
+COMPARED = {"with": "the module", "samples": "random", "batches": [3], "error": 0.0, "bound": 0.1, "why": ""}
+GOOD = {"latency": LATENCY, "stage": "SPIKING", "input_shape": [4], "records": [RECORD], "versions": {"snnc": "1"}} | {
+    "compared": COMPARED
+}
 
 
 def deep(levels):
@@ -62,6 +66,8 @@ BROKEN = {
     "versions": ({**GOOD, "versions": {"snnc": [1]}}, "versions"),
     "samples": ({**GOOD, "calibration_samples": "many"}, "samples"),
     "tune": ({**GOOD, "tune": 3}, "training"),
+    "comparison": ({**GOOD, "compared": {"with": "the module"}}, "comparison"),
+    "comparison of text": ({**GOOD, "compared": {**COMPARED, "error": "x"}}, "comparison"),
     "trace": ({**GOOD, "trace": {}}, "trace"),
 }
 TEXTS = {
@@ -104,6 +110,14 @@ def network():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
     return snnc.compile(net, T=2, recipe="opi", calibration=torch.rand(16, 4))
+
+
+@pytest.mark.parametrize("change", [{"records": 3}, {"compared": {"with": "the module"}}, {"input_shape": "x"}])
+def test_a_graph_file_is_refused_too(change, network, tmp_path):
+    net = copy.copy(network)
+    net.info = network.info | change
+    with pytest.raises(LoadError, match=r"bad.snn' is refused: its"):
+        snnc.load(snnc.save(net, tmp_path / "bad.snn"))
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])

@@ -13,10 +13,11 @@ from torch import nn
 import snnc
 from snnc.cli import main
 from snnc.errors import LoadError, PassFailed, RecipeError, SnncError, VerifyError
+from snnc.integers.lowering import INTEGERS
 from snnc.integers.populations import UNITS
 from snnc.integers.rounding import nearest
 from snnc.ir.dialect import Grid
-from snnc.ir.graph import GraphBuilder, Stage, calls, validate
+from snnc.ir.graph import SPEC, GraphBuilder, Stage, calls, validate
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.neurons import IF, NEURONS, GradedIF, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.ir.packing import pack, unpack
@@ -382,3 +383,31 @@ def test_the_grid_of_least_error_at_the_output():
     assert nearest(weights, grid, 7, seen).item() == 1.25
     seen[0, 0, 0] = 0
     assert nearest(weights, grid, 7, seen).item() == 1.0
+
+
+class Leaky(IF):
+    """A plugin's neuron, which multiplies its potential."""
+
+    def step(self, state, current):
+        return super().step(state / 2, current)
+
+
+@pytest.mark.parametrize("kind", [Leaky, type("Same", (IF,), {})])
+def test_a_neuron_of_ones_own_needs_a_row(kind, monkeypatch):
+    """As it may do what no integer survives; one that does not may have the row of its base."""
+    net = snnc.compile(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), 4, "opi", torch.rand(8, 4))
+    for _, one in net.neurons():
+        one.__class__ = kind
+    monkeypatch.setitem(SPEC, Stage.SPIKING, SPEC[Stage.SPIKING] | {kind})
+    monkeypatch.setitem(SPEC, Stage.FIXED, SPEC[Stage.FIXED] | {kind})
+    context = Context(T=4, calibration=[torch.rand(8, 4)], input_shape=(4,))
+
+    def fixed():
+        return Pipeline((FixedPoint(),)).run(copy.deepcopy(net.graph), context, Stage.SPIKING)
+
+    with pytest.raises(PassFailed, match=rf"'{kind.__name__}' has no row in the table 'integers'") as raised:
+        fixed()
+    assert f"INTEGERS.add({kind.__name__}, ...)" in raised.value.hint
+    monkeypatch.setattr(INTEGERS, "_rows", dict(INTEGERS._rows))
+    INTEGERS.add(kind, INTEGERS.row(IF))
+    assert fixed().stage is Stage.FIXED

@@ -157,7 +157,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def test_every_class_of_the_dialect_is_tried():
-    assert ONE.keys() == CONFIG.keys()
+    assert not CONFIG.keys() ^ ONE.keys(), "ONE, in this file, holds one of each class"
 
 
 @pytest.mark.parametrize("kind", CONFIG, ids=lambda kind: kind.__name__)

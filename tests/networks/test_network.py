@@ -10,6 +10,7 @@ from snnc.cli.show import timing
 from snnc.errors import DataError, SnncError, VerifyError
 from snnc.ir.graph import calls, replace
 from snnc.ir.neurons import AverageIF, Neuron, SignedIF
+from snnc.networks.base import GradientWarning
 from snnc.networks.network import Network
 from snnc.passes import AverageInput, CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons, WaitForInput
 from snnc.runtime.runner import Runner
@@ -88,6 +89,11 @@ def test_a_network_is_an_ordinary_module():
     assert torch.equal(copy.deepcopy(net)(x), net(x))
     assert {name.rpartition(".")[2] for name in net.state_dict()} == {"weight", "bias", "theta", "v0"}
     assert not any(p.requires_grad for p in net.parameters())
+    with pytest.raises(SnncError, match=r"snnc\.tune"):
+        net.requires_grad_()
+    with pytest.warns(GradientWarning, match=r"snnc\.tune"):
+        net.train()
+    assert torch.equal(net.eval()(x), net.requires_grad_(False)(x))
     broken = copy.deepcopy(net.graph)
     next(m for _, m in calls(broken, Neuron)).theta.zero_()
     with pytest.raises(VerifyError, match="theta"):

@@ -120,6 +120,11 @@ def test_without_the_gpu_build(file):
     net, _ = network("conv")
     with pytest.raises(SnncError, match="torch finds no device 'cuda' here"):
         snnc.load(snnc.save(net, file.with_suffix(".snn")), device="cuda")
+    for move in (lambda: net.to("cuda"), net.cuda, lambda: net.cuda(0), lambda: net.to("gpu")):
+        with pytest.raises(SnncError, match=r"torch finds no device '(cuda|cuda:0|gpu)' here \(\w") as caught:
+            move()
+        assert caught.value.hint == "net.to('cpu'), where every network runs"
+    assert net.to("cpu") is net
 
 
 def test_with_the_gpu_build_on_the_gpu_or_not_at_all(file, monkeypatch):

@@ -27,7 +27,7 @@ STEPS = {
     "train-thresholds": ("epochs",),
     "calibrate-bias": ("rounds", "samples"),
     "calibrate-potential": ("rounds", "samples"),
-    "calibrate-weights": ("rounds", "samples", "positions"),
+    "calibrate-weights": ("rounds", "samples", "positions", "feedback"),
     "even-currents": ("samples",),
 }
 CASES = [(name, option) for name, options in STEPS.items() for option in options]

@@ -15,7 +15,7 @@ import snnc
 from snnc import api
 from snnc.cli import main
 from snnc.errors import DataError, RecipeError
-from snnc.measure.evaluate import evaluate
+from snnc.measure.evaluate import CONFIDENCES, evaluate
 from snnc.report.compare import COLUMNS
 from tests.report.test_report import SCRIPT, Seen
 
@@ -36,7 +36,8 @@ def test_the_rows_are_what_evaluate_says(made):
     found = snnc.compare(nets, (x, y), ann)
     assert [row.name for row in found.rows] == ["opi", "asg"]
     for row in found.rows:
-        assert row.evaluation == evaluate(nets[row.name], (x, y), ann)
+        assert row.evaluation == evaluate(nets[row.name], (x, y), ann, exits=CONFIDENCES)
+        assert (row.early.confidence, row.early) == (0.9, row.evaluation.exits[CONFIDENCES.index(0.9)])
         assert row.interval[0] <= row.evaluation.accuracy[-1] <= row.interval[1]
         assert 0 < row.rate <= 100
         assert row.energy > 0
@@ -84,6 +85,21 @@ def test_without_labels_and_without_a_graph(made, tmp_path):
         snnc.compare(nets, x)
     with pytest.raises(RecipeError, match="no network"):
         snnc.compare({}, (x, y))
+
+
+def test_early_exits_stand_in_the_picture_and_the_table(made):
+    """Where there is a confidence, and a step to save."""
+    ann, nets, x, y = made
+    sure = "early exit: accuracy at mean steps"
+    page = snnc.compare(nets, (x, y), ann).to_html()
+    assert page.count("dotted") > page.count(sure) > 0
+    short = snnc.compile(ann, T=1, recipe="opi", calibration=x)
+    (row,) = snnc.compare({"a": short}, (x, y), ann).rows
+    assert (row.early, row.by_confidence()) == (None, [])
+    assert sure not in snnc.compare({"a": short}, (x, y), ann).to_html()
+    single = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)).eval()
+    net = snnc.compile(single, T=4, recipe="opi", calibration=x)
+    assert not snnc.report(net, (x, torch.zeros(20, dtype=torch.long)), single).evaluation.exits
 
 
 @pytest.fixture

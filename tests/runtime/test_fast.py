@@ -28,8 +28,9 @@ from snnc.passes import (
 )
 from snnc.passes.pipeline import Context, Pipeline
 from snnc.runtime import choice
+from snnc.runtime.counts import COUNTS
 from snnc.runtime.cpu import loops, scan
-from snnc.runtime.cpu.integer import packed, reach
+from snnc.runtime.cpu.integer import packed
 from snnc.runtime.fast import FastRunner
 from snnc.runtime.plan import plan
 from snnc.runtime.runner import Runner
@@ -345,13 +346,13 @@ def test_a_pool_that_sums_gives_bytes(pool, most):
     layer = nn.Conv2d(4, 4, *pool, groups=4, bias=False).requires_grad_(False)
     layer.weight.fill_(1)
     x = torch.randint(0, most + 1, (3, 4, 7, 7), dtype=torch.uint8)
-    assert reach(layer, most) == most * pool[0] ** 2
+    assert COUNTS(layer)(layer, [most]) == most * pool[0] ** 2
     fast = packed(layer, counts=True)
     assert fast is not None
     assert fast(x).dtype == torch.uint8
     assert torch.equal(fast(x).float(), layer(x.float()))
     layer.weight[0] = -1
-    assert reach(layer, most) is None
+    assert COUNTS(layer)(layer, [most]) is None
 
 
 def test_layers_behind_a_pool_take_bytes():

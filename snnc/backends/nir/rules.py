@@ -22,7 +22,7 @@ from snnc.ir.rows import Refusal, Refused, Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.passes import EvenCurrents
 
-SAME_CURRENTS = f"the same recipe with --set {EvenCurrents.name}.gain=0"
+SAME_CURRENTS = f"'snnc compile' with the same recipe and --set {EvenCurrents.name}.gain=0"
 PLAIN_NEURONS = f"a recipe with plain neurons: 'opi', 'qcfs', or 'best' with --set {EvenCurrents.name}.gain=0"
 
 

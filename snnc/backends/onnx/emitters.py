@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from onnx import helper
+from torch import nn
 
 from snnc.backends.onnx.block import Block, EmitSite, constant_node
 from snnc.backends.onnx.curved import CURVED
@@ -109,5 +110,5 @@ EMITTERS: Table[Emitter] = Table(
         Restart: restart,
         TRAINED: Refusal("belongs to a network that does not spike yet", "the network compiled"),
     },
-    exact=True,
+    exact=nn.Module,
 )

@@ -19,7 +19,7 @@ from snnc.capture.lowering import Lowering
 from snnc.capture.onnx.curved import laid
 from snnc.capture.onnx.fold import SAMPLED, SIZES, UNFOLDED, Ledger, Varying, fold
 from snnc.capture.onnx.input import checked_entries, laid_out, named, sample_shapes
-from snnc.capture.onnx.model import OWN_DOMAINS, Call, Program, kind_name, read
+from snnc.capture.onnx.model import AGAIN, OWN_DOMAINS, Call, Program, kind_name, read
 from snnc.capture.onnx.operations import FLOATS, OPERATIONS, SIZED, refusal
 from snnc.capture.onnx.schema import check, check_read
 from snnc.capture.onnx.site import OnnxSite
@@ -84,6 +84,8 @@ def lower_onnx(model: onnx.ModelProto, input_shape: Shape | None) -> tuple[Lower
             if is_said(lowering, refused, call.op in PRODUCTS, inputs):
                 lowering.blockers.append(Blocker(call.name, call.label, refused.why, refused.hint))
             results = results_of(lowering, call, inputs, program.opset, refused.reason or SPELLED)
+        for name, result in zip(call.outputs, results, strict=False):
+            lowering.trace_back(result, name)
         missing = [LOST] * (len(call.outputs) - len(results))
         values.update(zip(call.outputs, (*results, *missing), strict=False))
     result = {name: values[name] for name in program.results}
@@ -134,7 +136,7 @@ def _results(
         result = laid(site, spelling, fed) if views else spelling(site, *fed)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:200]
-        raise Refused(f"is written in a way that snnc does not read ({line})", "check the file") from error
+        raise Refused(f"is written in a way that snnc does not read ({line})", AGAIN) from error
     check_read(call, program.opset, site.read)
     results = result if isinstance(result, tuple) else (result,)
     return tuple(value.numpy() if isinstance(value, Tensor) else value for value in results)

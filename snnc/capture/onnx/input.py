@@ -57,7 +57,7 @@ def checked_entries(program: Program) -> list[Blocker]:
         Unsupported: there is no input.
     """
     if not program.entries:
-        none = Blocker("input", "input", "the network has no input", "a network that takes a tensor of samples")
+        none = Blocker("input", "input", "the network has no input", "a network that takes one tensor")
         raise Unsupported.of([none])
     return [
         Blocker(entry.name, "input", f"takes values of type {kind_name(entry.kind)}", "export it with float input")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.capture import layers, pools, products, resizing, routes
+from snnc.capture.onnx.model import AGAIN
 from snnc.capture.onnx.site import OnnxSite
 from snnc.ir import dialect
 
@@ -36,14 +37,17 @@ def _check_kernel(at: OnnxSite, weight: Any, bias: Any) -> None:
         at.refuse(*CONSTANT)
     sizes = list(weight.shape[2:])
     if (told := at.get("kernel_shape", sizes)) != sizes:
-        at.refuse(f"has kernel_shape {told} and a kernel of {sizes}", "check the file")
+        at.refuse(f"has kernel_shape {told} and a kernel of {sizes}", AGAIN)
+
+
+UNLIKE = ("pads by auto_pad in a way that runtimes read differently", "export it with pads as numbers")
 
 
 def _sizes(at: OnnxSite, name: str, dims: int) -> list[int]:
     """An attribute of whole numbers from 1 up, one for each dimension; ones where there is none."""
     found = at.get(name, None if name == "kernel_shape" else [1] * dims)
     if found is None or len(found) != dims or min(found) < 1:
-        at.refuse(f"has {name} {found} for {dims} dimensions", "check the file")
+        at.refuse(f"has {name} {found} for {dims} dimensions", AGAIN)
     return list(found)
 
 
@@ -60,9 +64,9 @@ def _pads(
     if mode in ("NOTSET", ""):
         pads = list(at.get("pads", [0] * 2 * dims))
         if len(pads) != 2 * dims:
-            at.refuse(f"has {len(pads)} pads for {dims} dimensions", "check the file")
+            at.refuse(f"has {len(pads)} pads for {dims} dimensions", AGAIN)
         if at.op != "Conv" and pads and min(pads) < 0:
-            at.refuse(f"has pads {pads}", "check the file")
+            at.refuse(f"has pads {pads}", AGAIN)
         return pads[:dims], pads[dims:]
     if any(at.get("pads", ())):
         at.refuse(f"has pads and auto_pad = '{mode}' at once", "one of the two")
@@ -172,6 +176,8 @@ def _gapped(at: OnnxSite, x: fx.Node, dims: int) -> Any:
     kernel, strides, gaps = (_sizes(at, name, dims) for name in ("kernel_shape", "strides", "dilations"))
     reach = [d * (k - 1) + 1 for d, k in zip(gaps, kernel, strict=True)]
     begin, end = _pads(at, x, reach, strides)
+    if at.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+        at.refuse(*UNLIKE)
     ceil = bool(at.get("ceil_mode", 0)) and at.get("auto_pad", "NOTSET") == "NOTSET"
     counted = bool(at.get("count_include_pad", 0))
     for dim, size in enumerate(at.known(x)[1:]):
@@ -182,7 +188,7 @@ def _gapped(at: OnnxSite, x: fx.Node, dims: int) -> Any:
             places = [p for p in range(start, start + reach[dim], gaps[dim]) if p < size + end[dim]]
             inside = [p for p in places if 0 <= p < size]
             if not inside and not counted:
-                at.refuse("averages over a window of padding alone", "check the file")
+                at.refuse("averages over a window of padding alone", "pads smaller than the window")
             weight[row, inside] = 1 / len(places if counted else inside)
         x = resizing.mixed(at, x, 2 + dim, weight)
     return x
@@ -207,7 +213,7 @@ def _pool(at: OnnxSite, x: fx.Node, dilations: Sequence[int], make: Any) -> Any:
     want = [_windows(*one, ceil and plain) for one in places]
     # ONNX lets auto_pad ignore ceil_mode, and says nothing of gaps; runtimes do otherwise.
     if not plain and (any(d != 1 for d in dilations) or (ceil and want != [_windows(*one, True) for one in places])):
-        at.refuse("pads by auto_pad in a way that runtimes read differently", "export it with pads as numbers")
+        at.refuse(*UNLIKE)
     ceil = ceil and plain
     found = []
     for mode in (ceil, not ceil):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,18 +52,15 @@ def compare_onnx(
             batch = program.entries[0].sizes[0] if program.entries[0].sizes else None
 
             def run(x: Samples, session: Session = session) -> Any:
-                feed = {
-                    entry.name: _ordered(one, told, own).contiguous().numpy().astype(_numpy(entry.kind))
-                    for (entry, told, own), one in zip(ends, each(x), strict=True)
-                }
-                found = [torch.from_numpy(np.array(value, dtype=np.float32)) for value in session(feed)]
+                found = [_tensor(value) for value in session(_fed(ends, x))]
                 return dict(zip(program.results, found, strict=True)) if len(found) > 1 else found[0]
 
             run(of([torch.zeros(batch or 1, *(told or ())) for _, told, _ in ends]))
         except Exception as error:  # both raise what they like
             reasons.append(f"{name}: {' '.join(str(error).split())[:200]}")
             continue
-        network = Reference(run, name, torch.zeros(()), batch, precision=precision)
+        values = partial(_values, model, start, ends)
+        network = Reference(run, name, torch.zeros(()), batch, precision=precision, values=values)
         return compare(graph, network, shape, samples)
     return not_compared(f"nothing runs the model ({'; '.join(reasons)})"), None
 
@@ -72,6 +70,28 @@ def _ordered(x: Tensor, told: Any, own: tuple[int, ...]) -> Tensor:
     if own != told and own == (*told[1:], told[0]):
         return x.movedim(1, -1)
     return x.reshape(len(x), *own)
+
+
+def _values(model: onnx.ModelProto, start: Callable[[Any], Session], ends: list[Any], x: Samples) -> dict[str, Any]:
+    """Every value of a model by its name: the model with all of them as outputs."""
+    names = [name for node in model.graph.node for name in node.output if name]
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    del wide.graph.output[:]
+    wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return dict(zip(names, map(_tensor, start(wide)(_fed(ends, x))), strict=True))
+
+
+def _fed(ends: list[Any], x: Samples) -> dict[str, Any]:
+    """Samples as the model takes them, by name."""
+    return {
+        entry.name: _ordered(one, told, own).contiguous().numpy().astype(_numpy(entry.kind))
+        for (entry, told, own), one in zip(ends, each(x), strict=True)
+    }
+
+
+def _tensor(value: Any) -> Tensor:
+    return torch.from_numpy(np.array(value, dtype=np.float32))
 
 
 def _onnxruntime(model: onnx.ModelProto) -> Session:

@@ -13,6 +13,7 @@ from snnc.capture import embedding, gathering, layers, routes
 from snnc.capture.layout import Laid
 from snnc.capture.onnx import curved
 from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
+from snnc.capture.onnx.model import AGAIN
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.refusals import LOOKED_UP
 from snnc.capture.values import Batch
@@ -39,11 +40,11 @@ def reshape(at: OnnxSite, x: fx.Node, shape: Any = None) -> Any:
     """`Reshape`."""
     sizes = at.numbers(shape, "shape")
     if sizes is None:
-        at.refuse("has no shape to reshape to", "check the file")
+        at.refuse("has no shape to reshape to", AGAIN)
     own = [Batch(), *at.known(x)]
     if not at.get("allowzero", 0):
         if any(s == 0 and i >= len(own) for i, s in enumerate(sizes)):
-            at.refuse("copies a size that its input does not have", "check the file")
+            at.refuse("copies a size that its input does not have", AGAIN)
         sizes = [own[i] if s == 0 else s for i, s in enumerate(sizes)]
     if not sizes:
         at.refuse("leaves no dimension", "keep the batch as the first dimension")
@@ -66,7 +67,7 @@ def squeeze(at: OnnxSite, x: fx.Node, axes: Any = None) -> Any:
     if dims is None and at.lowering.batch == 1:
         at.refuse("drops all dimensions of size one, the batch among them", "name the axes")
     if dims and any(at.known(x)[at.axis(x, d) - 1] != 1 for d in dims):
-        at.refuse("drops a dimension that is larger than one", "check the file")
+        at.refuse("drops a dimension that is larger than one", AGAIN)
     return routes.squeeze(at, x, dims)
 
 
@@ -75,7 +76,7 @@ def unsqueeze(at: OnnxSite, x: fx.Node, axes: Any = None) -> Any:
     dims = at.numbers(axes, "axes") or []
     rank = 1 + len(at.known(x)) + len(dims)
     if any(not -rank <= d < rank for d in dims):
-        at.refuse(f"adds dimensions {dims} to a value of {rank - len(dims)}", "check the file")
+        at.refuse(f"adds dimensions {dims} to a value of {rank - len(dims)}", AGAIN)
     for dim in sorted(d % rank for d in dims):
         x = routes.unsqueeze(at, x, dim)
     return x
@@ -86,7 +87,7 @@ def transpose(at: OnnxSite, x: fx.Node) -> Any:
     rank = 1 + len(at.known(x))
     order = at.get("perm", list(range(rank))[::-1])
     if sorted(order) != list(range(rank)):
-        at.refuse(f"orders {rank} dimensions as {order}", "check the file")
+        at.refuse(f"orders {rank} dimensions as {order}", AGAIN)
     return routes.permute(at, x, order)
 
 
@@ -104,12 +105,12 @@ def split(at: OnnxSite, x: fx.Node, sizes: Any = None) -> Any:
     found = at.numbers(sizes, "split")
     total = at.known(x)[dim - 1]
     if at.get("num_outputs", at.results) != at.results:
-        at.refuse(f"has {at.results} outputs, and num_outputs = {at.get('num_outputs')}", "check the file")
+        at.refuse(f"has {at.results} outputs, and num_outputs = {at.get('num_outputs')}", AGAIN)
     if found is None:
         part = -(-total // at.results)
         found = [min(part, total - part * i) for i in range(at.results)]
     if sum(found) != total or len(found) != at.results:
-        at.refuse(f"splits {total} entries into {found}", "check the file")
+        at.refuse(f"splits {total} entries into {found}", AGAIN)
     return routes.split(at, x, found, dim)
 
 
@@ -117,7 +118,7 @@ def slice_(at: OnnxSite, x: fx.Node, starts: Any = None, ends: Any = None, axes:
     """`Slice`."""
     first, last = at.numbers(starts, "starts"), at.numbers(ends, "ends")
     if first is None or last is None:
-        at.refuse("has no bounds", "check the file")
+        at.refuse("has no bounds", AGAIN)
     rank = 1 + len(at.known(x))
     dims, strides = at.numbers(axes, "axes"), at.numbers(steps)
     dims = list(range(len(first))) if dims is None else dims
@@ -125,7 +126,7 @@ def slice_(at: OnnxSite, x: fx.Node, starts: Any = None, ends: Any = None, axes:
     index = [slice(None)] * rank
     for dim, start, stop, step in zip(dims, first, last, strides, strict=True):
         if not -rank <= dim < rank:
-            at.refuse(f"slices dimension {dim} of {rank}", "check the file")
+            at.refuse(f"slices dimension {dim} of {rank}", AGAIN)
         if dim % rank == 0:
             if (
                 start != 0
@@ -154,7 +155,7 @@ def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
         at.refuse("picks entries at places that depend on the input", "pick outside of the network, or by constants")
     places = [at.integer(i) for i in indices.flatten()]
     if any(not -total <= i < total for i in places):
-        at.refuse(f"picks entries that are not there, of {total}", "check the file")
+        at.refuse(f"picks entries that are not there, of {total}", AGAIN)
     if indices.dim() == 0:
         return routes.select(at, x, dim, places[0] % total)
     return gathering.getitem(at, x, (*[slice(None)] * dim, indices))
@@ -196,7 +197,7 @@ def pad(at: OnnxSite, x: fx.Node, pads: Any = None, value: Any = None, axes: Any
     rank = 1 + len(at.known(x))
     dims = [d % rank for d in at.numbers(axes) or range(rank)]
     if amounts is None or len(amounts) != 2 * len(dims):
-        at.refuse(f"has {len(amounts or [])} pads for {len(dims)} dimensions", "check the file")
+        at.refuse(f"has {len(amounts or [])} pads for {len(dims)} dimensions", AGAIN)
     begin, end = [0] * rank, [0] * rank
     for place, dim in enumerate(dims):
         begin[dim], end[dim] = at.integer(amounts[place]), at.integer(amounts[place + len(dims)])
@@ -211,7 +212,7 @@ def pad(at: OnnxSite, x: fx.Node, pads: Any = None, value: Any = None, axes: Any
     if modes[mode] != "constant" and min(flat, default=0) < 0:
         at.refuse(f"crops the map and pads it by '{mode}' at once", "crop it by a Slice before")
     if modes[mode] != "constant":  # torch mirrors dimensions of maps alone
-        while len(flat) > 2 and not any(flat[-2:]):
+        while len(flat) > 2 * max(1, rank - 2) and not any(flat[-2:]):
             del flat[-2:]
         return routes.pad(at, x, flat, modes[mode]) if any(flat) else x
     return routes.pad(at, x, flat, "constant", number)

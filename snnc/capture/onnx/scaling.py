@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from snnc.capture import gathering, resizing
 from snnc.capture.onnx import smoothing
+from snnc.capture.onnx.model import AGAIN
 from snnc.capture.onnx.site import OnnxSite
 
 HALVES = "coordinate_transformation_mode half_pixel and nearest_mode floor"
@@ -62,7 +63,7 @@ def _resize(at: OnnxSite, x: fx.Node, scales: Any, sizes: Any, placed: str, *rou
     """Maps scaled dimension by dimension; nearest values by all of the given roundings, which have to agree."""
     before = at.known(x)
     if not (sizes or (scales and len(scales) == len(before) + 1)):
-        at.refuse("has no scale for each dimension", "check the file")
+        at.refuse("has no scale for each dimension", AGAIN)
     after = list(sizes[1:]) if sizes else [math.floor(n * s) for n, s in zip(before, scales[1:], strict=True)]
     if after[0] != before[0] or (scales and scales[0] != 1):
         at.refuse("scales the batch or the channels", "scale maps alone")

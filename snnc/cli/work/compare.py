@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from snnc.cli import show
 from snnc.cli.blocks import Original, Running, Scored
 from snnc.cli.options import command_line
 from snnc.cli.targets import target
-from snnc.cli.work.plan import comparison
+from snnc.cli.work.plan import comparison, files_of
 from snnc.cli.work.sources import captured
 from snnc.recipes import recipe as find_recipe
 from snnc.report import Comparison, compare
+from snnc.report.figure import require
 from snnc.report.provenance import files
 from snnc.report.samples import gather
 
@@ -32,7 +34,7 @@ def run(
     output: str | None,
     running: Running,
     as_csv: bool,
-    out: Path | None,
+    out: tuple[Path, ...],
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -45,8 +47,11 @@ def run(
         raise click.UsageError("Give --csv or --json.")
     if as_csv and dry_run:
         raise click.UsageError("A dry run measures nothing that --csv could print: give --json.")
-    if out:
-        target(out, *snns, original.ann, scored.data, calib, *(recipes or ()))
+    for path in out:
+        target(path, *snns, original.ann, scored.data, calib, *(recipes or ()))
+        require(path.suffix)
+    if double := next((path for path in out if out.count(path) > 1), None):
+        raise click.UsageError(f"'{double}' is to be written twice.")
     candidates = [find_recipe(name) for name in recipes or ()]
     for one in candidates:  # before the first of them is compiled
         require_calibration(one, calib is not None)
@@ -55,19 +60,18 @@ def run(
     chosen, seed = scored.samples(), scored.seed or 0
     networks: dict[str, Any] = {str(path): running.load(path) for path in snns}
     given = scored.read(calib, "train").sample(calib_samples, seed) if candidates and calib else None
-    graph = captured(network, given or chosen, None) if candidates else network
+    source = captured(network, given or chosen, None) if candidates else network
     if dry_run:
         networks = {name: net.only(output) for name, net in networks.items()}
         samples = gather(chosen, [*networks.values()], network, len(chosen), output)
         return comparison(networks, candidates, T, samples, given, out, as_json)
     for one in candidates:
-        net = api.compile(graph, T, one, given, samples=calib_samples, seed=seed, track=show.track)
+        net = api.compile(source, T, one, given, samples=calib_samples, seed=seed, track=show.track)
         networks[_free(one.name, networks)] = running.place(net)
     found = compare(
         networks,
         chosen,
         network,
-        out,
         samples=len(chosen),
         seed=seed,
         command=command_line(),
@@ -75,11 +79,13 @@ def run(
         track=show.track,
         output=output,
     )
+    for path in out:
+        found.save(path)
     for row in found.rows:
         for note in row.evaluation.notes:
             show.note(f"{row.name}: {note}")
     if as_json:
-        return show.as_json({"out": str(out) if out else None, **found.to_dict()})
+        return show.as_json({**files_of(out), **found.to_dict()})
     if as_csv:
         show.out.file.write(found.to_csv())
         return None
@@ -95,7 +101,7 @@ def _free(name: str, taken: dict[str, Any]) -> str:
     return free
 
 
-def _say(found: Comparison, out: Path | None) -> None:
+def _say(found: Comparison, out: Sequence[Path]) -> None:
     show.say(f"Data: {found.samples} samples of {found.provenance.data}")
     if found.ann_accuracy is not None:
         show.say(f"ANN: {found.ann_accuracy:.2f} %")
@@ -112,11 +118,23 @@ def _say(found: Comparison, out: Path | None) -> None:
                 f"{one.accuracy[-1]:.2f}",
                 f"{low:.1f} to {high:.1f}",
                 same,
+                None if row.early is None else f"{row.early.accuracy:.2f} at {row.early.steps:.2f}",
                 None if row.rate is None else f"{row.rate:.1f}",
                 None if row.energy is None else f"{row.energy:.3f}",
             )
         )
-    columns = ("network", "T", "latency", "schedule", "score %", "between", "same class %", "firing %", "energy")
+    columns = (
+        "network",
+        "T",
+        "latency",
+        "schedule",
+        "score %",
+        "between",
+        "same class %",
+        "early exit",
+        "firing %",
+        "energy",
+    )
     show.table(f"{found.measure.capitalize()}, latency in steps, energy over the ANN's without memory", columns, rows)
-    if out:
-        show.wrote(out)
+    for path in out:
+        show.wrote(path)

@@ -10,12 +10,13 @@ import click
 from torch import fx
 
 from snnc import api
-from snnc.backends import BACKENDS, OnnxModel
-from snnc.capture import told_inputs, told_shape
+from snnc.backends import BACKENDS
+from snnc.capture import Captured, told_inputs, told_shape
 from snnc.cli import show
 from snnc.cli.blocks import Model, Reading
 from snnc.cli.search import check_search
-from snnc.cli.targets import destination
+from snnc.cli.targets import Form, destinations
+from snnc.cli.work.export import require_onnx, write, written
 from snnc.cli.work.plan import compilation
 from snnc.cli.work.search import searched, unwritable
 from snnc.cli.work.sources import captured
@@ -32,12 +33,6 @@ GUESSED = (
     "No calibration data: thresholds are guessed from batch-norm statistics and weights. Expect lower accuracy, "
     "most at few time steps; --calib DATA gives better ones."
 )
-WHY = {
-    "telescoped": "there are curved operations inside, such as GELU, gates or attention",
-    "qcfs": "the network brings its own clip bounds",
-    "best": "there is calibration data",
-    "data-free": "there is no calibration data",
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class Wish:
     how: Model
     input_shape: Shape | None
     seed: int
-    out: Path | None
+    out: tuple[Path, ...]
     quick: bool
     dry_run: bool
     as_json: bool
@@ -72,22 +67,25 @@ class CompilePlan:
     """What is known before a pass runs: where the result goes, the network as a graph, and the data.
 
     Attributes:
-        out: the file to write.
-        backend: by name.
+        forms: the files to write, and the backend of each.
         network: as it was loaded.
-        graph: as snnc reads it.
+        source: the graph that snnc read from it, and how the two were compared.
         data: for calibration, and held out for a search; None where there is none.
         shape: of one sample, where the data does not tell it.
         named: the recipe that was asked for.
     """
 
-    out: Path
-    backend: str
+    forms: list[Form]
     network: Any
-    graph: fx.GraphModule
+    source: Captured
     data: Dataset | None
     shape: Shape | None
     named: Recipe | None
+
+    @property
+    def graph(self) -> fx.GraphModule:
+        """The network as snnc reads it."""
+        return self.source.graph
 
 
 def run(**options: Any) -> None:
@@ -105,18 +103,17 @@ def _plan(wish: Wish) -> CompilePlan:
     if wish.fixed_point and wish.max_drop is not None and not (wish.recipe or wish.recipes):
         raise click.UsageError("--fixed-point with --max-drop needs recipes to put it behind: give --recipe.")
     given = (wish.calib, wish.recipe, *(wish.recipes or ()))
-    out, backend = destination(wish.out, wish.backend, wish.model, wish.how.factory, *given)
-    if wish.single_output and backend != OnnxModel.name:
-        raise click.UsageError(f"--single-output is for ONNX files, and '{out}' is to be another.")
+    forms = destinations(wish.out, wish.backend, wish.model, wish.how.factory, *given)
+    require_onnx(wish.single_output, forms)
     named = find_recipe(wish.recipe) if wish.recipe else None
     network = wish.how.load(wish.model)
     data = None
     if wish.calib:
         drawn = wish.calib_samples + (wish.holdout if wish.max_drop is not None else 0)
         data = wish.reading.read(wish.calib).sample(drawn, wish.seed).taking(*told_inputs(network))
-    graph = captured(network, data, wish.input_shape)
+    source = captured(network, data, wish.input_shape)
     shape = wish.input_shape or (None if data else told_shape(network))
-    return CompilePlan(out, backend, network, graph, data, shape, named)
+    return CompilePlan(forms, network, source, data, shape, named)
 
 
 Made = tuple[Network, Recipe, str]  # the network, its recipe, and why that one
@@ -130,13 +127,15 @@ def _search(wish: Wish, plan: CompilePlan) -> Made | None:
     if wish.fixed_point and wish.recipes:
         candidates = tuple(_changed(find_recipe(one), (), wish.fixed_point) for one in wish.recipes)
     most = wish.T or STEPS[-1]
-    without = unwritable(BACKENDS[plan.backend], candidates, most, plan.graph, plan.data.input_shape)
+    without = unwritable(
+        [BACKENDS[name] for _, name in plan.forms], candidates, most, plan.graph, plan.data.input_shape
+    )
     if wish.dry_run:
         names = [one for one in searchable() if one not in without] if candidates is None else candidates
         _rehearse(wish, plan, list(map(find_recipe, names)), "to be tried", most)
         return None
     net = searched(
-        plan.graph, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
+        plan.source, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
         wish.quick, wish.as_json, wish.output,
     )  # fmt: skip
     why = f"the fewest steps that lose {wish.max_drop:g} points at most"
@@ -153,11 +152,12 @@ def _build(wish: Wish, plan: CompilePlan) -> Made | None:
     staged = plan.network if isinstance(plan.network, Staged) else None
     if not chosen.needs_data or data:  # otherwise that is what is wrong
         known = data.input_shape if data else staged.input_shape if staged else None
-        BACKENDS[plan.backend].accept(chosen.pipeline, T, plan.graph, plan.shape or known)
+        for _, backend in plan.forms:
+            BACKENDS[backend].accept(chosen.pipeline, T, plan.graph, plan.shape or known)
     if wish.dry_run:
         _rehearse(wish, plan, [chosen], why, T)
         return None
-    source = staged or plan.graph  # what it was trained with goes into the file
+    source = staged or plan.source  # what it was trained with goes into the file
     net = api.compile(
         source, T, chosen, data, samples=wish.calib_samples, input_shape=plan.shape, seed=wish.seed, quick=wish.quick,
         track=show.track,
@@ -170,32 +170,33 @@ def _default(plan: CompilePlan) -> tuple[Recipe, str]:
     chosen = find_recipe(api.default_recipe(plan.graph, plan.data is not None))
     if chosen.name == "data-free":
         show.note(GUESSED)
-    return chosen, WHY[chosen.name]
+    return chosen, api.REASONS[chosen.name]
 
 
 def _rehearse(wish: Wish, plan: CompilePlan, tried: list[Recipe], why: str, T: int) -> None:
-    compilation(plan.graph, tried, why, plan.data, wish.calib_samples, T, plan.out, plan.backend, wish.as_json)
+    compilation(plan.graph, tried, why, plan.data, wish.calib_samples, T, plan.forms, wish.as_json)
 
 
 def _write(wish: Wish, plan: CompilePlan, net: Network, chosen: Recipe, why: str) -> None:
     """Writes the network, and says what was done."""
-    with show.busy(f"writing {plan.out}"):
-        api.save(net, plan.out, OnnxModel(anytime=False) if wish.single_output else plan.backend)
+    write(net, plan.forms, wish.single_output)
     latency = show.timing(net.latency)
     if wish.as_json:
-        parts = {"out": str(plan.out), "backend": plan.backend, "why": why, "latency_text": latency}
+        parts = {**written(plan.forms), "why": why, "latency_text": latency}
         show.as_json({**parts, "latency": asdict(net.latency), **net.info})
         return
     show.say(f"Recipe: {chosen.name} ({why}). {chosen.summary}")
     if plan.data:
         show.say(f"Calibration: {net.info['calibration_samples']} samples of {plan.data.source}")
+    show.compared(net.info["compared"])
     show.records(net.info["records"])
     show.choices(net.info.get("choices", []))
     show.proof(net.info.get("proof", []))
     show.say(f"Latency: {latency}")
-    show.wrote(plan.out)
-    if BACKENDS[plan.backend].loads:
-        show.say(f"To measure it: snnc eval {plan.out} --data DATA", "dim")
+    for out, _ in plan.forms:
+        show.wrote(out)
+    if known := next((out for out, backend in plan.forms if BACKENDS[backend].loads), None):
+        show.say(f"To measure it: snnc eval {known} --data DATA", "dim")
 
 
 def _changed(chosen: Recipe, changes: tuple[tuple[str, str, Any], ...], bits: int | None = None) -> Recipe:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections import Counter
 from dataclasses import fields
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from snnc.backends import BACKENDS
 from snnc.ir.dialect import CONFIG
@@ -16,11 +15,6 @@ from snnc.ir.graph import TIMED, Stage, calls, phases
 from snnc.ir.neurons import Neuron
 from snnc.passes import PASSES
 from snnc.recipes import names, recipe
-
-
-def tally(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> dict[str, int]:
-    """How many modules of `kinds` a graph calls, by class."""
-    return dict(Counter(type(module).__name__ for _, module in calls(graph, *kinds)))
 
 
 def graph_rows(graph: fx.GraphModule, stage: Stage) -> list[dict[str, Any]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from snnc.cli import show
 from snnc.cli.blocks import Original, Running, Scored
 from snnc.data import require_labels
-from snnc.measure.evaluate import evaluate
-
-CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)  # of the curve that --exit tables
+from snnc.measure.evaluate import CONFIDENCES, evaluate
+from snnc.report.energy import measured
 
 
 def run(
@@ -32,6 +32,7 @@ def run(
     total = -(-len(samples) // batch)
     exits = sorted({*CONFIDENCES, confidence}) if confidence else []
     found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total), exits, output)
+    cost = measured(net, found, samples.input_shape)
     for note in found.notes:
         show.note(note)
     content = {
@@ -40,6 +41,7 @@ def run(
         "T": net.T,
         "runtime": net.ran_by,
         **found.to_dict(),
+        "energy": cost and asdict(cost),
         "latency_text": show.timing(net.latency),
     }
     if as_json:

@@ -7,48 +7,44 @@ from pathlib import Path
 
 import click
 
-from snnc.capture import blockers, capture
 from snnc.checks import one_of
 from snnc.cli import show
 from snnc.cli.blocks import Model
 from snnc.cli.work import describe
 from snnc.cli.work.sources import captured, compiled
-from snnc.ir.curved import BENT
-from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage
+from snnc.measure.check import check as examine
+from snnc.measure.check import sentences
 
 
 def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
     """See the command."""
     network = how.load(model)
     with show.busy("reading the network"):
-        found = blockers(network, input_shape)
-        graph = None if found else capture(network, input_shape)
-    if graph is None:
-        if as_json:
-            show.as_json({"converts": False, "blockers": [asdict(b) for b in found]})
-        else:
-            show.blockers([asdict(b) for b in found])
-        click.get_current_context().exit(1)
-    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *BENT))
+        found = examine(network, input_shape)
     if as_json:
-        return show.as_json(
-            {"converts": True, "stage": Stage.ANN, "layers": layers, "activations": kinds, "blockers": []}
-        )
-    show.say("It converts.", "green")
-    show.say(f"Layers with weights: {show.listed(layers)}")
-    return show.say(f"Activations: {show.listed(kinds)}")
+        show.as_json(found.to_dict())
+    elif found:
+        show.say("It converts.", "green")
+        for line in sentences(found.to_dict()):
+            show.say(line)
+        show.compared(found.compared or {})
+    else:
+        show.blockers([asdict(b) for b in found.blockers])
+    if not found:
+        click.get_current_context().exit(1)
 
 
 def inspect(file: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
     """See the command."""
     net = compiled(file)
     if net is None:
-        graph = captured(how.load(file), None, input_shape)
-        rows = describe.graph_rows(graph, Stage.ANN)
+        read = captured(how.load(file), None, input_shape)
+        rows = describe.graph_rows(read.graph, Stage.ANN)
         if as_json:
-            return show.as_json({"kind": "ann", "stage": Stage.ANN, "graph": rows})
+            return show.as_json({"kind": "ann", "stage": Stage.ANN, "compared": read.compared, "graph": rows})
         show.say("Not compiled yet: an ANN, as snnc reads it.")
+        show.compared(read.compared)
         return show.graph(rows)
     content = {**net.info, "kind": "snn", "latency": asdict(net.latency), "neurons": [], "graph": []}
     if net.looks_inside:

@@ -12,11 +12,14 @@ from torch import fx
 
 from snnc.api import require_calibration
 from snnc.cli import show
-from snnc.cli.work import describe
+from snnc.cli.targets import Form
+from snnc.cli.work.export import written
 from snnc.data import Dataset, require_classes
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.neurons import Neuron
+from snnc.markup import listed
+from snnc.measure.check import tally
 from snnc.networks.base import SpikingNetwork
 from snnc.networks.network import Network
 from snnc.recipes import Recipe
@@ -34,8 +37,7 @@ def compilation(
     data: Dataset | None,
     samples: int,
     T: int,
-    out: Path,
-    backend: str,
+    forms: Sequence[Form],
     as_json: bool,
 ) -> None:
     """Of `snnc compile`: everything that can be said before a pass has run.
@@ -46,7 +48,7 @@ def compilation(
     for one in candidates:
         require_calibration(one, data is not None)
         one.pipeline.check()
-    layers, kinds = describe.tally(graph, WEIGHTED), describe.tally(graph, (*ACTIVATIONS, ClipQuant, *BENT))
+    layers, kinds = tally(graph, WEIGHTED), tally(graph, (*ACTIVATIONS, ClipQuant, *BENT))
     recipes = [
         {"name": r.name, "summary": r.summary, "passes": [{"name": p.name, "options": p.options} for p in r.pipeline]}
         for r in candidates
@@ -54,8 +56,7 @@ def compilation(
     used = min(samples, len(data)) if data else 0
     content: dict[str, Any] = {
         "dry_run": True,
-        "out": str(out),
-        "backend": backend,
+        **written(forms),
         "T": T,
         "why": why,
         "layers": layers,
@@ -66,14 +67,14 @@ def compilation(
     if as_json:
         return show.as_json(content)
     show.say("A dry run: nothing is compiled, and nothing is written.")
-    show.say(f"Layers with weights: {show.listed(layers)}. Activations: {show.listed(kinds)}.")
+    show.say(f"Layers with weights: {listed(layers)}. Activations: {listed(kinds)}.")
     if data:
         show.say(f"Calibration: {used} samples of {data.source}")
     for one in candidates:
         show.say(f"Recipe: {one.name} ({why}). {one.summary}")
         rows = [(p.name, ", ".join(f"{k}={v}" for k, v in p.options.items())) for p in one.pipeline]
         show.table(f"Passes, for T = {T}", ("pass", "options"), rows)
-    return show.say(f"It would write {out} ({backend}).")
+    return show.say(f"It would write {', '.join(f'{out} ({backend})' for out, backend in forms)}.")
 
 
 def training(
@@ -92,8 +93,8 @@ def training(
     """
     work, spiking = start.work, isinstance(start.first, Network)
     options, progress, size = asdict(work.options), work.progress, work.batches.steps
-    layers = describe.tally(start.first.graph, WEIGHTED)
-    kinds = describe.tally(start.first.graph, (Neuron, ClipQuant))
+    layers = tally(start.first.graph, WEIGHTED)
+    kinds = tally(start.first.graph, (Neuron, ClipQuant))
     content: dict[str, Any] = {
         "dry_run": True,
         "out": str(out),
@@ -114,7 +115,7 @@ def training(
     if as_json:
         return show.as_json(content)
     show.say("A dry run: nothing is trained, and nothing is written.")
-    show.say(f"Layers with weights: {show.listed(layers)}. Activations: {show.listed(kinds)}.")
+    show.say(f"Layers with weights: {listed(layers)}. Activations: {listed(kinds)}.")
     made = f"compiled with {content['recipe']}" if spiking else f"as {content['recipe']} has it before its neurons"
     show.say(f"{'Time steps' if spiking else 'Levels'}: {content['T']}, {made}.")
     if samples:
@@ -138,7 +139,7 @@ def comparison(
     T: int,
     samples: Samples,
     calibration: Dataset | None,
-    out: Path | None,
+    out: Sequence[Path],
     as_json: bool,
 ) -> None:
     """Of `snnc compare`: everything that can be said before a network is compiled or measured.
@@ -155,7 +156,7 @@ def comparison(
     used = len(calibration) if calibration else 0
     content: dict[str, Any] = {
         "dry_run": True,
-        "out": str(out) if out else None,
+        **files_of(out),
         "networks": rows,
         "data": samples.source,
         "samples": len(samples.x),
@@ -171,4 +172,10 @@ def comparison(
     cells = [(row["name"] or "to be compiled", row["recipe"], row["T"]) for row in rows]
     labels = "their labels" if samples.measure == ACCURACY else "the classes of the ANN, since they have no labels"
     show.table(f"To be measured against {labels}", ("network", "recipe", "T"), cells)
-    return show.say(f"It would write {out}." if out else "It would print a table, and write nothing.")
+    names = ", ".join(map(str, out))
+    return show.say(f"It would write {names}." if out else "It would print a table, and write nothing.")
+
+
+def files_of(out: Sequence[Path]) -> dict[str, Any]:
+    """The files that `snnc compare` writes, as JSON: the first, and all."""
+    return {"out": str(out[0]) if out else None, "files": list(map(str, out))}

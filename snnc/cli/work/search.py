@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx
 
 from snnc.backends import Backend
+from snnc.capture import Captured
 from snnc.cli import show
 from snnc.data import Dataset
 from snnc.errors import OutOfReach, SnncError
@@ -18,29 +19,35 @@ from snnc.recipes import recipe as find_recipe
 
 
 def unwritable(
-    backend: Backend, named: Sequence[str | Recipe] | None, T: int, graph: fx.GraphModule, shape: tuple[int, ...]
+    backends: Sequence[Backend],
+    named: Sequence[str | Recipe] | None,
+    T: int,
+    graph: fx.GraphModule,
+    shape: tuple[int, ...],
 ) -> list[str]:
-    """The recipes that a search may leave out, since the backend cannot write their networks.
+    """The recipes that a search may leave out, since a backend cannot write their networks.
 
     Raises:
         SnncError: it cannot write one that was named, or none at all.
     """
-    left: dict[str, SnncError] = {}
+    left: dict[str, str] = {}
     tried = searchable() if named is None else named
     for one in map(find_recipe, tried):
-        try:
-            backend.accept(one.pipeline, T, graph, shape)
-        except SnncError as problem:
-            left[one.name] = problem
-            if named is not None or len(left) == len(tried):
-                raise
-    if left:
-        show.note(f"Not tried, since the backend '{backend.name}' cannot write their networks: {', '.join(left)}.")
+        for backend in backends:
+            try:
+                backend.accept(one.pipeline, T, graph, shape)
+            except SnncError:
+                left.setdefault(one.name, backend.name)
+                if named is not None or len(left) == len(tried):
+                    raise
+    for backend in backends:
+        if without := ", ".join(name for name, why in left.items() if why == backend.name):
+            show.note(f"Not tried, since the backend '{backend.name}' cannot write their networks: {without}.")
     return list(left)
 
 
 def searched(
-    graph: fx.GraphModule,
+    source: Captured,
     data: Dataset,
     max_drop: float,
     candidates: Sequence[str | Recipe] | None,
@@ -57,7 +64,7 @@ def searched(
     steps = STEPS if most is None else [*(T for T in STEPS if most > T), most]
     try:
         found = search(
-            graph,
+            source,
             data,
             max_drop,
             recipes=candidates,

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from torch import fx
 
 from snnc import api
-from snnc.capture import capture, told_inputs, told_shape
+from snnc.capture import Captured, told_inputs, told_shape
+from snnc.capture import captured as capture
 from snnc.cli import show
 from snnc.data import Dataset
 from snnc.errors import DataError, LoadError, Unsupported
@@ -49,10 +49,11 @@ def uncompiled(
     return found
 
 
-def captured(network: Any, data: Dataset | None, input_shape: Shape | None) -> fx.GraphModule:
-    """The network as a graph. The input's shape comes from the data, from the user, or from both if they agree.
+def captured(network: Any, data: Dataset | None, input_shape: Shape | None) -> Captured:
+    """The network as a graph, compared with it on some of the data where there are any.
 
-    Of several inputs the data tell also which they are.
+    The input's shape comes from the data, from the user, or from both if they agree. Of several inputs the data tell
+    also which they are.
     """
     if data is not None:
         data = data.taking(*told_inputs(network))
@@ -65,7 +66,7 @@ def captured(network: Any, data: Dataset | None, input_shape: Shape | None) -> f
         shape = dict(zip(data.takes, told, strict=True))
     try:
         with show.busy("reading the network"):
-            graph = capture(network, shape)
+            found = capture(network, shape, next(data.limit(3).batches(3))[0] if data else None)
     except Unsupported:
         if data and told:
             show.note(
@@ -74,7 +75,7 @@ def captured(network: Any, data: Dataset | None, input_shape: Shape | None) -> f
         raise
     if own and shape and own != shape and not (data is not None and data.takes):
         show.note(f"The network takes samples of shape {show.shape(own)}: those of {show.shape(shape)} are rearranged.")
-    return graph
+    return found
 
 
 def compiled(file: Path | None) -> SpikingNetwork | None:

@@ -52,17 +52,6 @@ def narrowed(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     return narrow.to(torch.int8), unit
 
 
-def reach(module: nn.Module, most: int) -> int | None:
-    """The largest value of a layer of whole numbers from 0 on, such as a pool that sums, for input `0 .. most`."""
-    if not isinstance(module, nn.Conv2d | nn.Linear) or getattr(module, "padding_mode", "zeros") != "zeros":
-        return None
-    numbers = [value.detach() for value in (module.weight, module.bias) if value is not None]
-    if any(bool(((value < 0) | (value != value.round())).any()) for value in numbers):
-        return None
-    sums = numbers[0].flatten(1).double().sum(1) * most
-    return int((sums + numbers[1] if len(numbers) > 1 else sums).max())
-
-
 def units(weight: Tensor) -> Tensor:
     """The largest power of two, up to 2^16, that divides all integers of an output `[outputs]`; 1 for other numbers.
 
