@@ -16,20 +16,22 @@ from torch import Tensor, fx, nn
 from snnc.backends import BACKENDS, Backend
 from snnc.calibrate.pointwise import find, rest
 from snnc.calibrate.ramps import exactly
-from snnc.capture import Captured, blockers, captured, told_shape
+from snnc.capture import Captured, arranged, blockers, captured, in_order, told_inputs, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
-from snnc.data import as_batches, described, fingerprint, read
+from snnc.data import as_batches, described, fingerprint, floats, read, wholes
 from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.files.history import Fault, check_history
 from snnc.ir.dialect import ACTIVATIONS
-from snnc.ir.graph import TIMED, Stage, calls, curved_inside
+from snnc.ir.graph import TIMED, Stage, calls, curved_inside, entries
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
 from snnc.ir.shapes import guess_input
+from snnc.ir.whole import places
 from snnc.networks.base import SpikingNetwork, counted
 from snnc.networks.exported import load_exported
+from snnc.networks.inputs import ends
 from snnc.networks.network import Network
 from snnc.networks.onnx import load_emitted, named
 from snnc.networks.staged import Staged
@@ -43,6 +45,7 @@ from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
 from snnc.recipes.contest import contenders, contest
 from snnc.steady import steady
+from snnc.structure import Samples, Shape, each, joined, listed, of, several_shapes, shape_of
 from snnc.version import __version__
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ def compile(
     calibration: Any = None,
     *,
     samples: int = 512,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: Any = None,
     seed: int = 0,
     chunk: int = CHUNK,
     quick: bool = False,
@@ -85,9 +88,11 @@ def compile(
             curved operations inside and calibration data, that recipe is tried beside others that suit, and the
             first that does about as well as the best is taken (`snnc.recipes.contest`). So it is of a list of recipes.
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
-            `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
+            `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`. For several inputs a tuple of
+            tensors, in the order of `forward`, or a dictionary by their names, in the place of `x`.
         samples: calibration samples used at most.
-        input_shape: shape of one sample, without batch. Needed only where nothing else tells it. Samples with their
+        input_shape: shape of one sample, without batch; of several inputs one each, in a tuple or a dictionary. Needed
+            only where nothing else tells it. Samples with their
             channels in front, or as maps, are brought into the order that an ONNX model takes.
         seed: seed of every random choice.
         chunk: rows (time steps x samples) that the network holds in memory at once.
@@ -98,7 +103,8 @@ def compile(
         track: wraps iterables to show progress.
 
     Returns:
-        An ordinary `nn.Module` in eval mode: `net(x)` gives `[B, classes]`, the readout of the mean over time.
+        An ordinary `nn.Module` in eval mode: `net(x)` gives `[B, classes]`, the readout of the mean over time. It takes
+        and returns what the model does: several inputs by place or by name, and outputs in the model's containers.
 
     Raises:
         Unsupported: the model holds something that cannot be converted; lists every blocker.
@@ -118,10 +124,10 @@ def compile(
         input_shape = input_shape or model.input_shape
     model = single(model)
     calibration = read(calibration) if isinstance(calibration, str | Path) else calibration
-    batches, first = collect(calibration, samples) if calibration is not None else (None, ())
+    batches, first = collect(calibration, samples, told_inputs(model)) if calibration is not None else (None, ())
     told = input_shape
     if batches:
-        input_shape = input_shape or tuple(batches[0].shape[1:])
+        input_shape = input_shape or shape_of(batches[0])
     input_shape = input_shape or told_shape(model)
     try:
         source = captured(model, input_shape, batches[0] if batches else None)
@@ -133,6 +139,9 @@ def compile(
             ) from None
         raise
     graph = source.graph.float()
+    input_shape = in_order(input_shape, [str(node.target) for node in entries(graph)])
+    if batches:
+        batches = fitted(graph, batches)
     candidates = _candidates(recipe, graph, bool(batches))
     chosen: Recipe | Pipeline = candidates[0]
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
@@ -163,10 +172,11 @@ def compile(
     made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **tried, **found}
     ceilings = (context.find(Context.ceilings) or {}).items()
     made["ceilings"] = {name: float(top.max()) for name, top in ceilings if bool(torch.isfinite(top).all())}
+    made |= ends(graph)
     made["compared"] = source.compared
     if brought := needed(pipeline, result.graph):
         made["plugins"] = brought
-    made["calibration"] = described(calibration, torch.cat(batches)) if batches else None
+    made["calibration"] = described(calibration, joined(batches)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
     return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk, result.stage)
@@ -198,11 +208,15 @@ def _steps(name: str, value: Any, least: int, hint: str, most: int = 2**63 - 1) 
         raise RecipeError(f"{name} is {value!r}.", hint) from None
 
 
-def _shape(sizes: Any) -> tuple[int, ...] | None:
-    """The shape of one sample as the user gives it."""
+def _shape(sizes: Any) -> Any:
+    """The shape of one sample as the user gives it: of several inputs one each."""
     hint = "the sizes of one sample, without the batch, such as (3, 32, 32)"
     if sizes is None:
         return None
+    if isinstance(sizes, dict):
+        return {name: _shape(one) for name, one in sizes.items()}
+    if isinstance(sizes, tuple | list) and several_shapes(sizes):
+        return tuple(map(_shape, sizes))
     if not isinstance(sizes, tuple | list):
         raise RecipeError(f"input_shape is {sizes!r}.", hint)
     return tuple(_steps(f"input_shape is {tuple(sizes)!r}, and a size in it", size, 1, hint) for size in sizes)
@@ -241,20 +255,43 @@ def _candidates(recipe: Any, graph: fx.GraphModule, data: bool) -> list[Recipe |
     return list(map(find_recipe, several))
 
 
-def collect(calibration: Any, samples: int) -> tuple[list[Tensor], tuple[int, ...]]:
-    """At most `samples` samples of calibration data as float batches, and the shape of the first batch that came."""
-    found: list[Tensor] = []
-    first: tuple[int, ...] = ()
-    for batch in as_batches(calibration):
-        first = first or tuple(batch.shape)
+def collect(
+    calibration: Any, samples: int, names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+) -> tuple[list[Samples], Shape]:
+    """At most `samples` samples of calibration data as batches, and the shape of the first batch that came.
+
+    `names` are those of the inputs that a network needs, and of all that it takes.
+    """
+    found: list[Samples] = []
+    first: Shape = ()
+    for batch in as_batches(calibration, names=names):
+        first = first or ((len(batch), *shape_of(batch)) if isinstance(batch, Tensor) else ())
         found.append(batch[: samples - sum(map(len, found))])
         if sum(map(len, found)) >= samples:
             break
     # Small equal batches keep the sweep's memory flat whatever the loader's batch size was.
-    return list(torch.cat(found).split(64)), first
+    return list(joined(found).split(64)), first
 
 
-def history(label: Recipe, result: Result, context: Context, batches: list[Tensor] | None) -> dict[str, Any]:
+def fitted(graph: fx.GraphModule, batches: list[Samples]) -> list[Samples]:
+    """Samples in the order and the types that a graph takes.
+
+    Raises:
+        DataError: whole numbers for an input that takes amounts, or the other way round.
+    """
+    nodes, table = entries(graph), places(graph)
+    names = [str(node.target) for node in nodes]
+    found = []
+    for batch in batches:
+        values = []
+        for node, value in zip(nodes, each(arranged(batch, names)), strict=True):
+            what = "The data" if len(nodes) == 1 else f"The data of '{node.target}'"
+            values.append(wholes(value, what) if node in table else floats(value, what).to(torch.float32))
+        found.append(of(values, names))
+    return found
+
+
+def history(label: Recipe, result: Result, context: Context, batches: list[Samples] | None) -> dict[str, Any]:
     """How a network was made, as plain data for its file."""
     span = context.find(Context.input_range)
     return {
@@ -263,8 +300,8 @@ def history(label: Recipe, result: Result, context: Context, batches: list[Tenso
         "T": context.T,
         "seed": context.seed,
         "calibration_samples": sum(map(len, batches or [])),
-        "calibration_sha256": fingerprint(torch.cat(batches), None) if batches else None,
-        "input_shape": list(context.input_shape) if context.input_shape else None,
+        "calibration_sha256": fingerprint(joined(batches), None) if batches else None,
+        "input_shape": listed(context.input_shape) if context.input_shape else None,
         "input_range": list(span) if span else None,
         "versions": {"snnc": __version__, "torch": str(torch.__version__)},
         "records": [

@@ -32,8 +32,10 @@ from torch.distributed.rendezvous import rendezvous
 
 from snnc.errors import ProcessError
 from snnc.launched import launched
+from snnc.structure import Samples
 
 Found = TypeVar("Found")
+S = TypeVar("S", bound=Samples)
 Pieces = dict[int, Tensor]  # shards of one value that a process holds, by number
 
 TIMEOUT = "SNNC_DIST_TIMEOUT"  # environment variable: seconds that a process waits for the others
@@ -258,9 +260,9 @@ class Shards:
         """
         return list(range(_group.rank, len(self.sizes), _group.world)) or [0]
 
-    def deal(self, x: Tensor) -> Pieces:
+    def deal(self, x: S) -> dict[int, S]:
         """The pieces of `[N, ...]` that this process holds."""
-        parts = x.split(list(self.sizes))
+        parts: Any = x.split(list(self.sizes))
         return {i: parts[i] for i in self.mine}
 
     def total(self, compute: Callable[[int], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

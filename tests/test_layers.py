@@ -21,6 +21,7 @@ UNSAFE = re.compile(r"weights_only\W+False")
 # module or a whole subpackage; a new one has to be given its place here.
 LAYERS = [
     {"defaults", "errors", "launched", "markup", "steady", "version"},
+    {"structure"},
     {"checks", "data", "files", "ir", "processes"},
     {"calibrate", "runtime"},
     {"integers", "networks"},

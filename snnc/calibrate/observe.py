@@ -29,10 +29,12 @@ from snnc.ir.dialect import (
     SignedQuant,
     Sub,
 )
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import module_of
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.temporal import TIME
 from snnc.processes import from_all, rank, world
+from snnc.structure import Samples, Tree, each, shape_of
 
 
 class _Watch(fx.Interpreter):
@@ -44,14 +46,15 @@ class _Watch(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        self.see(n, value)
+        if n.op != "output":
+            self.see(n, value)
         return value
 
 
-def watch(graph: fx.GraphModule, x: Tensor, see: Any, gradients: bool = False) -> Tensor:
-    """The graph's output for `x`, with `see(node, value)` called for each node on the way."""
+def watch(graph: fx.GraphModule, x: Samples, see: Callable[[fx.Node, Tensor], Any], gradients: bool = False) -> Tree:
+    """The graph's output for `x`, with `see(node, value)` called for each value on the way."""
     with torch.set_grad_enabled(gradients):
-        return _Watch(graph, see).run(x)
+        return _Watch(graph, see).run(*each(x))
 
 
 Look = Callable[[fx.Node, Tensor], Tensor]  # puts what counts as a channel of a node's value second
@@ -63,7 +66,7 @@ def as_it_is(node: fx.Node, value: Tensor) -> Tensor:
 
 
 def histograms(
-    graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Tensor], look: Look = as_it_is
+    graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Samples], look: Look = as_it_is
 ) -> dict[str, Histogram]:
     """One sweep over the data, shared by all processes: a histogram of the input of each site, by the site's name.
 
@@ -79,7 +82,7 @@ def histograms(
 def histograms_of(
     graph: fx.GraphModule,
     sources: dict[fx.Node, list[str]],
-    batches: Iterable[Tensor],
+    batches: Iterable[Samples],
     look: Look = as_it_is,
 ) -> dict[str, Histogram]:
     """As `histograms`, of the values of nodes, each under some names."""
@@ -103,9 +106,9 @@ def histograms_of(
         try:
             watch(graph, batch, see)
         except (RuntimeError, ValueError, IndexError) as error:
-            shape = tuple(batch.shape[1:])
             raise DataError(
-                f"A calibration sample of shape {shape} does not go through the network: {_first_line(error)}",
+                f"A calibration sample of shape {shape_of(batch)} does not go through the network: "
+                f"{_first_line(error)}",
                 "data of the shape that the network was trained on",
             ) from error
     for names in sources.values():
@@ -154,7 +157,12 @@ class _Predict(fx.Interpreter):
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Moments:
         x = super().placeholder(target, args, kwargs)
+        if not x.is_floating_point():  # places in a table
+            return x, torch.zeros_like(x)
         return torch.zeros_like(x), torch.ones_like(x)
+
+    def output(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return None
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op != "call_module":
@@ -232,6 +240,14 @@ def _joined(module: nn.Module, args: Sequence[Moments]) -> Moments:
     return module(*(mean for mean, _ in args)), one + other
 
 
+def _looked_up(module: Any, args: Sequence[Moments]) -> Moments:
+    """Every row is as likely as another."""
+    ((places, _),) = args
+    mean, var = module.weight.mean(0), module.weight.var(0, unbiased=False)
+    shape = (*places.shape, len(mean))
+    return mean.expand(shape).clone(), var.expand(shape).clone()
+
+
 def _moved(module: nn.Module, args: Sequence[Moments]) -> Moments:
     return module(*(mean for mean, _ in args)), module(*(var for _, var in args))
 
@@ -251,6 +267,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
         Affine: _affine,
         (Add, Sub): _joined,
         Mix: _mixed,
+        Embedding: _looked_up,
         (*AVERAGE_POOLS, *ROUTES, Mean): _moved,
         HEADS: _head,
         (*BENT, SignedQuant): Refusal(
@@ -264,7 +281,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
 
 
 @torch.no_grad()
-def predict(graph: fx.GraphModule, example: Tensor, known: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Gaussian]:
+def predict(graph: fx.GraphModule, example: Samples, known: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Gaussian]:
     """Normal approximation of the input of each activation, without data.
 
     Args:
@@ -277,10 +294,10 @@ def predict(graph: fx.GraphModule, example: Tensor, known: Mapping[str, tuple[Te
     """
     run = _Predict(graph, known)
     try:
-        run.run(example[:1])
+        run.run(*each(example[:1]))
     except (RuntimeError, ValueError, IndexError) as error:
         raise SnncError(
-            f"A sample of shape {tuple(example.shape[1:])} does not go through the network: {_first_line(error)}",
+            f"A sample of shape {shape_of(example)} does not go through the network: {_first_line(error)}",
             "--input-shape, such as --input-shape 3,32,32",
         ) from error
     found = {}

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.observe import watch
+from snnc.structure import Samples, changed, leaves
 
 SAMPLES = 64  # that gradients are taken of
 
 
-def relevance(graph: fx.GraphModule, x: Tensor, seed: int) -> Mapping[str, Tensor]:
+def relevance(graph: fx.GraphModule, x: Samples, seed: int) -> Mapping[str, Tensor]:
     """Mean square gradient of the output by each value in a graph, `[...]` without the batch, by the node's name.
 
     The gradient is that of the output's sum with random signs, so in the mean over draws its square is that of all
-    entries of the output together. Values that the output does not depend on, or not smoothly, are left out.
+    entries of the output together; of several outputs each counts in units of its standard deviation. Values that no
+    output depends on, or not smoothly, are left out.
 
     Args:
         graph: a network without time.
@@ -25,15 +27,22 @@ def relevance(graph: fx.GraphModule, x: Tensor, seed: int) -> Mapping[str, Tenso
     """
     values: dict[str, Tensor] = {}
     with torch.enable_grad():
-        given = x[:SAMPLES].clone().requires_grad_(True)
+        given = changed(lambda v: v.clone().requires_grad_(True) if v.is_floating_point() else v, x[:SAMPLES])
 
         def see(node: fx.Node, value: Tensor) -> None:
             if node.op == "call_module" and value.requires_grad:
                 values[node.name] = value
 
-        output = watch(graph, given, see, gradients=True)
-        signs = torch.randint(0, 2, output.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-        found = torch.autograd.grad((output * signs.to(output)).sum(), list(values.values()), allow_unused=True)
+        outputs = leaves(watch(graph, given, see, gradients=True))
+        generator = torch.Generator().manual_seed(seed)
+        total = torch.zeros(())
+        for output in outputs:
+            signs = (torch.randint(0, 2, output.shape, generator=generator) * 2 - 1).to(output)
+            unit = output.detach().std().clamp_min(1e-30) if len(outputs) > 1 else 1.0
+            total = total + ((output * signs).sum() / unit).cpu()
+        if not values or not total.requires_grad:
+            return {}
+        found = torch.autograd.grad(total, list(values.values()), allow_unused=True)
     return {
         name: gradient.detach().square().mean(0)
         for name, gradient in zip(values, found, strict=True)

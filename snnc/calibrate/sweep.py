@@ -19,9 +19,11 @@ from torch import Tensor, fx
 
 from snnc.calibrate.observe import watch
 from snnc.ir.dialect import CONVOLUTIONS, Add, Affine, Sub
-from snnc.ir.graph import calls, insert, module_of, phases
+from snnc.ir.graph import calls, entries, insert, module_of, phases
 from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.processes import Pieces, Shards
+from snnc.structure import Samples
+from snnc.structure import each as each_input
 
 LARGEST = 2**30  # bytes of the largest value in a sweep; a few of its size are alive at once
 SAMPLES = 64  # of a shard, which a layer computes at a time
@@ -63,13 +65,13 @@ class Sweep:
     Args:
         graph: spiking; the visitor may change the module of the node that it is shown.
         reference: the same nodes before neurons were put in.
-        x: calibration input `[N, ...]`.
+        x: calibration input `[N, ...]`, of several inputs all.
     """
 
-    def __init__(self, graph: fx.GraphModule, reference: fx.GraphModule, x: Tensor) -> None:
+    def __init__(self, graph: fx.GraphModule, reference: fx.GraphModule, x: Samples) -> None:
         self.graph, self.reference = graph, reference
         self.shards = Shards.of(len(x), SAMPLES)
-        self.x = self.shards.deal(x)
+        self.given = dict(zip(entries(graph), map(self.shards.deal, each_input(x)), strict=True))
         self.phase = phases(graph)
         self.decode = next(module for _, module in calls(graph, Decode))
         self.values: dict[fx.Node, Pieces] = {}
@@ -102,8 +104,7 @@ class Sweep:
         for node in track(nodes, "calibrating"):
             twin = twins.get(node.name)
             if node.op == "placeholder":
-                self.values[node] = self.wanted[node.name] = self.x
-                known[twins[node.name]] = self.x
+                self.values[node] = self.wanted[node.name] = known[twins[node.name]] = self.given[node]
                 continue
             inputs = [self.values[source] for source in node.args]
             if twin is not None:
@@ -127,7 +128,7 @@ def each(module: Callable[..., Tensor], *inputs: Pieces) -> Pieces:
     return {i: module(*(value[i] for value in inputs)) for i in inputs[0]}
 
 
-def calibration_input(x: Tensor, reference: fx.GraphModule, T: int, samples: int) -> Tensor:
+def calibration_input(x: Samples, reference: fx.GraphModule, T: int, samples: int) -> Samples:
     """The first `samples` of `x` `[N, ...]`, fewer where T steps of them would need too much memory."""
     sizes: list[int] = []
     watch(reference, x[:1], lambda _, value: sizes.append(value.nbytes))

@@ -5,6 +5,7 @@
     doors       live modules, exported programs and ONNX models, which way each goes
     copying     the copy that is worked on              comparison  graph and network, run on the same samples
     references  the networks that graphs are compared with
+    calling     how a live module is called         embedding   tables that whole numbers look up
     symbolic    tracing of live modules             exported    the ATen ops of exported programs
     walk        node by node through either graph   lowering    what is built on the way; values: what has no number
     standins    what stands for refused results     trial       what the other door would read
@@ -15,7 +16,20 @@
     onnx/       the door for ONNX models
 """
 
+from snnc.capture.calling import arranged, calling, in_order
 from snnc.capture.canonical import finish
-from snnc.capture.doors import Captured, blockers, capture, captured, is_onnx, told_shape
+from snnc.capture.doors import Captured, blockers, capture, captured, is_onnx, told_inputs, told_shape
 
-__all__ = ["Captured", "blockers", "capture", "captured", "finish", "is_onnx", "told_shape"]
+__all__ = [
+    "Captured",
+    "arranged",
+    "blockers",
+    "calling",
+    "capture",
+    "captured",
+    "finish",
+    "in_order",
+    "is_onnx",
+    "told_inputs",
+    "told_shape",
+]

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from snnc.ir import dialect
 from snnc.ir.curved import BENT
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import module_of
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import ALIKE, SHAPES
@@ -127,6 +128,7 @@ INTERVALS: Table[Callable[[Any, Sequence[Interval]], Interval]] = Table(
         (*dialect.MAX_POOLS, *dialect.ROUTES, dialect.Mean): _hull,
         dialect.Pad: _pad,
         dialect.Mix: _mix,
+        Embedding: lambda module, inputs: (float(module.weight.min()), float(module.weight.max())),
         (*dialect.WEIGHTED, *dialect.BATCHNORMS, dialect.Sub, *ROUNDINGS, *BENT): anything,
         dialect.SignedQuant: lambda module, inputs: (-float(module.lam.max()), float(module.lam.max())),
         (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),

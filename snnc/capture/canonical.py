@@ -21,14 +21,16 @@ from snnc.capture.patterns import whole
 from snnc.capture.pools import ADAPTIVE_AVERAGE
 from snnc.capture.quantisers import merge_clips, recognise
 from snnc.capture.routes import ALL, Range
-from snnc.capture.values import Refused
+from snnc.capture.values import INPUT, Refused
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
 from snnc.ir.curved import BENT, Greatest, Least, Normalize
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls, curved_inside, insert, module_of, remove, replace, tidy
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shapes
 from snnc.ir.temporal import TIME
+from snnc.ir.whole import misread
 
 
 def canonicalise(graph: fx.GraphModule, input_shape: Sequence[int] | None = None, rank: int | None = None) -> None:
@@ -259,7 +261,7 @@ FORMS: Table[Callable[[fx.GraphModule, fx.Node, Any, Shapes], None]] = Table(
         BENT: _as_it_is,
         (Greatest, Least): _over,
         (dialect.Concat, *dialect.HEADS, Normalize): _along,
-        (*dialect.WEIGHTED, *dialect.MAX_POOLS, *dialect.TRAINED): _as_it_is,
+        (*dialect.WEIGHTED, *dialect.MAX_POOLS, *dialect.TRAINED, Embedding): _as_it_is,
         (dialect.Add, dialect.Sub, nn.PixelShuffle): _as_it_is,
         (*ROUNDINGS, Clamp, StandIn): _as_it_is,
         (*TIME, dialect.Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
@@ -312,12 +314,16 @@ def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
 
 
 def _check_whole(graph: fx.GraphModule) -> list[Blocker]:
-    """An activation somewhere, or another curved operation that is no pool and no head at the network's output."""
+    """An activation somewhere, or another curved operation that is no pool and no head at the network's output.
+
+    And whole numbers that nothing reads but tables.
+    """
+    if found := misread(graph):
+        return [Blocker(found[0].name, "input", found[1], INPUT)]
     if any(True for _ in calls(graph, *dialect.ACTIVATIONS, dialect.ClipQuant)) or curved_inside(graph):
         return []
-    output = next(iter(reversed(graph.graph.nodes)))
     if any(module.reason and module.reason.neuron for _, module in calls(graph, StandIn)):
         return []
     why = "the network has no activation, so there would be no neuron: it is linear but for pooling"
     hint = "check that the forward method applies its activations"
-    return [Blocker(output.name, "network", why, hint)]
+    return [Blocker("output", "network", why, hint)]

@@ -1,7 +1,8 @@
 """Whether a graph computes what its network computes: both are run on the same samples.
 
 They may differ by one rounding a layer; where they differ by more, how far rounding drives a result of this network is
-measured: by how far the graph in double precision is from itself in single precision on these samples. States and what
+measured: by how far the graph in double precision is from itself in single precision on these samples. Of several
+outputs each is compared, in the network's own containers, by its own largest value and bound. States and what
 depends on the number of samples show in runs of the network: on batches of several sizes, and twice on one. Random
 numbers show in the state of their generators.
 
@@ -16,19 +17,22 @@ import io
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture.values import ORIGIN, RUN_HINT
+from snnc.capture.values import ORIGIN, PLAIN_HINT, RUN_HINT
 from snnc.errors import Blocker
 from snnc.ir.dialect import ClipQuant
-from snnc.ir.graph import calls, flat, module_of
+from snnc.ir.graph import calls, entries, flat, module_of, result
 from snnc.ir.shapes import ONE_TYPE
+from snnc.ir.whole import noise, places
+from snnc.structure import OUTPUT, Samples, Shape, alike, changed, each, fault, leaves, named, of, told
 
 SIZES = (3, 1, 2)
 MANY = (*SIZES[:-1], 40, SIZES[-1])  # where tracing could not keep the number of samples open
@@ -43,7 +47,7 @@ FILE_HINT = (
 )
 STATE_HINT = "take states and random numbers out of forward, or put them under `if self.training:`"
 
-Run = Callable[[Tensor], Any]
+Run = Callable[[Samples], Any]
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Reference:
     """The network that a graph was captured from, as something to run.
 
     Attributes:
-        run: a batch to the network's output.
+        run: a batch to what the network gives.
         name: what it is called in records.
         like: a tensor with the dtype and device of its input.
         batch: the number of samples that it takes, where it takes no other.
@@ -70,7 +74,7 @@ class Reference:
     precision: float = float(torch.finfo(torch.float32).eps)
     module: nn.Module | None = None
     halves: bool = False
-    values: Callable[[Tensor], dict[str, Any]] | None = None
+    values: Callable[[Samples], dict[str, Any]] | None = None
 
 
 def not_compared(why: str) -> dict[str, Any]:
@@ -79,27 +83,28 @@ def not_compared(why: str) -> dict[str, Any]:
 
 
 def compare(
-    graph: fx.GraphModule, network: Reference, shape: Sequence[int], samples: Tensor | None = None
+    graph: fx.GraphModule, network: Reference, shape: Shape, samples: Samples | None = None
 ) -> tuple[dict[str, Any], Blocker | None]:
     """Runs a graph and its network on the same batches.
 
     Args:
         graph: of stage ANN, on the device of `network.like`.
         network: what it was captured from.
-        shape: of one sample.
-        samples: real ones, `[N, ...]`; random ones where None.
+        shape: of one sample; of several inputs one shape each.
+        samples: real ones; random ones where None.
 
     Returns:
         What was compared, as plain data, and what is wrong, or None where the two agree. The data:
         "with" what, on which "samples", "batches" (their sizes), the largest "error" and the "bound" that rounding
-        explains, both relative to the largest output.
+        explains, both relative to the largest value of an output, and of all outputs the largest.
     """
     if network.like.device.type == "meta":
         return not_compared("the network's weights have no values"), None
     record: dict[str, Any] = {"with": network.name, "samples": "random" if samples is None else "given"}
-    record |= {"shape": list(shape), "batches": [], "error": 0.0, "bound": 0.0, "why": ""}
+    sizes = [list(one) if isinstance(one, tuple) else one for one in shape]
+    record |= {"shape": sizes, "batches": [], "error": 0.0, "bound": 0.0, "why": ""}
     with quietly():
-        batches = _batches(network, tuple(shape), samples)
+        batches = _batches(graph, network, shape, samples)
         for x in batches:
             before = _generators()
             try:
@@ -108,24 +113,32 @@ def compare(
             except Exception as failure:
                 if len(x) == 1 and len(batches) > 1:  # such as one that squeezes the batch away: that is its own matter
                     continue
-                why = f"fails on {len(x)} samples of shape {tuple(shape)} ({type(failure).__name__}: {_line(failure)})"
+                why = f"fails on {len(x)} samples of shape {told(shape)} ({type(failure).__name__}: {_line(failure)})"
                 return record, Blocker("network", "forward", why, RUN_HINT)
             record["batches"].append(len(x))
-            if not isinstance(want, Tensor):
-                return record, Blocker("output", "output", "is not one tensor", "return the logits alone")
+            if (why := fault(want)) or not all(isinstance(value, Tensor) for value in leaves(want)):
+                why = why or "holds something that is no tensor"
+                return record, Blocker("output", "output", why, PLAIN_HINT)
+            if not alike(want, result(graph)):
+                why = "is put together in another way when the network runs than when it is read"
+                return record, Blocker("output", "output", why, HINT)
             if _generators() != before:
                 return record, Blocker("network", "forward", "draws random numbers at inference", STATE_HINT)
-            if not _same(want, again, network.precision):
+            if not alike(want, again) or not all(
+                _same(a, b, network.precision) for a, b in zip(leaves(want), leaves(again), strict=True)
+            ):
                 return record, Blocker("network", "forward", "gives two results for the same samples", STATE_HINT)
             try:
-                error, bound, parts = _apart(graph, x, want.detach(), network)
+                runs = _Runs(graph, x, network.halves)
+                for name, value in named(want).items():
+                    error, bound, parts = runs.apart(name, value.detach(), network.precision)
+                    record["error"], record["bound"] = max(record["error"], error), max(record["bound"], bound)
+                    if parts:
+                        return record, _blocker(graph, network, x, error, name)
             except RuntimeError as failure:  # such as weights of several types
-                why = f"fails on {len(x)} samples of shape {tuple(shape)} once it is a graph ({_line(failure)})"
+                why = f"fails on {len(x)} samples of shape {told(shape)} once it is a graph ({_line(failure)})"
                 kinds = {value.dtype for value in graph.state_dict().values() if value.is_floating_point()}
                 return record, Blocker("network", "forward", why, ONE_TYPE if len(kinds) > 1 else RUN_HINT)
-            record["error"], record["bound"] = max(record["error"], error), max(record["bound"], bound)
-            if parts:
-                return record, _blocker(graph, network, x, error)
     return record, None
 
 
@@ -139,13 +152,19 @@ def _line(failure: Exception) -> str:
     return str(failure).strip().split("\n", maxsplit=1)[0].rstrip(".")
 
 
-def _batches(network: Reference, shape: tuple[int, ...], samples: Tensor | None) -> list[Tensor]:
+def _batches(graph: fx.GraphModule, network: Reference, shape: Shape, samples: Samples | None) -> list[Samples]:
     sizes = network.sizes if network.batch is None else (network.batch,)
+    most = max(sizes)
     if samples is None:
-        x = torch.randn((max(sizes), *shape), generator=torch.Generator().manual_seed(0), device="cpu")
+        x = noise(graph, most, shape)
     else:
-        x = samples.detach().repeat(math.ceil(max(sizes) / len(samples)), *[1] * (samples.dim() - 1))
-    return [x[:size].to(network.like) for size in sizes]
+        x = changed(lambda one: one.detach().repeat(math.ceil(most / len(one)), *[1] * (one.dim() - 1)), samples)
+    whole = {node.name for node in places(graph)}
+    values = [
+        one.to(network.like.device, torch.int64) if node.name in whole else one.to(network.like)
+        for node, one in zip(entries(graph), each(x), strict=True)
+    ]
+    return [of([one[:size] for one in values]) for size in sizes]
 
 
 def _same(a: Tensor, b: Any, precision: float) -> bool:
@@ -156,37 +175,74 @@ def _same(a: Tensor, b: Any, precision: float) -> bool:
     return torch.allclose(a, b, rtol=0, atol=slack, equal_nan=True)
 
 
-def _apart(graph: fx.GraphModule, x: Tensor, want: Tensor, network: Reference) -> tuple[float, float, bool]:
-    """The largest difference, the bound on it, both relative to the largest output, and whether any is beyond it."""
-    precision, single = network.precision, _Traced(graph)
-    have = single.run(x)
-    if len(x) == 1 and have.numel() == want.numel():
-        want = want.reshape(have.shape)  # `x.squeeze()` takes out a batch of one as well
-    if have.shape != want.shape:
-        return math.inf, 0.0, True
-    want = want.double()
-    if not torch.isfinite(want).all():
-        return 0.0, 0.0, not torch.equal(torch.isfinite(want), torch.isfinite(have))
-    off = _off(have, want)
-    scale = float(want.abs().max().clamp_min(torch.finfo(torch.float32).tiny)) if want.numel() else 1.0
-    bound = precision * (8 + sum(1 for _ in calls(graph))) * scale
-    if not off.numel() or off.max() <= bound:  # one rounding a layer: nothing has to be measured
-        return float(off.max()) / scale if off.numel() else 0.0, bound / scale, False
-    double = _Traced(graph, torch.float64)
-    exact = double.run(x.double())
-    noise = _off(have, exact)
-    if network.halves:
-        shaken = _Traced(graph, torch.float64, precision / 4).run(x.double())
-        noise = torch.maximum(noise, _off(shaken, exact))
-    edge = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for node, module in calls(graph, ClipQuant):
-        edge |= _on_edge(module, single.inputs[node], double.inputs[node])
-    calm = ~edge if (~edge).any() else edge
-    bound += MOST * float(noise[calm].max())
-    beyond = off.amax(1) > bound
-    # A value on the edge of a level may jump over it, and a whole level is more than rounding.
-    parts = bool((beyond & ~edge).any()) or bool(beyond.all() and not _jumps(graph, x, have, off, bound))
-    return float(off[calm].max()) / scale, bound / scale, parts
+class _Runs:
+    """A graph on one batch: in single precision, and in double precision where that is asked for."""
+
+    def __init__(self, graph: fx.GraphModule, x: Samples, halves: bool = False) -> None:
+        self.graph, self.x, self.halves = graph, x, halves
+        self.single = _Traced(graph)
+        self.have = named(self.single.run(*each(x)))
+
+    @cached_property
+    def exact(self) -> tuple[dict[str, Tensor], Tensor]:
+        """The outputs in double precision, and which samples `[B]` stand on the edge of a level."""
+        double = _Traced(self.graph, torch.float64)
+        found = named(double.run(*each(self.x.double())))
+        edge = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
+        for node, module in calls(self.graph, ClipQuant):
+            edge |= _on_edge(module, self.single.inputs[node], double.inputs[node])
+        return found, edge
+
+    @cached_property
+    def shaken(self) -> dict[str, Tensor]:
+        """The outputs in double precision where every sigmoid is off as `Reference.halves` says."""
+        run = _Traced(self.graph, torch.float64, torch.finfo(torch.float32).eps / 4)
+        return named(run.run(*each(self.x.double())))
+
+    def apart(self, name: str, want: Tensor, precision: float) -> tuple[float, float, bool]:
+        """Of one output the largest difference, the bound, both relative to its largest value; and if it is beyond."""
+        have = self.have[name]
+        if len(self.x) == 1 and have.numel() == want.numel():
+            want = want.reshape(have.shape)  # `x.squeeze()` takes out a batch of one as well
+        if have.shape != want.shape or have.shape[:1] != (len(self.x),):
+            return math.inf, 0.0, True
+        want = want.double()
+        if not torch.isfinite(want).all():
+            return 0.0, 0.0, not torch.equal(torch.isfinite(want), torch.isfinite(have))
+        off = _off(have, want)
+        scale = float(want.abs().max().clamp_min(torch.finfo(torch.float32).tiny)) if want.numel() else 1.0
+        bound = precision * (8 + sum(1 for _ in calls(self.graph))) * scale
+        if not off.numel() or off.max() <= bound:  # one rounding a layer: nothing has to be measured
+            return float(off.max()) / scale if off.numel() else 0.0, bound / scale, False
+        double, edge = self.exact
+        noise = _off(have, double[name])
+        if self.halves:
+            noise = torch.maximum(noise, _off(self.shaken[name], double[name]))
+        calm = ~edge if (~edge).any() else edge
+        bound += MOST * float(noise[calm].max())
+        beyond = off.amax(1) > bound
+        # A value on the edge of a level may jump over it, and a whole level is more than rounding.
+        parts = bool((beyond & ~edge).any()) or bool(beyond.all() and not self._jumps(name, off, bound))
+        return float(off[calm].max()) / scale, bound / scale, parts
+
+    def _jumps(self, name: str, off: Tensor, bound: float) -> bool:
+        """Whether the graph itself differs as much where its input is shaken by a few roundings.
+
+        Asked where no sample is free of values on the edge of a level, as in wide networks.
+        """
+        shaker = torch.Generator(self.x.device).manual_seed(1)
+        shaken = torch.zeros_like(off)
+
+        def shake(x: Tensor) -> Tensor:
+            if not x.is_floating_point():
+                return x
+            noise = torch.randn(x.shape, generator=shaker, device=x.device, dtype=x.dtype)
+            return x + x.abs().max() * MOST * torch.finfo(torch.float32).eps * noise
+
+        for _ in range(4):
+            moved = named(self.graph(*each(changed(shake, self.x))))[name]
+            shaken = torch.maximum(shaken, _off(moved, self.have[name]))
+        return bool(off.norm() <= 2 * shaken.norm() + bound)
 
 
 def _off(a: Tensor, b: Tensor) -> Tensor:
@@ -202,20 +258,6 @@ def _on_edge(module: ClipQuant, single: Tensor, double: Tensor) -> Tensor:
     noise = ((single.double() - double).abs() * module.L / lam).flatten().median()
     slack = MOST * (noise + torch.finfo(torch.float32).eps * near.clamp(1, module.L))
     return (((level - near).abs() <= slack) & (near >= 1) & (near <= module.L)).reshape(len(near), -1).any(1)
-
-
-def _jumps(graph: fx.GraphModule, x: Tensor, have: Tensor, off: Tensor, bound: float) -> bool:
-    """Whether the graph itself differs as much where its input is shaken by a few roundings.
-
-    Asked where no sample is free of values on the edge of a level, as in wide networks.
-    """
-    shaker = torch.Generator(x.device).manual_seed(1)
-    shaken = torch.zeros_like(off)
-    for _ in range(4):
-        noise = torch.randn(x.shape, generator=shaker, device=x.device, dtype=x.dtype)
-        moved = graph(x + x.abs().max() * MOST * torch.finfo(torch.float32).eps * noise)
-        shaken = torch.maximum(shaken, (moved - have).double().abs().reshape(len(x), -1))
-    return bool(off.norm() <= 2 * shaken.norm() + bound)
 
 
 class _Traced(fx.Interpreter):
@@ -250,8 +292,9 @@ class _Traced(fx.Interpreter):
         return y + self.shake * sign * (args[0] if isinstance(module, nn.SiLU) else 1.0)
 
 
-def _blocker(graph: fx.GraphModule, network: Reference, x: Tensor, error: float) -> Blocker:
+def _blocker(graph: fx.GraphModule, network: Reference, x: Samples, error: float, name: str) -> Blocker:
     how = "of another shape" if math.isinf(error) else f"off by {error:.2g} of the largest output"
+    how = how if name == OUTPUT else f"'{name}' {how}"
     why = f"computes something else than the graph that was read from it ({how}), which is more than rounding"
     hint = FILE_HINT if network.module is None else HINT
     found = None
@@ -262,12 +305,12 @@ def _blocker(graph: fx.GraphModule, network: Reference, x: Tensor, error: float)
     )
 
 
-def _first(graph: fx.GraphModule, network: Reference, x: Tensor) -> tuple[str, str] | None:
+def _first(graph: fx.GraphModule, network: Reference, x: Samples) -> tuple[str, str] | None:
     """Name and class of the first layer whose value differs, of those that stand for one value of the network."""
-    values, told = Values(graph), _told(network, x)
-    values.run(x)
+    values, known = Values(graph), _told(network, x)
+    values.run(*each(x))
     for node, layer in calls(graph):
-        have, want = values.found[node], told(node, layer)
+        have, want = values.found[node], known(node, layer)
         if isinstance(want, Tensor) and want.shape == have.shape and want.is_floating_point():
             slack = 1e-4 * float(want.abs().max()) if want.numel() else 0.0
             if not torch.allclose(have, want.to(have), rtol=0, atol=slack, equal_nan=True):
@@ -275,10 +318,10 @@ def _first(graph: fx.GraphModule, network: Reference, x: Tensor) -> tuple[str, s
     return None
 
 
-def _told(network: Reference, x: Tensor) -> Callable[[fx.Node, nn.Module], Any]:
+def _told(network: Reference, x: Samples) -> Callable[[fx.Node, nn.Module], Any]:
     """What gives the network's value for a node of the graph and its layer; None where that is not known."""
     if network.module is not None:
-        seen = _outputs(network.module, x)
+        seen = _outputs(network, network.module, x)
         return lambda node, layer: seen.get(
             node.name, seen.get(node.name.removeprefix(f"{type(layer).__name__.lower()}_"))
         )
@@ -286,7 +329,7 @@ def _told(network: Reference, x: Tensor) -> Callable[[fx.Node, nn.Module], Any]:
     return lambda node, _: found.get(node.meta.get(ORIGIN, ""))
 
 
-def _outputs(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def _outputs(network: Reference, module: nn.Module, x: Samples) -> dict[str, Tensor]:
     """What each module gives that is called once."""
     seen: dict[str, list[Tensor]] = {}
 
@@ -299,7 +342,7 @@ def _outputs(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
     handles = [child.register_forward_hook(keep(flat(path))) for path, child in module.named_modules() if path]
     try:
-        module(x.clone())
+        network.run(x.clone())
     finally:
         for handle in handles:
             handle.remove()

@@ -8,37 +8,54 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
-from torch import Tensor, fx, nn
+import torch
+from torch import fx, nn
 from torch.export import ExportedProgram
 
+from snnc.capture.calling import Calling, accepted, arranged, calling, few, in_order
 from snnc.capture.canonical import finish, remaining
 from snnc.capture.comparison import HINT, MANY, SIZES, Reference, compare, not_compared
 from snnc.capture.copying import private
-from snnc.capture.exported import SAMPLES_HINT, decides_by_batch, export, fixes_batch, lower_exported, own_shape
+from snnc.capture.exported import (
+    SAMPLES,
+    SAMPLES_HINT,
+    decides_by_batch,
+    export,
+    fixes_batch,
+    lower_exported,
+    own_shape,
+)
+from snnc.capture.exported import entries as exported_entries
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
 from snnc.capture.refusals import OTHER, key, reason
-from snnc.capture.symbolic import ASKED, MENDED, from_error, input_rank, trace
+from snnc.capture.symbolic import ASKED, MENDED, from_error, input_rank, looked_up, trace
 from snnc.capture.trial import Trial, along_one_path
-from snnc.capture.values import LOST, SHAPE_HINT, Refused
+from snnc.capture.values import LOST, PLAIN_HINT, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
 from snnc.ir.dialect import BATCHNORMS, WEIGHTED
-from snnc.ir.graph import GraphBuilder, Stage, flat, validate
+from snnc.ir.graph import GraphBuilder, Stage, entries, flat, validate
 from snnc.ir.shapes import guess_input
+from snnc.ir.whole import places
 from snnc.networks.staged import Staged
 from snnc.steady import steady
+from snnc.structure import OUTPUT, Inputs, Samples, Shape, each, fault, named, several_shapes, shapes_of
+from snnc.structure import told as spelt
 
 if TYPE_CHECKING:
     import onnx
 
 Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto", "Captured"]
+
+
+ALONE_HINT = "return what is computed from the input alone"
 
 
 @dataclass(frozen=True)
@@ -55,9 +72,7 @@ class Captured:
     compared: dict[str, Any]
 
 
-def capture(
-    model: Network, input_shape: tuple[int, ...] | None = None, samples: Tensor | None = None
-) -> fx.GraphModule:
+def capture(model: Network, input_shape: Any = None, samples: Samples | None = None) -> fx.GraphModule:
     """The network as a graph of stage `ANN`: the same function in eval mode, with its own copies of all weights.
 
     The two are run on the same samples and compared.
@@ -65,9 +80,10 @@ def capture(
     Args:
         model: a module, an exported program, an ONNX model, or a graph that was captured before (bare, `Captured` or
             `Staged`). It is not changed.
-        input_shape: shape of one sample, such as `(3, 32, 32)`. Needed where the network's own code depends on it. An
-            ONNX model that has its channels last, or takes a map in a row, may be given the shape that data have.
-        samples: a few real samples `[N, ...]` to compare on; random ones where None.
+        input_shape: shape of one sample, such as `(3, 32, 32)`; of several inputs one each, in the order of `forward`
+            or by name. Needed where the network's own code depends on it. An ONNX model that has its channels last, or
+            takes a map in a row, may be given the shape that data have.
+        samples: a few real samples to compare on; random ones where None.
 
     Raises:
         LoadError: an ONNX model is malformed.
@@ -78,7 +94,7 @@ def capture(
 
 
 @steady()
-def captured(model: Network, input_shape: tuple[int, ...] | None = None, samples: Tensor | None = None) -> Captured:
+def captured(model: Network, input_shape: Any = None, samples: Samples | None = None) -> Captured:
     """What `capture` gives, and how it was compared. Arguments and errors are those of `capture`."""
     outcome = _capture(model, input_shape, samples)
     if outcome.graph is None:
@@ -86,7 +102,33 @@ def captured(model: Network, input_shape: tuple[int, ...] | None = None, samples
     return Captured(outcome.graph, outcome.compared)
 
 
-def told_shape(model: Any) -> tuple[int, ...] | None:
+def told_inputs(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the inputs that a network needs, and of all that it takes, as data are to bring them; () if unknown."""
+    if isinstance(model, ExportedProgram):
+        names = tuple(str(entry.target) for entry in exported_entries(model))
+        return names, names
+    if is_onnx(model):
+        from snnc.capture.onnx import input as onnx_input
+
+        names = onnx_input.names(model)
+        return names, names
+    if graph := _graph_of(model):
+        names = tuple(str(node.target) for node in entries(graph))
+        return names, names
+    try:
+        return calling(model).names, accepted(model)
+    except Exception:  # told where the model is captured
+        return (), ()
+
+
+def _graph_of(model: Any) -> fx.GraphModule | None:
+    """The graph in a model that was captured before."""
+    if isinstance(model, (Captured, Staged)):
+        return model.graph
+    return model if isinstance(model, fx.GraphModule) and _is_captured(model) else None
+
+
+def told_shape(model: Any) -> Shape | None:
     """The shape of one sample, if the network itself holds it, as most exported programs and ONNX models do."""
     if isinstance(model, ExportedProgram):
         return own_shape(model)
@@ -103,7 +145,7 @@ def is_onnx(model: Any) -> TypeGuard[onnx.ModelProto]:
 
 
 @steady()
-def blockers(model: Network, input_shape: tuple[int, ...] | None = None) -> list[Blocker]:
+def blockers(model: Network, input_shape: Any = None) -> list[Blocker]:
     """Everything that keeps a network from being converted; empty where nothing does."""
     return _capture(model, input_shape, None).blockers
 
@@ -116,7 +158,7 @@ class Outcome:
     blockers: list[Blocker] = field(default_factory=list)
     compared: dict[str, Any] = field(default_factory=dict)
 
-    def against(self, network: Callable[[], Reference], shape: Sequence[int] | None, samples: Tensor | None) -> Outcome:
+    def against(self, network: Callable[[], Reference], shape: Shape | None, samples: Samples | None) -> Outcome:
         """With the graph, if there is one, compared with its network."""
         if self.graph is None:
             return self
@@ -130,7 +172,7 @@ class Outcome:
         assert self.graph is not None
         guess = guess_input(self.graph)
         if guess is not None:
-            compared, wrong = compare(self.graph, network(), guess.shape[1:])
+            compared, wrong = compare(self.graph, network(), tuple(guess.shape[1:]))
             if compared["batches"]:  # the network takes samples of that shape
                 self.compared = compared
                 if wrong is not None and wrong.hint == HINT:  # the other door may see more
@@ -140,22 +182,22 @@ class Outcome:
         return self
 
 
-def _capture(model: Network, input_shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
-    shape = None if input_shape is None else tuple(int(n) for n in input_shape)
+def _capture(model: Network, input_shape: Any, samples: Samples | None) -> Outcome:
     if not (isinstance(model, (nn.Module, ExportedProgram, Captured, Staged)) or is_onnx(model)):
         return Outcome(None, [_no_network(model)])
     if isinstance(model, Captured):
         return Outcome(copy.deepcopy(model.graph), compared=model.compared)
-    if isinstance(model, Staged) or (isinstance(model, fx.GraphModule) and _is_captured(model)):
-        graph = model.graph if isinstance(model, Staged) else model
+    if graph := _graph_of(model):
         return Outcome(copy.deepcopy(graph), compared=not_compared("it is a graph already"))
     try:
         refuse_global_hooks()
-        if isinstance(model, ExportedProgram):
+        if isinstance(model, ExportedProgram) or is_onnx(model):
+            names, _ = told_inputs(model)
+            shape, samples = in_order(input_shape, names), arranged(samples, names)
+            if is_onnx(model):
+                return _onnx(model, shape, samples)
             return _exported(model, shape).against(lambda: of_program(model), own_shape(model), samples)
-        if is_onnx(model):
-            return _onnx(model, shape, samples)
-        return _live(model, shape, samples)
+        return _live(model, input_shape, samples)
     except Unsupported as error:
         return Outcome(None, _blockers_of(error))
 
@@ -176,27 +218,52 @@ def _no_network(model: Any) -> Blocker:
     return Blocker("network", type(model).__name__, why, "a trained nn.Module, an exported program or an ONNX model")
 
 
-def _live(model: nn.Module, shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
+def _live(model: nn.Module, told: Any, samples: Samples | None) -> Outcome:
     """The symbolic door first; the other one where that refuses what the other may read, or gives something else."""
-    first, needs_export = _symbolic(model, shape)
+    how = _called(model, told, samples)
+    if not how.names:
+        return Outcome(None, [Blocker("input", "input", "the network has no input", "give forward one tensor")])
+    shape, samples = in_order(told, how.names), arranged(samples, how.names)
+    first, needs_export, whole = _symbolic(model, how, shape)
     differs = first.graph is not None
-    first = first.against(lambda: of_module(model), shape, samples)
+    first = first.against(lambda: of_module(model, how), shape, samples)
     if first.graph is not None or shape is None or not (needs_export or differs):
         return first
     live, like = private(model)
+    given = [
+        torch.zeros((SAMPLES, *(one or ())), dtype=torch.int64 if k in whole else like.dtype, device=like.device)
+        for k, one in enumerate(shapes_of(shape, len(how.names)))
+    ]
+    if samples is not None:
+        given = [a.long() if not b.is_floating_point() else a for a, b in zip(given, each(samples), strict=True)]
     try:
-        program = export(live, shape, like)
+        program = export(live, how, given)
     except Exception as error:
         if not needs_export:
             return first
-        behind, through = along_one_path(live, shape, like)
+        behind, through = along_one_path(lambda: how.call(live, few(given)))
         stopped = from_error(error, live, MENDED[through])
         return Outcome(None, _joined(stopped, first.blockers, behind))
     if why := decides_by_batch(program):
         return Outcome(None, [Blocker(flat(type(live).__name__), "forward", why, SAMPLES_HINT)])
     sizes = MANY if fixes_batch(program) else SIZES
-    second = _exported(program, shape, live=True).against(lambda: of_module(model, sizes), shape, samples)
+    second = _exported(program, shape, live=True).against(lambda: of_module(model, how, sizes), shape, samples)
     return second if second.graph is not None or needs_export else first
+
+
+def _called(model: nn.Module, told: Any, samples: Samples | None) -> Calling:
+    """How a live module is called with what there is."""
+    given: Any = None
+    if isinstance(told, dict):
+        given = tuple(told)
+    elif isinstance(samples, Inputs):
+        given = samples.names or len(samples.values)
+    elif told and several_shapes(told):
+        given = len(told)
+    try:
+        return calling(model, given)
+    except (TypeError, ValueError):  # a `forward` that Python has no signature of
+        return Calling(("x",), 1)
 
 
 def _blockers_of(error: Unsupported) -> list[Blocker]:
@@ -211,20 +278,20 @@ def _is_captured(graph: fx.GraphModule) -> bool:
     return True
 
 
-def _exported(program: ExportedProgram, told: tuple[int, ...] | None, live: bool = False) -> Outcome:
+def _exported(program: ExportedProgram, told: Shape | None, live: bool = False) -> Outcome:
     try:
         lowering, result, shape = lower_exported(program, live)
     except Unsupported as error:
         return Outcome(None, _blockers_of(error))
     if told and told != shape:
-        wanted = ",".join(map(str, shape))
-        why = f"takes samples of shape {wanted}, not {','.join(map(str, told))}"
+        wanted = spelt(shape)
+        why = f"takes samples of shape {wanted}, not {spelt(told)}"
         hint = f"samples of shape {wanted}, or the program exported for the others"
         return Outcome(None, [Blocker("input", "input", why, hint)])
     return _finish(lowering, result, shape, None)
 
 
-def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor | None) -> Outcome:
+def _onnx(model: onnx.ModelProto, shape: Shape | None, samples: Samples | None) -> Outcome:
     from snnc.capture.onnx.door import lower_onnx
 
     lowering, value, known = lower_onnx(model, shape)
@@ -237,41 +304,40 @@ def _onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None, samples: Tensor
     return outcome
 
 
-def _symbolic(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[Outcome, bool]:
-    """Capture by symbolic tracing. The last value says whether `torch.export` may read the network."""
+def _symbolic(model: nn.Module, how: Calling, shape: Shape | None) -> tuple[Outcome, bool, set[int]]:
+    """Capture by symbolic tracing: what came of it, whether `torch.export` may read the network, and whole inputs."""
     live, like = private(model)
-    traced, stopped = trace(live)
-    entries = traced.find_nodes(op="placeholder")
-    if not entries and not stopped:
-        return Outcome(None, [Blocker("input", "input", "the network has no input", "give forward one tensor")]), False
+    traced, stopped = trace(live, how)
     rank = input_rank(traced, live)
-    lowering = Lowering(shape, rank, like)
+    lowering = Lowering(shape, rank, like, how.names)
     lowering.passes = Trial(lowering)
-    second = {node.name: lowering.stand_in(None) for node in entries[1:]}
-    hint = "wrap the network in a module with one input"
-    lowering.blockers += [Blocker(name, "input", "is a second input", hint) for name in second]
-    result = walk(lowering, traced, live, second)
+    whole = looked_up(traced, live)
+    lowering.whole |= {lowering.entries[k] for k in whole}
+    result = walk(lowering, traced, live, {})
     if stopped:
-        return Outcome(None, lowering.blockers if shape else _without_shape(lowering, stopped, live)), True
+        return Outcome(None, lowering.blockers if shape else _without_shape(lowering, stopped, live, how)), True, whole
     outcome = _finish(lowering, result, shape, rank)
     if shape is None:
         outcome.blockers += lowering.elsewhere
-        return outcome, False
+        return outcome, False, whole
     needs_export = bool(lowering.elsewhere) and (lowering.unsure or not outcome.blockers)
     if needs_export:
         outcome.blockers = []
-    return outcome, needs_export
+    return outcome, needs_export, whole
 
 
-def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module) -> list[Blocker]:
+def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module, how: Calling) -> list[Blocker]:
     """What is known where tracing stopped: why, what came before, and what one batch of some shape meets."""
     ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
     guess = guess_input(lowering.build.finish(lowering.stand_in(None, None, ends)))
     first = next((m for m in live.modules() if isinstance(m, (*WEIGHTED, *BATCHNORMS))), None)
-    if guess is None and first is not None:
+    if guess is None and first is not None and len(how.names) == 1:
         build = GraphBuilder()
         guess = guess_input(build.finish(build.call("first", copy.deepcopy(first), build.input())))
-    behind = [] if guess is None else along_one_path(live, tuple(guess.shape[1:]), lowering.like)[0]
+    behind: list[Blocker] = []
+    if guess is not None:
+        x = guess.to(lowering.like)
+        behind, _ = along_one_path(lambda: how.call(live, few([x])))
     return _joined(from_error(stopped, live, ASKED), lowering.blockers, behind)
 
 
@@ -285,11 +351,13 @@ def _joined(stopped: Blocker, before: list[Blocker], behind: list[Blocker]) -> l
     return [stopped, *before, *(b for b in behind if (key(b.op), b.where) not in known)]
 
 
-def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank: int | None) -> Outcome:
+def _finish(lowering: Lowering, result: Any, shape: Shape | None, rank: int | None) -> Outcome:
     """Looks up the output of a traced graph, then does what all doors do last."""
     found = list(lowering.blockers)
-    value: Any = result
+    value: Any = LOST
     try:
+        if why := fault(result):
+            raise Refused(why, PLAIN_HINT)
         value = lowering.load(result)
     except Refused as refused:
         found.append(Blocker("output", "output", refused.why, refused.hint))
@@ -297,20 +365,32 @@ def _finish(lowering: Lowering, result: Any, shape: tuple[int, ...] | None, rank
 
 
 def _checked_end(
-    lowering: Lowering, value: Any, found: list[Blocker], shape: tuple[int, ...] | None, rank: int | None
+    lowering: Lowering, value: Any, found: list[Blocker], shape: Shape | None, rank: int | None
 ) -> Outcome:
     """Checks the output, then what all doors do last."""
-    if isinstance(value, Laid):
-        found.append(Blocker("output", "output", *MOVED))
-    elif not isinstance(value, fx.Node) and value is not LOST:
-        several = isinstance(value, (tuple, list, dict))
-        why = "is not one tensor" if several else "does not depend on the input"
-        found.append(Blocker("output", "output", why, "return the logits alone"))
+    parts = named(value)
+    for name, one in parts.items():
+        what = "output" if name == OUTPUT else f"'{name}'"
+        if isinstance(one, Laid):
+            found.append(Blocker(what, "output", *MOVED))
+        elif not isinstance(one, fx.Node) and one is not LOST:
+            found.append(Blocker(what, "output", "does not depend on the input", ALONE_HINT))
+    if not parts:
+        found.append(Blocker("output", "output", "holds no tensor", ALONE_HINT))
     if found or lowering.elsewhere:
         ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
         rest = lowering.build.finish(lowering.stand_in(None, None, ends))
         return Outcome(None, found + [b for b in remaining(rest, rank) if b not in found])
     graph = lowering.build.finish(value)
+    typed = {node.name for node in lowering.whole}
+    unread = [node for node in entries(graph) if node.name in typed and node not in places(graph)]
+    why = "holds whole numbers, and no embedding reads them"
+    found += [
+        Blocker(str(n.target), "input", why, "export it with float input, where its numbers tell amounts")
+        for n in unread
+    ]
+    if found:
+        return Outcome(None, found)
     try:
         found = finish(graph, shape, rank)
     except Unsupported as error:

@@ -9,24 +9,26 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils._pytree import tree_unflatten
 
-from snnc.capture import attention, layers, norms, pools, resizing, routes, spellings
+from snnc.capture import attention, embedding, layers, norms, pools, resizing, routes, spellings
+from snnc.capture.calling import Calling
 from snnc.capture.copying import no_backward_hooks
 from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import SPELLINGS
 from snnc.capture.refusals import OTHER, reason
-from snnc.capture.standins import sample
 from snnc.capture.values import Spelling
 from snnc.capture.walk import op_name, walk
 from snnc.errors import Blocker, Unsupported
+from snnc.structure import Shape
 
 # By whether the program was exported here, from a live module in eval mode.
 EVAL_HINTS = {
@@ -91,6 +93,7 @@ def _rms_norm(at: Site, x: Any, shape: Any, weight: Any, eps: Any) -> Any:
 
 ATEN: dict[str, Spelling] = {
     **SPELLINGS,
+    "embedding": embedding.exported,
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
     "_fused_rms_norm": _rms_norm,
@@ -131,12 +134,19 @@ SAMPLES = 13
 FEW = 2**20
 
 
-def export(model: nn.Module, input_shape: tuple[int, ...], like: torch.Tensor) -> ExportedProgram:
-    """Exports a live model, its batch left open where the model allows that."""
-    x = torch.zeros((SAMPLES, *input_shape), dtype=like.dtype, device=like.device)
+def export(model: nn.Module, how: Calling, values: Sequence[torch.Tensor]) -> ExportedProgram:
+    """Exports a live model, its batch left open where the model allows that.
+
+    Args:
+        model: the module.
+        how: it is called.
+        values: one for each input, `SAMPLES` samples each.
+    """
+    args, kwargs = how.bound(values)
     sizes = {0: torch.export.Dim.AUTO}
+    shapes: Any = dict.fromkeys(how.names, sizes) if kwargs else (sizes,) * len(args)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), no_backward_hooks(), _in_silence():
-        return torch.export.export(model, (x,), dynamic_shapes=(sizes,), strict=False)
+        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
 @contextmanager
@@ -163,13 +173,18 @@ def _composed(program: ExportedProgram) -> dict[Any, Any]:
     return {op: table[op] for op in composed if op in table}
 
 
-def own_shape(program: ExportedProgram) -> tuple[int, ...] | None:
-    """The shape of one sample that a program takes, or None where it leaves a size open."""
-    entry = next(iter(entries(program)), None)
-    value = None if entry is None else entry.meta["val"]
-    sizes = value.shape[1:] if isinstance(value, torch.Tensor) else ()
-    whole = [n for n in sizes if isinstance(n, int)]
-    return tuple(whole) if whole and len(whole) == len(sizes) else None
+def own_shape(program: ExportedProgram) -> Shape | None:
+    """The shape of one sample that a program takes, of several inputs one each; None where it leaves a size open."""
+    found: list[tuple[int, ...]] = []
+    given = entries(program)
+    for entry in given:
+        value = entry.meta["val"]
+        sizes = value.shape[1:] if isinstance(value, torch.Tensor) else ()
+        whole = [n for n in sizes if isinstance(n, int)]
+        if len(whole) < len(sizes) or not (whole or len(given) > 1):
+            return None
+        found.append(tuple(whole))
+    return tuple(found) if len(found) > 1 else next(iter(found), None)
 
 
 def entries(program: ExportedProgram) -> list[fx.Node]:
@@ -197,8 +212,10 @@ def decides_by_batch(program: ExportedProgram) -> str:
 
 def _batches(program: ExportedProgram) -> Any:
     """The numbers of samples that a program is for, or None where it is one number alone."""
-    batch = next((entry.meta["val"].shape[0] for entry in entries(program)), 0)
-    return program.range_constraints.get(batch.node.expr) if isinstance(batch, torch.SymInt) else None
+    batches = [entry.meta["val"].shape[0] for entry in entries(program)]
+    found = [program.range_constraints.get(b.node.expr) if isinstance(b, torch.SymInt) else None for b in batches]
+    known = [one for one in found if one is not None]
+    return min(known, key=lambda one: one.upper - one.lower) if found and len(known) == len(found) else None
 
 
 def decomposed(program: ExportedProgram) -> ExportedProgram:
@@ -206,15 +223,15 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     return program.run_decompositions(_composed(program))
 
 
-def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, tuple[int, ...]]:
-    """Lowers an exported program. Gives what was built, its result, and the shape of one sample.
+def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Lowering, Any, Shape]:
+    """Lowers an exported program. Gives what was built, its result, and the shape of one sample, of all inputs.
 
     Args:
         program: as `torch.export` gave it.
         live: it was exported here.
 
     Raises:
-        Unsupported: the program does not take one tensor, or gives more than one.
+        Unsupported: the program does not take tensors of samples.
     """
     try:
         program = decomposed(program)
@@ -235,10 +252,7 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
             value = values.get(str(spec.target))
             constants[spec.arg.name] = value.detach() if isinstance(value, torch.Tensor) else value
     given = entries(program)
-    blockers = [
-        Blocker(o.name, "input", "is a second input", "export a module with one input, and fix the others inside it")
-        for o in given[1:]
-    ]
+    blockers = []
     for spec in signature.output_specs:
         if spec.kind is OutputKind.BUFFER_MUTATION:
             hint = "change buffers only where self.training is True, and export the network after model.eval()"
@@ -251,24 +265,38 @@ def lower_exported(program: ExportedProgram, live: bool = False) -> tuple[Loweri
         raise Unsupported.of(
             [Blocker("input", "input", "the program has no input", "export a module that takes one tensor")]
         )
-    entry = given[0]
-    if not isinstance(entry.meta["val"], torch.Tensor) or not entry.meta["val"].dim():
-        raise Unsupported.of([Blocker(entry.name, "input", "is a single number", "a network of samples in a batch")])
-    batch, *sizes = entry.meta["val"].shape
-    if not all(isinstance(n, int) for n in sizes):
-        open_sizes = Blocker(entry.name, "input", "has sizes that are left open", "export with only the batch dynamic")
-        raise Unsupported.of([open_sizes])
-    shape = tuple(int(n) for n in sizes)
-    device = next((v.device for v in values.values() if isinstance(v, torch.Tensor)), None)
-    like = torch.empty((), dtype=entry.meta["val"].dtype, device=device)
-    lowering = Lowering(shape, None, like)
+    shapes = [_sample_shape(entry) for entry in given]
+    batch = given[0].meta["val"].shape[0]
     own = SAMPLES if live and getattr(getattr(batch, "node", None), "hint", None) == SAMPLES else None
+    shape: Shape = tuple(shapes) if len(shapes) > 1 else shapes[0]
+    lowering = Lowering(shape, None, like_of(program), [str(entry.target) for entry in given])
+    for entry, node in zip(given, lowering.entries, strict=True):
+        if not entry.meta["val"].is_floating_point():
+            lowering.whole.add(node)
     lowering.batch, lowering.live = batch if isinstance(batch, int) else own, live
     lowering.blockers += blockers
-    for other in given[1:]:
-        value = other.meta["val"]
-        constants[other.name] = lowering.stand_in(sample(value, lowering) if isinstance(value, torch.Tensor) else None)
     result = walk(lowering, program.graph, program.graph_module, constants, ATEN)
     kinds = (spec.kind for spec in signature.output_specs)
     outputs = [one for one, kind in zip(result, kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
-    return lowering, outputs[0] if program.call_spec.out_spec.is_leaf() and len(outputs) == 1 else outputs, shape
+    return lowering, tree_unflatten(outputs, program.call_spec.out_spec), shape
+
+
+def _sample_shape(entry: fx.Node) -> tuple[int, ...]:
+    """The shape of one sample of an input."""
+    value = entry.meta["val"]
+    if not isinstance(value, torch.Tensor) or not value.dim():
+        raise Unsupported.of([Blocker(entry.name, "input", "is a single number", "a network of samples in a batch")])
+    if not all(isinstance(n, int) for n in value.shape[1:]):
+        open_sizes = Blocker(entry.name, "input", "has sizes that are left open", "export with only the batch dynamic")
+        raise Unsupported.of([open_sizes])
+    return tuple(int(n) for n in value.shape[1:])
+
+
+def like_of(program: ExportedProgram) -> torch.Tensor:
+    """A tensor with the type of the program's numbers, where its weights are."""
+    values = [
+        value for value in (*program.state_dict.values(), *program.constants.values()) if isinstance(value, Tensor)
+    ]
+    given = [value for entry in entries(program) if isinstance(value := entry.meta["val"], Tensor)]
+    floats = (value.dtype for value in (*given, *values) if value.is_floating_point())
+    return torch.empty((), dtype=next(floats, torch.float32), device=next((v.device for v in values), None))

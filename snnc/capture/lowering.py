@@ -35,6 +35,7 @@ from snnc.errors import Blocker
 from snnc.ir import dialect
 from snnc.ir.graph import GraphBuilder, flat
 from snnc.ir.shapes import ALIKE, SHAPES, Shapes
+from snnc.ir.whole import MOVES
 
 Passes = Callable[[fx.Node, "nn.Module | None", Any, Any], bool]
 
@@ -178,18 +179,23 @@ class Lowering:
     """Builds the new graph; `blockers` tells what went wrong, `live` whether a module was exported here.
 
     Args:
-        input_shape: shape of one sample, or None.
-        rank: of the input, the batch included, where only that is known.
+        input_shape: shape of one sample, or None; of several inputs one shape each.
+        rank: of the one input, the batch included, where only that is known.
         like: a tensor with the network's dtype and device.
+        names: of the inputs. One alone is called "x" in all graphs, whatever its author calls it.
 
     Attributes:
+        entries: the inputs.
+        whole: values that are whole numbers, places in a table: inputs, and what is moved or counted from them.
         elsewhere: what this way of capturing cannot read and the other one may.
         unsure: whether it has to be tried which of `elsewhere` the other one can read.
         lost: stand-ins whose shape is unknown, and everything computed from them.
         passes: tells whether the other door reads an operation (its node, module and arguments), where there is one.
     """
 
-    def __init__(self, input_shape: Sequence[int] | None, rank: int | None, like: Tensor) -> None:
+    def __init__(
+        self, input_shape: Sequence[Any] | None, rank: int | None, like: Tensor, names: Sequence[str] = ("x",)
+    ) -> None:
         self.build = GraphBuilder()
         self.blockers: list[Blocker] = []
         self.elsewhere: list[Blocker] = []
@@ -197,12 +203,13 @@ class Lowering:
         self.lost: set[fx.Node] = set()
         self.passes: Passes | None = None
         self.cells: dict[fx.Node, Cell] = {}
+        self.whole: set[fx.Node] = set()
         self.like = like
         self.batch: int | None = None
         self.apply: Callable[..., Any] = _nothing
-        self.x = self.build.input()
+        self.entries = [self.build.input(name) for name in (names if len(names) > 1 else ("x",))]
         root = self.build.root
-        self.shapes = Shapes(lambda node: root.get_submodule(str(node.target)), self.x, input_shape, rank, like)
+        self.shapes = Shapes(lambda node: root.get_submodule(str(node.target)), self.entries, input_shape, rank, like)
 
     def emit(self, name: str, module: nn.Module, inputs: tuple[fx.Node, ...], trace: str = "") -> fx.Node:
         """A node that applies `module`, with its shape where that is known."""
@@ -211,6 +218,8 @@ class Lowering:
         node = self.build.call(name, module.eval(), *inputs)
         node.meta["stack_trace"] = trace
         self.shapes.rank(node)  # refused here, if at all
+        if isinstance(module, MOVES) and self.whole.issuperset(inputs):
+            self.whole.add(node)
         if self.shapes.shape(node) is None and self.lost.intersection(inputs):
             self.lost.add(node)
         return node
@@ -218,14 +227,14 @@ class Lowering:
     @property
     def shaped(self) -> bool:
         """Whether the shape of a sample is known."""
-        return self.shapes.shape(self.x) is not None
+        return all(self.shapes.shape(entry) is not None for entry in self.entries)
 
     def stand_in(
         self, shape: tuple[int, ...] | None, rank: int | None = None, inputs: Sequence[fx.Node] = (),
         reason: Reason | None = None,
     ) -> fx.Node:  # fmt: skip
         """A node instead of a refused operation, so that operations that read its result are examined too."""
-        node = self.build.call("standin", StandIn(shape, reason), *(inputs or (self.x,)))
+        node = self.build.call("standin", StandIn(shape, reason), *(inputs or self.entries[:1]))
         self.shapes.give(node, shape, rank)
         if shape is None and (self.shaped or rank is None or self.lost.intersection(inputs)):
             self.lost.add(node)
@@ -283,7 +292,7 @@ class Lowering:
 
     def trace_back(self, value: Any, name: str) -> None:
         """Notes which value of the network a node stands for, so that the two can be compared."""
-        if isinstance(value, fx.Node) and value is not self.x:
+        if isinstance(value, fx.Node) and value not in self.entries:
             value.meta.setdefault(ORIGIN, name)
 
     def bind(self, node: fx.Node, value: Any, inplace: bool, copies: bool, views: bool) -> None:

@@ -9,6 +9,7 @@ from snnc.capture import (
     attention,
     bounds,
     curved,
+    embedding,
     formulas,
     gathering,
     layers,
@@ -19,11 +20,14 @@ from snnc.capture import (
 )
 from snnc.capture.values import Spelling
 from snnc.ir import dialect
+from snnc.ir.embedding import Embedding
 
 # Every operation by its name. A method or function with a trailing underscore is the same, in place.
 SPELLINGS: dict[str, Spelling] = {
     # activations and rounding
     "relu": spellings.relu,
+    **dict.fromkeys(("long", "int"), embedding.whole),
+    "embedding": embedding.embedding,
     "relu6": spellings.relu6,
     "hardtanh": spellings.hardtanh,
     "threshold": spellings.threshold,
@@ -195,6 +199,8 @@ OWN_FORM = (
 PADS = ("Zero", "Constant", "Reflection", "Replication", "Circular")
 # Layers with weights, or with bounds: each call site gets its own copy.
 OWN: dict[type[nn.Module], Spelling] = {
+    nn.Embedding: embedding.module,
+    Embedding: layers.own,
     **dict.fromkeys(dialect.CONVOLUTIONS, layers.own_conv),
     **dict.fromkeys((*dialect.BATCHNORMS, nn.SyncBatchNorm), layers.own_batchnorm),
     **dict.fromkeys(OWN_FORM, layers.own),

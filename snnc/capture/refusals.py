@@ -107,7 +107,7 @@ _NAMES: dict[Reason, str] = {
     ACTIVATION: "thresholdedrelu shrink",
     STATISTICS: "crossmaplrn2d meanvariancenormalization",
     PRODUCT: "transformer transformerdecoder transformerdecoderlayer cdist",
-    LOOKED_UP: "embedding embeddingbag",
+    LOOKED_UP: "embeddingbag",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
     ELEMENTWISE: "ceil trunc frac fmod remainder",
     CURVED: "prod reduceprod lppool globallppool xor",

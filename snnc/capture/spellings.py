@@ -248,6 +248,8 @@ def getattr_(at: Site, x: Any, name: str) -> Any:
 def to(at: Site, x: Any, *args: Any, **kwargs: Any) -> Any:
     """A cast, which must be to floating point."""
     kinds = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
+    if isinstance(x, fx.Node) and x in at.lowering.whole:
+        return x  # it is looked up, and whole numbers stay what they are in any type
     if any(not kind.is_floating_point for kind in kinds):
         at.refuse(f"casts data to {kinds[0]}", "keep data in floating point")
     own = at.lowering.like.dtype

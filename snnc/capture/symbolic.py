@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import builtins
-import inspect
 import operator
 import traceback
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils._traceback import CapturedTraceback
 
+from snnc.capture.calling import Calling
 from snnc.capture.copying import kind_of, no_backward_hooks
 from snnc.capture.refusals import CONTROL
 from snnc.capture.swapping import swapped
@@ -22,8 +21,8 @@ from snnc.errors import Blocker
 from snnc.ir.graph import flat
 
 
-def trace(live: nn.Module) -> tuple[fx.Graph, Exception | None]:
-    """The graph of a module from `private`, as far as tracing its code came, and what stopped that."""
+def trace(live: nn.Module, how: Calling) -> tuple[fx.Graph, Exception | None]:
+    """The graph of a module from `private`, called in one way, as far as tracing came, and what stopped that."""
     # The first stack trace imports torch's compiler, which must not take our `len` for Python's: it would keep it.
     CapturedTraceback.extract().summary()
     with (
@@ -34,7 +33,7 @@ def trace(live: nn.Module) -> tuple[fx.Graph, Exception | None]:
         swapped(builtins, len=_len),
     ):
         before = torch.get_rng_state()
-        tracer = _Tracer()
+        tracer = _Tracer(how)
         try:
             tracer.trace(live)
             if not torch.equal(before, torch.get_rng_state()):
@@ -89,6 +88,24 @@ def input_rank(graph: fx.Graph, root: nn.Module) -> int | None:
     return None
 
 
+def looked_up(graph: fx.Graph, root: nn.Module) -> set[int]:
+    """Which inputs, by their place, an embedding reads: torch wants whole numbers there."""
+    places = {node: k for k, node in enumerate(graph.find_nodes(op="placeholder"))}
+    found: set[int] = set()
+    modules = dict(root.named_modules(remove_duplicate=False))  # whatever its class makes of their names
+    for node in graph.nodes:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not (isinstance(module, nn.Embedding) or node.target is nn.functional.embedding):
+            continue
+        pending = [node.args[0] if node.args else node.kwargs.get("input")]
+        while pending:
+            source = pending.pop()
+            if isinstance(source, fx.Node):
+                found |= {places[source]} if source in places else set()
+                pending += source.all_input_nodes
+    return found
+
+
 class _Proxy(fx.Proxy):
     """Records `x += y` as in place: `fx` itself takes it for `x = x + y`, which loses what other names of x see."""
 
@@ -140,6 +157,10 @@ def _len(value: Any) -> Any:
 class _Tracer(fx.Tracer):
     """Keeps the modules of `torch.nn` and of the dialect whole, parameters as they are, and only required arguments."""
 
+    def __init__(self, how: Calling) -> None:
+        super().__init__()
+        self.how = how
+
     record_stack_traces = True
     traced_func_name = "__call__"  # a call runs hooks, and a `forward` that the instance has of its own
 
@@ -156,17 +177,5 @@ class _Tracer(fx.Tracer):
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
     ) -> tuple[Any, list[Any]]:
-        own_call = type(self.root).__call__ is not nn.Module.__call__
-        called = MethodType(root_fn, self.root) if own_call else self.root.forward
-        parameters = inspect.signature(called).parameters.values()
-        plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-        needed = [p.name for p in plain if p.default is p.empty] or [p.name for p in plain[:1]]
-        if not needed and any(p.kind is p.VAR_POSITIONAL for p in parameters):
-            needed = ["x"]
-        proxies = [self.create_proxy("placeholder", name, (), {}) for name in (*needed, *named)]
-
-        def call(module: nn.Module, *args: Any) -> Any:
-            return module(*args[: len(needed)], **dict(zip(named, args[len(needed) :], strict=True)))
-
-        return call, [self.root, *proxies]
+        proxies = [self.create_proxy("placeholder", name, (), {}) for name in self.how.names]
+        return lambda module, *values: self.how.call(module, values), [self.root, *proxies]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -105,11 +105,11 @@ class _Names(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def along_one_path(model: nn.Module, shape: tuple[int, ...], like: Tensor) -> tuple[list[Blocker], bool]:
+def along_one_path(run: Callable[[], Any]) -> tuple[list[Blocker], bool]:
     """The operations that are refused by name on the path of one batch, and whether the network got through."""
     names, through = _Names(), False
     with suppress(Exception), quietly(), names, torch.random.fork_rng(devices=[]):  # the author's own
-        model(torch.rand((2, *shape), dtype=like.dtype, device=like.device))
+        run()
         through = True
     return list(names.found.values()), through
 
@@ -126,11 +126,10 @@ def _in_silence() -> Iterator[None]:
 
 
 def _reads(traced: fx.GraphModule, shapes: Sequence[tuple[int, ...]], like: Tensor) -> bool:
-    lowering = Lowering(shapes[0], None, like)
+    names = [f"x{k}" for k in range(len(shapes))]
+    lowering = Lowering(tuple(shapes) if len(shapes) > 1 else shapes[0], None, like, names)
     lowering.batch = SAMPLES
-    entries = traced.graph.find_nodes(op="placeholder")
-    others = {node.name: lowering.stand_in(shape) for node, shape in zip(entries[1:], shapes[1:], strict=True)}
-    result = list(leaves(walk(lowering, traced.graph, traced, others, ATEN)))
+    result = list(leaves(walk(lowering, traced.graph, traced, {}, ATEN)))
     if lowering.blockers or not result:
         return False
     return all(isinstance(v, fx.Node) and lowering.cells[v].value is not LOST for v in result)

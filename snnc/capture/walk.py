@@ -95,17 +95,17 @@ def walk(
         lowering: takes what is built.
         graph: from `torch.fx` or `torch.export`.
         root: owner of the modules and attributes that `graph` names.
-        constants: values of placeholders by name; a placeholder that is not among them is the input.
+        constants: values of placeholders by name; those that are not among them are the inputs, in their order.
         spellings: operations by name.
     """
     result: Any = None
-    parts = _Parts(root)
+    parts, entries = _Parts(root), iter(lowering.entries)
     lowering.apply = _applied
     for node in graph.nodes:
         if node.op == "output":
             result = node.args[0]
         elif node.op == "placeholder":
-            value = constants.get(node.name, lowering.x)
+            value = constants[node.name] if node.name in constants else next(entries)
             lowering.bind(node, value, False, False, False)
         elif node.op == "get_attr":
             value = parts.value(str(node.target))

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 Option = Callable[[Any], Any]
 shape_option = click.option(
-    "--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one sample, if nothing else gives it."
+    "--input-shape",
+    type=SHAPE,
+    metavar="C,H,W",
+    help="Shape of one sample, if nothing else gives it; of several inputs one each, such as 3,32,32+5.",
+)
+output_option = click.option(
+    "--output", metavar="NAME", help="Output that holds the class scores, if there are several."
 )
 batch_option = click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 
@@ -76,7 +82,7 @@ class Original(Model):
         """That network as it was loaded, or None."""
         return self.load(self.ann) if self.given else None
 
-    def module(self, shape: tuple[int, ...]) -> nn.Module | None:
+    def module(self, shape: tuple[Any, ...]) -> nn.Module | None:
         """That network as a module that takes samples of `shape`, or None."""
         from torch import nn
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from snnc.cli.blocks import original_options, running_options, scored_options
+from snnc.cli.blocks import original_options, output_option, running_options, scored_options
 from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, READ, dry_run_option, verb
 from snnc.cli.search import Names
@@ -20,6 +20,7 @@ from snnc.cli.search import Names
 @click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples drawn from it.")
 @original_options()
 @scored_options("test", "Split that is scored, if DATA has several.", draw=True)
+@output_option
 @running_options()
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line for each network and step, and nothing else.")
 @click.option(

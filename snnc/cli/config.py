@@ -145,7 +145,9 @@ def _as_toml(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [
-            f"{one[0]}.{one[1]}={toml(one[2])}" if isinstance(one, tuple) and len(one) == 3 else _as_toml(one)
+            f"{one[0]}.{one[1]}={toml(one[2])}"
+            if isinstance(one, tuple) and len(one) == 3 and isinstance(one[0], str)
+            else _as_toml(one)
             for one in value
         ]
     return value

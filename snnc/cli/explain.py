@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from snnc.cli.blocks import original_options, running_options, scored_options
+from snnc.cli.blocks import original_options, output_option, running_options, scored_options
 from snnc.cli.config import configurable
 from snnc.cli.options import READ, verb
 
@@ -19,6 +19,7 @@ from snnc.cli.options import READ, verb
     "Split that is looked at, if DATA has several. What is found guides choices, so leave the test split alone.",
     draw=True,
 )
+@output_option
 @running_options()
 @verb
 @configurable

@@ -43,6 +43,17 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class SampleShape(Numbers):
+    """The shape of one sample, as a tuple; of several inputs one each, with plus signs between them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        parts = value.split("+") if isinstance(value, str) else value
+        several = isinstance(parts, list | tuple) and all(isinstance(part, str | list | tuple) for part in parts)
+        if not several or len(parts) < 2:
+            return super().convert(parts[0] if several and parts else value, param, ctx)
+        return tuple(super(SampleShape, self).convert(part, param, ctx) for part in parts)
+
+
 class Setting(click.ParamType):
     """`PASS.OPTION=VALUE` as a tuple. The value is written as in TOML; text needs no quotes."""
 
@@ -96,7 +107,7 @@ def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Read everything and say what would be done; write nothing."
 )
-SHAPE, CHANNELS = Numbers(int, "C,H,W"), Numbers(float, "a,b,c")
+SHAPE, CHANNELS = SampleShape(int, "C,H,W"), Numbers(float, "a,b,c")
 PATH, READ = click.Path(path_type=Path), click.Path(path_type=Path)  # to write, or to read if it has to be there
 COUNT = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)

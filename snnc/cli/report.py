@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from snnc.cli.blocks import original_options, running_options, scored_options
+from snnc.cli.blocks import original_options, output_option, running_options, scored_options
 from snnc.cli.config import configurable
 from snnc.cli.options import PATH, READ, verb
 
@@ -15,6 +15,7 @@ from snnc.cli.options import PATH, READ, verb
 @click.argument("snn", type=READ)
 @original_options()
 @scored_options("test", "Split that is looked at, if DATA has several.", draw=True)
+@output_option
 @running_options()
 @click.option("--title", help="Title of the page. [default: the name of SNN]")
 @click.option("-o", "--out", type=PATH, help="Page to write. [default: the name of SNN with the suffix .html, here]")

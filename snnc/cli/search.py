@@ -41,6 +41,7 @@ search_options = options(
     click.option(
         "--recipes", type=Names(), metavar="NAME,NAME", help="Recipes that --max-drop tries, if not all that apply."
     ),
+    click.option("--output", metavar="NAME", help="Output whose classes --max-drop counts, if there are several."),
     click.option(
         "--holdout",
         type=COUNT,
@@ -57,8 +58,11 @@ def check_search(
     recipe: str | None,
     recipes: tuple[str, ...] | None,
     changes: Sequence[Any],
+    output: str | None = None,
 ) -> None:
     """Refuses options that make no sense together."""
+    if max_drop is None and output:
+        raise click.UsageError("--output says which classes --max-drop counts: give --max-drop; all outputs are kept.")
     if max_drop is None and recipes:
         raise click.UsageError("--recipes says what --max-drop tries: give --max-drop, or --recipe for one recipe.")
     if max_drop is None:

@@ -269,8 +269,10 @@ def _entry(value: Any) -> Any:
     return value
 
 
-def shape(sizes: Sequence[int]) -> str:
+def shape(sizes: Sequence[Any]) -> str:
     """A shape as `--input-shape` takes it."""
+    if sizes and all(isinstance(one, list | tuple) for one in sizes):
+        return "+".join(map(shape, sizes))
     return ",".join(map(str, sizes))
 
 
@@ -303,6 +305,21 @@ def made(info: Mapping[str, Any], latency: str) -> None:
         say(f"Made with: {', '.join(f'{name} {version}' for name, version in versions.items())}")
 
 
+def beside_ann(outputs: Sequence[Mapping[str, Any]], scored: bool) -> None:
+    """How far the outputs are from the ANN's; one output whose accuracy is known needs no more words."""
+    from snnc.measure.evaluate import shown_steps
+
+    if scored and len(outputs) < 2:
+        return
+    for one in outputs:
+        rows = [
+            (t, f"{one['error'][t - 1]:.2f}", "-" if one["agreement"] is None else f"{one['agreement'][t - 1]:.2f}")
+            for t in shown_steps(len(one["error"]))
+        ]
+        title = f"Output '{one['name']}' [{', '.join(map(str, one['shape']))}] beside the ANN's, after each step"
+        table(title, ("step", "error %", "agreement %"), rows)
+
+
 def compared(record: Mapping[str, Any] | None) -> None:
     """How the graph was compared with the network it was read from; nothing of files that do not tell."""
     if record and record["with"] is None:
@@ -321,7 +338,10 @@ def evaluation(found: Mapping[str, Any]) -> None:
 
     accuracy, agreement, ann = found["accuracy"], found["agreement"], found["ann_accuracy"]
     say(f"Samples: {found['samples']}")
-    if ann is not None:
+    beside_ann(found["outputs"], bool(accuracy))
+    if not accuracy:
+        pass
+    elif ann is not None:
         say(f"ANN: {ann:.2f} %")
         say(f"SNN: {accuracy[-1]:.2f} % ({accuracy[-1] - ann:+.2f})")
     else:
@@ -331,7 +351,8 @@ def evaluation(found: Mapping[str, Any]) -> None:
     for t in shown_steps(len(accuracy)):
         beside = [f"{accuracy[t - 1] - ann:+.2f}", f"{agreement[t - 1]:.2f}"] if ann is not None else []
         rows.append([t, f"{accuracy[t - 1]:.2f}", *beside])
-    table("Read out after each step", columns, rows)
+    if rows:
+        table("Read out after each step", columns, rows)
     table("Spikes per neuron and step", ("layer", "rate"), [(k, f"{v:.4f}") for k, v in found["rates"].items()])
     if found["operations"] is not None:
         operations, macs = found["operations"], found["macs"]

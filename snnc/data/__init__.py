@@ -9,7 +9,7 @@ from snnc.data.fingerprint import fingerprint, stored
 from snnc.data.fit import Fit, PreparationWarning, described, eight_bits, read_as
 from snnc.data.loaders import as_batches, labelled_batches, maybe_labelled_batches
 from snnc.data.reading import ACCEPTED, read
-from snnc.data.values import floats
+from snnc.data.values import floats, wholes
 
 __all__ = [
     "ACCEPTED",
@@ -29,4 +29,5 @@ __all__ = [
     "require_classes",
     "require_labels",
     "stored",
+    "wholes",
 ]

@@ -6,8 +6,8 @@ Images stay uint8, a quarter of their size as float32, until a batch is asked fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from snnc.errors import DataError
+from snnc.structure import Inputs, Samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,10 @@ class Dataset:
         std: divided by after `mean`; likewise.
         scale: what integer values are divided by; 255 makes uint8 images 0..1. Floats are taken as they are.
         source: where the data came from, for reports.
+        name: of `x`.
+        others: further arrays of as many samples, by name, which are inputs where a network takes them (`taking`).
+        raw: 8-bit values of the others stay as they are, instead of being divided by 255.
+        takes: names of the inputs, where there are several.
 
     Raises:
         DataError: on construction, when the arrays cannot be used together.
@@ -39,15 +44,23 @@ class Dataset:
     std: tuple[float, ...] | None = None
     scale: float = 1.0
     source: str = "data"
+    name: str = "x"
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
+    raw: bool = False
+    takes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         x, where = self.x, self.source
         if x.dtype.kind not in "buif":
-            raise DataError(f"{where}: `x` has dtype {x.dtype}, which is not numeric.", "store uint8 or float32")
+            raise DataError(
+                f"{where}: `{self.name}` has dtype {x.dtype}, which is not numeric.", "store uint8 or float32"
+            )
         if x.ndim < 2:
-            raise DataError(f"{where}: `x` has shape {x.shape}, without a batch axis.", "store it as (N, C, H, W)")
+            raise DataError(
+                f"{where}: `{self.name}` has shape {x.shape}, without a batch axis.", "store it as (N, C, H, W)"
+            )
         if x.size == 0:
-            raise DataError(f"{where}: no samples: `x` has shape {x.shape}.", "give at least one")
+            raise DataError(f"{where}: no samples: `{self.name}` has shape {x.shape}.", "give at least one")
         bad = _first_nonfinite(x) if x.dtype.kind == "f" else None
         if bad is not None:
             raise DataError(f"{where}: sample {bad} holds NaN or infinity (in float32).", "clean the data")
@@ -71,11 +84,55 @@ class Dataset:
         return len(self.x)
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, without the batch axis."""
+    def input_shape(self) -> tuple[Any, ...]:
+        """Shape of one sample, without the batch axis; of several inputs one each."""
+        if self.takes:
+            return tuple(tuple(self._array(name).shape[1:]) for name in self.takes)
         return tuple(self.x.shape[1:])
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _array(self, name: str) -> np.ndarray:
+        return self.x if name == self.name else self.others[name]
+
+    def taking(self, needed: Sequence[str], known: Sequence[str] = ()) -> Dataset:
+        """The same for a network, with the arrays that are its inputs, by their names.
+
+        Args:
+            needed: names of the inputs that it needs.
+            known: of all that it takes.
+
+        Raises:
+            DataError: an array is not there.
+        """
+        there = {self.name: self.x, **self.others}
+        if len(needed) < 2:
+            alone = needed[0] if needed else self.name
+            more = [name for name in known if name in there and name != alone]
+            if alone in there and (more or alone != self.name):
+                return self._of([name for name in known if name in (alone, *more)] or [alone])
+            if self.name == "x" or len(there) == 1:
+                return self
+            needed = [alone]
+        if missing := [name for name in needed if name not in there]:
+            hint = f"np.savez(path, {', '.join(f'{name}=...' for name in needed)}, y=labels)"
+            raise DataError(f"{self.source} has {', '.join(there)}, and no array `{missing[0]}`.", hint)
+        return self._of([name for name in (known or needed) if name in there])
+
+    def _of(self, names: Sequence[str]) -> Dataset:
+        there = {self.name: self.x, **self.others}
+        if len(names) == 1:
+            return replace(self, x=there[names[0]], name=names[0], others={}, takes=())
+        if self.mean is not None or self.std is not None:
+            raise DataError(
+                f"{self.source} holds several inputs, and --mean and --std do not tell which they are for.",
+                "data that are normalised already",
+            )
+        for name in names:
+            bad = _first_nonfinite(there[name]) if there[name].dtype.kind == "f" else None
+            if bad is not None:
+                raise DataError(f"{self.source}: sample {bad} of `{name}` holds NaN or infinity.", "clean the data")
+        return replace(self, takes=tuple(names))
+
+    def batches(self, size: int) -> Iterator[tuple[Samples, Tensor | None]]:
         """Batches in order: inputs `[B, ...]` float32, normalised, and labels `[B]` int64 or None.
 
         Args:
@@ -83,9 +140,25 @@ class Dataset:
         """
         return ReadBatches(self, self._batches(size))
 
-    def _batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _several(self, part: slice) -> Inputs:
+        """The inputs of some samples, each in float32, or whole numbers as int64."""
+        found = []
+        for name in self.takes:
+            stored = self._array(name)[part]
+            whole = stored.dtype.kind in "ui" and stored.dtype.itemsize >= 4
+            value = torch.from_numpy(np.array(stored, dtype=np.int64 if whole else np.float32))
+            eight = stored.dtype == np.uint8 and not self.raw
+            found.append(value / 255 if eight else value)
+        return Inputs(found, self.takes)
+
+    def _batches(self, size: int) -> Iterator[tuple[Samples, Tensor | None]]:
         if size < 1:
             raise DataError(f"A batch of {size} samples is empty.", "a size of 1 or more")
+        if self.takes:
+            for i in range(0, len(self), size):
+                y = None if self.y is None else torch.from_numpy(np.array(self.y[i : i + size]))
+                yield self._several(slice(i, i + size)), y
+            return
         per_channel = (1, -1) + (1,) * (self.x.ndim - 2)
         mean, std = (
             None if v is None else torch.tensor(v, dtype=torch.float32).view(per_channel) for v in (self.mean, self.std)
@@ -120,7 +193,8 @@ class Dataset:
 
     def take(self, index: slice | np.ndarray) -> Dataset:
         """The samples of an index, in its order."""
-        return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+        others = {name: array[index] for name, array in self.others.items()}
+        return replace(self, x=self.x[index], y=None if self.y is None else self.y[index], others=others)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from snnc.data.dataset import Dataset, ReadBatches
+from snnc.structure import Samples, each, joined, shape_of
 
 Batch = TypeVar("Batch")
 MOST = 512  # samples that are looked at
@@ -34,9 +34,10 @@ class PreparationWarning(UserWarning):
 # What a file keeps
 
 
-def described(data: Any, x: Tensor) -> dict[str, Any]:
+def described(data: Any, x: Samples) -> dict[str, Any]:
     """How calibration data `[N, ...]` were read, and their range, mean and deviation for each channel; plain data."""
-    return {**read_as(data), "layout": list(x.shape[1:]), "channels": statistics(x)}
+    layout = [list(one) if isinstance(one, tuple) else one for one in shape_of(x)]
+    return {**read_as(data), "layout": layout, "channels": statistics(x)}
 
 
 def read_as(data: Any) -> dict[str, Any]:
@@ -52,8 +53,16 @@ def read_as(data: Any) -> dict[str, Any]:
     return {"dtype": data.x.dtype.name, "raw": data.scale == 1 if eight else None, "mean": mean, "std": std}
 
 
-def statistics(x: Tensor) -> dict[str, list[float]]:
-    """Range, mean and deviation of each channel of `[N, C, ...]`; of all numbers alike where these are vectors."""
+def statistics(x: Samples) -> dict[str, list[float]]:
+    """Range, mean and deviation of each channel of `[N, C, ...]`; of all numbers alike where these are vectors.
+
+    Of several inputs the channels of one after those of the other; whole numbers are places and have none.
+    """
+    found = [_statistics(one) for one in each(x) if one.is_floating_point()]
+    return {name: [value for one in found for value in one[name]] for name in STATISTICS}
+
+
+def _statistics(x: Tensor) -> dict[str, list[float]]:
     by_channel = (x.transpose(0, 1).flatten(1) if x.dim() > 2 else x.reshape(1, -1)).double()
     low, high = by_channel.aminmax(dim=1)
     found = (low, high, by_channel.mean(1), by_channel.std(1, correction=0))
@@ -86,7 +95,7 @@ class Fit:
 
     def __init__(self, info: Mapping[str, Any], data: Any) -> None:
         self.known, self.read = info.get("calibration"), read_as(data)
-        self.seen: list[Tensor] = []
+        self.seen: list[Samples] = []
         self.guesses: Counter[int] = Counter()
         self.labels: Counter[int] = Counter()
 
@@ -95,7 +104,7 @@ class Fit:
         for batch in batches:
             x = batch[0] if isinstance(batch, tuple) else batch
             left = MOST - sum(map(len, self.seen))
-            if left > 0 and isinstance(x, Tensor):
+            if left > 0 and isinstance(x, Samples):
                 self.seen.append(x[:left].detach().cpu())
             yield batch
 
@@ -106,7 +115,7 @@ class Fit:
 
     def notes(self) -> list[str]:
         """What the user should know, a sentence each; also given as a `PreparationWarning`."""
-        found = [misfit(self.known, self.read, torch.cat(self.seen)) if self.seen else None, self._one_class()]
+        found = [misfit(self.known, self.read, joined(self.seen)) if self.seen else None, self._one_class()]
         notes = [one for one in found if one]
         for one in notes:
             warnings.warn(one, PreparationWarning, stacklevel=3)
@@ -123,7 +132,7 @@ class Fit:
         )
 
 
-def misfit(known: Any, read: Mapping[str, Any], x: Tensor) -> str | None:
+def misfit(known: Any, read: Mapping[str, Any], x: Samples) -> str | None:
     """How data differ from those that calibrated a network, as a sentence; None where they do not, or nothing is known.
 
     Args:

@@ -25,22 +25,29 @@ _CIFAR_PIXELS = 3 * 32 * 32
 _IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "PPM")  # pillow would try all that it knows
 
 
-def npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Arrays `x` and, where there is one, `y`."""
+def npz(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The arrays of numbers that can be inputs, by name, `x` first; and, where there is one, `y`."""
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not an .npz file, or is cut short.", "np.savez(path, x=inputs, y=labels)")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            x, y = (archive[name] if name in archive.files else None for name in ("x", "y"))
             names = archive.files
+            y = archive["y"] if "y" in names else None
+            found = {name: archive[name] for name in ("x", *names) if name in names and name != "y"}
     except Exception as exc:  # a damaged archive can raise many kinds
         why = "holds Python objects" if "allow_pickle" in str(exc) else "is damaged"
         raise DataError(f"{path} {why}.", "plain numeric arrays, saved with np.savez") from exc
-    if x is None:
+    first = found.get("x", next((array for array in found.values() if _numeric(array)), None))
+    if first is None:
         raise DataError(f"{path} has no array `x`, only {names}.", "np.savez(path, x=inputs, y=labels)")
-    if not all(isinstance(array, np.ndarray) for array in (x, y) if array is not None):  # numpy gives their bytes
+    if not all(isinstance(array, np.ndarray) for array in (first, y) if array is not None):  # numpy gives their bytes
         raise DataError(f"{path} has members that are no arrays.", "plain numeric arrays, saved with np.savez")
-    return x, y
+    fits = {name: array for name, array in found.items() if _numeric(array) and array.shape[:1] == first.shape[:1]}
+    return {"x": first, **fits} if "x" in found else fits, y
+
+
+def _numeric(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind in "buif" and array.ndim > 0
 
 
 def idx(path: Path) -> np.ndarray:

@@ -14,9 +14,9 @@ from snnc.errors import DataError
 from snnc.markup import counted
 
 ACCEPTED = (
-    "an .npz with `x` (and `y`), MNIST-style idx images (also .gz) with their labels beside them, "
-    "CIFAR-10 or -100 batches (binary or python), a folder of either, or a folder of images with one "
-    "subfolder per class"
+    "an .npz with `x` (and `y`), or an array for each input by its name, MNIST-style idx images (also .gz) with their "
+    "labels beside them, CIFAR-10 or -100 batches (binary or python), a folder of either, or a folder of images with "
+    "one subfolder per class"
 )
 _Read = tuple[np.ndarray, np.ndarray | None, str]
 _IDX_IMAGES = re.compile(r"images(?=[-.]idx\d)")
@@ -53,17 +53,29 @@ def read(
     if not path.exists():
         raise DataError(f"{path} does not exist.", "check the path")
     try:
-        x, y, source = _read_folder(path, split) if path.is_dir() else _read_file(path)
+        if not path.is_dir() and _is_npz(path):
+            arrays, y = npz(path)
+            name, x = next(iter(arrays.items()))
+            source, others = str(path), {key: array for key, array in arrays.items() if key != name}
+        else:
+            x, y, source = _read_folder(path, split) if path.is_dir() else _read_file(path)
+            name, others = "x", {}
     except OSError as exc:
         raise DataError(f"{path} could not be read: {exc.strerror or exc}.", "check the file") from exc
     scale = 255.0 if x.dtype == np.uint8 and not raw else 1.0
-    return Dataset(x, y, _numbers(mean), _numbers(std), scale, source)
+    return Dataset(x, y, _numbers(mean), _numbers(std), scale, source, name, others, raw)
 
 
 def _numbers(values: float | Iterable[float] | None) -> tuple[float, ...] | None:
     if values is None:
         return None
     return tuple(float(v) for v in values) if isinstance(values, Iterable) else (float(values),)
+
+
+def _is_npz(path: Path) -> bool:
+    with path.open("rb") as f:
+        head = f.read(2)
+    return bool(head) and path.suffix != ".bin" and (path.suffix == ".npz" or head == b"PK")
 
 
 def _read_file(path: Path) -> _Read:
@@ -73,8 +85,6 @@ def _read_file(path: Path) -> _Read:
         raise DataError(f"{path} is empty.", ACCEPTED)
     if path.suffix == ".bin":  # before idx: a CIFAR record may begin with the same bytes
         return *cifar_binary(path), f"{path} (CIFAR binary)"
-    if path.suffix == ".npz" or head[:2] == b"PK":
-        return *npz(path), str(path)
     if "idx" in path.name or head[:2] in (b"\0\0", b"\x1f\x8b"):
         return _idx_pair(path)
     if head[:1] == b"\x80":

@@ -49,6 +49,31 @@ def floats(value: Any, what: str) -> Tensor:
     return value
 
 
+MOST_PLACES = 2**24  # whole numbers below it are floats without rounding
+
+
+def wholes(value: Any, what: str) -> Tensor:
+    """Places in a table, a tensor or an array, as int64; floats are taken where they are whole.
+
+    Raises:
+        DataError: says what it is, and what to pass.
+    """
+    whole = "x.long(), whole numbers from 0"
+    if isinstance(value, np.ndarray) and value.dtype.kind in "ui":
+        value = torch.from_numpy(np.array(value, dtype=np.int64, order="C"))
+    elif not (isinstance(value, Tensor) and not value.is_floating_point() and value.layout is torch.strided):
+        value = floats(value, what)
+    if value.is_complex() or value.dtype == torch.bool or value.is_meta or value.is_quantized:
+        raise DataError(f"{what} is {value.dtype}, and not whole numbers.", whole)
+    if value.is_floating_point() and not bool((value == value.round()).all()):
+        raise DataError(f"{what} holds numbers that are not whole, and a table is looked up by them.", whole)
+    if value.numel() and not (int(value.min()) >= 0 and int(value.max()) < MOST_PLACES):
+        raise DataError(
+            f"{what} goes from {int(value.min())} to {int(value.max())}, and a table is looked up by it.", whole
+        )
+    return value.long()
+
+
 def _of_array(value: np.ndarray, what: str) -> Tensor:
     if isinstance(value, np.ma.MaskedArray):
         raise DataError(f"{what} is a masked array.", "x.filled(0.0), or another number for the masked values")

@@ -1,4 +1,4 @@
-"""Sums over samples of what differs between two networks."""
+"""Sums over samples of what differs between two networks. Several outputs are compared as one row of numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from torch import Tensor
 from snnc.differences.report import Differences, LayerDifference
 from snnc.errors import DataError, SnncError
 from snnc.networks.base import Trains
+from snnc.structure import Tree, alike, leaves, named
+
+
+def _row(tree: Tree) -> Tensor:
+    """Outputs after each step, several as one row of numbers for each sample."""
+    return tree if isinstance(tree, Tensor) else torch.cat([one.flatten(2) for one in leaves(tree)], 2)
 
 
 @dataclass
@@ -47,16 +53,27 @@ class Count:
     ann: bool = False
     classes: tuple[Tensor, Tensor] | None = None
 
-    def add(self, a: tuple[Tensor, Trains | None], b: tuple[Tensor, Trains | None], y: Tensor | None) -> None:
-        """Some more samples."""
-        mine, yours = self._aligned(a[0], b[0])
+    def add(self, a: tuple[Tree, Trains | None], b: tuple[Tree, Trains | None], y: Tensor | None) -> None:
+        """Some more samples: the outputs after each step, and what every neuron layer emits."""
+        if not alike(a[0], b[0]):
+            raise SnncError(
+                f"The two networks return different outputs: {', '.join(named(a[0]))} and {', '.join(named(b[0]))}.",
+                "two forms of one network, or two networks for one task",
+            )
+        shapes = [[tuple(one.shape[2:]) for one in leaves(tree)] for tree, _ in (a, b)]
+        if len(shapes[0]) > 1 and shapes[0] != shapes[1]:
+            raise SnncError(
+                f"The two networks give outputs of shapes {shapes[0]} and {shapes[1]}, which cannot be compared.",
+                "two forms of one network, or two networks for one task",
+            )
+        mine, yours = self._aligned(_row(a[0]), _row(b[0]))
         n = mine.shape[1]
         self.samples += n
         differ = (mine != yours).flatten(1).sum(1)
         self.outputs = differ if self.outputs is None else self.outputs + differ
         self.logits = max(self.logits, float((mine.double() - yours.double()).abs().max()))
         other_class = torch.zeros(n, dtype=torch.bool)
-        if mine.dim() == 3 and mine.shape[-1] > 1:
+        if isinstance(a[0], Tensor) and mine.dim() == 3 and mine.shape[-1] > 1:
             guesses = mine.argmax(-1), yours.argmax(-1)
             apart = guesses[0] != guesses[1]
             other, other_class = apart.sum(1), apart.any(0)

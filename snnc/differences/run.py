@@ -51,7 +51,8 @@ def verify(
     # Spikes of all steps are held, so one part is what a network itself would hold.
     part = max(1, min(a.chunk, b.chunk) // max(a.latency.simulated, b.latency.simulated))
     fit = Fit(a.info, data)
-    for x, y in track(fit.watch(maybe_labelled_batches(data)), "comparing"):
+    names = (a.inputs, a.inputs)
+    for x, y in track(fit.watch(maybe_labelled_batches(data, names)), "comparing"):
         labels: list[Tensor | None] = [None] * len(x) if y is None else list(y.split(part))
         for samples, label in zip(x.split(part), labels, strict=False):
             count.add(a.emitted(samples), b.emitted(samples, stream), label)

@@ -16,7 +16,7 @@ from snnc.explain.cures import advice
 from snnc.explain.report import KEPT, Cause, Explanation, LayerError, calibrated, parts, percent, summary, term
 from snnc.explain.sides import Perturbed, matched, observed, other, with_encoders, with_ramps
 from snnc.explain.terms import OWN, Tally, split
-from snnc.ir.graph import numbers, view
+from snnc.ir.graph import numbers, only, result, results, view
 from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
 from snnc.networks.base import SpikingNetwork
 from snnc.passes import PASSES, PiecewiseActivations
@@ -24,6 +24,7 @@ from snnc.passes.pipeline import Pass, no_progress
 from snnc.passes.sweeping import SweepPass
 from snnc.runtime.runner import Runner
 from snnc.steady import steady
+from snnc.structure import Samples, cast, each, shape_of, told
 
 ROWS_PER_SAMPLE = 8  # at least: beside its time steps each sample holds sums, and all values of the ANN
 SAME = 1e-3  # of the activation: what folding and rounding may change in a current that no neuron has touched
@@ -37,6 +38,7 @@ def explain(
     ann: nn.Module | torch.export.ExportedProgram,
     data: Any,
     track: Callable[..., Iterator[Any]] = no_progress,
+    output: str | None = None,
 ) -> Explanation:
     """Splits the error of every neuron layer against the ANN into its causes, and follows each to the output.
 
@@ -45,6 +47,8 @@ def explain(
         ann: the network that it was compiled from.
         data: samples as in training, with labels or without: whatever calibration takes.
         track: wraps an iterable to show progress.
+        output: name of the output that errors are followed to, where there are several. Layers that only others need
+            are left out.
 
     Raises:
         SnncError: the network cannot be looked into, or was not compiled from this ANN.
@@ -52,18 +56,32 @@ def explain(
         DataError: no samples, or samples that do not fit.
     """
     network.require_inside()
-    shape = network.info.get("input_shape")
+    network = network.only(output)
     like = numbers(network.graph)
-    graph = capture(ann, tuple(shape) if shape else None).to(like)
+    graph = _one_output(capture(ann, _shape(network)), output).to(like)
     fit = Fit(network.info, data)
     sites = matched(network, with_encoders(network, with_ramps(network, graph)))
     sums = _Sums(network, graph, sites, fit)
-    for x, y in track(fit.watch(maybe_labelled_batches(data)), "explaining"):
+    for x, y in track(fit.watch(maybe_labelled_batches(data, (network.inputs, network.inputs))), "explaining"):
         parts_of_x = x.to(like.device).split(sums.rows)
         labels = [None] * len(parts_of_x) if y is None else y.to(like.device).split(sums.rows)
         for part, label in zip(parts_of_x, labels, strict=True):
             sums.add(part, label)
     return sums.report()
+
+
+def _shape(network: SpikingNetwork) -> Any:
+    shape = network.info.get("input_shape")
+    return tuple(tuple(one) if isinstance(one, list) else one for one in shape) if shape else None
+
+
+def _one_output(graph: fx.GraphModule, output: str | None) -> fx.GraphModule:
+    """The ANN with the output alone that is followed."""
+    if isinstance(result(graph), fx.Node):
+        return graph
+    if output not in results(graph):
+        raise other(f"it returns {', '.join(results(graph))}, and no '{output}'")
+    return only(graph, str(output))
 
 
 @dataclass
@@ -102,14 +120,14 @@ class _Sums:
         self.after = {name: nx.descendants(net, site) | {site} for name, site in self.sites.items()}
         self.rows = max(1, self.network.chunk // max(Runner(self.network.graph).T, ROWS_PER_SAMPLE))
 
-    def add(self, x: Tensor, y: Tensor | None) -> None:
+    def add(self, x: Samples, y: Tensor | None) -> None:
         """Adds at most `rows` samples: every layer's sums, and all values of the ANN, are held for them."""
         snn, seen = observed(self.network, x)
         plain = Perturbed(self.graph, {})
         try:
-            ann = plain.run(x.to(snn))
+            ann = plain.run(*(cast(one, snn) for one in each(x)))
         except (RuntimeError, ValueError, IndexError) as reason:
-            raise other(f"a batch of shape {tuple(x.shape)} does not go through it") from reason
+            raise other(f"samples of shape {told(shape_of(x))} do not go through it") from reason
         if ann.shape != snn.shape:
             raise other(f"its output has shape {tuple(ann.shape[1:])}, not {tuple(snn.shape[1:])}")
         error = _centred(snn.double() - ann.double())
@@ -127,7 +145,8 @@ class _Sums:
             self._follow(self.alone[name], changed, ann, error)
         for cause, effect in self.causes.items():
             errors = {site: terms[cause] for site, terms in found.items()}
-            self._follow(effect, Perturbed(self.graph, errors).run(x.to(snn)), ann, error)
+            inputs = (cast(one, snn) for one in each(x))
+            self._follow(effect, Perturbed(self.graph, errors).run(*inputs), ann, error)
         self._score(snn, ann, y)
         self.square += float(error.square().sum())
         self.size += float(_centred(ann.double()).square().sum())

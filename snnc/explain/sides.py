@@ -19,6 +19,7 @@ from snnc.networks.base import SpikingNetwork
 from snnc.passes import PASSES, EncodeInput, ExpandInput
 from snnc.passes.pipeline import Pass
 from snnc.runtime.runner import Runner
+from snnc.structure import Samples
 
 
 class Perturbed(fx.Interpreter):
@@ -48,7 +49,7 @@ class Seen:
     spikes: Tensor | None = None
 
 
-def observed(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, dict[str, Seen]]:
+def observed(network: SpikingNetwork, x: Samples) -> tuple[Tensor, dict[str, Seen]]:
     """Runs a spiking network on few enough samples for one round; gives its output and what each layer saw and did."""
     seen = {name: Seen() for name, _ in network.neurons()}
     feeds: dict[fx.Node, list[str]] = {}

@@ -7,20 +7,21 @@ a history of the right types.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnc.errors import LoadError
 from snnc.files.history import Fault, read_history
 from snnc.files.onnxfile import parse_onnx
+from snnc.structure import OUTPUT, names_in
 
 if TYPE_CHECKING:
     import onnx
 
 KEY = "snnc"  # of the history in a model's metadata
 DOMAIN = "snnc"  # of the functions
-BY_STEP = "by_step"  # the output with the readout after each step
+LOGITS, BY_STEP = "logits", "by_step"  # the readout after all steps and after each, of a network with one output
 BATCH = "batch"  # the first dimension of input and output
 # fmt: off
 OPERATORS = frozenset({
@@ -35,7 +36,26 @@ OPERATORS = frozenset({
 })
 # fmt: on
 _NODE_LIMIT = 200_000  # with all functions written out
+_INT64 = 7  # as ONNX counts types
 _HINT = "'snnc compile' on the original network"
+
+
+def output_names(outputs: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """What the file calls the outputs of a network, by their names and those of its inputs: no value has two."""
+    if len(outputs) == 1:
+        return [LOGITS]
+    taken, found = set(inputs), []
+    for name in outputs:
+        while name in taken or by_step(name) in taken or name in (LOGITS, BY_STEP):
+            name += "_"
+        taken |= {name, by_step(name)}
+        found.append(name)
+    return found
+
+
+def by_step(name: str) -> str:
+    """What the file calls an output after each step."""
+    return BY_STEP if name == LOGITS else f"{name}_{BY_STEP}"
 
 
 def is_emitted(model: onnx.ModelProto) -> bool:
@@ -66,6 +86,7 @@ def read_emitted(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
         history = read_history(next(entry.value for entry in model.metadata_props if entry.key == KEY), staged=True)
         _check(model)
         _check_steps(model, history["latency"]["T"])
+        _check_ends(model, history)
     except Fault as fault:
         raise LoadError(f"'{path}' is refused: {fault}.", _HINT) from fault
     return model, history
@@ -75,8 +96,20 @@ def _check_steps(model: onnx.ModelProto, T: int) -> None:
     """The readout after each step has as many steps as the history says."""
     for output in model.graph.output:
         first = next(iter(output.type.tensor_type.shape.dim), None)
-        if output.name == BY_STEP and first is not None and first.dim_value not in (0, T):
+        if output.name.endswith(BY_STEP) and first is not None and first.dim_value not in (0, T):
             raise Fault(f"its history says T = {T}, and its output has {first.dim_value} steps")
+
+
+def _check_ends(model: onnx.ModelProto, history: dict[str, Any]) -> None:
+    """The file takes and gives what its history says."""
+    entries, ends = history.get("inputs") or [{"name": "x", "whole": False}], names_in(history.get("outputs") or OUTPUT)
+    kinds = [entry.type.tensor_type.elem_type for entry in model.graph.input]
+    if [kind == _INT64 for kind in kinds] != [entry["whole"] for entry in entries]:
+        raise Fault("its history says what it takes, and it takes something else")
+    if not {output.name for output in model.graph.output}.issuperset(
+        output_names(ends, [entry["name"] for entry in entries])
+    ):
+        raise Fault("its history says what it returns, and it returns something else")
 
 
 def _check(model: onnx.ModelProto) -> None:

@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from snnc.structure import names_in
+
 SCHEDULES = ("streaming", "two-pass streaming", "pipelined", "layer-synchronous")
 STAGES = ("SPIKING", "FIXED")
 _LONGEST = 2**22  # bytes: far more than any history needs
-_DEEPEST = 16  # lists and tables in each other
+_DEEPEST = 48  # lists and tables in each other, those of the outputs' containers among them
 _MOST = 2**31  # of any number of steps, sizes or dimensions
 
 
@@ -94,7 +96,30 @@ def _text(value: Any) -> bool:
 
 
 def _shape(value: Any) -> bool:
+    """The shape of one sample; of several inputs one each."""
+    if isinstance(value, list | tuple) and value and all(isinstance(one, list | tuple) for one in value):
+        return all(map(_one_shape, value))
+    return _one_shape(value)
+
+
+def _one_shape(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(_is_whole(size, 1) for size in value) and math.prod(value) < _MOST
+
+
+def _entry(value: Any) -> bool:
+    """One input."""
+    if not isinstance(value, dict) or type(value.get("whole")) is not bool:
+        return False
+    return _text(value.get("name")) and value["name"].isidentifier()
+
+
+def _tree(value: Any) -> bool:
+    """What the network returns, with each name in its place."""
+    try:
+        names = names_in(value)
+    except (ValueError, TypeError):
+        return False
+    return len(names) == len(set(names)) > 0
 
 
 def _span(value: Any) -> bool:
@@ -141,6 +166,8 @@ def _comparison(value: Any) -> bool:
 # What a history may hold. For each entry: whether a value fits, and what to say if it does not.
 _ROWS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "input_shape": (_shape, "its input has no shape"),
+    "inputs": (lambda value: bool(value) and _each(_entry)(value), "its inputs have no names or kinds"),
+    "outputs": (_tree, "its outputs are in no containers that it knows"),
     "input_rank": (lambda value: _is_whole(value, 1), "its input has no number of dimensions"),
     "input_range": (_span, "its input has no range"),
     "records": (_each(_record), "its records are not those of passes"),

@@ -106,7 +106,10 @@ def _is_formula(node: ast.AST) -> bool:
     return False
 
 
-_CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
+_CONTAINERS = {
+    *("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"),
+    *("torch.fx.immutable_collections.immutable_list", "torch.fx.immutable_collections.immutable_dict"),
+}
 
 
 def _is_tree(text: str) -> bool:
@@ -118,7 +121,7 @@ def _is_tree(text: str) -> bool:
         if tree["type"] not in _CONTAINERS:
             return False
         keys = json.loads(tree["context"])
-        plain = keys is None or (isinstance(keys, list) and all(map(_is_word, keys)))
+        plain = keys is None or (isinstance(keys, list) and all(type(key) is int or _is_word(key) for key in keys))
         return plain and all(map(known, tree["children_spec"]))
 
     version, spec = json.loads(text)

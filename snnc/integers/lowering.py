@@ -43,6 +43,7 @@ from snnc.ir.dialect import (
     Pad,
     Sub,
 )
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls, insert, module_of, phases, replace
 from snnc.ir.neurons import NEURONS, Neuron
 from snnc.ir.rows import Refusal, Table
@@ -107,7 +108,8 @@ class IntegerLowering:
                 given = self.shards.deal(self.x)
                 self.values[node] = Value(given, given, nothing, nothing)
             elif node.op == "output":
-                self._leave(node)
+                for source in node.all_input_nodes:
+                    self._leave(node, source)
             else:
                 self.values[node] = self._visit(node, module_of(self.graph, node))
             for source in node.all_input_nodes:
@@ -171,11 +173,10 @@ class IntegerLowering:
         return Value(real, whole, one.grid, one.size)
 
     def _head(self, node: fx.Node, module: Any) -> Value:
-        return self._leave(node)
+        return self._leave(node, node.all_input_nodes[0])
 
-    def _leave(self, node: fx.Node) -> Value:
-        """The last factor, from integers to the unit of the output, before it or a head."""
-        (source,) = node.all_input_nodes
+    def _leave(self, node: fx.Node, source: fx.Node) -> Value:
+        """The last factor, from integers to the unit of an output, before it or a head."""
         value = self.values[source]
         if role(self.graph, source) is not Role.HEAD:
             unit = value.grid[0].to(self.x)
@@ -376,6 +377,9 @@ INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
         (*BENT, Telescoped): Refusal(
             "gives no integers that every runtime would agree on",
             "the network without fixed-point, or trained with ReLU in its place",
+        ),
+        Embedding: Refusal(
+            "looks a table up, whose rows lie on no grid of the input", "the network without fixed-point"
         ),
         Grid: Refusal("puts on a grid what is on one already", "a network of real numbers"),
         TRAINED: Refusal("does not spike, and only spikes are integers", "insert-neurons before fixed-point"),

@@ -9,6 +9,7 @@ from torch import fx
 from snnc.ir import dialect
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import Affine, Concat, Grid, Mean
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import module_of
 from snnc.ir.neurons import BipolarIF, Neuron
 from snnc.ir.rows import Refusal, Table
@@ -61,6 +62,9 @@ ROLES: Table[Role] = Table(
         (*BENT, Telescoped, BipolarIF): Refusal(
             "gives no integers that every runtime would agree on",
             "the network without fixed-point, or trained with ReLU in its place",
+        ),
+        Embedding: Refusal(
+            "looks a table up, whose rows lie on no grid of the input", "the network without fixed-point"
         ),
         dialect.TRAINED: Refusal("does not spike, and only spikes are integers", "insert-neurons before fixed-point"),
     },

@@ -1,12 +1,14 @@
 """The graph: one `torch.fx.GraphModule` from capture to emission, its stages, and the rules that `verify` checks.
 
-A graph has one `placeholder`, one `output`, and between them `call_module` nodes only. Each module of the dialect
+A graph has a `placeholder` for each input, one `output`, and between them `call_module` nodes only. The output is a
+tree of nodes (`snnc.structure`), built as the author's network builds what it returns. Each module of the dialect
 stands under a flat name equal to its node's name and has exactly one call site, so a pass may change a module without
 asking who else uses it (stock `torch.fx` fusion corrupts a shared convolution; here there are none).
 """
 
 from __future__ import annotations
 
+import copy
 import enum
 import keyword
 import re
@@ -18,16 +20,19 @@ import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.errors import VerifyError
+from snnc.errors import SnncError, VerifyError
 from snnc.ir import curved, dialect
 from snnc.ir.curved import CURVED
 from snnc.ir.dialect import is_count
+from snnc.ir.embedding import Embedding
 from snnc.ir.neurons import NEURONS
 from snnc.ir.proof import prove
 from snnc.ir.rows import Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 from snnc.ir.values import faults
 from snnc.markup import table
+from snnc.structure import fault as tree_fault
+from snnc.structure import leaves, mapped, named
 
 
 class Stage(enum.StrEnum):
@@ -43,7 +48,7 @@ class Stage(enum.StrEnum):
     FIXED = "FIXED"
 
 
-_ALWAYS = (*dialect.LINEAR, *CURVED)
+_ALWAYS = (*dialect.LINEAR, Embedding, *CURVED)
 _QUANTISERS = (dialect.ClipQuant, dialect.SignedQuant)
 _TEMPORAL_MAX = tuple(cls for cls in dialect.CONFIG if issubclass(cls, TemporalMax))
 _IN_TIME = (Encode, Decode, Restart, StepCurrent, Telescoped, *_TEMPORAL_MAX)
@@ -53,7 +58,7 @@ SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
     Stage.QUANTIZED: frozenset((*_ALWAYS, *_QUANTISERS)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
 }
-_NOT_FIXED = {*dialect.AVERAGE_POOLS, dialect.Mean, dialect.Mix, Telescoped, *CURVED} - {
+_NOT_FIXED = {*dialect.AVERAGE_POOLS, dialect.Mean, dialect.Mix, Embedding, Telescoped, *CURVED} - {
     *dialect.MAX_POOLS,
     *dialect.HEADS,
 }
@@ -76,7 +81,7 @@ class GraphBuilder:
         self.graph = fx.Graph()
 
     def input(self, name: str = "x") -> fx.Node:
-        """The one input of the network.
+        """One input of the network. Its name is what a caller passes it by, the `target` of its node.
 
         Raises:
             ValueError: `name` is no identifier. torch writes it into source text as it stands, and runs that.
@@ -92,8 +97,8 @@ class GraphBuilder:
         self.root.add_module(node.name, module)
         return node
 
-    def finish(self, result: fx.Node) -> fx.GraphModule:
-        """The graph whose output is `result`, in eval mode and without nodes that nothing uses."""
+    def finish(self, result: Any) -> fx.GraphModule:
+        """The graph whose output is `result`, a tree of nodes, in eval mode and without nodes that nothing uses."""
         self.graph.output(result)
         return tidy(fx.GraphModule(self.root, self.graph).eval())
 
@@ -145,6 +150,40 @@ def calls(graph: fx.GraphModule, *kinds: type[nn.Module]) -> Iterator[tuple[fx.N
 def module_of(graph: fx.GraphModule, node: fx.Node) -> Any:
     """The module that a node calls."""
     return graph.get_submodule(str(node.target))
+
+
+def entries(graph: fx.GraphModule) -> list[fx.Node]:
+    """The inputs, in the order in which a caller passes them."""
+    return [node for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def output(graph: fx.GraphModule) -> fx.Node:
+    """The node that stands for what the graph returns."""
+    return next(iter(reversed(graph.graph.nodes)))
+
+
+def result(graph: fx.GraphModule) -> Any:
+    """What the graph returns, as a tree of nodes in plain containers."""
+    return mapped(lambda node: node, output(graph).args[0])
+
+
+def results(graph: fx.GraphModule) -> dict[str, fx.Node]:
+    """The outputs by name, see `snnc.structure.named`; one node may have several names."""
+    return named(output(graph).args[0])
+
+
+def only(graph: fx.GraphModule, name: str) -> fx.GraphModule:
+    """A copy of the graph that gives one of its outputs, without what only the others need; all inputs stay.
+
+    Raises:
+        SnncError: no such output.
+    """
+    copied = copy.deepcopy(graph)
+    known = results(copied)
+    if name not in known:
+        raise SnncError(f"The network has no output '{name}'.", f"one of {', '.join(known)}")
+    output(copied).args = (known[name],)
+    return tidy(copied)
 
 
 def numbers(graph: fx.GraphModule) -> Tensor:
@@ -219,6 +258,7 @@ PLACES: Table[Place] = Table(
     {
         (*dialect.LINEAR, *dialect.TRAINED, dialect.Grid): Place(),
         CURVED: Place(blind=False),
+        Embedding: Place(BEFORE),
         Temporal: Place(IN, IN),
         Encode: Place(BEFORE, IN),
         Decode: Place(IN, AFTER),
@@ -286,10 +326,15 @@ def validate(graph: fx.GraphModule, stage: Stage) -> None:
 
 
 def _verify_form(graph: fx.GraphModule) -> None:
-    """One input, one output, modules only, each with one call site under the name of its node."""
+    """Inputs, an output, and modules only, each with one call site under the name of its node."""
     kinds = [node.op for node in graph.graph.nodes]
-    if kinds.count("placeholder") != 1 or kinds.count("output") != 1:
-        raise VerifyError("A graph has one input and one output.")
+    if not kinds.count("placeholder") or kinds.count("output") != 1:
+        raise VerifyError("A graph has an input, one or more, and one node for its output.")
+    tree = output(graph).args[0]
+    if why := tree_fault(tree):
+        raise VerifyError(f"The output {why}.")
+    if not leaves(tree) or not all(isinstance(leaf, fx.Node) for leaf in leaves(tree)):
+        raise VerifyError("The output holds something that is no value of the network.")
     if odd := [n.name for n in graph.graph.nodes if n.op not in ("placeholder", "call_module", "output")]:
         raise VerifyError(f"'{odd[0]}' is not a call of a module.")
     for node in graph.graph.nodes:
@@ -306,9 +351,8 @@ def _verify_form(graph: fx.GraphModule) -> None:
 def _verify_spiking(graph: fx.GraphModule) -> None:
     _verify_readouts(graph)
     phase = phases(graph)
-    output = next(iter(reversed(graph.graph.nodes)))
-    if phase[output] != "after":
-        raise VerifyError(f"The output stands {phase[output]} time: no Decode on its path.")
+    if (where := phase[output(graph)]) != AFTER:
+        raise VerifyError(f"The output stands {where} time: no Decode on its path.")
 
 
 def _verify_readouts(graph: fx.GraphModule) -> None:

@@ -1,7 +1,9 @@
 """The graph file: rows and modules as plain data and tensors.
 
 Written by `torch.save`, read back with `weights_only=True` and no class allow-listed: nothing in the file can
-run. Rows are `(name, type, inputs)` in topological order; modules are rebuilt from the dialect's table.
+run. Rows are `(name, type, inputs)` in topological order; modules are rebuilt from the dialect's table. One input and
+one output are a name each. Several inputs are `[name, node]` each: what a caller passes it by, and what rows call it.
+Several outputs are a tree of names (`snnc.structure.plain`).
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from torch import Tensor, fx
 
 from snnc.errors import LoadError, SnncError
 from snnc.ir.dialect import CONFIG, PLUGGED
-from snnc.ir.graph import GraphBuilder, Stage, calls, validate
+from snnc.ir.graph import GraphBuilder, Stage, calls, entries, result, validate
 from snnc.ir.packing import pack, unpack
+from snnc.structure import built, plain
 
 FORMAT, VERSION = "snnc-graph", 1
 
@@ -25,15 +28,15 @@ def pack_graph(graph: fx.GraphModule, stage: Stage, info: dict[str, Any]) -> dic
         {"name": node.name, "inputs": [str(n) for n in node.args], "module": pack(module)}
         for node, module in calls(graph)
     ]
-    names = [n.name for n in graph.graph.nodes if n.op == "placeholder"]
-    result = next(iter(reversed(graph.graph.nodes))).all_input_nodes[0].name
+    first, *more = entries(graph)
+    given: Any = [[str(node.target), node.name] for node in (first, *more)] if more else first.name
     return {
         "format": FORMAT,
         "version": VERSION,
         "stage": str(stage),
-        "input": names[0],
+        "input": given,
         "rows": rows,
-        "output": result,
+        "output": plain(result(graph), lambda node: node.name),
         "info": info,
         **_brought(graph),
     }
@@ -59,7 +62,10 @@ def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule,
     try:
         stage = Stage(content["stage"])
         build = GraphBuilder()
-        nodes = {content["input"]: build.input(content["input"])}
+        given = content["input"]
+        nodes = {node: build.input(name) for name, node in ([[given, given]] if isinstance(given, str) else given)}
+        if any(made.name != name for name, made in nodes.items()):
+            raise ValueError("the name of an input is taken")
         for row in content["rows"]:
             if not isinstance(row["name"], str):
                 raise TypeError(f"a row's name is a {type(row['name']).__name__}")
@@ -67,7 +73,7 @@ def unpack_graph(content: Any, where: str = "The file") -> tuple[fx.GraphModule,
             nodes[row_name] = build.call(row_name, unpack(row["module"]), *(nodes[n] for n in row["inputs"]))
             if nodes[row_name].name != row_name:
                 raise ValueError(f"the name '{row_name}' is taken")
-        graph = build.finish(nodes[content["output"]])
+        graph = build.finish(built(content["output"], lambda name: nodes[name]))
         validate(graph, stage)
         info = dict(content["info"])
         _check_plain(info)

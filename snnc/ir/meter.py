@@ -26,6 +26,7 @@ from snnc.ir.dialect import (
     Mix,
     Sub,
 )
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls, module_of, phases
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refusal, Table
@@ -106,7 +107,7 @@ COSTS: Table[Cost] = Table(
         Mix: Cost(left_out=MIXED),
         (Add, Sub, Affine): Cost(left_out=JOINED),
         Telescoped: Cost(left_out=TELESCOPED),
-        (Encode, StepCurrent, Grid, *CURVED): Cost(),
+        (Encode, StepCurrent, Grid, Embedding, *CURVED): Cost(),
         TRAINED: Refusal("belongs to a network without spikes", "the network compiled"),
     },
 )

@@ -46,6 +46,7 @@ from snnc.ir.dialect import (
     Sub,
     Take,
 )
+from snnc.ir.embedding import Embedding
 from snnc.ir.neurons import Neuron, OffsetIF
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.spans import LIMIT, Row, Span, double, integers, note, shared, significant
@@ -92,8 +93,8 @@ def bounded(graph: fx.GraphModule) -> list[Row]:
             known[node] = ANALOG
         elif node.op == "call_module":
             known[node] = _visit(node.name, graph.get_submodule(str(node.target)), sources, rows)
-        elif sources != [READ]:
-            raise VerifyError("The output of a fixed-point network is no readout.")
+        elif any(known[source] != READ for source in node.all_input_nodes):
+            raise VerifyError("An output of a fixed-point network is no readout.")
     return rows
 
 
@@ -307,6 +308,6 @@ PROOFS: Table[Proof] = Table(
         Reshape: _anywhere(_moved(lambda module: len(module.shape))),
         Permute: _anywhere(_moved(lambda module: len(module.dims) - 1)),
         (nn.Flatten, nn.PixelShuffle): _anywhere(_moved(lambda module: None)),
-        (*AVERAGE_POOLS, Mean, Mix, *TRAINED, *BENT, Telescoped): LEAVES,
+        (*AVERAGE_POOLS, Mean, Mix, Embedding, *TRAINED, *BENT, Telescoped): LEAVES,
     },
 )

@@ -17,10 +17,12 @@ from torch import Tensor, fx, nn
 from snnc.errors import SnncError
 from snnc.ir import dialect
 from snnc.ir.curved import BENT, Greatest, Least
-from snnc.ir.graph import calls, module_of, numbers
+from snnc.ir.embedding import Embedding
+from snnc.ir.graph import calls, entries, module_of, numbers
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refused, Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.structure import shapes_of
 
 Shape = tuple[int, ...]
 Ranks = Sequence[int | None]
@@ -87,6 +89,7 @@ SHAPES: Table[Form] = Table(
         (*dialect.ACTIVATIONS, dialect.ClipQuant, dialect.SignedQuant, *dialect.HEADS): ALIKE,
         BENT: ALIKE,
         (Greatest, Least): Form(lambda module, ranks: _averaged(module, ranks)),
+        Embedding: Form(lambda module, ranks: None if ranks[0] is None else ranks[0] + 1),
         dialect.Reshape: Form(lambda module, ranks: 1 + len(module.shape)),
         dialect.Permute: Form(lambda module, ranks: len(module.dims)),
         nn.Flatten: Form(_flattened),
@@ -151,29 +154,29 @@ class Shapes:
 
     Args:
         module: what a node calls.
-        entry: the input.
-        shape: of one sample of it, where that is known.
-        rank: of the input, where only that is known.
+        entries: the inputs.
+        shape: of one sample, where that is known; of several inputs one shape each.
+        rank: of the one input, where only that is known.
         like: has the type of the values.
     """
 
     def __init__(
         self,
         module: Callable[[fx.Node], nn.Module],
-        entry: fx.Node,
-        shape: Sequence[int] | None,
+        entries: Sequence[fx.Node],
+        shape: Sequence[Any] | None,
         rank: int | None = None,
         like: Tensor | None = None,
     ) -> None:
         self._module, self._like = module, torch.zeros(()) if like is None else like
         self._found: dict[fx.Node, tuple[Shape | None, int | None]] = {}
-        self.give(entry, None if shape is None else tuple(shape), rank)
+        for entry, one in zip(entries, shapes_of(shape, len(entries)), strict=True):
+            self.give(entry, one, rank if len(entries) == 1 else None)
 
     @classmethod
-    def of(cls, graph: fx.GraphModule, shape: Sequence[int] | None, rank: int | None = None) -> Shapes:
+    def of(cls, graph: fx.GraphModule, shape: Sequence[Any] | None, rank: int | None = None) -> Shapes:
         """Those of a whole graph."""
-        entry = next(iter(graph.graph.nodes))
-        return cls(lambda node: module_of(graph, node), entry, shape, rank, numbers(graph))
+        return cls(lambda node: module_of(graph, node), entries(graph), shape, rank, numbers(graph))
 
     def shape(self, node: fx.Node) -> Shape | None:
         """Shape of one sample of a node's value, where it is known.
@@ -207,8 +210,6 @@ class Shapes:
 
     def _after(self, node: fx.Node) -> tuple[Shape | None, int | None]:
         inputs = [self._found[source] for source in node.args if isinstance(source, fx.Node)]
-        if node.op == "output":
-            return inputs[0]
         shapes = [shape for shape, _ in inputs if shape is not None]
         module = self._module(node)
         try:
@@ -221,15 +222,15 @@ class Shapes:
         return shape, 1 + len(shape)
 
 
-def every_shape(graph: fx.GraphModule, shape: Sequence[int]) -> dict[fx.Node, Shape]:
-    """The shape of every value of a graph, for an input of one shape.
+def every_shape(graph: fx.GraphModule, shape: Sequence[Any]) -> dict[fx.Node, Shape]:
+    """The shape of every value of a graph, for samples of one shape, see `snnc.structure.shape_of`.
 
     Raises:
         SnncError: the graph does not take it.
     """
     shapes = Shapes.of(graph, shape)
     try:
-        return {node: shapes.shape(node) or () for node in graph.graph.nodes}
+        return {node: shapes.shape(node) or () for node in graph.graph.nodes if node.op != "output"}
     except Refused as refused:
         at = refused.node
         where = "" if at is None else f"'{at.name}' ({type(module_of(graph, at)).__name__})"
@@ -242,7 +243,7 @@ def guess_input(graph: fx.GraphModule) -> Tensor | None:
     Good for checking that two graphs are the same function; never for deciding what a network means.
     """
     first = next((m for _, m in calls(graph, *dialect.WEIGHTED, *dialect.BATCHNORMS)), None)
-    if first is None:
+    if first is None or len(entries(graph)) > 1:
         return None
     channels = int(getattr(first, "in_channels", 0) or getattr(first, "num_features", 0) or first.in_features)
     dims = next((d for d in (1, 2, 3) if type(first).__name__.endswith(f"{d}d")), 0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from snnc.ir import curved, dialect
 from snnc.ir.dialect import is_count
+from snnc.ir.embedding import Embedding
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Table
 from snnc.ir.temporal import Decode, Encode, Temporal
@@ -96,7 +97,7 @@ VALUES: Table[Callable[[Any], Iterator[Fault]]] = Table(
     "values",
     __name__,
     {
-        (*dialect.LINEAR, *dialect.TRAINED, *curved.CURVED): _nothing,
+        (*dialect.LINEAR, *dialect.TRAINED, *curved.CURVED, Embedding): _nothing,
         nn.Upsample: _nearest,
         dialect.ClipQuant: _levels,
         dialect.SignedQuant: _signed_levels,

@@ -12,12 +12,12 @@ import torch
 from torch import fx, nn
 
 from snnc.api import REASONS, default_recipe, single
-from snnc.capture import captured, told_shape
+from snnc.capture import captured, in_order, told_shape
 from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.ir.accounting import Share, share
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
-from snnc.ir.graph import Stage, calls, numbers
+from snnc.ir.graph import Stage, calls, entries, numbers
 from snnc.ir.shapes import every_shape
 from snnc.markup import listed, table
 from snnc.measure.cost import Estimate, estimate
@@ -29,6 +29,7 @@ from snnc.passes.pipeline import Context, Pipeline
 from snnc.recipes import Recipe, recipe
 from snnc.recipes.contest import contenders
 from snnc.steady import steady
+from snnc.structure import told
 
 if TYPE_CHECKING:
     import onnx
@@ -107,14 +108,12 @@ class Check:
 
 
 @steady()
-def check(
-    model: nn.Module | ExportedProgram | onnx.ModelProto | Staged, input_shape: tuple[int, ...] | None = None
-) -> Check:
+def check(model: nn.Module | ExportedProgram | onnx.ModelProto | Staged, input_shape: Any = None) -> Check:
     """Says whether a network converts; if not, everything that stands in the way.
 
     Args:
         model: as `snnc.compile` takes it. It is not changed.
-        input_shape: shape of one sample, without the batch, where nothing else tells it.
+        input_shape: shape of one sample, without the batch, where nothing else tells it; of several inputs one each.
 
     Raises:
         SnncError: the model is a spiking network already.
@@ -132,7 +131,8 @@ def check(
         return Check(list(problem.blockers))
     graph = read.graph
     own = model.input_shape if isinstance(model, Staged) else None
-    wanted = entry(graph, own or told_shape(model), input_shape)
+    names = [str(node.target) for node in entries(graph)]
+    wanted = entry(graph, own or told_shape(model), in_order(input_shape, names))
     shapes = None if wanted.shape is None else every_shape(graph, wanted.shape)
     spiking = [node for node, _ in calls(graph, *ACTIVATIONS, ClipQuant)]
     return Check(
@@ -184,7 +184,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     if wanted["shape"] is None:
         lines.append("Input: of a shape that nothing tells; --input-shape, or input_shape= in Python")
     else:
-        size = ",".join(map(str, wanted["shape"]))
+        size = told(wanted["shape"])
         more = f", {wanted['layout']}" if wanted["layout"] else ""
         such = " or other sizes, which --input-shape tells" if wanted["told_by"] == "a guess" else ""
         lines.append(f"Input: samples of shape {size}{such}{more}")

@@ -11,10 +11,12 @@ import torch
 from torch import fx
 
 from snnc.calibrate.sweep import LARGEST
-from snnc.ir.graph import numbers
+from snnc.ir.graph import entries, numbers
+from snnc.ir.whole import noise
 from snnc.passes.choices import HELD, LEAST, SAMPLES
 from snnc.passes.sweeping import SweepPass
 from snnc.recipes import Recipe
+from snnc.structure import cast, each
 
 Shape = tuple[int, ...]
 
@@ -60,7 +62,7 @@ def estimate(graph: fx.GraphModule, shapes: Mapping[fx.Node, Shape], recipe: Rec
         samples: calibration samples; those of a recipe without data are none.
     """
     sweeps = [one for one in recipe.pipeline if isinstance(one, SweepPass)]
-    each = _seconds(graph, shapes)
+    once_through = _seconds(graph, shapes)
     largest = 4 * max(map(math.prod, shapes.values()))
     samples = samples if recipe.needs_data else 0
     swept = min(samples, max(1, LARGEST // (T * largest))) if sweeps else 0
@@ -78,21 +80,22 @@ def estimate(graph: fx.GraphModule, shapes: Mapping[fx.Node, Shape], recipe: Rec
     rows = max(swept * (T + 1), min(samples, BATCH), 1)
     held_values = _alive(graph, shapes) + BESIDE * largest / 4
     weights = 4 * sum(value.numel() for value in (*graph.parameters(), *graph.buffers()))
-    return Estimate(recipe.name, T, samples, each * runs, ALONE + 4 * weights + 4 * held_values * rows)
+    return Estimate(recipe.name, T, samples, once_through * runs, ALONE + 4 * weights + 4 * held_values * rows)
 
 
 def _seconds(graph: fx.GraphModule, shapes: Mapping[fx.Node, Shape]) -> float:
     """Seconds that one sample takes in the ANN."""
-    like, shape = numbers(graph), shapes[next(iter(graph.graph.nodes))]
+    like, nodes = numbers(graph), entries(graph)
     count = max(1, min(BATCH, TIMED // max(map(math.prod, shapes.values()))))
-    x = torch.zeros((count, *shape), dtype=like.dtype, device=like.device)
+    given = tuple(shapes[node] for node in nodes)
+    x = [cast(one, like) for one in each(noise(graph, count, given if len(given) > 1 else given[0]))]
     took: list[float] = []
     with torch.no_grad():
         while (
             len(took) < RUNS and sum(took) < PATIENCE
         ):  # the least: the first warms up, and others may want the machine
             start = time.perf_counter()
-            graph(x)
+            graph(*x)
             took.append(time.perf_counter() - start)
     return min(took) / count
 

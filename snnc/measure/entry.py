@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 from snnc.errors import SnncError
 from snnc.ir.curved import Clip
 from snnc.ir.dialect import BATCHNORMS, Affine, ClipQuant, Permute, Reshape
-from snnc.ir.graph import module_of
+from snnc.ir.graph import entries, module_of
 from snnc.ir.shapes import every_shape, guess_input
+from snnc.ir.whole import places
 
 TOLD, GIVEN, GUESSED = "the network", "you", "a guess"
 FEW = 4  # values that a sentence lists
@@ -24,19 +25,19 @@ class Wanted:
     """What the network says of its input.
 
     Attributes:
-        shape: of one sample, without the batch; None where nothing tells it.
+        shape: of one sample, without the batch; of several inputs one each. None where nothing tells it.
         told_by: "the network", "you", or "a guess": some shape that its layers take. Others may fit as well.
         layout: the order of the dimensions.
         values: what the values should be, as far as the first layers tell; None where they tell nothing.
     """
 
-    shape: list[int] | None
+    shape: list[Any] | None
     told_by: str | None
     layout: str | None
     values: str | None
 
 
-def entry(graph: fx.GraphModule, own: Sequence[int] | None, given: Sequence[int] | None) -> Wanted:
+def entry(graph: fx.GraphModule, own: Sequence[Any] | None, given: Sequence[Any] | None) -> Wanted:
     """What a graph of stage `ANN` says of its input.
 
     Args:
@@ -44,8 +45,11 @@ def entry(graph: fx.GraphModule, own: Sequence[int] | None, given: Sequence[int]
         own: the shape of one sample that the file holds, if it holds one.
         given: that which the user gave.
     """
-    shape: Sequence[int] | None = own or given
+    shape: Sequence[Any] | None = own or given
     told_by: str | None = TOLD if own else GIVEN
+    if len(entries(graph)) > 1 or places(graph):
+        known = None if shape is None else [list(one) if isinstance(one, tuple) else one for one in shape]
+        return Wanted(known, told_by if shape else None, None, _kinds(graph))
     if shape is None:
         guess = guess_input(graph)
         shape, told_by = (None, None) if guess is None else (guess.shape[1:], GUESSED)
@@ -53,6 +57,14 @@ def entry(graph: fx.GraphModule, own: Sequence[int] | None, given: Sequence[int]
             told_by = TOLD
     first = list(_first(graph))
     return Wanted(None if shape is None else list(shape), told_by, _layout(first, shape), _values(first))
+
+
+def _kinds(graph: fx.GraphModule) -> str | None:
+    """Which of several inputs are whole numbers."""
+    rows = {str(node.target): count for node, count in places(graph).items()}
+    told = [f"'{name}' whole numbers from 0 to {count - 1}, places in a table" for name, count in rows.items()]
+    others = "" if len(rows) == len(entries(graph)) else "; the others as in training"
+    return ", ".join(told) + others if rows else None
 
 
 def _only(graph: fx.GraphModule, shape: Sequence[int]) -> bool:

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.api import compile
-from snnc.capture import Captured, captured
+from snnc.capture import Captured, captured, told_inputs
 from snnc.data import Dataset, maybe_labelled_batches, read, read_as
 from snnc.defaults import CHUNK
-from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError
+from snnc.errors import DataError, OutOfReach, PassFailed, RecipeError, SnncError
+from snnc.ir.graph import results
 from snnc.networks.base import Latency
 from snnc.networks.network import Network
 from snnc.passes.pipeline import no_progress
 from snnc.recipes import Recipe, names
 from snnc.recipes import recipe as find_recipe
 from snnc.steady import steady
+from snnc.structure import Samples, each, joined, named, shape_of, told
 
 log = logging.getLogger(__name__)
 STEPS = (1, 2, 4, 8, 16, 32, 64)
@@ -95,6 +97,7 @@ def search(
     chunk: int = CHUNK,
     quick: bool = False,
     track: Callable[..., Iterator[Any]] = no_progress,
+    output: str | None = None,
 ) -> Search:
     """Compiles for more and more time steps, until a recipe stays within a bound on the accuracy that is lost.
 
@@ -119,6 +122,7 @@ def search(
         chunk: rows (time steps x samples) that the network holds in memory at once.
         quick: take the options of recipes as they stand, and choose none on the data.
         track: wraps iterables to show progress.
+        output: name of the output that holds the class scores, where there are several; networks have all of them.
 
     Raises:
         OutOfReach: no candidate stays within the bound; carries the frontier.
@@ -130,10 +134,10 @@ def search(
             f"max_drop is {max_drop!r} and steps {wanted!r}.", "0 to 100 points, and some numbers of steps"
         )
     calibration = read(calibration) if isinstance(calibration, str | Path) else calibration
-    given, (x, y) = _split(calibration, samples, holdout, seed)
-    source = captured(model, input_shape or tuple(x.shape[1:]), x[:3])
+    given, (x, y) = _split(calibration, samples, holdout, seed, told_inputs(model))
+    source = captured(model, input_shape or shape_of(x), x[:3])
     source = Captured(source.graph.float(), source.compared)
-    held = _HeldOut(_classes(source.graph, x, track), x, y, max_drop)
+    held = _HeldOut(_classes(source.graph, x, track, output), x, y, max_drop, output)
     tried = [one for one in searchable() if one not in without] if recipes is None else recipes
     candidates = [find_recipe(one) for one in tried]
     frontier: list[Candidate] = []
@@ -181,20 +185,22 @@ def search(
     )
 
 
-def _split(calibration: Any, samples: int, holdout: int, seed: int) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+def _split(
+    calibration: Any, samples: int, holdout: int, seed: int, names: Any
+) -> tuple[Samples, tuple[Samples, Tensor | None]]:
     """Samples to calibrate with, and others with labels, where there are any, to measure on."""
     if samples < 1 or holdout < 1:
         raise RecipeError(f"{samples} samples and {holdout} held out are too few.", "1 or more of each")
     if isinstance(calibration, Dataset):
         calibration = calibration.sample(samples + holdout, seed)
-    inputs: list[Tensor] = []
+    inputs: list[Samples] = []
     labels: list[Tensor | None] = []
-    for x, y in maybe_labelled_batches(calibration):
+    for x, y in maybe_labelled_batches(calibration, names):
         inputs.append(x)
         labels.append(y)
         if sum(map(len, inputs)) >= samples + holdout:
             break
-    x = torch.cat(inputs)[: samples + holdout]
+    x = joined(inputs)[: samples + holdout]
     if len(x) < 2:
         raise DataError("One sample cannot be both calibrated with and held out.", "more data")
     known = [one for one in labels if one is not None]
@@ -210,13 +216,20 @@ def searchable() -> list[str]:
     return [name for name in names() if name not in AIDS and find_recipe(name).pipeline.spikes == "binary"]
 
 
-def _classes(graph: fx.GraphModule, x: Tensor, track: Callable[..., Iterator[Any]]) -> Tensor:
+def _classes(graph: fx.GraphModule, x: Samples, track: Callable[..., Iterator[Any]], output: str | None) -> Tensor:
     """The ANN's classes, once for all candidates."""
+    known = list(results(graph))
+    if (output is None and len(known) > 1) or (output is not None and output not in known):
+        said = "has several outputs" if output is None else f"has no output '{output}'"
+        raise SnncError(
+            f"The network {said}: {', '.join(known)}.", f"the one of class scores, such as --output {known[0]}"
+        )
     try:
-        outputs = torch.cat([graph(part) for part in track(x.split(BATCH), "measuring the ANN")])
+        parts = [named(graph(*each(part))) for part in track(x.split(BATCH), "measuring the ANN")]
+        outputs = torch.cat([part[output or known[0]] for part in parts])
     except (RuntimeError, ValueError, IndexError) as problem:
         raise DataError(
-            f"A batch of shape {tuple(x.shape)} does not go through the network.",
+            f"Samples of shape {told(shape_of(x))} do not go through the network.",
             "samples of the shape that it was trained on",
         ) from problem
     if outputs.dim() != 2:
@@ -229,9 +242,10 @@ class _HeldOut:
     """The held-out samples, what the ANN makes of them, and the bound."""
 
     ann: Tensor
-    x: Tensor
+    x: Samples
     y: Tensor | None
     max_drop: float
+    output: str | None = None
 
     @property
     def target(self) -> Tensor:
@@ -253,7 +267,7 @@ class _HeldOut:
         for part in track(self.x.split(BATCH), f"{name} at T = {network.T}"):
             done = len(lost)
             here = slice(done, done + len(part))
-            classes = network(part).argmax(1)
+            classes = named(network(part))[network.chosen(self.output)].argmax(1)
             lost = torch.cat([lost, good[here] - (classes == self.target[here]).double()])
             same += int((classes == self.ann[here]).sum())
             back = float(rest[len(lost)]) if len(lost) < len(rest) else 0.0

@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from snnc.checks import MOST
-from snnc.data import floats
-from snnc.errors import DataError, SnncError
+from snnc.errors import SnncError
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import PIPELINED, STREAMING, TWO_PASS, Neuron
 from snnc.networks.early import Exit, certainty, gone
+from snnc.networks.inputs import Input, Port, told_entries
 from snnc.runtime.runner import Observer
+from snnc.structure import OUTPUT, Samples, Tree, names_in
+from snnc.structure import named as by_name
 
-ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
-Input = Tensor | np.ndarray
 Trains = dict[str, Tensor]  # what neuron layers emit, by name
 NO_GRADIENT = "Spikes come from comparisons, whose gradient is 0, so a compiled network cannot be trained as it stands."
 TUNE = "snnc.tune(net, data), which trains through the spikes"
@@ -71,6 +70,9 @@ class SpikingNetwork(nn.Module):
 
     `net(x)` gives `[B, classes]`, the readout of the mean over T steps, for any batch size. A network is a pure
     function: no state is kept between calls and there is nothing to reset.
+
+    Inputs are passed as to the network that it was made from, by place or by name, and outputs come in the same
+    containers: a dictionary of boxes and scores stays one, and each is the readout of its own mean, in its own unit.
 
     Attributes:
         info: how the network was made, as plain data: recipe, T, versions, pass records.
@@ -136,16 +138,37 @@ class SpikingNetwork(nn.Module):
         return super().requires_grad_(requires_grad)
 
     @property
+    def entries(self) -> list[Port]:
+        """What the network takes, in order."""
+        return told_entries(self.info)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs; one alone is called "x"."""
+        return tuple(entry.name for entry in self.entries)
+
+    @property
+    def structure(self) -> Any:
+        """What the network returns, with the name of each output in its place, as plain data (`snnc.structure`)."""
+        return self.info.get("outputs") or OUTPUT
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs: the keys and places on the way to each, with dots between; one alone is "output"."""
+        return tuple(names_in(self.structure))
+
+    @property
     def ran_by(self) -> str:
         """What runs it: the runtime of the last call, or the form of the file."""
         return self.form.partition(" ")[2]
 
-    def readout(self, x: Input, observe: Observer | None = None) -> Tensor:
-        """Output after each step (any-time readout): `[B, ...]` to `[T, B, classes]`.
+    def readout(self, *x: Input, observe: Observer | None = None, **named: Any) -> Any:
+        """Output after each step (any-time readout): `[B, ...]` to `[T, B, classes]`; of several outputs each.
 
         Args:
-            x: input, a tensor or an array.
+            x: the inputs, tensors or arrays.
             observe: called with each node inside time, its value `[steps * b, ...]`, and the number of steps.
+            named: inputs by name.
 
         Raises:
             SnncError: the network cannot be looked into, or was written without this.
@@ -157,7 +180,7 @@ class SpikingNetwork(nn.Module):
         return certainty(by_step, self.info, self.ends_in_head)
 
     @torch.no_grad()
-    def exit(self, x: Input, confidence: float = 0.9) -> Exit:
+    def exit(self, x: Any, confidence: float = 0.9, output: str | None = None) -> Exit:
         """Reads each sample out as soon as its readout is sure, or else after all steps.
 
         The confidence is the softmax of the largest class, at a temperature for each step at which it is the share of
@@ -165,17 +188,53 @@ class SpikingNetwork(nn.Module):
         data (`info["exit"]`); 1 is taken elsewhere. All T steps are simulated: a chip would stop.
 
         Args:
-            x: input `[B, ...]`.
+            x: input `[B, ...]`; several in a tuple, or by name in a dictionary.
             confidence: what is enough, above 0, 1 at most.
+            output: name of the output that holds class scores, where there are several.
 
         Raises:
             RecipeError: a confidence that cannot be.
             DataError: the output is no class scores.
+            SnncError: no such output, or none is named and there are several.
         """
-        by_step = self.readout(x)
+        name = self.chosen(output)
+        if isinstance(x, dict):
+            tree = self.readout(**x)
+        else:
+            tree = self.readout(*x) if isinstance(x, tuple) else self.readout(x)
+        by_step = by_name(tree)[name]
         return gone(by_step, self.certainty(by_step), confidence, self.latency.steps - self.T)
 
-    def stream(self, x: Input) -> Iterator[Tensor]:
+    def chosen(self, output: str | None) -> str:
+        """The name of the output that is meant: the only one, where none is named.
+
+        Raises:
+            SnncError: no such output, or none is named and there are several.
+        """
+        if output is None and len(self.outputs) > 1:
+            raise SnncError(
+                f"The network has several outputs: {', '.join(self.outputs)}.",
+                f"the one that is meant, such as --output {self.outputs[0]} (output= in Python)",
+            )
+        if output is not None and output not in self.outputs:
+            raise SnncError(f"The network has no output '{output}'.", f"one of {', '.join(self.outputs)}")
+        return output or self.outputs[0]
+
+    def only(self, output: str | None) -> SpikingNetwork:
+        """The network with one of its outputs alone: itself where it has no other.
+
+        Of a graph file what only the others need is left out, and its spikes are not counted.
+
+        Raises:
+            SnncError: no such output, or none is named and there are several.
+        """
+        name = self.chosen(output)
+        return self if self.structure == OUTPUT else self._alone(name)
+
+    def _alone(self, name: str) -> SpikingNetwork:
+        raise NotImplementedError(f"{type(self).__name__}.only")
+
+    def stream(self, *x: Input, **named: Input) -> Iterator[Any]:
         """Runs step by step, as a chip does; gives the output `[B, classes]` after each step.
 
         Raises:
@@ -183,12 +242,12 @@ class SpikingNetwork(nn.Module):
         """
         raise SnncError(f"{self.form} cannot run step by step.", "the graph file (.snn) of the same network")
 
-    def emitted(self, x: Tensor, stream: bool = False) -> tuple[Tensor, Trains | None]:
+    def emitted(self, x: Samples, stream: bool = False) -> tuple[Tree, Trains | None]:
         """What the network gives for a few samples, all in memory at once.
 
         Returns:
-            On the CPU, the output after each step `[read, B, classes]`, and what every neuron layer emits `[steps, B,
-            ...]`; None where that cannot be seen.
+            On the CPU, the output after each step `[read, B, classes]` (of several each), and what every neuron layer
+            emits `[steps, B, ...]`; None where that cannot be seen.
 
         Raises:
             SnncError: the network cannot run step by step, and was to.
@@ -234,45 +293,3 @@ def counted(chunk: Any) -> int:
     if not isinstance(chunk, int) or isinstance(chunk, bool) or not 1 <= chunk <= MOST:
         raise SnncError(f"chunk is {chunk!r}.", "a whole number of rows (time steps x samples), 1 or more, such as 256")
     return chunk
-
-
-def checked(x: Input, info: dict[str, Any], dtype: torch.dtype = torch.float32) -> Tensor:
-    """A network's input in its own precision, if it can be trusted.
-
-    Args:
-        x: input, a tensor or an array.
-        info: history of the network: "input_shape" where it is known, "input_rank" where it had to be guessed.
-        dtype: of the network.
-
-    Raises:
-        DataError: the input is no dense tensor or array of floats, is empty, holds NaN or infinity, or is of another
-            shape than the network takes.
-    """
-    x = floats(x, "The input")
-    shape, rank = info.get("input_shape"), info.get("input_rank")
-    if (shape and tuple(x.shape) == tuple(shape)) or (rank and x.dim() == rank - 1):
-        raise DataError(f"The input of shape {tuple(x.shape)} is one sample, without a batch.", "x[None]")
-    if shape and tuple(x.shape[1:]) != tuple(shape):
-        raise DataError(
-            f"The input has shape {tuple(x.shape)}; the network takes [B, {', '.join(map(str, shape))}].",
-            "a batch dimension in front, and samples of the shape that it was trained on",
-        )
-    if rank and x.dim() != rank:
-        raise DataError(
-            f"The input has shape {tuple(x.shape)}; the network was compiled without a shape, for {rank} dimensions.",
-            f"a batch dimension in front, or compile with --input-shape {','.join(map(str, x.shape[1:])) or 'SHAPE'}",
-        )
-    if not len(x):
-        raise DataError("The input is an empty batch.", "at least one sample")
-    x = x.to(dtype)  # of float64, numbers that this does not hold become infinite
-    # NaN never reaches a threshold: the neuron would stay silent and nobody would notice.
-    if not torch.isfinite(x).all():
-        raise DataError("The input holds NaN or infinity.", "clean data")
-    if bounds := info.get("input_range"):
-        low, high = float(x.min()), float(x.max())
-        if low < bounds[0] - ROUNDING or high > bounds[1] + ROUNDING:
-            raise DataError(
-                f"The input goes from {low:.3g} to {high:.3g}; spikes stand for {bounds[0]:g} to {bounds[1]:g} here.",
-                "the data as the network was compiled with, without --mean/--std",
-            )
-    return x

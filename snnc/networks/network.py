@@ -12,14 +12,17 @@ from torch import Tensor, fx
 from snnc.defaults import CHUNK, RUNTIMES
 from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import HEADS
-from snnc.ir.graph import Stage, calls, module_of, numbers, steps, validate, view
+from snnc.ir.graph import Stage, calls, entries, module_of, numbers, only, output, steps, validate, view
 from snnc.ir.neurons import LAYER_SYNCHRONOUS, PIPELINED, Neuron, OffsetIF
 from snnc.ir.spans import holds_integers
+from snnc.ir.whole import places
 from snnc.markup import records_table
-from snnc.networks.base import Input, Latency, SpikingNetwork, Trains, checked, counted
+from snnc.networks.base import Latency, SpikingNetwork, Trains, counted
+from snnc.networks.inputs import Input, Port, bound, checked
 from snnc.runtime.choice import Choice, GraphState, choose
 from snnc.runtime.runner import Observer, Runner
 from snnc.steady import exact
+from snnc.structure import Samples, Tree, changed, each, leaves, mapped, titled
 
 
 class Network(SpikingNetwork):
@@ -88,29 +91,31 @@ class Network(SpikingNetwork):
         steps = runner.skip + runner.read + (taken if pipelined else 0)
         return Latency(runner.schedule, runner.read, runner.skip, depth, steps)
 
-    def forward(self, x: Input) -> Tensor:
-        """Output after T steps: input `[B, ...]`, a tensor or an array, to `[B, classes]`.
+    def forward(self, *x: Input, **named: Input) -> Any:
+        """Output after T steps: input `[B, ...]`, a tensor or an array, to `[B, classes]`; of several outputs each.
 
         Raises:
             DataError: the input is no dense tensor or array of floats, holds NaN or infinity, or has the wrong shape.
         """
-        return torch.cat(self._rounds(x, False))
+        return self._rounds(x, named, False)
 
-    def readout(self, x: Input, observe: Observer | None = None) -> Tensor:
-        return torch.cat(self._rounds(x, True, observe), 1)
+    def readout(self, *x: Input, observe: Observer | None = None, **named: Input) -> Any:
+        return self._rounds(x, named, True, observe)
 
-    def stream(self, x: Input) -> Iterator[Tensor]:
+    def stream(self, *x: Input, **named: Input) -> Iterator[Any]:
         with exact(), torch.no_grad():
-            outputs = Runner(self.graph).run(self.entry(x), window=1, anytime=True)
-        yield from outputs  # no guard is held while the caller has its turn
+            outputs = Runner(self.graph).run(self.entry(*x, **named), window=1, anytime=True)
+        for t in range(self.T):  # no guard is held while the caller has its turn
+            yield mapped(lambda one, t=t: one[t], outputs)
 
     @torch.compiler.disable  # torch.compile would trace what chooses and checks, and code that it cannot see through
-    def _rounds(self, x: Input, anytime: bool, observe: Observer | None = None) -> list[Tensor]:
-        """Output of one round after the other."""
+    def _rounds(self, x: Any, named: Any, anytime: bool, observe: Observer | None = None) -> Any:
+        """Output of one round after the other, joined."""
         with exact():
-            return self._run(self.entry(x), anytime, observe)
+            results = self._run(self.entry(*x, **named), anytime, observe)
+            return mapped(lambda *parts: torch.cat(parts, int(anytime)), *results)
 
-    def _run(self, x: Tensor, anytime: bool, observe: Observer | None) -> list[Tensor]:
+    def _run(self, x: Samples, anytime: bool, observe: Observer | None) -> list[Tree]:
         chunk = counted(self.chunk)
         try:
             choice = self._choice(x)
@@ -123,50 +128,60 @@ class Network(SpikingNetwork):
         except (RuntimeError, ValueError, IndexError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise DataError(
-                f"An input of shape {tuple(x.shape)} does not go through the network: {reason}.",
+                f"An input of shape {' and '.join(str(tuple(one.shape)) for one in each(x))} does not go through the "
+                f"network: {reason}.",
                 "samples of the shape that it was trained on",
             ) from error
-        if not all(torch.isfinite(result).all() for result in results):
+        if not all(torch.isfinite(one).all() for result in results for one in leaves(result)):
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
         return results
 
-    def entry(self, x: Input) -> Tensor:
-        """An input as the network takes it: checked, in its own precision and order of memory.
+    @property
+    def entries(self) -> list[Port]:
+        table = places(self.graph)
+        return [Port(str(node.target), node in table) for node in entries(self.graph)]
+
+    @property
+    def structure(self) -> Any:
+        return titled(output(self.graph).args[0])
+
+    def entry(self, *x: Input, **named: Input) -> Samples:
+        """The inputs as the network takes them: checked, in its own precision and order of memory.
 
         Raises:
             DataError: see `checked`.
             SnncError: a network of integers in a precision that does not hold them.
         """
         like = numbers(self.graph)
-        dtype, given = like.dtype, x
+        dtype, ends = like.dtype, self.entries
         if self.stage is Stage.FIXED and not holds_integers(dtype):
             raise SnncError(
                 f"The network is one of integers, which {dtype} rounds.", "it in float32, as it was compiled or saved"
             )
-        x = checked(x, self.info, dtype)
-        if x.device != like.device:
-            if isinstance(given, Tensor):
+        given = bound(ends, x, named)
+        found = checked(ends, given, self.info, dtype)
+        for one in given:
+            if isinstance(one, Tensor) and one.device != like.device:
                 raise DataError(
-                    f"The input is on {x.device}, and the network on {like.device}.", f"x.to('{like.device}')"
+                    f"The input is on {one.device}, and the network on {like.device}.", f"x.to('{like.device}')"
                 )
-            x = x.to(like.device)  # an array is nowhere else than in main memory
-        return near(x)
+        return changed(near, found.to(like.device))  # an array is nowhere else than in main memory
 
-    def _choice(self, x: Tensor) -> Choice:
+    def _choice(self, x: Samples) -> Choice:
         """The runtime, chosen anew when the graph is no longer what it was."""
         if self.runtime not in RUNTIMES:
             raise SnncError(f"There is no runtime {self.runtime!r}.", f"one of {', '.join(RUNTIMES)}")
         # What is fast leaves no tape, and calls no module that a kernel stands for: gradients and hooks would be lost
         # without a word.
         now = GraphState(self.graph, self.runtime)
-        if now.hooked or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *now.tensors))):
+        if now.hooked or (torch.is_grad_enabled() and any(t.requires_grad for t in (*each(x), *now.tensors))):
             now = GraphState(self.graph, "reference")
         if self._chosen is None or not self._chosen[0].fits(now):
             now.keep()
             self._chosen = now, choose(self.graph, self.stage is Stage.FIXED, now.runtime, x, self.chunk)
         return self._chosen[1]
 
-    def emitted(self, x: Tensor, stream: bool = False) -> tuple[Tensor, Trains]:
+    def emitted(self, x: Samples, stream: bool = False) -> tuple[Tree, Trains]:
         x = x.to(next(self.graph.buffers()).device)
         seen: dict[str, list[Tensor]] = {name: [] for name, _ in self.neurons()}
 
@@ -175,11 +190,11 @@ class Network(SpikingNetwork):
                 seen[node.name].append(value.reshape(width, -1, *value.shape[1:]))
 
         if stream:
-            output = Runner(self.graph).run(self.entry(x), window=1, anytime=True, observe=see)
+            by_step = Runner(self.graph).run(self.entry(x), window=1, anytime=True, observe=see)
         else:
-            output = self.readout(x, observe=see)
+            by_step = self.readout(x, observe=see)
         T = steps(self.graph)
-        return output.cpu(), {name: _joined(parts, T).cpu() for name, parts in seen.items()}
+        return mapped(lambda one: one.cpu(), by_step), {name: _joined(parts, T).cpu() for name, parts in seen.items()}
 
     def heights(self) -> Trains:
         return {name: neuron.height.cpu() for name, neuron in self.neurons()}
@@ -187,6 +202,10 @@ class Network(SpikingNetwork):
     @property
     def ends_in_head(self) -> bool:
         return any(calls(self.graph, *HEADS))
+
+    def _alone(self, name: str) -> Network:
+        info = {key: value for key, value in self.info.items() if key != "outputs"}
+        return Network(only(self.graph, name), info, self.chunk, self.stage, self.runtime)
 
     def _repr_html_(self) -> str:
         recipe = self.info.get("recipe", "unknown")

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, SnncError
-from snnc.files.emitted import BATCH, DOMAIN, read_emitted
+from snnc.files.emitted import BATCH, DOMAIN, by_step, output_names, read_emitted
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import NEURONS
-from snnc.networks.base import Input, SpikingNetwork, Trains, checked, counted
+from snnc.networks.base import SpikingNetwork, Trains, counted
+from snnc.networks.chosen import OneOutput
+from snnc.networks.inputs import Input, bound, checked
 from snnc.runtime.runner import Observer
 from snnc.steady import exact
+from snnc.structure import Samples, Tree, built, each, mapped
 
 if TYPE_CHECKING:  # both are slow to import, and few files get here
     import onnx
@@ -62,43 +65,56 @@ class OnnxNetwork(SpikingNetwork):
         self.chunk = counted(chunk)
         self.device = named(device)
         self.options = options or quiet_options()
-        self.outputs = [output.name for output in model.graph.output]
+        self.written = [output.name for output in model.graph.output]
         self.session = self._session(model)
         self._seen: onnxruntime.InferenceSession | None = None
 
     @exact()
     @torch.no_grad()
-    def forward(self, x: Input) -> Tensor:
-        """Output after T steps: `[B, ...]` to `[B, classes]`, on the device of `x`.
+    def forward(self, *x: Input, **named: Input) -> Any:
+        """Output after T steps: `[B, ...]` to `[B, classes]`, on the device of `x`; of several outputs each.
 
         Raises:
             DataError: an input that does not fit.
         """
-        parts = self._parts(x)
-        return torch.cat([self._run(self.session, part, ["logits"])[0] for part in parts]).to(parts[0].device)
+        return self._read(self._parts(x, named), self._names(), 0)
 
     @exact()
     @torch.no_grad()
-    def readout(self, x: Input, observe: Observer | None = None) -> Tensor:
+    def readout(self, *x: Input, observe: Observer | None = None, **named: Input) -> Any:
         if observe is not None:
             self.require_inside()
-        if "by_step" not in self.outputs:
+        names = [by_step(name) for name in self._names()]
+        if not set(names) <= set(self.written):
             raise SnncError(
                 "This file has the readout after the last step only.",
                 "a file that was written with it: compile without --single-output",
             )
-        parts = self._parts(x)
-        return torch.cat([self._run(self.session, part, ["by_step"])[0] for part in parts], 1).to(parts[0].device)
+        return self._read(self._parts(x, named), names, 1)
+
+    def _alone(self, name: str) -> SpikingNetwork:
+        return OneOutput(self, name)
+
+    def _names(self) -> list[str]:
+        """What the file calls the outputs."""
+        return output_names(self.outputs, self.inputs)
+
+    def _read(self, parts: list[Samples], names: list[str], dim: int) -> Tree:
+        """Some outputs, one for each that the network has, in its containers."""
+        rounds = [self._run(self.session, part, names) for part in parts]
+        whole = [torch.cat(values, dim).to(parts[0].device) for values in zip(*rounds, strict=True)]
+        return built(self.structure, dict(zip(self.outputs, whole, strict=True)).__getitem__)
 
     @exact()
-    def emitted(self, x: Tensor, stream: bool = False) -> tuple[Tensor, Trains]:
+    def emitted(self, x: Samples, stream: bool = False) -> tuple[Tree, Trains]:
         if stream:
             self.stream(x)
         trains = {name: train.unflatten(0, (-1, len(x))) for name, train in self.spikes(x).items()}
-        return self.readout(x) if "by_step" in self.outputs else self(x)[None], trains
+        anytime = set(map(by_step, self._names())) <= set(self.written)
+        return self.readout(x) if anytime else mapped(lambda one: one[None], self(x)), trains
 
     @torch.no_grad()
-    def spikes(self, x: Input) -> dict[str, Tensor]:
+    def spikes(self, *x: Input, **named: Input) -> dict[str, Tensor]:
         """What every neuron layer emits, by its name: `[T * B, ...]`, step after step, each spike as high as it is.
 
         All of the batch is in memory at once.
@@ -110,9 +126,9 @@ class OnnxNetwork(SpikingNetwork):
             for value in layers.values():
                 looking.graph.output.add(name=value)
             self._seen = self._session(looking)
-        x = checked(x, self.info)
-        found = self._run(self._seen, x, list(layers.values()))
-        return {name: value.to(x.device) for name, value in zip(layers, found, strict=True)}
+        given = checked(self.entries, bound(self.entries, x, named), self.info)
+        found = self._run(self._seen, given, list(layers.values()))
+        return {name: value.to(given.device) for name, value in zip(layers, found, strict=True)}
 
     def layers(self) -> dict[str, str]:
         """Names of neuron layers, and of the values that they give, in order."""
@@ -142,8 +158,9 @@ class OnnxNetwork(SpikingNetwork):
             if node.domain == DOMAIN and node.op_type.removeprefix("Unit").partition("_")[0] in _NEURONS
         ]
 
-    def _parts(self, x: Input) -> tuple[Tensor, ...]:
-        return checked(x, self.info).split(max(1, counted(self.chunk) // self._simulated))
+    def _parts(self, x: Any, named: Any) -> list[Samples]:
+        given = checked(self.entries, bound(self.entries, x, named), self.info)
+        return list(given.split(max(1, counted(self.chunk) // self._simulated)))
 
     def _session(self, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         import onnxruntime
@@ -163,20 +180,21 @@ class OnnxNetwork(SpikingNetwork):
             )
         return session
 
-    def _run(self, session: onnxruntime.InferenceSession, x: Tensor, names: list[str]) -> list[Tensor]:
+    def _run(self, session: onnxruntime.InferenceSession, x: Samples, names: list[str]) -> list[Tensor]:
         """One round: some outputs, on the device of the session where torch has that, else on the CPU."""
         here = self.device if self.device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
-        x = x.to(here).contiguous()
+        values = [one.to(here).contiguous() for one in each(x)]
         binding, index = session.io_binding(), here.index or 0
-        entry = session.get_inputs()[0].name
-        binding.bind_input(entry, here.type, index, np.float32, tuple(x.shape), x.data_ptr())
+        for entry, one in zip(session.get_inputs(), values, strict=True):
+            kind = np.float32 if one.is_floating_point() else np.int64
+            binding.bind_input(entry.name, here.type, index, kind, tuple(one.shape), one.data_ptr())
         shapes = {output.name: output.shape for output in session.get_outputs()}
-        bound: dict[str, Tensor] = {}
+        made: dict[str, Tensor] = {}
         for name in names:
-            shape = [len(x) if size == BATCH else size for size in shapes[name] or [None]]
+            shape = [len(values[0]) if size == BATCH else size for size in shapes[name] or [None]]
             if all(isinstance(size, int) for size in shape):
-                bound[name] = torch.empty(shape, dtype=torch.float32, device=here)
-                binding.bind_output(name, here.type, index, np.float32, shape, bound[name].data_ptr())
+                made[name] = torch.empty(shape, dtype=torch.float32, device=here)
+                binding.bind_output(name, here.type, index, np.float32, shape, made[name].data_ptr())
             else:  # a shape that only the run tells
                 binding.bind_output(name, "cpu")
         try:
@@ -186,14 +204,15 @@ class OnnxNetwork(SpikingNetwork):
             binding.synchronize_outputs()
         except Exception as error:  # onnxruntime's errors share no base
             raise DataError(
-                f"An input of shape {tuple(x.shape)} does not go through the network: {_first_line(error)}.",
+                f"An input of shape {' and '.join(str(tuple(one.shape)) for one in values)} does not go through the "
+                f"network: {_first_line(error)}.",
                 "samples of the shape that it was trained on",
             ) from error
-        free = [name for name in names if name not in bound]
+        free = [name for name in names if name not in made]
         if free:
-            values = dict(zip(names, binding.get_outputs(), strict=True))
-            bound.update({name: torch.from_numpy(values[name].numpy()) for name in free})
-        result = [bound[name] for name in names]
+            given = dict(zip(names, binding.get_outputs(), strict=True))
+            made.update({name: torch.from_numpy(given[name].numpy()) for name in free})
+        result = [made[name] for name in names]
         if not all(torch.isfinite(value).all() for value in result):
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
         return result

@@ -30,19 +30,19 @@ class Staged(nn.Module):
         self.graph, self.stage, self.info = graph, stage, info
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, ...]` to `[B, classes]`."""
-        return self.graph(x)
+    def forward(self, *x: Tensor, **named: Tensor) -> Any:
+        """`[B, ...]` to `[B, classes]`; of several inputs and outputs what the network took and gave."""
+        return self.graph(*x, **named)
 
     def _repr_html_(self) -> str:
         title = f"Network of stage {self.stage}: recipe {self.info.get('recipe', 'unknown')}"
         return records_table(title, self.info.get("records", []))
 
     @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """Shape of one sample, where it is known."""
+    def input_shape(self) -> tuple[Any, ...] | None:
+        """Shape of one sample, where it is known; of several inputs one each."""
         shape = self.info.get("input_shape")
-        return tuple(shape) if shape else None
+        return tuple(tuple(one) if isinstance(one, list) else one for one in shape) if shape else None
 
 
 def staged(content: Any, where: str) -> Staged:

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, overload
 
-import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.statistics import Statistics
@@ -25,6 +24,8 @@ from snnc.errors import RecipeError, SnncError
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import Neuron, Spikes
 from snnc.ir.shapes import guess_input
+from snnc.ir.whole import noise
+from snnc.structure import Samples, Shape
 
 Item = TypeVar("Item")
 V = TypeVar("V")
@@ -89,8 +90,8 @@ class Context:
 
     Attributes:
         T: time steps that the network will be read after.
-        calibration: batches `[B, ...]` of unlabelled input, or None.
-        input_shape: shape of one sample, where it is known.
+        calibration: batches `[B, ...]` of unlabelled input, or None. Of several inputs each is a `Inputs`.
+        input_shape: shape of one sample, where it is known; of several inputs one each.
         seed: seed of every random choice.
         track: wraps an iterable to show progress.
         notes: what the running pass wants its record to say.
@@ -107,8 +108,8 @@ class Context:
     """
 
     T: int
-    calibration: list[Tensor] | None = None
-    input_shape: tuple[int, ...] | None = None
+    calibration: list[Samples] | None = None
+    input_shape: Shape | None = None
     seed: int = 0
     track: Callable[..., Iterator[Any]] = no_progress
     notes: list[str] = field(default_factory=list)
@@ -139,12 +140,12 @@ class Context:
         other.products = dict(self.products)
         return other
 
-    def example(self, graph: fx.GraphModule) -> Tensor | None:
+    def example(self, graph: fx.GraphModule) -> Samples | None:
         """A small input batch: real where there is data, random in a shape that the graph accepts elsewhere."""
         if self.calibration:
             return self.calibration[0][:4]
         if self.input_shape:
-            return torch.randn((4, *self.input_shape), generator=torch.Generator().manual_seed(self.seed))
+            return noise(graph, 4, self.input_shape, self.seed)
         return guess_input(graph)
 
     def times(self, steps: int | str) -> int:
@@ -155,7 +156,7 @@ class Context:
         """How many calibration samples a pass looks at that may look at `samples`."""
         return min(samples, sum(map(len, self.calibration or ())))
 
-    def data(self, who: str) -> list[Tensor]:
+    def data(self, who: str) -> list[Samples]:
         """The calibration batches.
 
         Raises:

@@ -22,6 +22,7 @@ from snnc.passes.even_currents import departure
 from snnc.passes.pipeline import Context
 from snnc.passes.sweeping import RoundsPass
 from snnc.processes import Pieces
+from snnc.structure import joined
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class CalibrateWeights(RoundsPass):
         generator = torch.Generator().manual_seed(context.seed)
         relevant: Mapping[str, Tensor] = {}
         if self.relevance:
-            given = torch.cat(context.data(f"Pass '{self.name}'"))
+            given = joined(context.data(f"Pass '{self.name}'"))
             relevant = relevance(context.reference, given, context.seed)
         shifts: dict[fx.Node, Tensor] = {}
         fed: dict[fx.Node, Stepped] = {}

@@ -1,7 +1,8 @@
 """Options chosen on data: each by what the network's output then differs from the ANN's, on samples held out.
 
 A recipe lists values for options of its passes (`Recipe.choices`). They are tried one option after another, with the
-best values of those before it. The first value stands unless another is better by more than a standard error, so that
+best values of those before it. Of several outputs each sample's errors are added up, each output's relative to its own
+scale (`apart`). The first value stands unless another is better by more than a standard error, so that
 chance decides nothing. The graph that an option does not touch is kept: an option of the last pass costs no sweep. The
 final network calibrates on all samples again. No labels.
 """
@@ -20,6 +21,7 @@ from snnc.ir.graph import Stage
 from snnc.networks.early import temperatures
 from snnc.networks.network import Network
 from snnc.passes.pipeline import Context, Pass, Pipeline, no_progress
+from snnc.structure import Samples, each, joined, leaves, mapped
 
 Choices = Mapping[str, Mapping[str, Sequence[Any]]]  # values by pass and option
 SAMPLES = 128  # that a trial calibrates on
@@ -69,9 +71,9 @@ def decide(
         for name in dict.fromkeys(places)
         for option, values in choices.get(name, {}).items()
     ]
-    x = torch.cat(context.calibration or [torch.zeros(0)])
-    if not open_ or len(x) < LEAST:
+    if not open_ or sum(map(len, context.calibration or ())) < LEAST:
         return pipeline, {}
+    x = joined(context.calibration or ())
     given, held = divided(x)
     trials = Trials(graph, context, given, held, sorted({places.index(name) for name, _, _ in open_}))
     found = []
@@ -91,7 +93,7 @@ def decide(
     return pipeline, {"choices": [asdict(one) for one in found], **more}
 
 
-def divided(x: Tensor) -> tuple[Tensor, Tensor]:
+def divided(x: Samples) -> tuple[Samples, Samples]:
     """Samples that trials calibrate on, and others that they are compared on."""
     given = min(SAMPLES, len(x) // 2)
     return x[:given], x[-min(HELD, len(x) - given) :]
@@ -101,12 +103,13 @@ class Trials:
     """Runs pipelines, and keeps what several of them share: what stands before a pass that is chosen for."""
 
     def __init__(
-        self, graph: fx.GraphModule, context: Context, given: Tensor, held: Tensor, borders: list[int]
+        self, graph: fx.GraphModule, context: Context, given: Samples, held: Samples, borders: list[int]
     ) -> None:
         self.context = context.fork(calibration=list(given.split(64)), track=no_progress)
         self.held, self.borders = held, borders
         with torch.no_grad():
-            self.wanted = torch.cat([graph(part) for part in held.split(BATCH)])
+            found = [graph(*each(part)) for part in held.split(BATCH)]
+            self.wanted = leaves(mapped(lambda *parts: torch.cat(parts), *found))
         self.kept: dict[tuple[Pass, ...], tuple[fx.GraphModule, Stage, Context]] = {
             (): (graph, Stage.ANN, self.context)
         }
@@ -120,21 +123,25 @@ class Trials:
 
     @torch.no_grad()
     def errors(self, pipeline: Pipeline) -> Tensor:
-        """How far the output of each held-out sample is from the ANN's."""
+        """How far the output of each held-out sample is from the ANN's; of several outputs the sum."""
         if pipeline not in self.known:
-            network = self.network(pipeline)
-            found = torch.cat([network(part) for part in self.held.split(BATCH)])
-            self.known[pipeline] = apart(found.double(), self.wanted.double())
+            found = mapped(lambda *parts: torch.cat(parts), *map(self.network(pipeline), self.held.split(BATCH)))
+            self.known[pipeline] = self.apart(leaves(found))
         return self.known[pipeline]
+
+    def apart(self, found: Sequence[Tensor]) -> Tensor:
+        """How far outputs for the held-out samples are from the ANN's, `[B]`; of several outputs the sum."""
+        pairs = zip(found, self.wanted, strict=True)
+        return torch.stack([apart(a.double(), b.double()) for a, b in pairs]).sum(0)
 
     @torch.no_grad()
     def heat(self, pipeline: Pipeline) -> list[float] | None:
-        """Temperatures of the readouts after each step; None where they are no class scores."""
-        if self.wanted.dim() != 2 or self.wanted.shape[1] < 2:
+        """Temperatures of the readouts after each step; None where they are no class scores, or there are several."""
+        if len(self.wanted) > 1 or self.wanted[0].dim() != 2 or self.wanted[0].shape[1] < 2:
             return None
         network = self.network(pipeline)
-        by_step = torch.cat([network.readout(part) for part in self.held.split(BATCH)], 1)
-        return None if network.ends_in_head else temperatures(by_step, self.wanted.argmax(1))
+        by_step = leaves(mapped(lambda *parts: torch.cat(parts, 1), *map(network.readout, self.held.split(BATCH))))[0]
+        return None if network.ends_in_head else temperatures(by_step, self.wanted[0].argmax(1))
 
     def _made(self, passes: tuple[Pass, ...]) -> tuple[fx.GraphModule, Stage, Context]:
         """What the passes give, from the longest beginning that is known."""

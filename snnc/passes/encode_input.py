@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from snnc.errors import DataError
+from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import Affine, ClipQuant, Concat
-from snnc.ir.graph import Stage, insert, module_of
+from snnc.ir.graph import Stage, entries, insert, module_of
+from snnc.ir.whole import places
 from snnc.passes.pipeline import Context, Pass
+from snnc.structure import each
 
 ROUNDING = 1e-5  # how far pixels may lie outside of [0, 1]
 
@@ -36,7 +38,12 @@ class EncodeInput(Pass):
     source = "Yan, Zhou, Wong (arXiv 2211.08410), spike-coded input"
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
-        for x in context.calibration or ():
+        if len(entries(graph)) > 1 or places(graph):
+            raise SnncError(
+                "the network has several inputs, or one of whole numbers, and a pixel becomes spikes of one range.",
+                "a recipe without encode-input, such as 'best'",
+            )
+        for x in (one for batch in context.calibration or () for one in each(batch)):
             if float(x.min()) < -ROUNDING or float(x.max()) > 1 + ROUNDING:
                 raise DataError(
                     f"the calibration data goes from {float(x.min()):.3g} to {float(x.max()):.3g}, and spikes can only "
@@ -49,7 +56,7 @@ class EncodeInput(Pass):
             return 0
         if not context.calibration:
             context.notes.append("no data was seen: the input has to lie in [0, 1]")
-        source = next(node for node in graph.graph.nodes if node.op == "placeholder")
+        (source,) = entries(graph)
         users = list(source.users)
         node = insert(graph, f"{source.name}_spikes", ClipQuant(torch.tensor(1.0), context.T, 0.0), source)
         for user in users:

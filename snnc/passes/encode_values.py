@@ -17,6 +17,7 @@ from snnc.ir.neurons import Spikes
 from snnc.ir.neurons.graded import MAX_BITS
 from snnc.ir.shapes import every_shape
 from snnc.passes.pipeline import Context, Pass
+from snnc.structure import shape_of
 
 ENCODED: dict[str, tuple[type[nn.Module], ...]] = {"all": BILINEAR, "matrix": (MatMul,), "none": ()}
 LAST = "last"  # thresholds of a value that a linear layer reads: one a feature, the last dimension
@@ -66,7 +67,7 @@ class EncodeValues(Pass):
         if not places:
             return 0
         batches = context.data(f"Pass '{self.name}'")
-        shapes = every_shape(graph, batches[0].shape[1:])
+        shapes = every_shape(graph, shape_of(batches[0]))
         axes = {source: _axis(graph, users, 1 + len(shapes[source])) for source, users in places.items()}
         units = 2**self.bits - 1
 

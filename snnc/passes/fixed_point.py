@@ -18,13 +18,15 @@ from snnc.integers.populations import Populations
 from snnc.integers.prepare import prepare
 from snnc.integers.roles import ROLES
 from snnc.ir.dialect import Affine, Grid
-from snnc.ir.graph import Stage, calls, module_of, steps
+from snnc.ir.graph import Stage, calls, entries, module_of, steps
 from snnc.ir.neurons import Neuron
 from snnc.ir.proof import bounded, prove
 from snnc.ir.shapes import Shape, every_shape
 from snnc.ir.spans import LIMIT, Row
 from snnc.ir.temporal import Restart
+from snnc.ir.whole import places
 from snnc.passes.pipeline import Context, Pass, no_progress
+from snnc.structure import joined, shape_of
 
 LEAST_BITS = 2
 UNKNOWN = 4.0  # inputs without data are taken to lie in -4..4, as normalised ones do
@@ -79,17 +81,22 @@ class FixedPoint(Pass):
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         for node, module in calls(graph, Restart):
             ROLES.at(node.name, module.body)  # refuses what starts anew and is no max pool
-        x = context.example(graph)
+        if len(entries(graph)) > 1 or places(graph):
+            raise SnncError(
+                "the network has several inputs, or one of whole numbers, and integers have one grid for the input.",
+                "the network without --fixed-point",
+            )
+        x: Any = context.example(graph)
         if x is None:
             raise SnncError("the shape of the input is unknown.", "--input-shape, such as --input-shape 3,32,32")
         prepare(graph, x)
-        known = {node.name: shape for node, shape in every_shape(graph, x.shape[1:]).items()}
+        known = {node.name: shape for node, shape in every_shape(graph, shape_of(x)).items()}
         grid = self._input(graph, context, known)
         less: dict[str, int] = {}
         coarser: dict[str, int] = {}
         found = self._lowered(graph, (x[:1], known, grid, False), less, coarser, no_progress, context)
         if context.calibration:
-            data = torch.cat(context.calibration)[: self.samples]
+            data: Any = joined(context.calibration)[: self.samples]
             largest = max(4 * math.prod(shape) for shape in known.values()) * steps(graph)
             data = data[: max(1, LARGEST // largest)]
             context.notes.append(f"on {len(data)} samples")
@@ -148,13 +155,13 @@ class FixedPoint(Pass):
             context.notes.append(f"no data was seen: the input is taken to lie in {start:g}..{end:g}")
             ends = torch.tensor([start, end], dtype=torch.float64)
             return _grid(points / (ends[1] - ends[0]), ends[0], ends[1])
-        x = torch.cat(context.calibration).double()
+        x: Any = joined(context.calibration).double()
         apart = x.dim() > 2 and not Populations(graph, known, torch.tensor(1.0)).mixed(node)
-        places = x.transpose(0, 1).flatten(1) if apart else x.flatten()[None]
-        low, high = places.amin(1).clamp_max(0), places.amax(1).clamp_min(0)
-        span = places.amax(1) - places.amin(1)
+        rows = x.transpose(0, 1).flatten(1) if apart else x.flatten()[None]
+        low, high = rows.amin(1).clamp_max(0), rows.amax(1).clamp_min(0)
+        span = rows.amax(1) - rows.amin(1)
         scale = points / torch.where(span > 0, span, torch.maximum(high - low, torch.ones_like(low)))
-        ties = ((places * scale[:, None]).frac().abs() - 0.5).abs() < TIE
+        ties = ((rows * scale[:, None]).frac().abs() - 0.5).abs() < TIE
         if float(ties.double().mean()) > 0.1:
             scale = 2 * scale
             context.notes.append("the input is half-way between points of its grid, which is made twice as fine")

@@ -19,6 +19,7 @@ from snnc.ir.dialect import (
 from snnc.ir.graph import Stage, calls, module_of, remove, replace
 from snnc.ir.shapes import every_shape
 from snnc.passes.pipeline import Context, Pass
+from snnc.structure import shape_of
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _rank(graph: fx.GraphModule, node: fx.Node, context: Context) -> int:
     example = context.example(graph)
     if example is None:
         raise SnncError(f"the shape at '{node.name}' is unknown.", "--input-shape, such as --input-shape 3,32,32")
-    return 1 + len(every_shape(graph, example.shape[1:])[node])
+    return 1 + len(every_shape(graph, shape_of(example))[node])
 
 
 def _affine(graph: fx.GraphModule, node: fx.Node, norm: Any, context: Context) -> Affine:

@@ -19,6 +19,7 @@ from snnc.ir.neurons import IF, BipolarIF
 from snnc.ir.shapes import every_shape
 from snnc.ir.temporal import MAXPOOL_LOWERINGS, Decode, Encode, Telescoped
 from snnc.passes.pipeline import Context, Pass
+from snnc.structure import shape_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class InsertNeurons(Pass):
         telescoped = [(node, body) for node, body in calls(graph, *CURVED) if node in inside]
         for node, body in telescoped:
             replace(graph, node, Telescoped(context.T, body))
-        for node in list(graph.graph.nodes):
+        for node in [one for one in graph.graph.nodes if one.op != "output"]:
             users = list(node.users)
             if node in inside:
                 _through(graph, node, [u for u in users if u not in inside], Decode(context.T, context.T), "decode")
@@ -87,7 +88,7 @@ class InsertNeurons(Pass):
         if telescoped:
             context.notes.append(f"{len(telescoped)} curved operations telescoped")
         if (example := context.example(graph)) is not None:
-            context.notes.append(str(share(graph, every_shape(graph, example.shape[1:]))))
+            context.notes.append(str(share(graph, every_shape(graph, shape_of(example)))))
         return len(neurons)
 
     def _lower_max_pools(self, graph: fx.GraphModule, inside: set[fx.Node], context: Context) -> int:

@@ -20,6 +20,7 @@ from snnc.ir.dialect import CONVOLUTIONS, TRANSPOSED, Add, Affine
 from snnc.ir.graph import Stage, insert, module_of
 from snnc.ir.shapes import every_shape
 from snnc.passes.pipeline import Context, Pass
+from snnc.structure import shape_of
 
 LAST, WHOLE = "last", "whole"  # where channels lie, other than in dimension 1
 MOST_PIECES = 64
@@ -66,7 +67,7 @@ class PiecewiseActivations(Pass):
             raise SnncError(
                 f"the shape at '{sites[0].node.name}' is unknown.", "--input-shape, such as --input-shape 3,32,32"
             )
-        shapes = every_shape(graph, example.shape[1:])
+        shapes = every_shape(graph, shape_of(example))
         known = [(site, exactly(site.module, 1 + len(shapes[site.node]))) for site in sites]
         found = {site: made for site, made in known if made is not None}
         found |= self._fitted(graph, [site for site in sites if site not in found], shapes, context)

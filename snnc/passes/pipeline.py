@@ -26,6 +26,7 @@ from snnc.passes.base import Context, Finding, Pass, no_progress
 from snnc.passes.order import check
 from snnc.processes import APART, agree
 from snnc.steady import steady
+from snnc.structure import each, leaves
 
 __all__ = ["Callback", "Context", "Pass", "Pipeline", "Record", "Result", "no_progress"]
 
@@ -47,8 +48,9 @@ class Record:
         sites: places that it changed.
         stage: stage of the graph after it.
         seconds: how long it took.
-        error: largest difference that an exact pass made on the probe batch, relative to the largest output;
-            None where the pass does not claim to be exact or no probe could be had.
+        error: largest difference that an exact pass made on the probe batch, relative to the largest value of the
+            output, of several outputs the largest of these; None where the pass does not claim to be exact or no probe
+            could be had.
         notes: what the user should know.
     """
 
@@ -175,7 +177,8 @@ class Pipeline:
         graph = copy.deepcopy(graph)
         validate(graph, stage)
         given = [(one.name, one.options) for one in self.passes]
-        numbers = (*graph.state_dict().values(), *(context.calibration or ()))
+        data = [one for batch in context.calibration or () for one in each(batch)]
+        numbers = (*graph.state_dict().values(), *data)
         agree("was given other data, another network or other options", given, context.T, context.seed, *numbers)
         _warn(self.passes, graph, context)
         callbacks = tuple(callbacks)
@@ -204,7 +207,7 @@ def _warn(passes: Iterable[Pass], graph: fx.GraphModule, context: Context) -> No
         return
     start = time.perf_counter()
     with torch.no_grad():
-        graph(example)
+        graph(*each(example))
     hours = sum(rows.values()) * (time.perf_counter() - start) / len(example) / 3600
     if hours > 1:
         longest = max(rows, key=lambda name: rows[name])
@@ -230,7 +233,7 @@ class _Relaxed(fx.Interpreter):
 def _run_one(one: Pass, graph: fx.GraphModule, stage: Stage, context: Context) -> Record:
     probe = context.example(graph) if one.exact else None
     with torch.no_grad():
-        before = _Relaxed(graph).run(probe) if probe is not None else None
+        before = leaves(_Relaxed(graph).run(*each(probe))) if probe is not None else None
         context.notes = []
         start = time.perf_counter()
         context.running = one
@@ -245,8 +248,11 @@ def _run_one(one: Pass, graph: fx.GraphModule, stage: Stage, context: Context) -
         stage = one.gives or stage
         validate(graph, stage)
         error = None
-        if before is not None:
-            error = float((_Relaxed(graph).run(probe) - before).abs().max() / before.abs().max().clamp_min(1e-12))
+        if before is not None and probe is not None:
+            after = leaves(_Relaxed(graph).run(*each(probe)))
+            error = max(
+                float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in zip(after, before, strict=True)
+            )
             if not error <= EXACT_TOLERANCE:
                 raise SnncError(
                     f"it says that it is exact, and changed the output by {error:.2e} of its largest value."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import fx
 
 from snnc.calibrate.sweep import Sweep, SweepSite, calibration_input
@@ -13,6 +12,7 @@ from snnc.checks import MOST_ROUNDS
 from snnc.ir.graph import Stage
 from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Pieces
+from snnc.structure import joined
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SweepPass(Pass):
         Raises:
             SnncError: there is no calibration data.
         """
-        given = torch.cat(context.data(f"Pass '{self.name}'"))
+        given = joined(context.data(f"Pass '{self.name}'"))
         x = calibration_input(given, context.reference, context.T, self.samples)
         Sweep(graph, context.reference, x).run(visit, context.track)
         context.notes.append(f"on {len(x)} samples")

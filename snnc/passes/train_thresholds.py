@@ -18,6 +18,7 @@ from snnc.ir.neurons import IF, AverageIF, Neuron
 from snnc.passes.normalize_thresholds import multiply_behind
 from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Shards
+from snnc.structure import Samples, each
 
 LEAST = 0.05  # of the height of a spike; a threshold at zero would fire for ever
 PART = 16  # samples of a batch that a process takes at a time
@@ -103,14 +104,14 @@ class _Outputs(fx.Interpreter):
         self.height = height
         self.sums: list[Tensor] = []
 
-    def of(self, x: Tensor) -> dict[str, Tensor]:
+    def of(self, x: Samples) -> dict[str, Tensor]:
         """Mean output of every channel `[C, 1, ...]`, by neuron layer; processes share the batch."""
         shards = Shards.of(len(x), PART)
         parts = shards.deal(x)
 
         def sums(i: int) -> tuple[Tensor, ...]:
             self.sums = []
-            self.run(parts[i])
+            self.run(*each(parts[i]))
             return tuple(self.sums)
 
         found = shards.total(sums)

@@ -2,8 +2,8 @@
 
 They stand in an order, from the plainest spikes to the richest, and the first that stays close to the best is taken.
 How good a recipe is says the share of the held-out samples whose class is the ANN's; where the output is no class
-scores, the square error over the variance. Close is what lies within one point, or within one standard error if that is
-more, so that chance decides nothing. No labels.
+scores, or there are several outputs, the error of `snnc.passes.choices`. Close is what lies within one point, or
+within one standard error if that is more, so that chance decides nothing. No labels.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from snnc.ir.accounting import share
 from snnc.ir.graph import curved_inside
 from snnc.ir.meter import Meter
 from snnc.ir.shapes import every_shape
-from snnc.passes.choices import BATCH, LEAST, Trials, apart, divided
+from snnc.passes.choices import BATCH, LEAST, Trials, divided
 from snnc.passes.pipeline import Context
 from snnc.recipes import Recipe
+from snnc.structure import each, joined, leaves, mapped, shape_of
 
 TOLERANCE = 0.01  # of the samples, or of the variance
 PRICE = 5.0  # of a multiply-accumulate, in additions
@@ -75,9 +76,9 @@ def contest(candidates: Sequence[Recipe], graph: fx.GraphModule, context: Contex
         graph: the network, of stage ANN.
         context: T and calibration data; it is not changed.
     """
-    x = torch.cat(context.calibration or [torch.zeros(0)])
-    if len(candidates) < 2 or len(x) < LEAST:
+    if len(candidates) < 2 or sum(map(len, context.calibration or ())) < LEAST:
         return candidates[0], {}
+    x = joined(context.calibration or ())
     given, held = divided(x)
     trials = Trials(graph, context, given, held, [])
     found, scores = [], []
@@ -99,7 +100,7 @@ def contest(candidates: Sequence[Recipe], graph: fx.GraphModule, context: Contex
 @torch.no_grad()
 def _tried(trials: Trials, one: Recipe) -> tuple[Tensor, Tried]:
     """How well a recipe does on each held-out sample, more being better."""
-    held, wanted = trials.held, trials.wanted
+    held, wanted = trials.held, trials.wanted[0]
     infinite = float("inf")
     try:
         network = trials.network(one.pipeline)
@@ -108,12 +109,13 @@ def _tried(trials: Trials, one: Recipe) -> tuple[Tensor, Tried]:
             one.name, None, infinite, infinite, len(held), 0, str(problem)
         )
     meter = Meter(network.graph)
-    output = torch.cat([network.readout(part, observe=meter)[-1] for part in held.split(BATCH)])
-    error = apart(output.double(), wanted.double())
-    classes = wanted.dim() == 2 and wanted.shape[1] > 1
-    same = (output.argmax(1) == wanted.argmax(1)).double() if classes else None
+    parts = [network.readout(*each(part), observe=meter) for part in held.split(BATCH)]
+    outputs = [by_step[-1] for by_step in leaves(mapped(lambda *found: torch.cat(found, 1), *parts))]
+    error = trials.apart(outputs)
+    classes = len(outputs) == 1 and wanted.dim() == 2 and wanted.shape[1] > 1
+    same = (outputs[0].argmax(1) == wanted.argmax(1)).double() if classes else None
     agreement = None if same is None else 100 * float(same.mean())
-    parts = share(network.graph, every_shape(network.graph, held.shape[1:]))
+    work = share(network.graph, every_shape(network.graph, shape_of(held)))
     added = sum(meter.operations.values()) + sum(meter.sites.values())
-    cost = added / len(held) + PRICE * (network.T * (parts.dense + parts.curved) + parts.once)
+    cost = added / len(held) + PRICE * (network.T * (work.dense + work.curved) + work.once)
     return -error if same is None else same, Tried(one.name, agreement, float(error.mean()), cost, len(held), 0.0)

@@ -27,6 +27,7 @@ from snnc.report.page import environment
 from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import confidences, gather
 from snnc.steady import steady
+from snnc.structure import shape_of
 
 COLUMNS = ("network", "recipe", "T", "schedule", "step", "latency", "score", "agreement")
 SURE = 0.9  # confidence of the early exit in tables
@@ -183,6 +184,7 @@ def compare(
     command: str = "snnc.compare(...)",
     files: Mapping[str, str] | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
+    output: str | None = None,
 ) -> Comparison:
     """Measures several networks on the same samples.
 
@@ -196,6 +198,7 @@ def compare(
         command: what the page says it was made with.
         files: SHA-256 of files that the page should name.
         track: wraps iterables to show progress.
+        output: name of the output that is scored, where there are several: one of class scores.
 
     Raises:
         RecipeError: no network.
@@ -204,7 +207,8 @@ def compare(
     """
     if not networks:
         raise RecipeError("There is no network to compare.", "one or more")
-    chosen = gather(data, list(networks.values()), ann, samples)
+    networks = {name: network.only(output) for name, network in networks.items()}
+    chosen = gather(data, list(networks.values()), ann, samples, output)
     rows = []
     for name, network in networks.items():
         found = evaluate(
@@ -215,7 +219,7 @@ def compare(
             confidences(network, chosen),
         )
         rate = energy = None
-        cost = measured(network, found, chosen.x.shape[1:])
+        cost = measured(network, found, shape_of(chosen.x))
         if cost is not None:
             rate, energy = 100 * cost.rate, cost.prices[0].each / cost.prices[0].ann
         recipe = str(network.info.get("recipe", "-"))

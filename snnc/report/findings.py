@@ -27,6 +27,7 @@ from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import BATCH, classes, confidences, gather
 from snnc.report.schedule import Turn, timetable
 from snnc.steady import steady
+from snnc.structure import Samples, cast, each
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,11 @@ def measure(
     command: str = "snnc.report(...)",
     files: Mapping[str, str] | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
+    output: str | None = None,
 ) -> Findings:
     """Measures everything that a report says. Arguments and errors are those of `snnc.report`."""
-    chosen = gather(data, [network], ann, samples)
+    network = network.only(output)
+    chosen = gather(data, [network], ann, samples, output)
     hashed = fingerprint(chosen.x, chosen.labels)
     chosen = chosen.to(next(network.buffers(), torch.zeros(0)).device)
     x, graph, batches = chosen.x, chosen.graph, chosen.batches()
@@ -152,7 +155,7 @@ def measure(
         if graph is not None and ann is not None:
             try:
                 given = x.split(BATCH) if chosen.labels is None else batches
-                parts["explanation"] = explain(network, ann, chosen.told(given), known)
+                parts["explanation"] = explain(network, graph, chosen.told(given), known)
                 parts["scatters"] = scatters(network, graph, x, seed)
             except SnncError as problem:
                 missing.append(f"No error split and no scatter plots: {problem}")
@@ -184,7 +187,7 @@ def _step(one: Snapshot) -> Step:
 
 def _limit(
     network: SpikingNetwork,
-    batches: list[tuple[Tensor, Tensor]],
+    batches: list[tuple[Samples, Tensor]],
     found: Evaluation,
     track: Callable[..., Iterator[Any]],
 ) -> dict[int, float]:
@@ -192,5 +195,10 @@ def _limit(
     like = numbers(network.graph)
     for x, y in track(batches, "measuring the quantised limit"):
         for t in right:
-            right[t] += int((classes(QuantisedLimit(network.graph, t).run(x.to(like.dtype))).cpu() == y).sum())
+            right[t] += int(
+                (
+                    classes(QuantisedLimit(network.graph, t).run(*(cast(one, like.dtype) for one in each(x)))).cpu()
+                    == y
+                ).sum()
+            )
     return {t: 100 * count / found.samples for t, count in right.items()}

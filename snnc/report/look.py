@@ -13,6 +13,7 @@ from snnc.explain.sides import Perturbed, matched, observed
 from snnc.ir.graph import calls, numbers
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
+from snnc.structure import Samples, cast, each
 
 NEURONS = 16  # of a layer in its raster
 STEPS = 128  # in a raster, at most
@@ -88,7 +89,7 @@ def thresholds(network: SpikingNetwork) -> list[Threshold]:
     ]
 
 
-def rasters(network: SpikingNetwork, x: Tensor) -> tuple[list[Raster], dict[fx.Node, tuple[int, ...]]]:
+def rasters(network: SpikingNetwork, x: Samples) -> tuple[list[Raster], dict[fx.Node, tuple[int, ...]]]:
     """Spike trains of one sample `[1, ...]`, and the shape of a sample's value at every node."""
     shapes: dict[fx.Node, tuple[int, ...]] = {}
     found: list[Raster] = []
@@ -114,7 +115,7 @@ def _raster(name: str, neuron: Neuron, value: Tensor) -> Raster:
     return Raster(name, chosen.tolist(), units.shape[1], len(shown), spikes)
 
 
-def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Tensor, seed: int) -> list[Scatter]:
+def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Samples, seed: int) -> list[Scatter]:
     """Activations and rates of the first few samples, layer by layer.
 
     Raises:
@@ -128,7 +129,7 @@ def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Tensor, seed: int)
     for one in x[:SAMPLES].split(1):
         _, seen = observed(network, one)
         plain = Perturbed(ann, {})
-        plain.run(one.to(like))
+        plain.run(*(cast(part, like) for part in each(one)))
         for name, site in sites.items():
             top = neurons[name].binary()[0]
             output: Any = seen[name].output

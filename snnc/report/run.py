@@ -31,6 +31,7 @@ def report(
     figures: str | Path | None = None,
     figure_form: str = "svg",
     track: Callable[..., Iterator[Any]] = no_progress,
+    output: str | None = None,
 ) -> Findings:
     """Measures a network, and writes what was found as one HTML page.
 
@@ -47,6 +48,7 @@ def report(
         figures: folder to write every chart and a table to, see `snnc.report.figures.write`; None writes none.
         figure_form: of the charts: "svg", "pdf" or "png".
         track: wraps iterables to show progress.
+        output: name of the output that the page is about, where there are several: one of class scores.
 
     Returns:
         All figures of the page; `to_dict()` is plain data.
@@ -56,7 +58,16 @@ def report(
         WriteError: the file cannot be written.
     """
     found = measure(
-        network, data, ann, samples=samples, seed=seed, title=title, command=command, files=files, track=track
+        network,
+        data,
+        ann,
+        samples=samples,
+        seed=seed,
+        title=title,
+        command=command,
+        files=files,
+        track=track,
+        output=output,
     )
     if path is not None:
         text = html(found)

@@ -13,8 +13,12 @@ from torch import Tensor, fx, nn
 from snnc.capture import capture
 from snnc.data import Dataset, ReadBatches, maybe_labelled_batches, read
 from snnc.errors import DataError
-from snnc.measure.evaluate import CONFIDENCES
-from snnc.networks.base import SpikingNetwork, checked
+from snnc.ir.graph import only, results
+from snnc.measure.evaluate import CONFIDENCES, ann_outputs
+from snnc.networks.base import SpikingNetwork
+from snnc.networks.inputs import bound, checked
+from snnc.structure import Samples as Given
+from snnc.structure import joined, shape_of
 
 BATCH = 64
 ACCURACY, AGREEMENT = "accuracy", "agreement with the ANN"
@@ -34,7 +38,7 @@ class Samples:
         data: the data set that they come from, which knows how they were read, or None.
     """
 
-    x: Tensor
+    x: Given
     y: Tensor
     measure: str
     source: str
@@ -51,7 +55,7 @@ class Samples:
         """The samples, and the graph, on a device; classes stay on the CPU."""
         return replace(self, x=self.x.to(device), graph=self.graph and self.graph.to(device))
 
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
+    def batches(self) -> list[tuple[Given, Tensor]]:
         """Batches of samples and classes."""
         return list(zip(self.x.split(BATCH), self.y.split(BATCH), strict=True))
 
@@ -73,8 +77,9 @@ def gather(
     networks: Sequence[SpikingNetwork],
     ann: nn.Module | torch.export.ExportedProgram | None,
     most: int,
+    output: str | None = None,
 ) -> Samples:
-    """The first `most` samples of some data.
+    """The first `most` samples of some data. `output` names the one of the ANN's that is meant, if it has several.
 
     Raises:
         DataError: no samples, samples that a network does not take, or neither labels nor an ANN.
@@ -84,16 +89,17 @@ def gather(
         raise DataError(f"{most} samples say nothing.", "1 or more")
     data = read(data) if isinstance(data, str | Path) else data
     xs, ys = [], []
-    for x, y in maybe_labelled_batches(data):
+    first = networks[0].inputs if networks else ()
+    for x, y in maybe_labelled_batches(data, (first, first)):
         xs.append(x)
         ys.append(y)
         if sum(map(len, xs)) >= most:
             break
-    inputs = torch.cat(xs)[:most]
+    inputs = joined(xs)[:most]
     for network in networks:
-        checked(inputs, network.info)
-    graph = None if ann is None else capture(ann, tuple(inputs.shape[1:]))
-    module = ann if isinstance(ann, nn.Module) else graph
+        checked(network.entries, bound(network.entries, (inputs,), {}), network.info)
+    graph = None if ann is None else one_output(capture(ann, shape_of(inputs)), output)
+    module = graph if output or not isinstance(ann, nn.Module) else ann
     known = [y for y in ys if y is not None]
     kept = data if isinstance(data, Dataset) else None
     source = kept.source if kept is not None else type(data).__name__
@@ -101,8 +107,27 @@ def gather(
         return Samples(inputs, torch.cat(known)[:most], ACCURACY, source, module, graph, kept)
     if module is None:
         raise DataError("Neither labels nor an ANN: there is nothing to measure.", "data with `y`, or --ann MODEL")
-    guessed = torch.cat([classes(module(part)) for part in inputs.split(BATCH)])
+    guessed = torch.cat([classes(alone(ann_outputs(module, part))) for part in inputs.split(BATCH)])
     return Samples(inputs, guessed, AGREEMENT, source, module, graph, kept)
+
+
+def one_output(graph: fx.GraphModule, output: str | None) -> fx.GraphModule:
+    """The graph with one of its outputs alone."""
+    return only(graph, output) if output and output in results(graph) and len(results(graph)) > 1 else graph
+
+
+def alone(found: dict[str, Tensor]) -> Tensor:
+    """The only one of a network's outputs.
+
+    Raises:
+        DataError: there are several.
+    """
+    if len(found) > 1:
+        raise DataError(
+            f"The network has several outputs: {', '.join(found)}.",
+            f"the one that is meant: --output {next(iter(found))}",
+        )
+    return next(iter(found.values()))
 
 
 def classes(output: Tensor) -> Tensor:

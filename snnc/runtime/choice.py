@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, fx
 
 from snnc.errors import SnncError
+from snnc.ir.graph import entries
+from snnc.ir.whole import places
 from snnc.runtime.cpu import scan
 from snnc.runtime.fast import FastRunner
 from snnc.runtime.gpu import scan as gpu
@@ -24,6 +26,7 @@ from snnc.runtime.gpu.replay import ReplayRunner
 from snnc.runtime.gpu.scan import GpuScan
 from snnc.runtime.plan import plan, proved
 from snnc.runtime.runner import Observer, Runner
+from snnc.structure import Samples, Tree, each, leaves, of
 
 # Of a round, all measured: few rows pay for calls and for reading weights anew, many leave the cache.
 TILE, MOST, ROWS = 4 << 20, 16 << 20, 64  # bytes of the largest value, or as many rows as fit into `MOST`
@@ -64,7 +67,7 @@ class Choice:
         return max(1, rows // shown), rows
 
 
-def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: int) -> Choice:
+def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Samples, chunk: int) -> Choice:
     """Chooses for a network and an input that it takes.
 
     Args:
@@ -86,7 +89,7 @@ def choose(graph: fx.GraphModule, fixed: bool, runtime: str, x: Tensor, chunk: i
         # States pass from window to window, also here. What the reference refuses is the caller's error.
         window = min((reference.T + 1) // 2, 2 * STEPS, chunk) if reference.streaming else reference.T
         with torch.inference_mode(False), torch.no_grad():  # a plan outlives the mode that it is made in
-            probe = _probe(x)[: max(1, chunk // window)]
+            probe = _probe(graph, x)[: max(1, chunk // window)]
             want = reference.run(probe, window), reference.run(probe, window, anytime=True)
             try:
                 found = _fast(graph, fixed, reference, probe, window)
@@ -122,7 +125,7 @@ def _place(graph: fx.GraphModule) -> str:
     return places.pop() if len(places) == 1 else "several"
 
 
-def _fast(graph: fx.GraphModule, fixed: bool, reference: Runner, probe: Tensor, window: int) -> Choice | None:
+def _fast(graph: fx.GraphModule, fixed: bool, reference: Runner, probe: Samples, window: int) -> Choice | None:
     """The fast runtime, if the machine and the network have something for it."""
     if not _promising(graph, fixed):
         return None
@@ -138,14 +141,18 @@ def _fast(graph: fx.GraphModule, fixed: bool, reference: Runner, probe: Tensor, 
     return Choice(reference, final, steps, seen, rows, str(made))
 
 
-def _agrees(choice: Choice, probe: Tensor, window: int, final: Tensor, steps: Tensor) -> bool:
-    """Whether all three ways to call it give what the reference gives, bit for bit."""
+def _agrees(choice: Choice, probe: Samples, window: int, final: Tree, steps: Tree) -> bool:
+    """Whether all three ways to call it give what the reference gives, bit for bit, in every output."""
     return (
-        torch.equal(choice.final.run(probe, window), final)
-        and torch.equal(choice.steps.run(probe, window, anytime=True), steps)
-        and torch.equal(choice.seen.run(probe, window, anytime=True, observe=lambda *_: None), steps)
-        and ((one := _in_one(choice.steps)) is None or torch.equal(one.run(probe, window, anytime=True), steps))
+        _alike(choice.final.run(probe, window), final)
+        and _alike(choice.steps.run(probe, window, anytime=True), steps)
+        and _alike(choice.seen.run(probe, window, anytime=True, observe=lambda *_: None), steps)
+        and ((one := _in_one(choice.steps)) is None or _alike(one.run(probe, window, anytime=True), steps))
     )
+
+
+def _alike(found: Tree, wanted: Tree) -> bool:
+    return all(map(torch.equal, leaves(found), leaves(wanted)))
 
 
 def _in_one(runner: Runner) -> Runner | None:
@@ -157,8 +164,14 @@ def _in_one(runner: Runner) -> Runner | None:
     return one
 
 
-def _probe(x: Tensor) -> Tensor:
+def _probe(graph: fx.GraphModule, x: Samples) -> Samples:
     """A sample, one of the same numbers in another order, and noise: a blank first sample would wake no neuron."""
+    table = places(graph)
+    found = zip(entries(graph), each(x), strict=True)
+    return of([one[:1].detach().repeat(3, *[1] * (one.dim() - 1)) if n in table else _woken(one) for n, one in found])
+
+
+def _woken(x: Tensor) -> Tensor:
     one, chance = x[:1].detach(), torch.Generator().manual_seed(0)
     order = torch.randperm(one.numel(), generator=chance).to(one.device)
     other = one.flatten()[order].reshape(one.shape)

@@ -9,6 +9,7 @@ from torch import nn
 
 from snnc.ir import dialect
 from snnc.ir.curved import CURVED
+from snnc.ir.embedding import Embedding
 from snnc.ir.neurons import GradedIF, Neuron
 from snnc.ir.rows import Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
@@ -56,7 +57,7 @@ COUNTS: Table[Count] = Table(
     "counts",
     __name__,
     {
-        (*dialect.LINEAR, *dialect.TRAINED, *CURVED): _no_count,
+        (*dialect.LINEAR, *dialect.TRAINED, *CURVED, Embedding): _no_count,
         (dialect.Grid, Encode, Decode, StepCurrent, Telescoped): _no_count,
         (*MOVES, Restart, TemporalMax): _moved,
         dialect.Pad: _padded,

@@ -15,6 +15,7 @@ from snnc.runtime.counts import MOVES
 from snnc.runtime.cpu import scan
 from snnc.runtime.plan import Plan, constants
 from snnc.runtime.runner import Observer, Runner, Window
+from snnc.structure import Samples, Tree
 
 
 class FastRunner(Runner):
@@ -43,8 +44,8 @@ class FastRunner(Runner):
         self.last = self._last_uses({n: r for n, r in self.reads.items() if n not in late}, phases(made.graph))
 
     def run(
-        self, x: Tensor, window: int | None = None, anytime: bool = False, observe: Observer | None = None
-    ) -> Tensor:
+        self, x: Samples, window: int | None = None, anytime: bool = False, observe: Observer | None = None
+    ) -> Tree:
         """See `Runner.run`."""
         if observe is None:
             return super().run(x, window, anytime)

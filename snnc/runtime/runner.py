@@ -22,6 +22,7 @@ from snnc.ir.neurons import SCHEDULES, Neuron
 from snnc.ir.temporal import Decode, Encode, Temporal, running_mean
 from snnc.runtime.exact import in_double
 from snnc.steady import exact
+from snnc.structure import Samples, Tree, each, mapped
 
 # Called with each node inside time, its value [steps * B, ...] and the number of steps in it.
 Observer = Callable[[fx.Node, Tensor, int], None]
@@ -88,18 +89,19 @@ class Runner:
         return last
 
     def run(
-        self, x: Tensor, window: int | None = None, anytime: bool = False, observe: Observer | None = None
-    ) -> Tensor:
+        self, x: Samples, window: int | None = None, anytime: bool = False, observe: Observer | None = None
+    ) -> Tree:
         """Runs one batch.
 
         Args:
-            x: input `[B, ...]`.
+            x: input `[B, ...]`, or a batch of several.
             window: steps at a time; all of them where None.
             anytime: read out after every step instead of after the last.
             observe: sees the value of every node inside time.
 
         Returns:
-            `[B, ...]`, the network's output for the mean over time; with `anytime` `[read, B, ...]`.
+            `[B, ...]`, the network's output for the mean over time; with `anytime` `[read, B, ...]`. Of several outputs
+            each is that, in the network's own containers.
 
         Raises:
             SnncError: a window shorter than T for a network that is not streaming.
@@ -114,7 +116,7 @@ class Runner:
         with exact():
             return self._run(x, most, anytime, observe)
 
-    def _run(self, x: Tensor, most: int, anytime: bool, observe: Observer | None) -> Tensor:
+    def _run(self, x: Samples, most: int, anytime: bool, observe: Observer | None) -> Tree:
         now = Window()
         self._execute("before", now.outer, x)
         outputs = []
@@ -122,10 +124,10 @@ class Runner:
             now.width = min(most, self.T - now.start)
             self._walk(now, observe, anytime)
             if anytime and (read := len(self._read(now))):
-                result = self._execute("after", dict(now.outer), x, repeat=read)
-                outputs.append(result.reshape(read, len(x), *result.shape[1:]))
+                found = self._execute("after", dict(now.outer), x, repeat=read)
+                outputs.append(mapped(lambda one, n=read: one.reshape(n, len(x), *one.shape[1:]), found))
         if anytime:
-            return torch.cat(outputs)
+            return mapped(lambda *parts: torch.cat(parts), *outputs)
         now.outer.update(self._means(now.totals))
         return self._execute("after", now.outer, x)
 
@@ -133,20 +135,17 @@ class Runner:
         """The readouts, from what was summed over time."""
         return {node: total / (self.read - self.late) for node, total in totals.items()}
 
-    def _execute(self, phase: str, values: dict[fx.Node, Tensor], x: Tensor, repeat: int = 1) -> Tensor:
-        """Runs the nodes before or after time; gives the last value."""
-        result = x
+    def _execute(self, phase: str, values: dict[fx.Node, Tensor], x: Samples, repeat: int = 1) -> Tree:
+        """Runs the nodes before or after time; gives what the network returns, where that is known by then."""
+        given = iter(each(x))
         for node in self.order[phase]:
             if node.op == "placeholder":
-                result = x
+                values[node] = next(given)
             elif node.op == "output":
-                result = self._repeated(values, node.all_input_nodes[0], repeat, x)
-            elif not isinstance(module := self.modules[node], Decode):
-                result = self._outside(module, *(self._repeated(values, n, repeat, x) for n in node.args))
-            else:
-                continue  # the walk through time has put its value there
-            values[node] = result
-        return result
+                return mapped(lambda one: self._repeated(values, one, repeat, x), node.args[0])
+            elif not isinstance(module := self.modules[node], Decode):  # whose value the walk through time puts there
+                values[node] = self._outside(module, *(self._repeated(values, n, repeat, x) for n in node.args))
+        return None
 
     def _outside(self, module: Any, *fed: Tensor) -> Tensor:
         """The value of a module that stands before or after time."""
@@ -159,7 +158,7 @@ class Runner:
         result: Tensor = module(*fed)
         return result
 
-    def _repeated(self, values: dict[fx.Node, Tensor], node: fx.Node, repeat: int, x: Tensor) -> Tensor:
+    def _repeated(self, values: dict[fx.Node, Tensor], node: fx.Node, repeat: int, x: Samples) -> Tensor:
         """A value; one from before time is repeated where running readouts are folded into the batch."""
         value = values[node]
         return value.repeat(repeat, *[1] * (value.dim() - 1)) if repeat > 1 and len(value) == len(x) else value

@@ -26,6 +26,7 @@ from torch import Tensor, fx, nn
 from snnc.errors import RecipeError
 from snnc.ir.curved import CURVED
 from snnc.ir.dialect import LINEAR, TRAINED, ClipQuant, Grid
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls, steps
 from snnc.ir.neurons import IF, NEURONS, STREAMING, Neuron, fires
 from snnc.ir.rows import Refusal, Table
@@ -165,6 +166,9 @@ GRADIENTS: Table[Callable[[ByRate, Any, Sequence[Any]], Any]] = Table(
         Encode: _encoded,
         Decode: _decoded,
         (Telescoped, GatedMax, StepMax, Restart, *(kind for kind in NEURONS if kind is not IF)): UNKNOWN,
+        Embedding: Refusal(
+            "looks a table up, and training knows inputs of amounts alone", "the network without training"
+        ),
         CURVED: Refusal("acts on single steps, which is not its rate", UNKNOWN.hint),
         Grid: Refusal("gives integers, which training would leave", "the network compiled without fixed-point"),
         TRAINED: Refusal("belongs to a network without spikes", "kind='quantised'"),

@@ -16,12 +16,13 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from snnc import api
-from snnc.capture import capture, captured
+from snnc.capture import capture, captured, told_inputs
 from snnc.data import Dataset, require_classes
 from snnc.errors import DataError, RecipeError
 from snnc.ir.dialect import SignedQuant
-from snnc.ir.graph import Stage, calls
-from snnc.networks.base import SpikingNetwork, checked
+from snnc.ir.graph import Stage, calls, entries, output
+from snnc.ir.whole import places
+from snnc.networks.base import SpikingNetwork
 from snnc.networks.network import Network
 from snnc.networks.staged import Staged
 from snnc.passes import PASSES, QuantizeActivations
@@ -41,6 +42,8 @@ from snnc.tune.score import Scorer
 from snnc.tune.start import akin, default, forward_of, normalise, until_quantised
 
 __all__ = ["Start", "TuneOptions", "prepare", "tune"]
+
+ALONE = "the network without training, or a module around it with one input and one output"
 
 
 @dataclass(frozen=True)
@@ -164,13 +167,15 @@ def prepare(
     Arguments are those of `tune`, and so is what it raises.
     """
     o = tune_options(options)
+    _require_one(model, teacher)
     everything = gathered(data)
     training, held = split(everything, o.held_out, o.seed)
     original = _original(model, teacher, input_shape or everything.input_shape)
     _require_signal(o, everything, original)
+    _require_alone(model, original)
     first = _converted(model, original, T, recipe, training, samples, track, o)
     _require_fit(first, training)
-    batches = [x for x, _ in training.sample(samples, o.seed).batches(o.batch)]
+    batches: list[Any] = [x for x, _ in training.sample(samples, o.seed).batches(o.batch)]
     graph = opened(first.graph)
     evened(graph)
     like = _like(first, original)
@@ -195,6 +200,26 @@ def _original(model: Any, teacher: Any, shape: tuple[int, ...]) -> fx.GraphModul
     if isinstance(source, Network):
         return None
     return capture(api.single(source), shape)
+
+
+def _require_one(*models: Any) -> None:
+    """Refuses models that are known to take several inputs, before their data are read."""
+    for one in models:
+        names = one.inputs if isinstance(one, SpikingNetwork) else () if one is None else told_inputs(one)[0]
+        if len(names) > 1:
+            raise RecipeError(f"The network has several inputs ({', '.join(names)}), and training knows one.", ALONE)
+
+
+def _require_alone(*networks: Any) -> None:
+    """Refuses networks of several inputs or outputs: there is one loss, on class scores of one input."""
+    for one in networks:
+        graph = one.graph if isinstance(one, (Network, Staged)) else one
+        if not isinstance(graph, fx.GraphModule) or not entries(graph):
+            continue
+        many = len(entries(graph)) > 1 or places(graph)
+        if many or not isinstance(output(graph).args[0], fx.Node):
+            what = "several inputs, or one of whole numbers" if many else "several outputs"
+            raise RecipeError(f"The network has {what}, and training knows one input of amounts and one output.", ALONE)
 
 
 def _require_signal(o: TuneOptions, data: Dataset, original: fx.GraphModule | None) -> None:
@@ -251,7 +276,7 @@ def _converted(
 def _require_fit(network: Network | Staged, data: Dataset) -> None:
     """Refuses data that the network does not take, before any training."""
     x, _ = next(data.limit(1).batches(1))
-    classes = (network(checked(x, network.info)) if isinstance(network, Network) else network(x)).shape[-1]
+    classes = network(x).shape[-1]
     if data.y is not None:
         require_classes(data.y, classes)
 

@@ -26,7 +26,8 @@ def gathered(data: Any) -> Dataset:
         return data
     if isinstance(data, str | Path):
         return read(data)
-    inputs, labels = [], []
+    inputs: list[Any] = []
+    labels: list[Tensor | None] = []
     for x, y in maybe_labelled_batches(data):
         inputs.append(x)
         labels.append(y)
@@ -59,6 +60,7 @@ class Batches:
         order = np.random.default_rng([o.seed, 2, epoch]).permutation(len(self.data))
         for step in range(start, self.steps):
             part = self.data.take(order[step * self.size : (step + 1) * self.size])
+            x: Any
             x, y = next(part.batches(self.size))
             draws = np.random.SeedSequence([o.seed, 3, epoch, step]).generate_state(1)
             yield augment(x, torch.Generator().manual_seed(int(draws[0])), o.crop, o.flip, o.cutout), y

@@ -34,6 +34,7 @@ class Scorer:
         """The batches that this process scores, with their numbers."""
         shards = Shards.of(len(data), BATCH)
         for i in shards.mine:
+            x: Any
             x, y = next(data.take(slice(i * BATCH, (i + 1) * BATCH)).batches(BATCH))
             yield i, x, y
 

@@ -37,7 +37,7 @@ def default(graph: fx.GraphModule) -> Recipe:
 def folded(graph: fx.GraphModule, batches: list[Tensor]) -> fx.GraphModule:
     """The original network without batch normalisation: its layers have the names that they have in the conversion."""
     shape = tuple(batches[0].shape[1:])
-    context = Context(T=1, calibration=batches, input_shape=shape)
+    context = Context(T=1, calibration=[*batches], input_shape=shape)
     result: Result = Pipeline((FoldBatchNorm(),)).run(graph, context)
     return result.graph
 

@@ -125,6 +125,9 @@ def test_npz(tmp_path):
 def test_npz_that_cannot_be_used(tmp_path):
     path = tmp_path / "d.npz"
     np.savez(path, a=np.ones(3))
+    with pytest.raises(DataError, match=r"`a` has shape \(3,\), without a batch axis"):
+        read(path)
+    np.savez(path, a=np.array(["text"]))
     with pytest.raises(DataError, match=r"no array `x`, only \['a'\]"):
         read(path)
     np.savez(path, x=np.array([{}, {}]))

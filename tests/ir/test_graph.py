@@ -195,7 +195,10 @@ def test_two_inputs():
     graph = graph_of(nn.ReLU())
     with graph.graph.inserting_before():
         graph.graph.placeholder("y")
-    broken(graph, Stage.ANN, "one input and one output")
+    validate(graph, Stage.ANN)
+    node = graph.graph.find_nodes(op="output")[0]
+    node.args = ((),)
+    broken(graph, Stage.ANN, "holds something that is no value")
 
 
 def test_function_calls():

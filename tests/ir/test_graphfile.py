@@ -32,6 +32,7 @@ from snnc.ir.dialect import (
     Sub,
     Take,
 )
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import Stage, calls
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.neurons import IF, AverageIF, BipolarIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
@@ -55,6 +56,7 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     nn.ConvTranspose1d: (lambda: nn.ConvTranspose1d(3, 6, 3, 2, 1, 1, 3, False, 2), (LINE,)),
     nn.ConvTranspose2d: (lambda: nn.ConvTranspose2d(3, 6, (3, 2), 2, 1, 1, 3, dilation=2), (MAP,)),
     nn.ConvTranspose3d: (lambda: nn.ConvTranspose3d(3, 6, 2, 3, 1, 2, 3), (CUBE,)),
+    Embedding: (lambda: Embedding(torch.randn(3, 4)), ((2,),)),
     nn.Linear: (lambda: nn.Linear(8, 5, bias=False), (LINE,)),
     nn.BatchNorm1d: (lambda: nn.BatchNorm1d(3, 0.5, affine=False), (LINE,)),
     nn.BatchNorm2d: (lambda: nn.BatchNorm2d(3, 0.25), (MAP,)),
@@ -174,7 +176,7 @@ def test_every_class_comes_back(kind):
     assert repr(again) == repr(module)
     assert same(pack(again), pack(module))
     assert same(dict(again.state_dict()), dict(module.state_dict()))
-    inputs = [torch.randn(8, *shape) for shape in shapes]
+    inputs = [torch.rand(8, *shape) if kind is Embedding else torch.randn(8, *shape) for shape in shapes]
     assert torch.equal(again(*inputs), module(*inputs))
 
 

@@ -22,7 +22,7 @@ from torch import fx
 from snnc.backends.base import Backend, told
 from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.files import atomic_buffer
-from snnc.ir.graph import calls, remove, tidy
+from snnc.ir.graph import calls, entries, output, remove, results, tidy
 from snnc.ir.neurons import IF
 from snnc.ir.shapes import Shape, every_shape
 from snnc.ir.temporal import Decode, Encode, StepCurrent
@@ -43,6 +43,7 @@ class NirFile(Backend):
 
     def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
         _, rules = _library()
+        _require_one(graph)
         told(shape, self.name)
         chosen = pipeline.chosen(T)
         if chosen and chosen[1] is not IF:
@@ -61,6 +62,7 @@ class NirFile(Backend):
 
     def emit(self, network: Network, path: Path) -> None:
         nir, rules = _library()
+        _require_one(network.graph)
         from snnc.backends.nir.graph import NirLowering
 
         plain = all(type(neuron) is IF for _, neuron in network.neurons())
@@ -90,6 +92,18 @@ def _library() -> tuple[Any, Any]:
             f"The backend 'nir' needs the package {missing.name}, which is not installed.", "pip install 'snnc[nir]'"
         ) from missing
     return nir, rules
+
+
+def _require_one(graph: fx.GraphModule) -> None:
+    """Refuses several inputs or outputs, since readers look for one of each."""
+    found = [str(node.target) for node in entries(graph)]
+    if len(found) > 1:
+        why = f"it has several inputs ({', '.join(found)})"
+        raise Unsupported(f"NIR cannot carry this network: {why}.", "the backend torch, pt2 or onnx")
+    if not isinstance(output(graph).args[0], fx.Node):
+        why = f"it has several outputs ({', '.join(results(graph))})"
+        hint = "the backend torch, pt2 or onnx, or in Python one of them: snnc.save(net.only(NAME), path)"
+        raise Unsupported(f"NIR cannot carry this network: {why}.", hint)
 
 
 def _refused(blockers: list[Blocker]) -> Unsupported:

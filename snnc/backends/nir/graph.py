@@ -57,9 +57,8 @@ class NirLowering:
     def run(self) -> None:
         """Lowers every node."""
         for node in self.graph.graph.nodes:
-            shape = self.shapes[node]
             if node.op == "placeholder":
-                self.values[node] = self.put("input", nir.Input(np.array(shape)), (), shape)
+                self.values[node] = self.put("input", nir.Input(np.array(self.shapes[node])), (), self.shapes[node])
             elif node.op == "output":
                 self.finish(self.values[node.all_input_nodes[0]])
             elif not self.merged(node):

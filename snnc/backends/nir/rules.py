@@ -16,6 +16,7 @@ from snnc.calibrate.pointwise import find
 from snnc.errors import Blocker
 from snnc.ir import dialect
 from snnc.ir.curved import BENT
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import Refusal, Refused, Table
@@ -245,6 +246,7 @@ RULES: Table[Rule] = Table(
         ),
         dialect.HEADS: Refusal("NIR has no softmax", "the network without it, whose largest logit is the same class"),
         (*dialect.TRANSPOSED, dialect.Permute, dialect.Take, dialect.Mix, nn.Upsample, nn.PixelShuffle): NO_NODE,
+        Embedding: Refusal("NIR has no table to look up", "the backend torch, pt2 or onnx"),
         StepCurrent: Refusal("NIR has no current that changes from step to step", SAME_CURRENTS),
         (Encode, Decode): Refusal("NIR describes one step, which has no borders", "the network without it"),
         dialect.TRAINED: Refusal("does not spike yet", "the network compiled"),

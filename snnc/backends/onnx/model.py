@@ -2,8 +2,9 @@
 
     logits, by_step = onnxruntime.InferenceSession("model.onnx").run(None, {"x": x})
 
-`logits` `[B, classes]` is the readout after T steps, `by_step` `[T, B, classes]` that after each step. Any batch
-size; all `T * B` rows are in memory at once, so the batch size bounds the memory.
+`logits` `[B, classes]` is the readout after T steps, `by_step` `[T, B, classes]` that after each step. Several outputs
+have the names that `SpikingNetwork.outputs` gives, those after each step with `_by_step` behind. Any batch size; all
+`T * B` rows are in memory at once, so the batch size bounds the memory.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from snnc.backends.onnx.block import EmitSite, each
 from snnc.ir import dialect
+from snnc.ir.embedding import Embedding
 from snnc.ir.rows import Kinds
 
 Emitter = Callable[..., str]  # of a site, the module and the names of its inputs: the name of its output
@@ -164,7 +165,15 @@ def mix(at: EmitSite, m: dialect.Mix, x: str) -> str:
     return at.op("Transpose", at.op("MatMul", weight, x, part="mixed"), perm=swap)
 
 
+def embedding(at: EmitSite, m: Embedding, x: str) -> str:
+    """Rows of a table. An input of whole numbers comes as int64; what is counted from it is float."""
+    if at.node.all_input_nodes[0].op != "placeholder":
+        x = at.op("Cast", x, part="places", to=7)
+    return at.op("Gather", at.const("weight", m.weight), x, axis=0)
+
+
 OPS: dict[Kinds, Emitter] = {
+    Embedding: embedding,
     dialect.CONVOLUTIONS: convolution,
     dialect.TRANSPOSED: transposed,
     nn.Linear: linear,

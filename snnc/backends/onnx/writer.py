@@ -19,13 +19,16 @@ from snnc.backends.onnx.block import SHAPE_HINT, Block, EmitSite, initialiser
 from snnc.backends.onnx.emitters import EMITTERS, readout
 from snnc.backends.onnx.functions import IR_VERSION, OPSET, Library
 from snnc.errors import SnncError
-from snnc.files.emitted import BATCH, DOMAIN, KEY
-from snnc.ir.graph import calls, module_of, numbers, phases
+from snnc.files.emitted import BATCH, DOMAIN, KEY, by_step, output_names
+from snnc.ir.embedding import Embedding
+from snnc.ir.graph import calls, module_of, numbers, phases, results
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import MissingRow, Refused
 from snnc.ir.shapes import Shapes
 from snnc.ir.temporal import Decode
+from snnc.ir.whole import places
 from snnc.networks.network import Network
+from snnc.structure import shapes_of
 from snnc.version import __version__
 
 _LIMIT = 2**31 - 1  # bytes of a protobuf message
@@ -42,6 +45,8 @@ class _Writer:
         self.library = Library()
         self.read = network.T
         self.main = Block(initialiser(self.weights))
+        self.whole, self.floats = places(network.graph), dict[fx.Node, str]()
+        self.entries = [self.main.name(name) for name in network.inputs]
 
     def emit(self, node: fx.Node, inputs: list[str], out: str, label: str) -> str:
         """One call of the graph; gives the name of its value."""
@@ -58,27 +63,39 @@ class _Writer:
 
     def run(self, anytime: bool) -> dict[str, list[Any]]:
         """Writes the graph; gives the outputs with the shape of each."""
-        self.main.taken |= {"logits", "by_step"}
+        wanted = results(self.graph)
+        names = output_names(list(wanted), self.entries)
+        self.main.taken |= {*names, *(by_step(name) for name in names)} | {"logits"}
         values: dict[fx.Node, str] = {}
-        *nodes, output = self.graph.graph.nodes
-        last = output.all_input_nodes[0]
+        nodes = [node for node in self.graph.graph.nodes if node.op != "output"]
+        called: dict[fx.Node, str] = {}
+        for name, node in zip(names, wanted.values(), strict=True):
+            if node.op == "call_module":
+                called.setdefault(node, name)
+        given = iter(self.entries)
         for node in nodes:
             if node.op == "placeholder":
-                values[node] = self.main.name("x")
+                values[node] = next(given)
                 continue
-            if node is last:
-                self.main.taken.remove("logits")
-            inputs = [values[n] for n in _inputs(node)]
-            values[node] = self.emit(node, inputs, "logits" if node is last else node.name, node.name)
-        rank = self.shapes.rank(last) or 1
-        sample = self.shapes.shape(last) or [f"out{k}" for k in range(1, rank)]
-        outputs: dict[str, list[Any]] = {"logits": [BATCH, *sample]}
+            self.main.taken.discard(called.get(node, ""))
+            inputs = [self._fed(node, n, values[n]) for n in _inputs(node)]
+            values[node] = self.emit(node, inputs, called.get(node, node.name), node.name)
+        outputs: dict[str, list[Any]] = {}
+        samples = {}
+        for name, node in zip(names, wanted.values(), strict=True):
+            if called.get(node) != name:  # an input as it is, or a value that another output is too
+                self.main.taken.discard(name)
+                self.main.op("Identity", values[node], out=name)
+            rank = self.shapes.rank(node) or 1
+            samples[name] = self.shapes.shape(node) or [f"out{k}" for k in range(1, rank)]
+            outputs[name] = [BATCH, *samples[name]]
         if anytime:
-            self.by_step(values, [node for node in nodes if self.phase[node] == "after"], last)
-            outputs["by_step"] = [self.read, BATCH, *sample]
+            after = [node for node in nodes if self.phase[node] == "after"]
+            self.by_step(values, after, dict(zip(names, wanted.values(), strict=True)))
+            outputs |= {by_step(name): [self.read, BATCH, *sample] for name, sample in samples.items()}
         return outputs
 
-    def by_step(self, values: dict[fx.Node, str], nodes: list[fx.Node], last: fx.Node) -> None:
+    def by_step(self, values: dict[fx.Node, str], nodes: list[fx.Node], wanted: dict[str, fx.Node]) -> None:
         """What stands after time once more, for the readouts after each step, which are folded into the batch."""
         running: dict[fx.Node, str] = {}
         for node in nodes:
@@ -88,13 +105,25 @@ class _Writer:
                 running[node] = self.main.call("Running", values[source], out=out, **readout(module))
                 continue
             for source in node.all_input_nodes:
-                if source not in running:  # from before time: repeated at each step
-                    running[source] = self.main.call(
-                        "Encode", values[source], out=f"{source.name}.repeated", T=self.read
-                    )
+                self._repeat(source, values, running)
             running[node] = self.emit(node, [running[n] for n in _inputs(node)], out, out)
-        self.main.taken.remove("by_step")
-        self.main.call("Unfold", running[last], out="by_step", T=self.read)
+        for name, node in wanted.items():
+            self._repeat(node, values, running)
+            self.main.taken.remove(by_step(name))
+            self.main.call("Unfold", running[node], out=by_step(name), T=self.read)
+
+    def _fed(self, node: fx.Node, source: fx.Node, value: str) -> str:
+        """What a call reads: of an input of whole numbers floats, unless it is a table."""
+        if source not in self.whole or isinstance(module_of(self.graph, node), Embedding):
+            return value
+        if source not in self.floats:
+            self.floats[source] = self.main.op("Cast", value, out=f"{source.name}.floats", to=TensorProto.FLOAT)
+        return self.floats[source]
+
+    def _repeat(self, source: fx.Node, values: dict[fx.Node, str], running: dict[fx.Node, str]) -> None:
+        """A value from before time, at each step."""
+        if source not in running:
+            running[source] = self.main.call("Encode", values[source], out=f"{source.name}.repeated", T=self.read)
 
 
 def _inputs(node: fx.Node) -> list[fx.Node]:
@@ -120,13 +149,19 @@ def model(network: Network, anytime: bool = True) -> onnx.ModelProto:
     outputs = writer.run(anytime)
     info = {**network.info, "stage": str(network.stage), "latency": asdict(network.latency)}
     given, rank = network.info.get("input_shape"), network.info.get("input_rank")
-    entry = given or [f"size{k}" for k in range(1, rank or 1)]
     if not given and not rank:
         raise SnncError("The backend 'onnx' needs the dimensions of the input, and nothing told them.", SHAPE_HINT)
+    shapes = shapes_of(given, len(network.entries)) if given else [[f"size{k}" for k in range(1, rank or 1)]]
+    inputs = [
+        helper.make_tensor_value_info(
+            name, TensorProto.INT64 if end.whole else TensorProto.FLOAT, [BATCH, *(one or ())]
+        )
+        for name, end, one in zip(writer.entries, network.entries, shapes, strict=True)
+    ]
     graph = helper.make_graph(
         writer.main.nodes,
         "snn",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [BATCH, *entry])],
+        inputs,
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         writer.weights,
     )

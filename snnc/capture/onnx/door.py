@@ -18,17 +18,18 @@ from snnc.capture.layout import Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.onnx.curved import laid
 from snnc.capture.onnx.fold import SAMPLED, SIZES, UNFOLDED, Ledger, Varying, fold
-from snnc.capture.onnx.input import laid_out, only_entry, sample_shape
+from snnc.capture.onnx.input import checked_entries, laid_out, named, sample_shapes
 from snnc.capture.onnx.model import AGAIN, OWN_DOMAINS, Call, Program, kind_name, read
-from snnc.capture.onnx.operations import OPERATIONS, SHARED, SIZED, refusal
+from snnc.capture.onnx.operations import FLOATS, OPERATIONS, SHARED, SIZED, refusal
 from snnc.capture.onnx.schema import check, check_read
 from snnc.capture.onnx.site import OnnxSite
-from snnc.capture.onnx.standins import results_of, second_input
+from snnc.capture.onnx.standins import results_of
 from snnc.capture.refusals import SPELLED
 from snnc.capture.standins import is_said
 from snnc.capture.values import LOST, Refused, Truth
 from snnc.errors import Blocker
 from snnc.files.onnxfile import array, count, plain
+from snnc.structure import Shape, shapes_of
 
 # Layers that are called like the author's module; elsewhere the operation's own name says more.
 PRODUCTS = ("Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose")
@@ -37,8 +38,10 @@ FOLDED = frozenset({*SIZES, "Constant"})
 INLINE = "onnx.inliner.inline_local_functions(model), and save what it gives"
 
 
-def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> tuple[Lowering, Any, tuple[int, ...]]:
+def lower_onnx(model: onnx.ModelProto, input_shape: Shape | None) -> tuple[Lowering, Any, Shape]:
     """Lowers an ONNX model. Gives what was built, its result, and the shape of one sample.
+
+    One output is the result itself; several are a dictionary by their names, in the order of the file.
 
     Args:
         model: with all weights in it.
@@ -46,17 +49,24 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
 
     Raises:
         LoadError: the model is malformed.
-        Unsupported: it does not take one tensor of that shape, or gives more than one.
+        Unsupported: it does not take tensors of that shape.
     """
     program = read(model)
-    entry, found = only_entry(program)
-    own = sample_shape(entry, input_shape)
+    found = checked_entries(program)
+    own = sample_shapes(program, input_shape)
     shape = input_shape or own
-    lowering = Lowering(shape, None, torch.zeros(()))
-    lowering.batch = entry.sizes[0] if entry.sizes else None
+    many = len(program.entries)
+    lowering = Lowering(shape, None, torch.zeros(()), named(program))
+    lowering.batch = program.entries[0].sizes[0] if program.entries[0].sizes else None
     lowering.blockers += found
-    values: dict[str, Any] = {other.name: second_input(lowering, other) for other in program.entries[1:]}
-    values[entry.name] = laid_out(lowering, shape, own)
+    values: dict[str, Any] = {}
+    ends = zip(program.entries, lowering.entries, shapes_of(shape, many), shapes_of(own, many), strict=True)
+    for entry, node, told, wanted in ends:
+        if entry.kind not in FLOATS:
+            lowering.whole.add(node)
+        assert told is not None
+        assert wanted is not None
+        values[entry.name] = laid_out(lowering, node, told, wanted)
     read_names = program.read
     ledger = Ledger(sum(map(count, program.weights.values())))
     for name, weight in program.weights.items():
@@ -78,7 +88,8 @@ def lower_onnx(model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> t
             lowering.trace_back(result, name)
         missing = [LOST] * (len(call.outputs) - len(results))
         values.update(zip(call.outputs, (*results, *missing), strict=False))
-    return lowering, values[program.results[0]], shape
+    result = {name: values[name] for name in program.results}
+    return lowering, result if len(result) > 1 else values[program.results[0]], shape
 
 
 def _results(

@@ -13,21 +13,45 @@ from snnc.capture.onnx.operations import FLOATS
 from snnc.capture.values import SHAPE_HINT
 from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.ir import dialect
+from snnc.ir.graph import flat
 from snnc.ir.shapes import MOST_VALUES
+from snnc.structure import Shape as AnyShape
+from snnc.structure import shapes_of
 
 Shape = tuple[int, ...]
+WHOLE = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
 
 
-def own_shape(model: onnx.ModelProto) -> Shape | None:
+def own_shape(model: onnx.ModelProto) -> AnyShape | None:
     """The shape of one sample according to the model, or None if it leaves a size open or is not sound."""
     try:
-        return sample_shape(only_entry(read(model))[0], None)
+        return sample_shapes(read(model), None)
     except SnncError:  # told where the model is captured
         return None
 
 
-def only_entry(program: Program) -> tuple[Entry, list[Blocker]]:
-    """The input, and what is amiss with inputs and outputs.
+def names(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the inputs as arguments; () where the model is not sound."""
+    try:
+        return named(read(model))
+    except SnncError:
+        return ()
+
+
+def named(program: Program) -> tuple[str, ...]:
+    """Names of the inputs as arguments: identifiers, like the names in the file."""
+    found: list[str] = []
+    for entry in program.entries:
+        name = flat(entry.name)
+        name = name if name.isidentifier() else f"x_{name}"
+        while name in found:
+            name += "_"
+        found.append(name)
+    return tuple(found)
+
+
+def checked_entries(program: Program) -> list[Blocker]:
+    """What is amiss with the inputs.
 
     Raises:
         Unsupported: there is no input.
@@ -35,35 +59,41 @@ def only_entry(program: Program) -> tuple[Entry, list[Blocker]]:
     if not program.entries:
         none = Blocker("input", "input", "the network has no input", "a network that takes one tensor")
         raise Unsupported.of([none])
-    entry = program.entries[0]
-    found = []
-    if entry.kind not in FLOATS:
-        why = f"takes values of type {kind_name(entry.kind)}"
-        found.append(Blocker(entry.name, "input", why, "export it with float input"))
-    hint = "a network with one input; fix the others as initialisers"
-    found += [Blocker(other.name, "input", "is a second input", hint) for other in program.entries[1:]]
-    hint = "keep the logits alone: onnx.utils.extract_model"
-    return entry, found + [Blocker(name, "output", "is a second output", hint) for name in program.results[1:]]
+    return [
+        Blocker(entry.name, "input", f"takes values of type {kind_name(entry.kind)}", "export it with float input")
+        for entry in program.entries
+        if entry.kind not in (*FLOATS, *WHOLE)
+    ]
 
 
-def sample_shape(entry: Entry, told: Shape | None) -> Shape:
+def sample_shapes(program: Program, told: AnyShape | None) -> AnyShape:
+    """Shape of one sample as the model takes it, of several inputs one each; see `sample_shape`."""
+    checked_entries(program)
+    many = len(program.entries)
+    given = shapes_of(told, many)
+    found = [sample_shape(entry, one, many > 1) for entry, one in zip(program.entries, given, strict=True)]
+    return tuple(found) if many > 1 else found[0]
+
+
+def sample_shape(entry: Entry, told: Shape | None, scalar: bool = False) -> Shape:
     """Shape of one sample as the model takes it.
 
     Args:
         entry: the model's input.
         told: shape of one sample as the user gives it. It fills in what the model leaves open. It may have its channels
             in front where the model has them last, and be a map where the model takes the same values in a row.
+        scalar: a sample may be a single number, as beside other inputs.
 
     Raises:
         Unsupported: a size is not known, or `told` is none of these.
     """
-    shape = _sample_shape(entry, told)
+    shape = _sample_shape(entry, told, scalar)
     if math.prod(shape) > MOST_VALUES:
         raise _unfit(entry, f"takes samples of {math.prod(shape)} values", "a network for smaller samples")
     return shape
 
 
-def _sample_shape(entry: Entry, told: Shape | None) -> Shape:
+def _sample_shape(entry: Entry, told: Shape | None, scalar: bool) -> Shape:
     if entry.sizes is None:
         if told is None:
             raise _unfit(entry, "has a shape that is left open", SHAPE_HINT)
@@ -71,7 +101,7 @@ def _sample_shape(entry: Entry, told: Shape | None) -> Shape:
     sizes = entry.sizes[1:]
     if 0 in sizes:
         raise _unfit(entry, "takes samples without a single value", "a network whose samples hold values")
-    if not sizes:
+    if not sizes and not (scalar and len(entry.sizes) == 1):
         raise _unfit(entry, "has no dimension besides the batch", "a network whose first dimension is the batch")
     whole = tuple(n for n in sizes if n is not None)
     if told is None:
@@ -94,11 +124,11 @@ def _unfit(entry: Entry, why: str, hint: str) -> Unsupported:
     return Unsupported.of([Blocker(entry.name, "input", why, hint)])
 
 
-def laid_out(lowering: Lowering, told: Shape, own: Shape) -> fx.Node:
-    """The input in the order of the model, which is not always the order of the data."""
+def laid_out(lowering: Lowering, entry: fx.Node, told: Shape, own: Shape) -> fx.Node:
+    """An input in the order of the model, which is not always the order of the data."""
     site = Site(lowering, "input", base="layout")
     if told == own:
-        return lowering.x
+        return entry
     if own == (*told[1:], told[0]):
-        return site.emit(dialect.Permute((0, *range(2, len(told) + 1), 1)), lowering.x)
-    return site.emit(dialect.Reshape(own), lowering.x, part="row")
+        return site.emit(dialect.Permute((0, *range(2, len(told) + 1), 1)), entry)
+    return site.emit(dialect.Reshape(own), entry, part="row")

@@ -41,6 +41,8 @@ def dropout(at: OnnxSite, x: fx.Node, ratio: Any = None, training: Any = None) -
 def cast(at: OnnxSite, x: fx.Node, like: Any = None) -> Any:
     """`Cast` between kinds of floats: all compute in float32 here."""
     to = at.get("to")
+    if isinstance(x, fx.Node) and x in at.lowering.whole:
+        return x  # it is looked up, and whole numbers stay what they are in any type
     if to is not None and to not in FLOATS:
         at.refuse(f"casts data to {kind_name(to)}", "keep data in floating point")
     if isinstance(like, Tensor) and not like.is_floating_point():

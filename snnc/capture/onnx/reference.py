@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,14 +15,12 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, fx
 
 from snnc.capture.comparison import Reference, compare, not_compared
-from snnc.capture.onnx.input import only_entry, sample_shape
+from snnc.capture.onnx.input import sample_shape
 from snnc.capture.onnx.model import read
 from snnc.errors import Blocker
+from snnc.structure import Samples, Shape, each, of, shapes_of
 
-Shape = tuple[int, ...]
-Run = Callable[[Tensor], list[Tensor]]
-Start = Callable[[onnx.ModelProto, str, int], Run]
-R = TypeVar("R")
+Session = Callable[[dict[str, Any]], Any]
 _QUIET = 4  # onnxruntime's log
 _KINDS = onnx.TensorProto
 # What each type rounds to, relative; all else is float32.
@@ -29,76 +28,87 @@ _PRECISION: dict[Any, torch.dtype] = {_KINDS.FLOAT16: torch.float16, _KINDS.BFLO
 
 
 def compare_onnx(
-    model: onnx.ModelProto, graph: fx.GraphModule, shape: Shape, samples: Tensor | None
+    model: onnx.ModelProto, graph: fx.GraphModule, shape: Shape, samples: Samples | None
 ) -> tuple[dict[str, Any], Blocker | None]:
     """Runs a graph and the model that it was read from on the same batches; see `compare`.
 
     onnxruntime runs the model, or ONNX's own reference where that does not take it.
     """
     program = read(model)
-    entry, _ = only_entry(program)
-    own = sample_shape(entry, shape)
-    kinds: set[Any] = {entry.kind, *(weight.data_type for weight in program.weights.values())}
+    ends = [
+        (entry, told, sample_shape(entry, told, len(program.entries) > 1))
+        for entry, told in zip(program.entries, shapes_of(shape, len(program.entries)), strict=True)
+    ]
+    kinds: set[Any] = {
+        *(entry.kind for entry in program.entries),
+        *(weight.data_type for weight in program.weights.values()),
+    }
     kinds |= {call.attributes.get("to") for call in program.calls}
     precision = max(torch.finfo(_PRECISION.get(kind, torch.float32)).eps for kind in kinds)
     reasons = []
     for name, start in (("onnxruntime", _onnxruntime), ("onnx.reference", _reference)):
         try:
-            run = start(model, entry.name, entry.kind)
-            batch = entry.sizes[0] if entry.sizes else None
-            run(torch.zeros(batch or 1, *own))
+            session = start(model)
+            batch = program.entries[0].sizes[0] if program.entries[0].sizes else None
+
+            def run(x: Samples, session: Session = session) -> Any:
+                found = [_tensor(value) for value in session(_fed(ends, x))]
+                return dict(zip(program.results, found, strict=True)) if len(found) > 1 else found[0]
+
+            run(of([torch.zeros(batch or 1, *(told or ())) for _, told, _ in ends]))
         except Exception as error:  # both raise what they like
             reasons.append(f"{name}: {' '.join(str(error).split())[:200]}")
             continue
-        network = Reference(
-            _ordered(_first(run), shape, own), name, torch.zeros(()), batch, precision=precision,
-            halves=name == "onnxruntime",
-            values=_ordered(_named(model, start, entry.name, entry.kind), shape, own),
-        )  # fmt: skip
+        values = partial(_values, model, start, ends)
+        halves = name == "onnxruntime"
+        network = Reference(run, name, torch.zeros(()), batch, precision=precision, halves=halves, values=values)
         return compare(graph, network, shape, samples)
     return not_compared(f"nothing runs the model ({'; '.join(reasons)})"), None
 
 
-def _ordered(run: Callable[[Tensor], R], told: Shape, own: Shape) -> Callable[[Tensor], R]:
-    """Takes samples in the order that data have, as `laid_out` does."""
+def _ordered(x: Tensor, told: Any, own: tuple[int, ...]) -> Tensor:
+    """Samples in the order of the model, as `laid_out` has it."""
     if own != told and own == (*told[1:], told[0]):
-        return lambda x: run(x.movedim(1, -1))
-    return lambda x: run(x.reshape(len(x), *own))
+        return x.movedim(1, -1)
+    return x.reshape(len(x), *own)
 
 
-def _first(run: Run) -> Callable[[Tensor], Tensor]:
-    return lambda x: run(x)[0]
-
-
-def _named(model: onnx.ModelProto, start: Start, entry: str, kind: int) -> Callable[[Tensor], dict[str, Tensor]]:
-    """What gives every value of a model by its name: the model with all of them as outputs."""
+def _values(model: onnx.ModelProto, start: Callable[[Any], Session], ends: list[Any], x: Samples) -> dict[str, Any]:
+    """Every value of a model by its name: the model with all of them as outputs."""
     names = [name for node in model.graph.node for name in node.output if name]
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
     del wide.graph.output[:]
     wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return lambda x: dict(zip(names, start(wide, entry, kind)(x), strict=True))
+    return dict(zip(names, map(_tensor, start(wide)(_fed(ends, x))), strict=True))
 
 
-def _onnxruntime(model: onnx.ModelProto, name: str, kind: int) -> Run:
+def _fed(ends: list[Any], x: Samples) -> dict[str, Any]:
+    """Samples as the model takes them, by name."""
+    return {
+        entry.name: _ordered(one, told, own).contiguous().numpy().astype(_numpy(entry.kind))
+        for (entry, told, own), one in zip(ends, each(x), strict=True)
+    }
+
+
+def _tensor(value: Any) -> Tensor:
+    return torch.from_numpy(np.array(value, dtype=np.float32))
+
+
+def _onnxruntime(model: onnx.ModelProto) -> Session:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return _run(lambda x: session.run(None, {name: x}), kind)
+    return lambda feed: session.run(None, feed)
 
 
-def _reference(model: onnx.ModelProto, name: str, kind: int) -> Run:
+def _reference(model: onnx.ModelProto) -> Session:
     evaluator = ReferenceEvaluator(model)
-    return _run(lambda x: evaluator.run(None, {name: x}), kind)
+    return lambda feed: evaluator.run(None, feed)
 
 
-def _run(run: Callable[[np.ndarray], Any], kind: int) -> Run:
-    dtype = helper.tensor_dtype_to_np_dtype(kind)
-    return lambda x: [_tensor(one) for one in run(x.contiguous().numpy().astype(dtype))]
-
-
-def _tensor(value: Any) -> Tensor:
-    return torch.from_numpy(np.array(value, dtype=np.float32))
+def _numpy(kind: int) -> np.dtype[Any]:
+    return helper.tensor_dtype_to_np_dtype(kind)

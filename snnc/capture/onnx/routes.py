@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture import gathering, layers, layout, routes
+from snnc.capture import embedding, gathering, layers, layout, routes
 from snnc.capture.layout import Laid
 from snnc.capture.onnx import curved
 from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
@@ -145,7 +145,9 @@ def slice_(at: OnnxSite, x: fx.Node, starts: Any = None, ends: Any = None, axes:
 
 
 def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
-    """`Gather` by constants."""
+    """`Gather` by constants, or of a constant by an input."""
+    if isinstance(x, Tensor) and isinstance(indices, fx.Node):
+        return embedding.gathered(at, x, indices, at.get("axis", 0))
     if not isinstance(x, fx.Node):
         raise LOOKED_UP.refused()
     dim = at.axis(x, at.get("axis", 0))

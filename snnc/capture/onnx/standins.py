@@ -12,18 +12,11 @@ from torch import fx
 
 from snnc.capture.lowering import Lowering
 from snnc.capture.onnx.fold import SAMPLES, Varying
-from snnc.capture.onnx.model import OWN_DOMAINS, Call, Entry
+from snnc.capture.onnx.model import OWN_DOMAINS, Call
 from snnc.capture.refusals import Reason
 from snnc.capture.values import LOST
 
 Shape = tuple[int, ...] | None
-
-
-def second_input(lowering: Lowering, entry: Entry) -> fx.Node:
-    """The stand-in for an input after the first."""
-    sizes = (entry.sizes or (None,))[1:]
-    whole = tuple(n for n in sizes if n is not None)
-    return lowering.stand_in(whole if entry.sizes and len(whole) == len(sizes) else None)
 
 
 def results_of(lowering: Lowering, call: Call, inputs: Sequence[Any], opset: int, reason: Reason) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ def run(
     calib_samples: int,
     original: Original,
     scored: Scored,
+    output: str | None,
     running: Running,
     as_csv: bool,
     out: tuple[Path, ...],
@@ -61,7 +62,8 @@ def run(
     given = scored.read(calib, "train").sample(calib_samples, seed) if candidates and calib else None
     source = captured(network, given or chosen, None) if candidates else network
     if dry_run:
-        samples = gather(chosen, [*networks.values()], network, len(chosen))
+        networks = {name: net.only(output) for name, net in networks.items()}
+        samples = gather(chosen, [*networks.values()], network, len(chosen), output)
         return comparison(networks, candidates, T, samples, given, out, as_json)
     for one in candidates:
         net = api.compile(source, T, one, given, samples=calib_samples, seed=seed, track=show.track)
@@ -75,6 +77,7 @@ def run(
         command=command_line(),
         files=files((*snns, original.ann, scored.data, calib)),
         track=show.track,
+        output=output,
     )
     for path in out:
         found.save(path)

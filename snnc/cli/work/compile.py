@@ -12,7 +12,7 @@ from torch import fx
 
 from snnc import api
 from snnc.backends import BACKENDS
-from snnc.capture import Captured, told_shape
+from snnc.capture import Captured, told_inputs, told_shape
 from snnc.cli import show
 from snnc.cli.blocks import Model, Reading
 from snnc.cli.search import check_search
@@ -30,6 +30,7 @@ from snnc.passes import FixedPoint
 from snnc.recipes import Recipe, parse, require_pass
 from snnc.recipes import recipe as find_recipe
 from snnc.recipes.contest import contenders
+from snnc.structure import Shape
 
 GUESSED = (
     "No calibration data: thresholds are guessed from batch-norm statistics and weights. Expect lower accuracy, "
@@ -50,12 +51,13 @@ class Wish:
     reading: Reading
     max_drop: float | None
     recipes: tuple[str, ...] | None
+    output: str | None
     holdout: int
     fixed_point: int | None
     backend: str | None
     single_output: bool
     how: Model
-    input_shape: tuple[int, ...] | None
+    input_shape: Shape | None
     seed: int
     out: tuple[Path, ...]
     quick: bool
@@ -80,7 +82,7 @@ class CompilePlan:
     network: Any
     source: Captured
     data: Dataset | None
-    shape: tuple[int, ...] | None
+    shape: Shape | None
     named: Recipe | None
 
     @property
@@ -100,7 +102,7 @@ def run(**options: Any) -> None:
 
 def _plan(wish: Wish) -> CompilePlan:
     """Checks the options against each other, and loads what they name."""
-    check_search(wish.max_drop, wish.calib, wish.recipe, wish.recipes, wish.changes)
+    check_search(wish.max_drop, wish.calib, wish.recipe, wish.recipes, wish.changes, wish.output)
     if wish.fixed_point and wish.max_drop is not None and not (wish.recipe or wish.recipes):
         raise click.UsageError("--fixed-point with --max-drop needs recipes to put it behind: give --recipe.")
     given = (wish.calib, wish.recipe, *(wish.recipes or ()))
@@ -111,7 +113,7 @@ def _plan(wish: Wish) -> CompilePlan:
     data = None
     if wish.calib:
         drawn = wish.calib_samples + (wish.holdout if wish.max_drop is not None else 0)
-        data = wish.reading.read(wish.calib).sample(drawn, wish.seed)
+        data = wish.reading.read(wish.calib).sample(drawn, wish.seed).taking(*told_inputs(network))
     source = captured(network, data, wish.input_shape)
     shape = wish.input_shape or (None if data else told_shape(network))
     return CompilePlan(forms, network, source, data, shape, named)
@@ -137,7 +139,7 @@ def _search(wish: Wish, plan: CompilePlan) -> Made | None:
         return None
     net = searched(
         plan.source, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
-        wish.quick, wish.as_json,
+        wish.quick, wish.as_json, wish.output,
     )  # fmt: skip
     why = f"the fewest steps that lose {wish.max_drop:g} points at most"
     return net, parse(net.info["recipe_text"], "the file"), why

@@ -17,6 +17,7 @@ def run(
     snn: Path,
     scored: Scored,
     original: Original,
+    output: str | None,
     confidence: float | None,
     batch: int,
     running: Running,
@@ -24,12 +25,13 @@ def run(
 ) -> None:
     """See the command."""
     net = running.load(snn)
-    samples = scored.samples()
+    samples = scored.samples().taking(net.inputs, net.inputs)
     ann = original.module(samples.input_shape)
-    require_labels(samples, "to measure accuracy")
+    if output or (ann is None and len(net.outputs) == 1):
+        require_labels(samples, "to measure accuracy")
     total = -(-len(samples) // batch)
     exits = sorted({*CONFIDENCES, confidence}) if confidence else []
-    found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total), exits)
+    found = evaluate(net, samples.batches(batch), ann, partial(show.track, total=total), exits, output)
     cost = measured(net, found, samples.input_shape)
     for note in found.notes:
         show.note(note)

@@ -22,6 +22,7 @@ def run(
     snn: Path,
     original: Original,
     scored: Scored,
+    output: str | None,
     running: Running,
     as_json: bool,
 ) -> None:
@@ -30,8 +31,9 @@ def run(
         raise click.UsageError("Give --ann, the original network, or --factory for one that builds all of it.")
     net = running.load(snn)
     ann = original.network()
-    chosen = scored.samples()
-    found = explain(net, ann, chosen.batches(BATCH), partial(show.track, total=-(-len(chosen) // BATCH)))
+    chosen = scored.samples().taking(net.inputs, net.inputs)
+    track = partial(show.track, total=-(-len(chosen) // BATCH))
+    found = explain(net, ann, chosen.batches(BATCH), track, output)
     content = {"snn": str(snn), "data": chosen.source, **found.to_dict()}
     if as_json:
         return show.as_json(content)

@@ -15,6 +15,7 @@ from snnc.cli import show
 from snnc.cli.targets import Form, destinations
 from snnc.errors import DataError, SnncError
 from snnc.networks.network import Network
+from snnc.structure import Inputs, shapes_of
 
 
 def run(
@@ -71,15 +72,15 @@ def written(forms: Sequence[Form]) -> dict[str, Any]:
     return {**files[0], "files": files}
 
 
-def _shape(network: Network, given: tuple[int, ...]) -> list[int]:
+def _shape(network: Network, given: tuple[Any, ...]) -> list[Any]:
     """The shape of one sample of a network that does not know its own.
 
     Raises:
         DataError: it knows another, or takes no such sample.
     """
     known = network.info.get("input_shape")
-    if known and tuple(known) != given:
+    if known and show.shape(known) != show.shape(given):
         told = f"{show.shape(known)}, not {show.shape(given)} as --input-shape says"
         raise DataError(f"The network takes samples of shape {told}.", "leave --input-shape out")
-    network(torch.zeros(1, *given))
-    return list(given)
+    network(Inputs([torch.zeros(1, *(one or ())) for one in shapes_of(given, len(network.inputs))]))
+    return [list(one) if isinstance(one, tuple) else one for one in given]

@@ -24,6 +24,7 @@ from snnc.networks.base import SpikingNetwork
 from snnc.networks.network import Network
 from snnc.recipes import Recipe
 from snnc.report.samples import ACCURACY, Samples
+from snnc.structure import each
 from snnc.tune.run import Start
 
 TRIAL = 16  # samples that calibrate the conversion which a training would start from
@@ -148,7 +149,7 @@ def comparison(
     """
     one = samples.x[:1]
     outputs = [net.readout(one.to(next(net.buffers(), one).device)) for net in networks.values()]
-    for output in outputs + ([samples.graph(one)] if samples.graph else []):
+    for output in outputs + ([samples.graph(*each(one))] if samples.graph else []):
         require_classes(samples.y, output.shape[-1])
     rows = [{"name": name, "recipe": net.info.get("recipe"), "T": net.T} for name, net in networks.items()]
     rows += [{"name": None, "recipe": one.name, "T": T} for one in candidates]

@@ -18,6 +18,7 @@ def run(
     snn: Path,
     original: Original,
     scored: Scored,
+    output: str | None,
     running: Running,
     title: str | None,
     out: Path | None,
@@ -44,6 +45,7 @@ def run(
         command=command_line(),
         files=files((snn, original.ann, scored.data)),
         track=show.track,
+        output=output,
     )
     drawn = write(found, figures, figure_form) if figures else []
     if as_json:

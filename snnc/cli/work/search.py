@@ -58,6 +58,7 @@ def searched(
     seed: int,
     quick: bool,
     as_json: bool,
+    output: str | None = None,
 ) -> Network:
     """The network that a search chose; shows the frontier, also where nothing was found."""
     steps = STEPS if most is None else [*(T for T in STEPS if most > T), most]
@@ -74,6 +75,7 @@ def searched(
             seed=seed,
             quick=quick,
             track=show.track,
+            output=output,
         )
     except OutOfReach as problem:
         if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from snnc import api
-from snnc.capture import Captured, told_shape
+from snnc.capture import Captured, told_inputs, told_shape
 from snnc.capture import captured as capture
 from snnc.cli import show
 from snnc.data import Dataset
@@ -20,6 +20,7 @@ from snnc.ir.graphfile import FORMAT
 from snnc.networks.base import SpikingNetwork
 from snnc.networks.exported import has_history
 from snnc.networks.staged import staged
+from snnc.structure import Shape
 
 
 def uncompiled(
@@ -48,16 +49,21 @@ def uncompiled(
     return found
 
 
-def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | None) -> Captured:
+def captured(network: Any, data: Dataset | None, input_shape: Shape | None) -> Captured:
     """The network as a graph, compared with it on some of the data where there are any.
 
-    The input's shape comes from the data, from the user, or from both if they agree.
+    The input's shape comes from the data, from the user, or from both if they agree. Of several inputs the data tell
+    also which they are.
     """
-    told = data.input_shape if data else None
+    if data is not None:
+        data = data.taking(*told_inputs(network))
+    told: Any = data.input_shape if data else None
     if data and input_shape and told != input_shape:
         shapes = f"{show.shape(data.input_shape)}, not {show.shape(input_shape)} as --input-shape says"
         raise DataError(f"The samples of {data.source} have shape {shapes}.", "leave --input-shape out")
     own, shape = told_shape(network), input_shape or told
+    if data is not None and data.takes and not input_shape:
+        shape = dict(zip(data.takes, told, strict=True))
     try:
         with show.busy("reading the network"):
             found = capture(network, shape, next(data.limit(3).batches(3))[0] if data else None)
@@ -67,7 +73,7 @@ def captured(network: Any, data: Dataset | None, input_shape: tuple[int, ...] | 
                 f"The input's shape comes from the data: the samples of {data.source} have shape {show.shape(told)}."
             )
         raise
-    if own and shape and own != shape:
+    if own and shape and own != shape and not (data is not None and data.takes):
         show.note(f"The network takes samples of shape {show.shape(own)}: those of {show.shape(shape)} are rearranged.")
     return found
 

@@ -36,7 +36,7 @@ def run(
         raise click.UsageError("Step by step the reference runs: leave out --stream, or --runtime.")
     one, two = replace(running, device="cpu", runtime="auto").load(a), running.load(b or a)
     one.runtime = "reference"
-    samples = scored.samples()
+    samples = scored.samples().taking(one.inputs, one.inputs)
     ann = original.module(samples.input_shape)
     total = -(-len(samples) // batch)
     found = verify(one, two, samples.batches(batch), ann, stream, partial(show.track, total=total))

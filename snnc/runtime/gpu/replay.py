@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
+from snnc.ir.graph import output
 from snnc.runtime.cpu.scan import last
 from snnc.runtime.fast import FastRunner
 from snnc.runtime.plan import Plan
 from snnc.runtime.runner import Observer
+from snnc.structure import Inputs, Samples, Tree
 
 KEPT, MOST = 4, 16  # recordings that a runner holds, each with the memory of a run, and that it ever makes
 log = logging.getLogger("snnc")
@@ -57,18 +59,23 @@ class ReplayRunner(FastRunner):
     """A `FastRunner` on a GPU that records a run when its shape comes a second time, and replays it from then on.
 
     A recording is taken if it gives the bits that a run without it gives, on the input that it is made for, and with no
-    layer in one kernel with its neurons: what the check at load saw were a few samples.
+    layer in one kernel with its neurons: what the check at load saw were a few samples. A network of several inputs or
+    outputs is launched anew each time.
     """
 
     def __init__(self, made: Plan, whole: bool = False, once: bool = False) -> None:
         super().__init__(made, whole, once)
+        self.returned = output(made.graph).args[0]
         self.seen: set[Any] = set()
         self.kept: OrderedDict[Any, tuple[Recording, dict[str, Tensor]]] = OrderedDict()
         self.left = MOST
         self.place: Any = None  # a stream and memory of this runner's own
         self.lock = threading.Lock()  # two threads would write one input
 
-    def _run(self, x: Tensor, most: int, anytime: bool, observe: Observer | None) -> Tensor:
+    def _run(self, x: Samples, most: int, anytime: bool, observe: Observer | None) -> Tree:
+        if isinstance(x, Inputs) or not isinstance(self.returned, fx.Node):  # a recording has one entry and one exit
+            with self.lock:
+                return super()._run(x, most, anytime, observe)
         key = (x.shape, x.stride(), x.dtype, x.device, most, anytime)
         with self.lock, torch.cuda.device_of(x):
             if observe or not (last(x) or x.is_contiguous()):

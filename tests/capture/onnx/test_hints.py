@@ -122,7 +122,6 @@ FOLLOWED = [
     ("with their channels in front if you like", lambda: of("y = Neg(h)", x="N,6,7,4"),
      lambda: of("y = Neg(h)", x="N,6,7,4"),
      (4, 7, 6), (4, 6, 7)),
-    ("keep the logits alone", lambda: twice(of("y = Neg(h)"), "h"), lambda: alone(twice(of("y = Neg(h)"), "h"))),
     ("for smaller samples", lambda: of("y = Neg(h)", x="N,1000000,1000000"), plain),
     ("samples hold values", lambda: of("y = Neg(h)", x="N,0"), plain),
     ("whose first dimension is the batch", lambda: of("y = Neg(h)", x="N"), lambda: of("y = Neg(h)", x="N,3")),
