@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.calibrate.pointwise import find, rest
-from snnc.calibrate.ramps import exactly
 from snnc.capture import Captured, arranged, blockers, captured, in_order, told_inputs, told_shape
 from snnc.checks import MOST, MOST_STEPS, one_of
 from snnc.data import as_batches, described, fingerprint, floats, read, wholes
@@ -23,8 +21,7 @@ from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.files.history import Fault, check_history
-from snnc.ir.dialect import ACTIVATIONS
-from snnc.ir.graph import TIMED, Stage, calls, curved_inside, entries
+from snnc.ir.graph import TIMED, Stage, entries
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
 from snnc.ir.shapes import guess_input
@@ -42,8 +39,8 @@ from snnc.passes.trace import Trace
 from snnc.plugins import needed
 from snnc.processes import rank
 from snnc.recipes import Recipe
-from snnc.recipes import recipe as find_recipe
-from snnc.recipes.contest import contenders, contest
+from snnc.recipes.contest import contest
+from snnc.recipes.default import candidates_of
 from snnc.steady import steady
 from snnc.structure import Samples, Shape, each, joined, listed, of, several_shapes, shape_of
 from snnc.version import __version__
@@ -53,12 +50,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 log = logging.getLogger(__name__)
-REASONS = {  # for the recipe that is taken where none is named: see `default_recipe`
-    "telescoped": "there are curved operations inside, such as gates, normalisation or attention",
-    "qcfs": "the network brings its own clip bounds",
-    "best": "there is calibration data",
-    "data-free": "there is no calibration data",
-}
 
 
 @steady()
@@ -142,7 +133,7 @@ def compile(
     input_shape = in_order(input_shape, [str(node.target) for node in entries(graph)])
     if batches:
         batches = fitted(graph, batches)
-    candidates = _candidates(recipe, graph, bool(batches))
+    candidates = candidates_of(recipe, graph, bool(batches))
     chosen: Recipe | Pipeline = candidates[0]
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
     if isinstance(chosen, Recipe):
@@ -229,30 +220,6 @@ def single(model: Any) -> Any:
     ):
         return copy.deepcopy(model).float()
     return model
-
-
-def default_recipe(graph: fx.GraphModule, data: bool) -> str:
-    """The recipe for a network when the user names none."""
-    curved = curved_inside(graph)
-    fitted = not data and any(exactly(site.module, 2) is None for site in find(graph))
-    if curved and (rest(graph) or fitted):
-        return "telescoped"  # which says that it needs data
-    if not curved and not any(calls(graph, *ACTIVATIONS)):
-        return "qcfs"
-    return "best" if data else "data-free"
-
-
-def _candidates(recipe: Any, graph: fx.GraphModule, data: bool) -> list[Recipe | Pipeline]:
-    """The recipes that may be taken, the first where none is tried."""
-    if isinstance(recipe, Pipeline):
-        return [recipe]
-    if recipe is None:
-        first = default_recipe(graph, data)
-        return list(map(find_recipe, dict.fromkeys((first, *(contenders(graph) if data else ())))))
-    several = recipe if isinstance(recipe, list | tuple) else [recipe]
-    if not several:
-        raise RecipeError("The list of recipes is empty.", "one or more, such as ['best', 'telescoped']")
-    return list(map(find_recipe, several))
 
 
 def collect(

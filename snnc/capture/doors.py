@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 import torch
@@ -34,7 +33,7 @@ from snnc.capture.exported import entries as exported_entries
 from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
-from snnc.capture.refusals import OTHER, key, reason
+from snnc.capture.refusals import OTHER, key, no_network, reason
 from snnc.capture.symbolic import ASKED, MENDED, from_error, input_rank, looked_up, trace
 from snnc.capture.trial import Trial, along_one_path
 from snnc.capture.values import LOST, PLAIN_HINT, SHAPE_HINT, Refused
@@ -184,7 +183,7 @@ class Outcome:
 
 def _capture(model: Network, input_shape: Any, samples: Samples | None) -> Outcome:
     if not (isinstance(model, (nn.Module, ExportedProgram, Captured, Staged)) or is_onnx(model)):
-        return Outcome(None, [_no_network(model)])
+        return Outcome(None, [no_network(model)])
     if isinstance(model, Captured):
         return Outcome(copy.deepcopy(model.graph), compared=model.compared)
     if graph := _graph_of(model):
@@ -200,22 +199,6 @@ def _capture(model: Network, input_shape: Any, samples: Samples | None) -> Outco
         return _live(model, input_shape, samples)
     except Unsupported as error:
         return Outcome(None, _blockers_of(error))
-
-
-def _no_network(model: Any) -> Blocker:
-    """What to pass in the place of something that is no network."""
-    why = f"is a {type(model).__name__}, and no network"
-    if isinstance(model, type):
-        return Blocker(
-            "network", model.__name__, "is a class, and no network", f"one of its instances: {model.__name__}()"
-        )
-    if isinstance(model, (str, PathLike)):
-        return Blocker("network", str(model), why, "snnc.files.load_model of it")
-    if isinstance(model, Mapping):
-        return Blocker(
-            "network", "dict", why, "the module that has these weights, after module.load_state_dict(weights)"
-        )
-    return Blocker("network", type(model).__name__, why, "a trained nn.Module, an exported program or an ONNX model")
 
 
 def _live(model: nn.Module, told: Any, samples: Samples | None) -> Outcome:

@@ -5,9 +5,13 @@ What snnc learns to convert loses its name here; `tests/test_refusals.py` finds 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
 
 from snnc.capture.values import Refused
+from snnc.errors import Blocker
 from snnc.ir.dialect import CONFIG
 from snnc.ir.neurons import NEURONS
 from snnc.ir.temporal import TIME
@@ -144,3 +148,19 @@ def reason(name: str) -> Reason:
 def key(name: str) -> str:
     """A name as this table has it: torch and ONNX write the same one in several ways."""
     return name.replace("_", "").lower()
+
+
+def no_network(model: Any) -> Blocker:
+    """What to pass in the place of something that is no network."""
+    why = f"is a {type(model).__name__}, and no network"
+    if isinstance(model, type):
+        return Blocker(
+            "network", model.__name__, "is a class, and no network", f"one of its instances: {model.__name__}()"
+        )
+    if isinstance(model, (str, PathLike)):
+        return Blocker("network", str(model), why, "snnc.files.load_model of it")
+    if isinstance(model, Mapping):
+        return Blocker(
+            "network", "dict", why, "the module that has these weights, after module.load_state_dict(weights)"
+        )
+    return Blocker("network", type(model).__name__, why, "a trained nn.Module, an exported program or an ONNX model")

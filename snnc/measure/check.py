@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from snnc.api import REASONS, default_recipe, single
+from snnc.api import single
 from snnc.capture import captured, in_order, told_shape
 from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.ir.accounting import Share, share
@@ -28,6 +28,7 @@ from snnc.passes import InsertNeurons, PiecewiseActivations, ScaleThresholds
 from snnc.passes.pipeline import Context, Pipeline
 from snnc.recipes import Recipe, recipe
 from snnc.recipes.contest import contenders
+from snnc.recipes.default import REASONS, default_recipe
 from snnc.steady import steady
 from snnc.structure import told
 

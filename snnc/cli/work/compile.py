@@ -30,6 +30,7 @@ from snnc.passes import FixedPoint
 from snnc.recipes import Recipe, parse, require_pass
 from snnc.recipes import recipe as find_recipe
 from snnc.recipes.contest import contenders
+from snnc.recipes.default import REASONS, default_recipe
 from snnc.structure import Shape
 
 GUESSED = (
@@ -184,10 +185,10 @@ def _several(plan: CompilePlan, first: Recipe, T: int) -> list[Recipe]:
 
 def _default(plan: CompilePlan) -> tuple[Recipe, str]:
     """The recipe for a network where none was named, and why that one."""
-    chosen = find_recipe(api.default_recipe(plan.graph, plan.data is not None))
+    chosen = find_recipe(default_recipe(plan.graph, plan.data is not None))
     if chosen.name == "data-free":
         show.note(GUESSED)
-    return chosen, api.REASONS[chosen.name]
+    return chosen, REASONS[chosen.name]
 
 
 def _rehearse(wish: Wish, plan: CompilePlan, tried: list[Recipe], why: str, T: int) -> None:
