@@ -3,12 +3,13 @@
 Run it with `make demo`. Every figure is measured here and now; nothing is stored.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -24,6 +25,8 @@ SEED = 0
 TRAINING = 1000  # of 1797 images; the rest is the test set
 STEPS = (1, 2, 4, 8, 16, 32)  # T
 LEVELS = 4  # L of the clip-quantised network
+FOLDER = Path("build/demo")  # where the demo leaves its files
+KEPT = "best"  # the recipe of the network that is saved
 ABOUT = 8  # the T whose latency the table shows, and that the saved network has
 
 
@@ -133,36 +136,53 @@ def show(
     latency: dict[str, snnc.networks.base.Latency],
 ) -> None:
     """The table, and what its rows and columns mean."""
-    table = Table(title="Accuracy in % on the test images", title_justify="left", title_style="bold")
+    table = Table(
+        title="Accuracy in % on the test images", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
     table.add_column("recipe")
     table.add_column("ANN", justify="right")
     for T in STEPS:
         table.add_column(f"T={T}", justify="right")
-    table.add_column(f"steps, T={ABOUT}", justify="right")
+    table.add_column("steps", justify="right")
     for recipe, ann in anns.items():
-        row = [f"{found[recipe, T]:.2f}" for T in STEPS]
-        table.add_row(recipe, f"{ann:.2f}", *row, str(latency[recipe].steps))
+        row = [f"{found[recipe, T]:.1f}" for T in STEPS]
+        table.add_row(recipe, f"{ann:.1f}", *row, str(latency[recipe].steps))
     console.print(table)
     for name in anns:
         console.print(f"[bold]{name}[/bold]: {recipes.recipe(name).summary}", highlight=False)
-    console.print(f"\nSteps from the first input to the readout, at T={ABOUT}:", highlight=False)
+    console.print(f"\n'steps': from the first input to the readout, at T={ABOUT}:", highlight=False)
     for name, cost in latency.items():
         console.print(f"  {name}: {cost}", highlight=False)
 
 
 def file_round_trip(console: Console, net: snnc.Network, x: Tensor) -> bool:
     """Writes a network, reads it back, compares; gives whether both say the same."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = snnc.save(net, Path(folder) / "digits.snn")
-        again = snnc.load(path)
-        same = torch.equal(net(x), again(x))
-        console.print(
-            f"\nSaved the network of recipe {net.info['recipe']} at T={net.T} as {path} "
-            f"({path.stat().st_size / 1024:.0f} KiB) and loaded it again: "
-            f"the outputs for {len(x)} images {'are equal, bit for bit' if same else 'DIFFER'}.",
-            highlight=False,
-        )
+    path = snnc.save(net, FOLDER / "digits.snn")
+    same = torch.equal(net(x), snnc.load(path)(x))
+    console.print(
+        f"\nSaved the network of recipe {net.info['recipe']} at T={net.T} as {path} "
+        f"({path.stat().st_size / 1024:.0f} KiB) and loaded it again: "
+        f"the outputs for {len(x)} images {'are equal, bit for bit' if same else 'DIFFER'}.",
+        highlight=False,
+    )
     return same
+
+
+def what_next(console: Console, ann: nn.Module, images: TensorDataset) -> None:
+    """Leaves what the commands need beside the network, and shows them."""
+    x, y = images.tensors
+    batch = torch.export.Dim("batch", min=1)
+    torch.export.save(torch.export.export(ann, (x[:2],), dynamic_shapes=({0: batch},)), FOLDER / "digits.pt2")
+    np.savez(FOLDER / "test.npz", x=x.numpy(), y=y.numpy())
+    console.print(f"\nWhat next? Go to the folder with 'cd {FOLDER}', then:", style="bold", highlight=False)
+    data = "--ann digits.pt2 --data test.npz"
+    for line in (
+        f"snnc eval digits.snn {data}",
+        f"snnc report digits.snn {data}",
+        "snnc export digits.snn -o digits.onnx",
+    ):
+        console.print(f"  {line}", highlight=False)
 
 
 def main() -> None:
@@ -192,9 +212,13 @@ def main() -> None:
             found[recipe, T] = accuracy(net, test)
             if T == ABOUT:
                 latency[recipe] = net.latency
-                kept = net
+                kept = net if recipe == KEPT else kept
     show(console, anns, found, latency)
+    if left := sorted(set(recipes.names()) - set(plain)):
+        console.print(f"\nLeft out, being for other networks or data: {', '.join(left)}.", highlight=False)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     same = kept is not None and file_round_trip(console, kept, test.tensors[0])
+    what_next(console, relu, test)
     console.print(f"Done in {time.perf_counter() - start:.0f} s, seed {SEED}.")
     raise SystemExit(not same)
 

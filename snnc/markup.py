@@ -26,6 +26,12 @@ def listed(found: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in found.items()) or "none"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 class`, `2 classes`."""
+    many = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else many}"
+
+
 def joule(value: float) -> str:
     """An energy."""
     for size, letter in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):

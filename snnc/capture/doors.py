@@ -277,7 +277,10 @@ def _without_shape(lowering: Lowering, stopped: Exception, live: nn.Module) -> l
 
 def _joined(stopped: Blocker, before: list[Blocker], behind: list[Blocker]) -> list[Blocker]:
     """What stopped a capture, and what else is wrong, without what is the same operation in the same line."""
-    before = [b for b in before if reason(b.op) is not OTHER or not stopped.where or b.where != stopped.where]
+    apart = [b for b in before if not stopped.where or b.where != stopped.where]
+    before = apart + [
+        b for b in before if b not in apart and reason(b.op) is not OTHER and key(b.op) != key(stopped.op)
+    ]
     known = {(key(b.op), b.where) for b in before}
     return [stopped, *before, *(b for b in behind if (key(b.op), b.where) not in known)]
 

@@ -31,6 +31,10 @@ Item = TypeVar("Item")
 
 PATIENCE = 1.0  # seconds before progress is printed if there is no terminal to draw on
 REMINDER = 10.0  # seconds between two such lines
+UNITS = {  # of what is counted, by what is done: its first word
+    "evaluating": "batches", "explaining": "batches", "comparing": "batches", "measuring": "batches",
+    "observing": "batches", "calibrating": "layers", "rounding": "layers", "choosing": "choices", "tuning": "steps",
+}  # fmt: skip
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(markup=False, highlight=False, emoji=False, stderr=True)
 
@@ -111,15 +115,20 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
-    due = time.monotonic() + PATIENCE
+    start = time.monotonic()
+    due = start + PATIENCE
+    unit = UNITS.get(what.partition(" ")[0], "")
     with _bar() as bar:
         task = bar.add_task(what, total=total)
         for done, item in enumerate(items, 1):
             yield item
             bar.advance(task)
             if bar.disable and done != total and time.monotonic() > due:
-                due = time.monotonic() + REMINDER
-                say(f"{what}: {done}{'' if total is None else f' of {total}'}", "dim", err)
+                now = time.monotonic()
+                due = now + REMINDER
+                far = f"{done}{'' if total is None else f' of {total}'} {unit}".rstrip()
+                left = f", about {(now - start) / done * (total - done):.0f} s left" if total else ""
+                say(f"{what}: {far}{left}", "dim", err)
 
 
 def _bar() -> Progress:

@@ -11,6 +11,7 @@ import numpy as np
 from snnc.data.dataset import Dataset
 from snnc.data.formats import cifar_binary, cifar_python, decode_images, idx, npz
 from snnc.errors import DataError
+from snnc.markup import counted
 
 ACCEPTED = (
     "an .npz with `x` (and `y`), MNIST-style idx images (also .gz) with their labels beside them, "
@@ -131,7 +132,7 @@ def _image_folder(path: Path, split: str | None) -> _Read:
             raise DataError(f"{folder} holds nothing that snnc can read.", ACCEPTED)
     y = np.repeat(np.arange(len(groups)), [len(g) for g in groups]) if classes else None
     files = [f for group in groups for f in group]
-    what = f"{len(files)} images, {len(classes)} classes" if classes else f"{len(files)} images"
+    what = counted(len(files), "image") + (f", {counted(len(classes), 'class')}" if classes else "")
     return decode_images(files), y, f"{path} ({what}){note}"
 
 

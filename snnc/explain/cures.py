@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from snnc.ir.neurons import GradedIF, Neuron
 from snnc.passes import CalibrateOffset, MaskResidual, ScaleThresholds, UseGradedNeurons, WaitForInput
@@ -38,16 +40,30 @@ def advice(cause: str, neuron: Neuron, passes: Collection[str]) -> str:
     return wanted if wanted.partition(".")[0] in passes else STEPS
 
 
-def cure(cause: str, passes: Collection[str]) -> str:
-    """The same as a clause, for all layers at once."""
+def cure(cause: str, passes: Collection[str], T: int) -> str:
+    """The same as a clause, for all layers at once: options as they are typed, those to try first in front."""
+    more = f"more time steps ({STEPS} {2 * T})"
     if cause == "clipping":
         larger = f"larger thresholds (--set {FACTOR}=1.2, or --set {RULE}=max)"
-        return larger if ScaleThresholds.name in passes else f"more time steps ({STEPS})"
+        return larger if ScaleThresholds.name in passes else more
     if cause == "quantisation":
         graded = UseGradedNeurons.name in passes
-        finer = f"more bits a spike (--set {BITS}=4)" if graded else "graded spikes (--recipe graded)"
-        return f"more time steps ({STEPS}), or {finer}"
+        finer = f"more bits a spike (--set {BITS}=4)" if graded else "graded spikes (--recipe best-graded)"
+        return f"{more}, or {finer}"
     longer = next((option for option in OPTIONS.values() if option.partition(".")[0] in passes), None)
     if longer:
-        return f"a longer look at the input before neurons fire (--set {longer}=8), or more time steps ({STEPS})"
-    return f"neurons that wait for their input, at the price of latency ({WAITS}), or more time steps ({STEPS})"
+        return f"a longer look at the input before neurons fire (--set {longer}=8), or {more}"
+    return f"neurons that wait for their input, at the price of latency ({WAITS}), or {more}"
+
+
+def command(info: Mapping[str, Any], told: str) -> str:
+    """The command that compiles a network anew with the first option of a `cure`."""
+    name, bits = str(info.get("recipe")), ""
+    if fixed := re.fullmatch(r"(.+), (\d+) bits", name):
+        name, bits = fixed[1], f" --fixed-point {fixed[2]}"
+    options = {"--recipe": name if re.fullmatch(r"[\w-]+", name) and name != "custom" else "RECIPE.toml"}
+    options[STEPS] = str(info.get("T"))
+    kind, value = (re.findall(r"(--[\w-]+) ([\w.=-]+)", told) or [(STEPS, options[STEPS])])[0]
+    options[kind] = value
+    data = " --calib DATA" if info.get("calibration_samples") or kind == "--recipe" else ""
+    return f"snnc compile MODEL{data} {' '.join(f'{key} {one}' for key, one in options.items())}{bits}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from snnc.explain.cures import cure
+from snnc.explain.cures import command, cure
 from snnc.explain.terms import OWN, TERMS, Tally
+
+KEPT = "Nothing is lost: every sample keeps its class, so there is nothing to change."
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class LayerError:
         silenced: share of them that never fired though the ANN's activation did.
         logit_share: what the layer's own error, put into the ANN at this place alone, explains of the error of the
             output, in % of its square. The shares add up to 100 as far as the network is linear in these errors.
+            None where layers were calibrated: each makes up for errors before it, and its error alone says nothing.
         agreement: share of the samples whose class the ANN keeps with that error; None where there are no classes.
         cause: the largest of the layer's own terms, "none" where it makes no error.
         source: the earlier layer to look at first, where more of the error is inherited than the layer's own.
@@ -66,7 +69,7 @@ class LayerError:
     clipped: float
     dead: float
     silenced: float
-    logit_share: float
+    logit_share: float | None
     agreement: float | None
     cause: str
     source: str | None
@@ -97,7 +100,8 @@ class Explanation:
         agreement: share of the samples on which both predict the same class; None where there are no classes.
         logit_error: root mean square error of the output, in % of the root mean square of the ANN's output. What all
             classes of a sample have in common is left out of both, here and in the shares: it changes no class.
-        causes: "clipping", "quantisation" and "unevenness" of all layers at once.
+        calibrated: whether layers were calibrated one after the other against the ANN.
+        causes: "clipping", "quantisation" and "unevenness" of all layers at once; empty where they were calibrated.
         layers: in the order of the network.
         summary: which kind of error does most, what to change against it, and where most error enters.
         notes: what keeps these numbers from meaning more.
@@ -109,6 +113,7 @@ class Explanation:
     accuracy: float | None
     agreement: float | None
     logit_error: float
+    calibrated: bool
     causes: dict[str, Cause]
     layers: list[LayerError]
     summary: str
@@ -155,22 +160,40 @@ def parts(tally: Tally, steps: int) -> dict[str, Any]:
     }
 
 
-def summary(layers: list[LayerError], causes: dict[str, Cause], error: float, passes: Collection[str]) -> str:
+def summary(
+    layers: list[LayerError], causes: dict[str, Cause], error: float, passes: Collection[str], info: Mapping[str, Any]
+) -> str:
     """The kind of error that does most, what to change in a network that `passes` made, and where most error enters."""
     if not error:
         return "The output is that of the ANN: there is no error to explain."
     cause = max(causes, key=lambda name: causes[name].logit_share)
-    worst = max(layers, key=lambda layer: layer.logit_share)
-    if min(causes[cause].logit_share, worst.logit_share) <= 0:
+    worst = max(layers, key=lambda layer: layer.logit_share or 0.0)
+    if min(causes[cause].logit_share, worst.logit_share or 0.0) <= 0:
         return "No kind of error explains the output's by itself: a calibration has set them off against each other."
+    told = cure(cause, passes, int(info.get("T", 1)))
     return (
         f"Of the three kinds of error {cause} does most: that of all layers explains {_effect(causes[cause])}. Try "
-        f"{cure(cause, passes)}. Most error enters at '{worst.name}', mainly by {worst.cause}: alone it explains "
-        f"{_effect(worst)}."
+        f"{told}: {command(info, told)}. Most error enters at '{worst.name}', mainly by {worst.cause}: alone it "
+        f"explains {_effect(worst)}."
     )
 
 
+def calibrated(layers: list[LayerError], passes: Collection[str], info: Mapping[str, Any], lost: bool) -> str:
+    """The same of a network whose layers were calibrated: each layer against the activation that it was to reach."""
+    worst = max(layers, key=lambda layer: layer.total.relative or 0.0)
+    found = (
+        f"Against the ANN's activations, which calibration aimed at, '{worst.name}' is off the furthest: by "
+        f"{worst.total.relative or 0.0:.1f} % of its activation"
+    )
+    if worst.cause == "none":
+        return f"{found}, which it inherits."
+    found += f", of its own errors mainly by {worst.cause}."
+    told = cure(worst.cause, passes, int(info.get("T", 1)))
+    return f"{found} Try {told}: {command(info, told)}" if lost else f"{found} {KEPT}"
+
+
 def _effect(one: Cause | LayerError) -> str:
+    assert one.logit_share is not None
     share = f"{one.logit_share:.0f} % of the output's square error"
     changed = None if one.agreement is None else f" and changes the class of {100 - one.agreement:.1f} % of the samples"
     return share + (changed or "")

@@ -13,18 +13,21 @@ from torch import Tensor, fx, nn
 from snnc.capture import capture
 from snnc.data import Fit, maybe_labelled_batches, require_classes
 from snnc.explain.cures import advice
-from snnc.explain.report import Cause, Explanation, LayerError, parts, percent, summary
+from snnc.explain.report import KEPT, Cause, Explanation, LayerError, calibrated, parts, percent, summary, term
 from snnc.explain.sides import Perturbed, matched, observed, other
 from snnc.explain.terms import OWN, Tally, split
 from snnc.ir.graph import numbers, view
 from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
 from snnc.networks.base import SpikingNetwork
-from snnc.passes.pipeline import no_progress
+from snnc.passes import PASSES
+from snnc.passes.pipeline import Pass, no_progress
+from snnc.passes.sweeping import SweepPass
 from snnc.runtime.runner import Runner
 from snnc.steady import steady
 
 ROWS_PER_SAMPLE = 8  # at least: beside its time steps each sample holds sums, and all values of the ANN
 SAME = 1e-3  # of the activation: what folding and rounding may change in a current that no neuron has touched
+OTHER = 0.5  # of it: more than a calibration changes there
 
 
 @steady()
@@ -91,6 +94,7 @@ class _Sums:
     def __post_init__(self) -> None:
         self.neurons: dict[str, Neuron] = dict(self.network.neurons())
         self.passes = {record["name"] for record in self.network.info.get("records", []) if record["sites"]}
+        self.calibrated = any(issubclass(PASSES.get(name, Pass), SweepPass) for name in self.passes)
         self.tallies = {name: Tally() for name in self.sites}
         self.alone = {name: _Effect() for name in self.sites}
         net = view(self.graph)
@@ -148,12 +152,18 @@ class _Sums:
     def report(self) -> Explanation:
         """All sums as figures and sentences."""
         share = {name: percent(effect.product, self.square) for name, effect in self.alone.items()}
+        if self.calibrated:  # a layer's error alone says nothing of the output: the largest errors say where to look
+            share = {name: term(self.tallies[name], "total").relative or 0.0 for name in self.sites}
         layers = [self._layer(name, share) for name in self.sites]
         agreement, scored = self._kept(self.same), self.classes and self.labelled == self.samples
         causes = {
             name: Cause(percent(effect.product, self.square), self._kept(effect.same))
             for name, effect in self.causes.items()
         }
+        lost = agreement is None or agreement < 100
+        told = summary(layers, causes, self.square, self.passes, self.network.info) if lost or not self.square else KEPT
+        if self.calibrated and self.square:
+            told = calibrated(layers, self.passes, self.network.info, lost)
         return Explanation(
             samples=self.samples,
             T=self.network.T,
@@ -161,9 +171,10 @@ class _Sums:
             accuracy=percent(self.right, self.samples) if scored else None,
             agreement=agreement,
             logit_error=percent(self.square**0.5, self.size**0.5),
-            causes=causes,
+            calibrated=self.calibrated,
+            causes={} if self.calibrated else causes,
             layers=layers,
-            summary=summary(layers, causes, self.square, self.passes),
+            summary=told,
             notes=self._notes(layers, share),
         )
 
@@ -178,24 +189,25 @@ class _Sums:
         return LayerError(
             name=name,
             neuron=type(neuron).__name__,
-            logit_share=share[name],
-            agreement=self._kept(self.alone[name].same),
+            logit_share=None if self.calibrated else share[name],
+            agreement=None if self.calibrated else self._kept(self.alone[name].same),
             source=max(earlier, key=lambda n: share[n]) if inherits else None,
-            change=advice(known["cause"], neuron, self.passes),
+            change=advice(known["cause"], neuron, self.passes) if self._kept(self.same) != 100 else "-",
             **known,
         )
 
     def _notes(self, layers: list[LayerError], share: dict[str, float]) -> list[str]:
         later = {name for name, site in self.sites.items() for n in share if n != name and site in self.after[n]}
+        most = OTHER if self.calibrated else SAME  # a calibration changes weights there
         notes = [
             f"No neuron lies before '{layer.name}', and yet its current differs from the ANN's: a pass has changed "
             "weights before it, or this is another network."
             for layer in layers
-            if layer.name not in later and layer.terms["inherited"].rms > SAME * layer.activation
+            if layer.name not in later and layer.terms["inherited"].rms > most * layer.activation
         ]
         if late := Runner(self.network.graph).late:
             notes.append(
-                f"The final readout leaves out the first {late} {'steps' if late > 1 else 'step'}. The layers "
+                f"The final readout leaves out the first {f'{late} steps' if late > 1 else 'step'}. The layers "
                 "are given for all steps, so their errors do not add up to that of the output."
             )
         if any(isinstance(neuron, OffsetIF | ResidualMaskIF) for neuron in self.neurons.values()):
@@ -203,6 +215,12 @@ class _Sums:
                 "Neurons are calibrated on each sample. An even current is judged from the nominal v0, so "
                 "spikes that a calibration adds or takes beyond that count as unevenness."
             )
+        if self.calibrated:
+            notes.append(
+                "Layers were calibrated one after the other against the ANN, and each makes up for errors before it. "
+                "So what the error of one layer does to the output by itself is not told."
+            )
+            return notes + self.fit.notes()
         notes.append(
             f"Put into the ANN one at a time, the layers' own errors explain {sum(share.values()):.0f} % of the "
             "output's square error. Where the shares do not add up to 100, the kinds act on each other."

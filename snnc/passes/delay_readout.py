@@ -40,5 +40,5 @@ class DelayReadout(Pass):
             module.late = math.floor(self.share * module.read)
             sites += 1
         if late := math.floor(self.share * context.T):
-            context.notes.append(f"the readout leaves out the first {late} {'steps' if late > 1 else 'step'}")
+            context.notes.append(f"the readout leaves out the first {f'{late} steps' if late > 1 else 'step'}")
         return sites

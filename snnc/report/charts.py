@@ -30,6 +30,7 @@ class PlottedRow(Protocol):
 
 ROOM = 1.05  # of the longest bar, so that it does not look cut
 ROW = 15  # pixels of one layer
+APART = 26  # of one whose markers stand apart
 NAMES = 104  # pixels of its name
 
 
@@ -103,8 +104,8 @@ def steps_axis(label: str, T: int) -> Scale:
     return linear(label, 1 if T > 1 else 0.5, T if T > 1 else 1.5, whole=True)
 
 
-def _by_layer(title: str, names: Sequence[str], x: Scale) -> Chart:
-    return Chart(title, x, rows(names), height=44 + ROW * len(names), left=NAMES)
+def _by_layer(title: str, names: Sequence[str], x: Scale, row: int = ROW) -> Chart:
+    return Chart(title, x, rows(names), height=44 + row * len(names), left=NAMES)
 
 
 def errors(found: Explanation) -> Chart:
@@ -116,22 +117,23 @@ def errors(found: Explanation) -> Chart:
         "Error of each layer",
         names,
         linear("rms error in % of the rms activation", 0, ROOM * max([1e-6, *totals, *(v for p in sizes for v in p)])),
+        APART,
     )
     for i, (parts, total) in enumerate(zip(sizes, totals, strict=True)):
-        chart.bar("faint", i, 0, total, f"{names[i]}: total {total:.1f} %")
+        chart.bar("faint", i, 0, total, f"{names[i]}: total {total:.1f} %", 0.85)
         for k, (term, size) in enumerate(zip(TERMS, parts, strict=True)):
-            chart.mark(f"c{k + 1}", (size, i), SHAPES[k], f"{names[i]}: {term} {size:.1f} %")
+            chart.mark(f"c{k + 1}", (size, i + 0.22 * (k - 1.5)), SHAPES[k], f"{names[i]}: {term} {size:.1f} %")
     chart.key = [("bar faint", "total"), *((f"mark c{k + 1} {SHAPES[k]}", term) for k, term in enumerate(TERMS))]
     return chart
 
 
 def effects(found: Explanation) -> Chart:
     """What each layer's own error does to the output."""
-    shares = [layer.logit_share for layer in found.layers]
+    shares = [layer.logit_share or 0.0 for layer in found.layers]
     x = linear("explained of the output's square error in %", ROOM * min(0.0, *shares), ROOM * max(1.0, *shares))
     chart = _by_layer("What each layer does to the output", [layer.name for layer in found.layers], x)
-    for i, layer in enumerate(found.layers):
-        chart.bar("c2", i, 0, layer.logit_share, f"{layer.name}: {layer.logit_share:.1f} %")
+    for i, (layer, share) in enumerate(zip(found.layers, shares, strict=True)):
+        chart.bar("c2", i, 0, share, f"{layer.name}: {share:.1f} %")
     return chart
 
 
@@ -180,9 +182,9 @@ def raster(found: Raster) -> Chart:
     count = len(found.neurons)
     y = Scale(f"{count} of {found.size} neurons", count - 0.5, -0.5, ())
     x = linear("time step", 0.5, found.steps + 0.5, whole=True)
-    chart = Chart(found.name, x, y, width=205, height=60 + 5 * max(count, 16), left=24)
+    chart = Chart(found.name, x, y, width=240, height=60 + 9 * max(count, 8), left=24)
     for kind, shown in (("c1", [s for s in found.spikes if s[2] > 0]), ("c2", [s for s in found.spikes if s[2] < 0])):
-        chart.ticks(kind, [(step + 1, row) for row, step, _ in shown], 0.8)
+        chart.ticks(kind, [(step + 1, row) for row, step, _ in shown], 0.75)
     return chart
 
 

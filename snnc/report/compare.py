@@ -192,7 +192,7 @@ def compare(
             network,
             chosen.told(chosen.batches()),
             chosen.ann,
-            lambda items, what, name=name: track(items, f"{what} {name}"),
+            lambda items, what, name=name: track(items, f"{what} {name}", total=len(chosen.batches())),
             confidences(network, chosen),
         )
         rate = energy = None

@@ -145,7 +145,7 @@ def _stroke(kind: str, d: str) -> Stroke:
     if what == "line":
         return Stroke(d, line=ink, width=1.6, dash=dash)
     if what == "tick":
-        return Stroke(d, line=ink, width=1.6)
+        return Stroke(d, line=ink, width=3)
     if what == "dots":
         return Stroke(d, line=ink, width=2.4, opacity=0.5, round=True)
     if what == "area":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -132,7 +133,8 @@ def measure(
         )
     if chosen.labels is None:
         missing.append("The data has no labels, so agreement with the ANN stands where accuracy would.")
-    found = evaluate(network, chosen.told(batches), chosen.ann, track, confidences(network, chosen))
+    known = partial(track, total=len(batches))
+    found = evaluate(network, chosen.told(batches), chosen.ann, known, confidences(network, chosen))
     missing = [*found.notes, *missing]
     parts: dict[str, Any] = {"limit": {}, "explanation": None, "thresholds": [], "rasters": [], "scatters": []}
     parts |= {"turns": [], "energy": None}
@@ -150,7 +152,7 @@ def measure(
         if graph is not None and ann is not None:
             try:
                 given = x.split(BATCH) if chosen.labels is None else batches
-                parts["explanation"] = explain(network, ann, chosen.told(given), track)
+                parts["explanation"] = explain(network, ann, chosen.told(given), known)
                 parts["scatters"] = scatters(network, graph, x, seed)
             except SnncError as problem:
                 missing.append(f"No error split and no scatter plots: {problem}")

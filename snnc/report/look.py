@@ -14,7 +14,7 @@ from snnc.ir.graph import calls, numbers
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
 
-NEURONS = 24  # of a layer in its raster
+NEURONS = 16  # of a layer in its raster
 STEPS = 128  # in a raster, at most
 POINTS = 240  # of a layer in its scatter plot
 SAMPLES = 8  # that a scatter plot is drawn from

@@ -78,11 +78,15 @@ def drawn(found: Findings) -> dict[str, Any]:
     """The charts of a report by name; those of single layers in lists."""
     whole: dict[str, Chart] = {"accuracy": charts.accuracy(found.evaluation, found.limit, found.measure)}
     if found.explanation:
-        whole |= {"errors": charts.errors(found.explanation), "effects": charts.effects(found.explanation)}
+        whole["errors"] = charts.errors(found.explanation)
+        if not found.explanation.calibrated:
+            whole["effects"] = charts.effects(found.explanation)
     if found.evaluation.rates:
         whole["rates"] = charts.rates(found.evaluation.rates)
     if found.thresholds:
-        whole |= {"thresholds": charts.thresholds(found.thresholds), "schedule": charts.schedule(found.turns)}
+        whole["thresholds"] = charts.thresholds(found.thresholds)
+    if len({(turn.start, turn.read, turn.end) for turn in found.turns}) > 1:  # otherwise all bars are alike
+        whole["schedule"] = charts.schedule(found.turns)
     several = {
         "rasters": [charts.raster(r) for r in found.rasters],
         "scatters": [charts.scatter(s) for s in found.scatters],

@@ -447,11 +447,12 @@ def test_inputs_and_outputs_other_than_one_tensor_are_refused():
         assert blocker.node == "output"
 
 
-def test_hooks_are_refused():
-    net = ZOO["plain"]()[0]
+def test_hooks_of_layers_are_traced():
+    net, shape = ZOO["plain"]()
     net.conv1.register_forward_hook(lambda module, args, output: output * 2)
-    (blocker,) = blockers(net)
-    assert "hook" in blocker.why
+    x = torch.rand(3, *shape)
+    for told in (None, shape):
+        assert torch.equal(capture(net, told)(x), net(x))
 
 
 def test_a_constant_of_the_datas_shape_is_refused_but_for_padding():

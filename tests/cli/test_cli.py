@@ -534,13 +534,15 @@ def test_progress_passes_everything_on(monkeypatch, capsys):
     assert list(show.track(range(3), "counting")) == [0, 1, 2]
     assert list(show.track(iter("ab"), "reading", 2)) == ["a", "b"]
     assert list(show.track(iter("a"), "looking")) == ["a"]
+    assert list(show.track(iter("ab"), "evaluating a.snn", 2)) == ["a", "b"]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "counting: 1 of 3",
-        "counting: 2 of 3",
-        "reading: 1 of 2",
+        "counting: 1 of 3, about 0 s left",
+        "counting: 2 of 3, about 0 s left",
+        "reading: 1 of 2, about 0 s left",
         "looking: 1",
+        "evaluating a.snn: 1 of 2 batches, about 0 s left",
     ]
 
 

@@ -1,5 +1,6 @@
 """Where the error comes from: the split must add up, and must find the cause that was put in."""
 
+import copy
 import json
 import re
 import types
@@ -15,7 +16,7 @@ from snnc import recipes
 from snnc.cli import main
 from snnc.cli.options import Setting
 from snnc.errors import DataError, SnncError
-from snnc.explain.cures import advice, cure
+from snnc.explain.cures import advice, command, cure
 from snnc.explain.report import Cause, summary
 from snnc.explain.sides import Perturbed, matched, observed
 from snnc.explain.terms import OWN, TERMS, split
@@ -246,12 +247,55 @@ def test_no_error_is_blamed_where_each_makes_up_for_another():
     """Sums of layers whose errors a calibration has set off against each other: no share says anything."""
     layer = types.SimpleNamespace(name="fc", logit_share=-3.0, agreement=99.0, cause="unevenness")
     causes = {name: Cause(share, 99.0) for name, share in (("clipping", -5.0), ("unevenness", -1.0))}
-    assert "by itself" in summary([layer], causes, 1.0, ())
-    assert "-1 %" not in summary([layer], causes, 1.0, ())
+    assert "by itself" in summary([layer], causes, 1.0, (), {})
+    assert "-1 %" not in summary([layer], causes, 1.0, (), {})
     causes["unevenness"] = Cause(40.0, 99.0)
-    assert "by itself" in summary([layer], causes, 1.0, ())
+    assert "by itself" in summary([layer], causes, 1.0, (), {})
     layer.logit_share = 30.0
-    assert "unevenness does most" in summary([layer], causes, 1.0, ())
+    assert "unevenness does most" in summary([layer], causes, 1.0, (), {})
+
+
+def test_calibrated_layers_are_told_against_what_they_aimed_at():
+    """Shares of the output's error do not apply there, and the change of weights is no other network."""
+    net, ann, shape = network("mlp", T=4)
+    x = sample(shape, 64)
+    net = snnc.compile(ann, 4, "best", x, quick=True)
+    found = snnc.explain(net, ann, x)
+    assert found.calibrated
+    assert (found.causes, {layer.logit_share for layer in found.layers}) == ({}, {None})
+    worst = max(found.layers, key=lambda layer: layer.total.relative)
+    assert f"'{worst.name}' is off the furthest: by {worst.total.relative:.1f} %" in found.summary
+    assert "another network" not in " ".join(found.notes)
+    assert "snnc compile MODEL --calib DATA --recipe best" in found.summary or "Nothing is lost" in found.summary
+    strange = copy.deepcopy(ann)
+    strange.get_submodule("fc1").weight.data.neg_()
+    assert "another network" in " ".join(snnc.explain(net, strange, x).notes)
+
+
+def test_nothing_is_advised_where_nothing_is_lost():
+    net, ann, shape = network("mlp", T=4)
+    x = sample(shape, 64)
+    same = net(x).argmax(1) == ann(x).argmax(1)
+    found = snnc.explain(net, ann, x[same])
+    assert found.agreement == 100
+    assert "Nothing is lost" in found.summary
+    assert {layer.change for layer in found.layers} == {"-"}
+
+
+@pytest.mark.parametrize(
+    ("info", "told", "line"),
+    [
+        ({"recipe": "opi", "T": 4}, "more (--T 8), or (--recipe x)", "snnc compile MODEL --recipe opi --T 8"),
+        (
+            {"recipe": "opi, 6 bits", "T": 4, "calibration_samples": 9}, "larger (--set a-b.c=1.2, or --set d.e=max)",
+            "snnc compile MODEL --calib DATA --recipe opi --T 4 --set a-b.c=1.2 --fixed-point 6",
+        ),
+        ({"recipe": "opi, changed", "T": 2}, "x (--T 4)", "snnc compile MODEL --recipe RECIPE.toml --T 4"),
+        ({"recipe": "qcfs", "T": 2}, "x (--recipe cos), or", "snnc compile MODEL --calib DATA --recipe cos --T 2"),
+    ],
+)  # fmt: skip
+def test_advice_is_a_command(info, told, line):
+    assert command(info, told) == line
 
 
 def test_steps_that_are_only_simulated_are_left_out():
@@ -265,7 +309,7 @@ def test_steps_that_are_only_simulated_are_left_out():
     assert all(layer.spikes.max() == 1 for layer in seen.values())
     assert "calibrated on each sample" in found.notes[0]
     worst = max(found.causes, key=lambda name: found.causes[name].logit_share)
-    assert cure(worst, ()) in found.summary  # it was made by hand, and its record names no pass
+    assert cure(worst, (), 1) in found.summary  # it was made by hand, and its record names no pass
     assert all(layer.change == advice(layer.cause, net.neurons()[0][1], ()) for layer in found.layers)
 
 
@@ -310,13 +354,12 @@ def test_what_is_advised_is_accepted(name):
     net = compiled(start)
     passes = {record["name"] for record in net.info["records"] if record["sites"]}
     neurons = {type(neuron): neuron for _, neuron in net.neurons()}.values()
-    told = [cure(cause, passes) for cause in OWN]
+    told = [cure(cause, passes, 2) for cause in OWN]
     told += [advice(cause, neuron, passes) for neuron in neurons for cause in OWN]
     for option, _, value in (text.partition("=") for text in set(re.findall(r"--set ([\w.=-]+\w)", " ".join(told)))):
         one, field = option.split(".")
         compiled(start.pipeline.set(one, **{field: Setting().convert(f"{one}.{field}={value}", None, None)[2]}))
-    for other in set(re.findall(r"--recipe ([\w-]+)", " ".join(told))):
-        assert other != name
+    for other in set(re.findall(r"--recipe ([\w-]+)", " ".join(told))) - {name}:
         compiled(other)
     for one, field in set(re.findall(r"^([a-z-]+)\.(\w+)$", "\n".join(told), re.MULTILINE)):
         assert field in next(p for p in start.pipeline if p.name == one).options
@@ -421,7 +464,7 @@ def test_the_command_says_it_all(files, monkeypatch):
     monkeypatch.setattr("snnc.cli.show.out.width", 200, raising=False)
     said = run("explain", "net.snn", "--ann", "ann.pt", "--data", "data.npz").stdout
     assert "ANN: 100.00 %" in said
-    for word in (*TERMS, "too many spikes", "Of the three kinds of error", "Samples: 40"):
+    for word in (*TERMS, "too many spikes", "Nothing is lost", "Samples: 40"):
         assert word in said
     content = json.loads(run("explain", "net.snn", "--ann", "ann.pt", "--data", "data.npz", "--json").stdout)
     found = snnc.explain(snnc.load("net.snn"), ann(), files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -34,10 +35,11 @@ def run(
     content = {"snn": str(snn), "data": chosen.source, **found.to_dict()}
     if as_json:
         return show.as_json(content)
-    return _say(content)
+    whole = original.ann and not (original.factory or original.allow or original.key or original.leftover)
+    return _say(content, str(original.ann) if whole else "MODEL")
 
 
-def _say(found: Mapping[str, Any]) -> None:
+def _say(found: Mapping[str, Any], model: str) -> None:
     show.say(f"Data: {found['data']}")
     show.say(f"Samples: {found['samples']}")
     if found["accuracy"] is not None:
@@ -46,10 +48,12 @@ def _say(found: Mapping[str, Any]) -> None:
         show.say(f"SNN: {found['accuracy']:.2f} % ({change:+.2f}) after {found['T']} steps")
     same = "" if found["agreement"] is None else f", the same class on {found['agreement']:.2f} % of the samples"
     show.say(f"Error of the output: {found['logit_error']:.1f} % of the ANN's{same}")
+    whole = not found["calibrated"]
+    effects, does = (("of output", "same class"), ", and what the layer's own error alone does to the output")
     show.table(
-        "Error of each layer in % of the ANN's activation, and what the layer's own error alone does to the output",
-        ("layer", "total", *TERMS, "of output", "same class", "look first at", "largest own", "change"),
-        [_row(layer) for layer in found["layers"]],
+        f"Error of each layer in % of the ANN's activation{does * whole}",
+        ("layer", "total", *TERMS, *effects * whole, "look first at", "largest own", "change"),
+        [_row(layer, whole) for layer in found["layers"]],
     )
     show.table(
         "Neurons, in %",
@@ -64,17 +68,24 @@ def _say(found: Mapping[str, Any]) -> None:
             for layer in found["layers"]
         ],
     )
-    causes = [(name, *_effect(found["causes"][name])) for name in OWN]
+    causes = [(name, *_effect(found["causes"][name])) for name in OWN if whole]
     show.table("Own errors of all layers, one kind at a time, in %", ("kind", "of output", "same class"), causes)
     for one in found["notes"]:
         show.say(one, "dim")
-    show.say(found["summary"], "bold")
+    show.say(found["summary"].replace("compile MODEL", f"compile {shlex.quote(model)}"), "bold")
 
 
-def _row(layer: Mapping[str, Any]) -> tuple[Any, ...]:
+def _row(layer: Mapping[str, Any], whole: bool) -> tuple[Any, ...]:
     sizes = [layer["total"], *(layer["terms"][name] for name in TERMS)]
     relative = ["-" if one["relative"] is None else f"{one['relative']:.1f}" for one in sizes]
-    return layer["name"], *relative, *_effect(layer), layer["source"], layer["cause"], layer["change"]
+    return (
+        layer["name"],
+        *relative,
+        *(_effect(layer) if whole else ()),
+        layer["source"],
+        layer["cause"],
+        layer["change"],
+    )
 
 
 def _effect(one: Mapping[str, Any]) -> tuple[str | None, ...]:
