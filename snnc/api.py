@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from snnc.plugins import needed
 from snnc.processes import rank
 from snnc.recipes import Recipe
 from snnc.recipes import recipe as find_recipe
+from snnc.recipes.contest import contenders, contest
 from snnc.steady import steady
 from snnc.version import __version__
 
@@ -61,7 +62,7 @@ REASONS = {  # for the recipe that is taken where none is named: see `default_re
 def compile(
     model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Captured | Staged,
     T: int = 8,
-    recipe: str | Path | Recipe | Pipeline | None = None,
+    recipe: str | Path | Recipe | Pipeline | Sequence[str | Path | Recipe] | None = None,
     calibration: Any = None,
     *,
     samples: int = 512,
@@ -80,7 +81,9 @@ def compile(
         T: time steps, >= 1.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
             inside that are no activations, such as gates, normalisation or attention; "qcfs" for one trained with
-            clip-quantised activations; "best" where there is calibration data; otherwise "data-free".
+            clip-quantised activations; "best" where there is calibration data; otherwise "data-free". Where there are
+            curved operations inside and calibration data, that recipe is tried beside others that suit, and the
+            first that does about as well as the best is taken (`snnc.recipes.contest`). So it is of a list of recipes.
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`.
         samples: calibration samples used at most.
@@ -88,8 +91,9 @@ def compile(
             channels in front, or as maps, are brought into the order that an ONNX model takes.
         seed: seed of every random choice.
         chunk: rows (time steps x samples) that the network holds in memory at once.
-        quick: take the options of a recipe as they stand. Otherwise those that it leaves open (`Recipe.choices`) are
-            chosen on calibration samples, where there are 64 or more; `network.info["choices"]` says how.
+        quick: take the first of several recipes, and options as they stand. Otherwise recipes (`info["recipes"]`)
+            and the options that one leaves open (`Recipe.choices`; `info["choices"]`) are chosen on calibration
+            samples, where there are 64 or more.
         callbacks: called before the first pass and after each one.
         track: wraps iterables to show progress.
 
@@ -129,7 +133,8 @@ def compile(
             ) from None
         raise
     graph = source.graph.float()
-    chosen = recipe if isinstance(recipe, Pipeline) else find_recipe(recipe or default_recipe(graph, bool(batches)))
+    candidates = _candidates(recipe, graph, bool(batches))
+    chosen: Recipe | Pipeline = candidates[0]
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
     if isinstance(chosen, Recipe):
         require_calibration(chosen, bool(batches))
@@ -140,6 +145,10 @@ def compile(
         getattr(chosen, "name", "custom"), T, sum(map(len, batches or [])), seed,
     )  # fmt: skip
     context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
+    tried: dict[str, Any] = {}
+    if len(candidates) > 1 and not quick:
+        chosen, tried = contest([one for one in candidates if isinstance(one, Recipe)], graph, context)
+        pipeline = chosen.pipeline
     open_ = chosen.choices if isinstance(chosen, Recipe) and not quick else {}
     pipeline, found = decide(pipeline, open_, graph, context)
     trace = Trace()
@@ -151,7 +160,9 @@ def compile(
     label = (
         chosen.settled(pipeline) if isinstance(chosen, Recipe) else Recipe("custom", "", "", bool(batches), pipeline)
     )
-    made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **found}
+    made = {**history(label, result, context, batches), "input_rank": rank, "trace": trace.rows, **tried, **found}
+    ceilings = (context.find(Context.ceilings) or {}).items()
+    made["ceilings"] = {name: float(top.max()) for name, top in ceilings if bool(torch.isfinite(top).all())}
     made["compared"] = source.compared
     if brought := needed(pipeline, result.graph):
         made["plugins"] = brought
@@ -215,6 +226,19 @@ def default_recipe(graph: fx.GraphModule, data: bool) -> str:
     if not curved and not any(calls(graph, *ACTIVATIONS)):
         return "qcfs"
     return "best" if data else "data-free"
+
+
+def _candidates(recipe: Any, graph: fx.GraphModule, data: bool) -> list[Recipe | Pipeline]:
+    """The recipes that may be taken, the first where none is tried."""
+    if isinstance(recipe, Pipeline):
+        return [recipe]
+    if recipe is None:
+        first = default_recipe(graph, data)
+        return list(map(find_recipe, dict.fromkeys((first, *(contenders(graph) if data else ())))))
+    several = recipe if isinstance(recipe, list | tuple) else [recipe]
+    if not several:
+        raise RecipeError("The list of recipes is empty.", "one or more, such as ['best', 'telescoped']")
+    return list(map(find_recipe, several))
 
 
 def collect(calibration: Any, samples: int) -> tuple[list[Tensor], tuple[int, ...]]:

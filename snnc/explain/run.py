@@ -14,12 +14,12 @@ from snnc.capture import capture
 from snnc.data import Fit, maybe_labelled_batches, require_classes
 from snnc.explain.cures import advice
 from snnc.explain.report import KEPT, Cause, Explanation, LayerError, calibrated, parts, percent, summary, term
-from snnc.explain.sides import Perturbed, matched, observed, other
+from snnc.explain.sides import Perturbed, matched, observed, other, with_encoders, with_ramps
 from snnc.explain.terms import OWN, Tally, split
 from snnc.ir.graph import numbers, view
 from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
 from snnc.networks.base import SpikingNetwork
-from snnc.passes import PASSES
+from snnc.passes import PASSES, PiecewiseActivations
 from snnc.passes.pipeline import Pass, no_progress
 from snnc.passes.sweeping import SweepPass
 from snnc.runtime.runner import Runner
@@ -56,7 +56,8 @@ def explain(
     like = numbers(network.graph)
     graph = capture(ann, tuple(shape) if shape else None).to(like)
     fit = Fit(network.info, data)
-    sums = _Sums(network, graph, matched(network, graph), fit)
+    sites = matched(network, with_encoders(network, with_ramps(network, graph)))
+    sums = _Sums(network, graph, sites, fit)
     for x, y in track(fit.watch(maybe_labelled_batches(data)), "explaining"):
         parts_of_x = x.to(like.device).split(sums.rows)
         labels = [None] * len(parts_of_x) if y is None else y.to(like.device).split(sums.rows)
@@ -205,6 +206,11 @@ class _Sums:
             for layer in layers
             if layer.name not in later and layer.terms["inherited"].rms > most * layer.activation
         ]
+        if PiecewiseActivations.name in self.passes:
+            notes.append(
+                f"The ANN here has the sums of ReLUs of '{PiecewiseActivations.name}' too: how far these are from its "
+                "activations stands in the record of that pass, and is no error of a layer."
+            )
         if late := Runner(self.network.graph).late:
             notes.append(
                 f"The final readout leaves out the first {f'{late} steps' if late > 1 else 'step'}. The layers "

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from snnc.calibrate.pointwise import find
 from snnc.errors import SnncError
-from snnc.ir.dialect import ACTIVATIONS, ClipQuant
-from snnc.ir.graph import calls
-from snnc.ir.neurons import Neuron
+from snnc.ir.dialect import ACTIVATIONS, Add, ClipQuant
+from snnc.ir.graph import calls, insert
+from snnc.ir.neurons import BipolarIF, Neuron
 from snnc.networks.base import SpikingNetwork
-from snnc.passes import PASSES, EncodeInput, EncodeValues, ExpandInput
+from snnc.passes import PASSES, EncodeInput, ExpandInput
 from snnc.passes.pipeline import Pass
 from snnc.runtime.runner import Runner
 
@@ -76,8 +79,79 @@ def _plus(before: Tensor | None, more: Tensor) -> Tensor:
     return more if before is None else before + more
 
 
+class Encoded(nn.Identity):
+    """A value of the ANN that the spiking network encodes as spikes."""
+
+
+def with_encoders(network: SpikingNetwork, graph: fx.GraphModule) -> fx.GraphModule:
+    """The ANN with an `Encoded` where the spiking network has an encoder, under its name. In place.
+
+    Raises:
+        SnncError: the graph belongs to another network.
+    """
+    twins = {node.name: node for node in graph.graph.nodes if node.op == "call_module"}
+    for node, neuron in calls(network.graph, BipolarIF):
+        if neuron.rectified:
+            continue  # a ReLU
+        readers = list(_readers(node, twins))
+        sources = {reader.args[place] for reader, place in readers if place < len(reader.args)}
+        if len(sources) != 1:
+            raise other(f"it has no value for the encoder '{node.name}'")
+        (source,) = sources
+        assert isinstance(source, fx.Node)
+        site = insert(graph, node.name, Encoded(), source)
+        for reader, place in readers:
+            reader.args = (*reader.args[:place], site, *reader.args[place + 1 :])
+    graph.recompile()
+    return graph
+
+
+def with_ramps(network: SpikingNetwork, graph: fx.GraphModule) -> fx.GraphModule:
+    """The ANN with the sums of ReLUs that `piecewise-activations` put in the place of its activations. In place.
+
+    So the distance of a sum from its activation, which no neuron makes, is in none of the errors that are found.
+    """
+    nodes = {node.name: node for node in network.graph.graph.nodes}
+    tops = network.info.get("ceilings") or {}
+    for site in find(graph):
+        end, total, i = site.node, None, 0
+        while f"{end.name}_ramp{i}" in nodes:
+            x = _copied(network, graph, nodes, f"{end.name}_in{i}", end, site.root)
+            top = tops.get(f"{end.name}_ramp{i}")
+            ramp: nn.Module = nn.ReLU() if top is None else nn.Hardtanh(0.0, float(top))
+            x = insert(graph, f"{end.name}_ramp{i}", ramp, x, before=end)
+            x = _copied(network, graph, nodes, f"{end.name}_out{i}", end, x)
+            total = x if total is None else insert(graph, f"{end.name}_sum{i}", Add(), total, x, before=end)
+            i += 1
+        if total is not None:
+            end.replace_all_uses_with(total)
+            graph.graph.erase_node(end)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _copied(
+    network: SpikingNetwork, graph: fx.GraphModule, nodes: Mapping[str, fx.Node], name: str, end: fx.Node, x: fx.Node
+) -> fx.Node:
+    """The factor of that name applied to `x`, if there is one."""
+    if name not in nodes:
+        return x
+    factor = copy.deepcopy(network.graph.get_submodule(str(nodes[name].target)))
+    return insert(graph, name, factor, x, before=end)
+
+
+def _readers(node: fx.Node, twins: Mapping[str, fx.Node]) -> Iterator[tuple[fx.Node, int]]:
+    """Nodes of the ANN that read the value of a node of the spiking network, and at which place."""
+    for user in node.users:
+        if user.name in twins:
+            yield from ((twins[user.name], place) for place, source in enumerate(user.args) if source is node)
+        else:
+            yield from _readers(user, twins)
+
+
 def matched(network: SpikingNetwork, graph: fx.GraphModule) -> dict[str, fx.Node]:
-    """For each neuron layer the activation of the ANN that it stands for, which has the same name.
+    """For each neuron layer the activation or encoded value of the ANN that it stands for, which has the same name.
 
     Raises:
         SnncError: the graph belongs to another network, or a pass gave the layers another meaning.
@@ -86,7 +160,7 @@ def matched(network: SpikingNetwork, graph: fx.GraphModule) -> dict[str, fx.Node
         one = PASSES.get(record.get("name"))
         if one is not None and record.get("sites", 1):
             _require_comparable(one)
-    sites = {node.name: node for node, _ in calls(graph, *ACTIVATIONS, ClipQuant)}
+    sites = {node.name: node for node, _ in calls(graph, *ACTIVATIONS, ClipQuant, Encoded)}
     neurons = [name for name, _ in network.neurons()]
     if extra := [name for name in neurons if name not in sites]:
         raise other(f"it has no activation '{extra[0]}'")
@@ -106,11 +180,6 @@ def _require_comparable(one: type[Pass]) -> None:
         raise SnncError(
             f"After '{one.name}' the input is spikes too, a layer that the ANN does not have.",
             f"the network compiled without {EncodeInput.name} and {ExpandInput.name}",
-        )
-    if one is EncodeValues:
-        raise SnncError(
-            f"After '{one.name}' values are encoded as spikes too, in layers that the ANN does not have.",
-            f"the network compiled without {EncodeValues.name}",
         )
 
 

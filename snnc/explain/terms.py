@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnc.ir.neurons import Neuron
+from snnc.ir.neurons import BipolarIF, Neuron
 
 OWN = ("clipping", "quantisation", "unevenness")
 TERMS = ("inherited", *OWN)
@@ -51,7 +51,8 @@ def split(neuron: Neuron, activation: nn.Module, current: Tensor, emitted: Tenso
                   + f(zbar) - a                              inherited
 
     The first three errors are those of QCFS (Bu et al., ICLR 2022, section 4), each taken at the layer's own current;
-    the fourth is what arrived in that current. For a ReLU, min(f(zbar), top) = clip(zbar, 0, top).
+    the fourth is what arrived in that current. For a ReLU, min(f(zbar), top) = clip(zbar, 0, top). An encoder of values
+    of either sign has f(z) = z, counts of either sign, and clips at -top too.
 
     Args:
         neuron: theta, the nominal v0 and the largest output of a step, `binary()`.
@@ -64,19 +65,22 @@ def split(neuron: Neuron, activation: nn.Module, current: Tensor, emitted: Tenso
     theta, v0, top = (v.double() for v in (neuron.theta, neuron.v0, neuron.binary()[0]))
     current, emitted = current.double(), emitted.double()
     most = torch.round(top / theta) * steps
-    even = torch.minimum(torch.floor((v0 + current) / theta).clamp_min(0), most)
+    both = isinstance(neuron, BipolarIF) and not neuron.rectified
+    least = -most if both else torch.zeros_like(most)
+    even = torch.minimum(torch.maximum(torch.floor((v0 + current) / theta), least), most)
     # Counts are whole numbers. A graded spike k theta is rounded to float32, and that is no unevenness.
     excess = torch.round(emitted / theta) - even
     uneven = excess * theta
     drive = activation(current / steps)
     reached = torch.minimum(drive, top)
+    reached = torch.maximum(reached, -top) if both else reached
     terms = {
         "inherited": drive - a.double(),
         "clipping": reached - drive,
         "quantisation": (emitted - uneven) / steps - reached,
         "unevenness": uneven / steps,
     }
-    return Split(terms, excess, drive > top)
+    return Split(terms, excess, reached != drive)
 
 
 @dataclass

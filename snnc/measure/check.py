@@ -5,24 +5,29 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx, nn
 
 from snnc.api import REASONS, default_recipe, single
 from snnc.capture import captured, told_shape
 from snnc.errors import Blocker, SnncError, Unsupported
+from snnc.ir.accounting import Share, share
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
-from snnc.ir.graph import Stage, calls
+from snnc.ir.graph import Stage, calls, numbers
 from snnc.ir.shapes import every_shape
 from snnc.markup import listed, table
 from snnc.measure.cost import Estimate, estimate
 from snnc.measure.entry import Wanted, entry
 from snnc.networks.base import SpikingNetwork
 from snnc.networks.staged import Staged
-from snnc.recipes import recipe
+from snnc.passes import InsertNeurons, PiecewiseActivations, ScaleThresholds
+from snnc.passes.pipeline import Context, Pipeline
+from snnc.recipes import Recipe, recipe
+from snnc.recipes.contest import contenders
 from snnc.steady import steady
 
 if TYPE_CHECKING:
@@ -41,12 +46,14 @@ class Taken:
         recipe: by name.
         why: that one.
         estimate: what it takes; None where no shape of a sample is known.
+        share: of the multiply-accumulates, which spikes will drive; None where that cannot be told without data.
     """
 
     calibration: bool
     recipe: str
     why: str
     estimate: Estimate | None
+    share: Share | None
 
 
 @dataclass(frozen=True)
@@ -148,9 +155,27 @@ def tally(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> dict[str
 def _choice(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]] | None, data: bool) -> Taken:
     name = default_recipe(graph, data)
     found = recipe(name)
-    cost = None if shapes is None or found.needs_data > data else estimate(graph, shapes, found, T, SAMPLES)
+    told = shapes is not None and (data or not found.needs_data)
+    cost = estimate(graph, shapes, found, T, SAMPLES) if told and shapes else None
+    part = _share(graph, shapes, found) if told and shapes else None
     why = REASONS[name] if data or not found.needs_data else f"{REASONS[name]}; it needs calibration data"
-    return Taken(data, name, why, cost)
+    if data and len(several := contenders(graph)) > 1:
+        why = f"the first of {', '.join(several)}, which are tried on the data"
+    return Taken(data, name, why, cost, part)
+
+
+def _share(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]], chosen: Recipe) -> Share | None:
+    """What spikes will drive: from the passes that decide it, on noise, since bounds and errors do not matter here."""
+    passes = [one for one in chosen.pipeline if not isinstance(one, ScaleThresholds)]
+    end = next(i for i, one in enumerate(passes) if isinstance(one, InsertNeurons))
+    rough = [replace(one, pieces=1, per="layer") if isinstance(one, PiecewiseActivations) else one for one in passes]
+    shape = shapes[next(iter(graph.graph.nodes))]
+    noise = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0)).to(numbers(graph))
+    try:
+        made = Pipeline(tuple(rough[: end + 1])).run(graph, Context(T=1, calibration=[noise], input_shape=shape)).graph
+        return share(made, every_shape(made, shape))
+    except SnncError:
+        return None
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
@@ -170,6 +195,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     for one in found["recipes"]:
         when = "With calibration data" if one["calibration"] else "Without"
         lines.append(f"{when}: recipe {one['recipe']} ({one['why']}){_cost(one['estimate'])}")
+        if one["share"]:
+            lines.append(f"{when}, arithmetic: {Share(**one['share'])}")
     return lines
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snnc.data import Fit, labelled_batches, require_classes
 from snnc.errors import DataError
-from snnc.measure.meter import Meter
+from snnc.ir.meter import Meter
 from snnc.networks.base import Latency, SpikingNetwork
 from snnc.networks.early import gone
 from snnc.passes.pipeline import no_progress

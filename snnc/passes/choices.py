@@ -72,9 +72,8 @@ def decide(
     x = torch.cat(context.calibration or [torch.zeros(0)])
     if not open_ or len(x) < LEAST:
         return pipeline, {}
-    given = min(SAMPLES, len(x) // 2)
-    held = x[-min(HELD, len(x) - given) :]
-    trials = _Trials(graph, context, x[:given], held, sorted({places.index(name) for name, _, _ in open_}))
+    given, held = divided(x)
+    trials = Trials(graph, context, given, held, sorted({places.index(name) for name, _, _ in open_}))
     found = []
     for name, option, values in context.track(open_, "choosing options"):
         start = time.perf_counter()
@@ -92,7 +91,13 @@ def decide(
     return pipeline, {"choices": [asdict(one) for one in found], **more}
 
 
-class _Trials:
+def divided(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples that trials calibrate on, and others that they are compared on."""
+    given = min(SAMPLES, len(x) // 2)
+    return x[:given], x[-min(HELD, len(x) - given) :]
+
+
+class Trials:
     """Runs pipelines, and keeps what several of them share: what stands before a pass that is chosen for."""
 
     def __init__(

@@ -86,8 +86,8 @@ class InsertNeurons(Pass):
             context.notes.append(f"{lowered} max pools between neurons lowered as {self.maxpool}")
         if telescoped:
             context.notes.append(f"{len(telescoped)} curved operations telescoped")
-            if (example := context.example(graph)) is not None:
-                context.notes.append(str(share(graph, every_shape(graph, example.shape[1:]))))
+        if (example := context.example(graph)) is not None:
+            context.notes.append(str(share(graph, every_shape(graph, example.shape[1:]))))
         return len(neurons)
 
     def _lower_max_pools(self, graph: fx.GraphModule, inside: set[fx.Node], context: Context) -> int:

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from snnc.ir.accounting import operations as products_of
+from snnc.ir.accounting import share
+from snnc.ir.curved import BILINEAR
 from snnc.ir.dialect import WEIGHTED
 from snnc.ir.graph import calls, phases
+from snnc.ir.meter import AVERAGED, COSTS, JOINED, TELESCOPED, fan_out
 from snnc.ir.neurons import Neuron
 from snnc.ir.shapes import every_shape
+from snnc.ir.temporal import Telescoped
 from snnc.measure.evaluate import Evaluation
-from snnc.measure.meter import AVERAGED, COSTS, JOINED, fan_out
 from snnc.networks.base import SpikingNetwork
 
 Shapes = Mapping[fx.Node, tuple[int, ...]]
@@ -65,8 +69,10 @@ class Energy:
 
     Attributes:
         analog: multiply-accumulates of the layers before the first neuron, which see the analog input.
-        macs: multiply-accumulates of the ANN in all other layers.
+        macs: multiply-accumulates of the ANN in all other layers, and in products between the neurons.
         operations: synaptic operations: additions, one for each spike and connection, pre-simulation included.
+        dense: multiply-accumulates of weights and products inside time that read no spikes, over all steps.
+        curved: numbers that curved operations inside time give, over all steps; each counts as a multiply-accumulate.
         biases: additions of a bias, one for each output of a layer in time and step.
         updates: additions to a membrane potential, one for each neuron and step, pre-simulation included.
         simulated: steps that are simulated.
@@ -79,6 +85,8 @@ class Energy:
     analog: float
     macs: float
     operations: float
+    dense: int
+    curved: int
     biases: int
     updates: int
     simulated: int
@@ -104,16 +112,25 @@ def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: fl
     ]
     neurons = [(math.prod(shapes[node]), neuron) for node, neuron in calls(graph, Neuron)]
     analog = sum(count for node, _, count in layers if phase[node] == "before")
-    macs = sum(count for node, _, count in layers if phase[node] != "before")
+    parts = share(graph, shapes)
+    products = [
+        products_of(m.body, [shapes[source] for source in node.all_input_nodes], shapes[node])
+        for node, m in calls(graph, Telescoped)
+        if isinstance(m.body, BILINEAR)
+    ]
+    macs = sum(count for node, _, count in layers if phase[node] != "before") + sum(products)
     simulated = max(int(neuron.T) for _, neuron in neurons)
     biased = [math.prod(shapes[node]) for node, m, _ in layers if m.bias is not None and phase[node] == "in"]
     updates = sum(count * neuron.updates for count, neuron in neurons)
+    dense, curved = parts.dense * simulated, parts.curved * simulated
     added = operations + simulated * sum(biased) + updates
     levels = T * max(int((n.binary()[0] / n.theta).round().max()) for _, n in neurons)
     return Energy(
         analog=analog,
         macs=macs,
         operations=operations,
+        dense=dense,
+        curved=curved,
         biases=simulated * sum(biased),
         updates=updates,
         simulated=simulated,
@@ -124,10 +141,10 @@ def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: fl
             Price(
                 c.name,
                 c.source,
-                ann=c.mac * (analog + macs),
+                ann=c.mac * (analog + macs + parts.curved),
                 usual=c.mac * analog * simulated + c.add * operations,
-                once=c.mac * analog + c.add * added,
-                each=c.mac * analog * simulated + c.add * added,
+                once=c.mac * (analog + dense + curved) + c.add * added,
+                each=c.mac * (analog * simulated + dense + curved) + c.add * added,
             )
             for c in CONVENTIONS
         ],
@@ -152,7 +169,7 @@ def left_out(graph: fx.GraphModule) -> list[str]:
     phase = phases(graph)
     inside = {node: module for node, module in calls(graph) if phase[node] == "in"}
     said = {COSTS.at(node.name, module).left_out for node, module in inside.items()}
-    found = [sentence for sentence in (AVERAGED, JOINED) if sentence in said]
+    found = [sentence for sentence in (AVERAGED, JOINED, TELESCOPED) if sentence in said]
     if any(module.theta.numel() > 1 for _, module in calls(graph, Neuron)):
         found.append("Thresholds differ by channel: spikes of height 1 need them folded into the next weights.")
     return found

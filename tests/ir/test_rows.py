@@ -15,10 +15,10 @@ import snnc
 from snnc.errors import SnncError
 from snnc.ir import dialect
 from snnc.ir.graph import SPEC, Place, Stage, insert, remove
+from snnc.ir.meter import Cost, Meter
 from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import MissingRow, Refusal, Refused, Table
 from snnc.ir.shapes import ALIKE
-from snnc.measure.meter import Cost, Meter
 from snnc.networks.network import Network
 from snnc.passes import FixedPoint, InsertNeurons
 from snnc.passes.pipeline import Context, Pipeline

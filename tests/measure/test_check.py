@@ -76,6 +76,9 @@ def test_counts_and_recipes():
     gelu = snnc.check(nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 2)))
     assert [one.recipe for one in gelu.recipes] == ["best", "telescoped"]
     assert gelu.recipes[1].estimate is None
+    assert "the first of best, telescoped, telescoped-graded, which are tried on the data" in str(gelu)
+    assert (gelu.recipes[0].share.driven, gelu.recipes[0].share.once, gelu.recipes[1].share) == (8, 16, None)
+    assert "spikes drive 100 % of 8 multiply-accumulates a step; 16 more act once a sample" in str(gelu)
     assert "it needs calibration data" in str(gelu)
     assert "<td>Without</td>" in gelu._repr_html_()
 

@@ -8,7 +8,7 @@ from snnc.calibrate.observe import watch
 from snnc.errors import DataError
 from snnc.ir.dialect import WEIGHTED
 from snnc.ir.graph import calls
-from snnc.measure.meter import fan_out
+from snnc.ir.meter import fan_out
 from snnc.networks.network import Network
 from tests.nets import NETS, sample, spiking
 

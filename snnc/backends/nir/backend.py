@@ -56,7 +56,7 @@ class NirFile(Backend):
                 f"NIR cannot carry this network: '{uneven}' gives it currents that change from step to step.",
                 rules.SAME_CURRENTS,
             )
-        if blockers := rules.never(graph):
+        if blockers := rules.never(graph, pipeline):
             raise _refused(blockers)
 
     def emit(self, network: Network, path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from snnc.backends.nir.graph import NirLowering, NirValue, Rule, Shape, array
 from snnc.backends.squared import Axis, dense
+from snnc.calibrate.pointwise import find
 from snnc.errors import Blocker
 from snnc.ir import dialect
 from snnc.ir.curved import BENT
@@ -19,7 +20,8 @@ from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import Refusal, Refused, Table
 from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
-from snnc.passes import EvenCurrents
+from snnc.passes import EvenCurrents, PiecewiseActivations
+from snnc.passes.pipeline import Pipeline
 
 SAME_CURRENTS = f"'snnc compile' with the same recipe and --set {EvenCurrents.name}.gain=0"
 PLAIN_NEURONS = f"a recipe with plain neurons: 'opi', 'qcfs', or 'best' with --set {EvenCurrents.name}.gain=0"
@@ -250,10 +252,14 @@ RULES: Table[Rule] = Table(
 )
 
 
-def never(graph: fx.GraphModule) -> list[Blocker]:
-    """What NIR cannot say of a network before its passes, whatever they are."""
+def never(graph: fx.GraphModule, pipeline: Pipeline) -> list[Blocker]:
+    """What NIR cannot say of a network before its passes, but for what these make ReLUs of."""
     found = []
+    functions = {step for site in find(graph) for step, _ in site.steps}
+    lowered = functions if any(isinstance(one, PiecewiseActivations) for one in pipeline) else set()
     for node, module in calls(graph):
+        if node in lowered:
+            continue
         row = RULES.row(type(module))
         if isinstance(row, Refusal) and not isinstance(module, dialect.TRAINED):
             found.append(Blocker(node.name, type(module).__name__, row.why, row.hint))

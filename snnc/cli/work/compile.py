@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from snnc.cli.work.plan import compilation
 from snnc.cli.work.search import searched, unwritable
 from snnc.cli.work.sources import captured
 from snnc.data import Dataset
+from snnc.errors import SnncError
 from snnc.measure.search import STEPS, searchable
 from snnc.networks.network import Network
 from snnc.networks.staged import Staged
 from snnc.passes import FixedPoint
 from snnc.recipes import Recipe, parse, require_pass
 from snnc.recipes import recipe as find_recipe
+from snnc.recipes.contest import contenders
 
 GUESSED = (
     "No calibration data: thresholds are guessed from batch-norm statistics and weights. Expect lower accuracy, "
@@ -152,15 +155,29 @@ def _build(wish: Wish, plan: CompilePlan) -> Made | None:
         known = data.input_shape if data else staged.input_shape if staged else None
         for _, backend in plan.forms:
             BACKENDS[backend].accept(chosen.pipeline, T, plan.graph, plan.shape or known)
+    several = [chosen] if plan.named or wish.changes or wish.fixed_point else _several(plan, chosen, T)
     if wish.dry_run:
-        _rehearse(wish, plan, [chosen], why, T)
+        _rehearse(wish, plan, several[:1] if wish.quick else several, why, T)
         return None
     source = staged or plan.source  # what it was trained with goes into the file
     net = api.compile(
-        source, T, chosen, data, samples=wish.calib_samples, input_shape=plan.shape, seed=wish.seed, quick=wish.quick,
+        source, T, several, data, samples=wish.calib_samples, input_shape=plan.shape, seed=wish.seed, quick=wish.quick,
         track=show.track,
     )  # fmt: skip
+    if tried := [row["recipe"] for row in net.info.get("recipes", ()) if row["chosen"]]:
+        return net, find_recipe(tried[0]), "chosen on calibration data"
     return net, chosen, why
+
+
+def _several(plan: CompilePlan, first: Recipe, T: int) -> list[Recipe]:
+    """The recipes that are tried where none was named and nothing was set; the backends can write their networks."""
+    found = [first]
+    for one in map(find_recipe, contenders(plan.graph) if plan.data else ()):
+        with contextlib.suppress(SnncError):
+            for _, backend in plan.forms:
+                BACKENDS[backend].accept(one.pipeline, T, plan.graph, plan.data.input_shape if plan.data else None)
+            found += [one] if one.name != first.name else []
+    return found
 
 
 def _default(plan: CompilePlan) -> tuple[Recipe, str]:
@@ -188,6 +205,7 @@ def _write(wish: Wish, plan: CompilePlan, net: Network, chosen: Recipe, why: str
         show.say(f"Calibration: {net.info['calibration_samples']} samples of {plan.data.source}")
     show.compared(net.info["compared"])
     show.records(net.info["records"])
+    show.recipes(net.info.get("recipes", []))
     show.choices(net.info.get("choices", []))
     show.proof(net.info.get("proof", []))
     show.say(f"Latency: {latency}")

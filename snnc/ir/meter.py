@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.ir.curved import CURVED
+from snnc.ir.accounting import Rests, driven
+from snnc.ir.accounting import operations as products
+from snnc.ir.curved import BILINEAR, CURVED
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
     ROUTES,
@@ -48,7 +51,7 @@ AVERAGED = "Average pools between neurons give values that are no spikes: one ad
 MIXED = (
     "Mixes between neurons, such as a resized map, give values that are no spikes: one addition for each is counted."
 )
-TELESCOPED = "Curved operations between neurons are dense arithmetic at each step, which is not counted."
+TELESCOPED = "Each number that a curved operation gives counts as one multiply-accumulate a step; most take several."
 JOINED = "Joins and factors between neurons are not counted; they cost nothing where they go into weights."
 
 
@@ -115,7 +118,9 @@ class Meter:
 
     A synaptic operation (SOP) is one nonzero input of a layer inside time, or of the readout, on one of its
     connections, at one step. Layers before the first neuron work on the analog input, once a sample, since their
-    current is constant in time; they have no spikes to count.
+    current is constant in time; they have no spikes to count. Nor have layers and products that read other values than
+    spikes inside time, which are dense at each step (`snnc.ir.accounting.share`). A spike in a product of two values
+    counts once for each result that it is part of.
 
     A negative spike is a spike. A graded spike of k units counts once for each binary digit 1 of k, which adds a
     shifted weight. Behind an average or a join a value is not a whole number of units. It costs as many operations as
@@ -141,8 +146,12 @@ class Meter:
         self._units: dict[fx.Node, Tensor | None] = {}
         self._held: dict[fx.Node, dict[fx.Node, Tensor]] = {}
         self._layers: dict[fx.Node, list[fx.Node]] = {}
+        self._driven = driven(self.graph)
+        self._rests = Rests(self.graph)
+        self._active: dict[fx.Node, tuple[float, tuple[int, ...]]] = {}
+        self._factors = {source for node in self._driven for source in node.all_input_nodes if self._product(node)}
         for node, _ in calls(self.graph, *WEIGHTED):
-            if self._phase[node] == "in":
+            if self._phase[node] == "in" and node in self._driven:
                 self._layers.setdefault(node.all_input_nodes[0], []).append(node)
         self._decodes: dict[fx.Node, list[fx.Node]] = {}
         for node, _ in calls(self.graph, Decode):
@@ -151,6 +160,10 @@ class Meter:
     def __call__(self, node: fx.Node, value: Tensor, steps: int) -> None:
         """See `snnc.runtime.runner.Observer`."""
         self._measure(node, value)
+        if node in self._factors:
+            self._active[node] = float(self._parts(node, value).sum()), tuple(value.shape)
+        if node in self._driven and self._product(node):
+            self._multiply(node, value)
         if isinstance(module_of(self.graph, node), Neuron):
             name = node.name
             self.spikes[name] = self.spikes.get(name, 0) + int(self._parts(node, value).sum())
@@ -162,15 +175,30 @@ class Meter:
 
     def _measure(self, node: fx.Node, value: Tensor) -> None:
         """Finds the height of one unit at each place of a node's value, where it has one; only if spikes are graded."""
+        self._rests.of(node, value)
         if node in self._units or self._bits == 1:
             return
         module = module_of(self.graph, node)
         units = [self._units.get(source) for source in node.args if isinstance(source, fx.Node)]
         self._units[node] = COSTS.at(node.name, module).unit(module, units, value.shape[1:])
 
+    def _product(self, node: fx.Node) -> bool:
+        module = module_of(self.graph, node)
+        return isinstance(module, Telescoped) and isinstance(module.body, BILINEAR)
+
+    def _multiply(self, node: fx.Node, value: Tensor) -> None:
+        """Counts a product of spikes: each is an addition to every result that it is part of."""
+        body, operations = module_of(self.graph, node).body, 0.0
+        shapes = [self._active[source][1] for source in node.all_input_nodes]
+        self.macs[node.name] = float(products(body, [shape[1:] for shape in shapes], tuple(value.shape[1:])))
+        for source in node.args:
+            active, shape = self._active[source]  # type: ignore[index]
+            operations += active * self.macs[node.name] / math.prod(shape[1:])
+        self.operations[node.name] = self.operations.get(node.name, 0.0) + operations
+
     def _parts(self, node: fx.Node, value: Tensor) -> Tensor:
         """Binary spikes in each entry of a value."""
-        active = value != 0
+        active = value != self._rests.of(node, value)
         if self._bits == 1:
             return active
         unit = self._units[node]
@@ -185,7 +213,8 @@ class Meter:
         for user in node.users:
             module = module_of(self.graph, user) if user.op == "call_module" else None
             if module is not None and COSTS.at(user.name, module).weights:
-                self._count(user, node, value)
+                if user in self._driven:
+                    self._count(user, node, value)
             elif module is not None:
                 held = self._held.setdefault(user, {})  # a join waits for its other inputs, of the same steps
                 held[node] = value

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.calibrate.observe import watch
-from snnc.ir.dialect import WEIGHTED, Add, Concat, Pad, Permute
-from snnc.ir.graph import GraphBuilder, calls, module_of, phases
+from snnc.ir.accounting import driven
+from snnc.ir.curved import MatMul, Product
+from snnc.ir.dialect import WEIGHTED, Add, Affine, Concat, Pad, Permute
+from snnc.ir.graph import GraphBuilder, calls, module_of, phases, replace
+from snnc.ir.meter import Meter, fan_out
 from snnc.ir.neurons import IF, GradedIF, Neuron, SignedIF
-from snnc.ir.temporal import Decode, Encode, RunningMax
-from snnc.measure.meter import Meter, fan_out
+from snnc.ir.temporal import Decode, Encode, RunningMax, Telescoped
 from snnc.networks.network import Network
 from snnc.passes import CalibrateOffset, MaskResidual, UseGradedNeurons, UseSignedNeurons
 from tests.nets import NETS, sample, spiking
@@ -100,17 +102,29 @@ def test_operations_by_hand(chunk):
     assert meter.rates() == {"one": 6 / 24, "two": 5 / 16}
 
 
+class Silent(nn.Module):
+    """A neuron that never fires."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0 * x
+
+
 def plainly(graph: fx.GraphModule, x: Tensor) -> tuple[Counter, Counter]:
     """Spikes and operations from the folded graph, one input at a time. The readout counts what enters its Decode."""
     values: dict[fx.Node, Tensor] = {}
     watch(graph, x, lambda node, value: values.update({node: value}))
+    silent, rests = copy.deepcopy(graph), {}
+    for node, _ in calls(silent, Neuron):
+        replace(silent, node, Silent())
+    watch(silent, x, lambda node, value: rests.update({node.name: value}))
     phase, spikes, operations = phases(graph), Counter(), Counter()
     for node, module in calls(graph):
         if isinstance(module, Neuron):
             spikes[node.name] = int((values[node] != 0).sum())
-        if isinstance(module, WEIGHTED) and phase[node] == "in":
-            value = values[node.all_input_nodes[0]]
-            operations[node.name] = float(((value != 0) * brute_force(module, tuple(value.shape[1:]))).sum())
+        if isinstance(module, WEIGHTED) and phase[node] == "in" and node in driven(graph):
+            source = node.all_input_nodes[0]
+            value, rest = values[source], rests[source.name]  # what constants bring is no spike
+            operations[node.name] = float(((value != rest) * brute_force(module, tuple(value.shape[1:]))).sum())
     return spikes, operations
 
 
@@ -131,6 +145,13 @@ def test_counts_against_brute_force(name, cos):
     assert all(0 <= rate <= 1 for rate in meter.rates().values())
     for layer, count in meter.operations.items():
         assert 0 <= count <= meter.macs[layer] * 5 * (6 if cos else 4)
+
+
+def test_a_bottleneck_without_a_neuron_is_dense():
+    """The layer behind it multiplies numbers, at each step."""
+    graph, _ = spiking("inverted", 4)
+    layers = {node for node, _ in calls(graph, *WEIGHTED) if phases(graph)[node] == "in"}
+    assert {node.name for node in layers - driven(graph)} == {"conv4"}
 
 
 def after(*modules: nn.Module, value: Tensor, neuron: Neuron | None = None) -> Meter:
@@ -237,3 +258,49 @@ def test_pooled_spikes_are_counted_as_they_arrive():
     meter(pool, seen[pool.name], 8)
     fan = brute_force(module_of(graph, layer), tuple(seen[pool.name].shape[1:]))
     assert meter.operations == {layer.name: float(((seen[pool.name] != 0) * fan).sum())}
+
+
+def product(body: nn.Module, a: Tensor, b: Tensor) -> Meter:
+    """A product of two trains of spikes `[T * B, ...]`."""
+    build = GraphBuilder()
+    x = build.call("encode", Encode(2), build.input())
+    spikes = [build.call(n, IF(2, torch.tensor(1.0), torch.tensor(0.0)), x) for n in "ab"]
+    x = build.call("decode", Decode(2, 2), build.call("product", Telescoped(2, body), *spikes))
+    meter = Meter(build.finish(x))
+    nodes = {node.name: node for node in meter.graph.graph.nodes}
+    for name, value in (("a", a), ("b", b), ("product", torch.zeros_like(body(a, b)))):
+        meter(nodes[name], value, 2)
+    return meter
+
+
+def test_products_of_spikes_by_hand():
+    """A spike counts once for every result that it is part of."""
+    a, b = torch.zeros(2, 3, 4), torch.zeros(2, 4, 5)
+    a[0, 0, :2], b[1, 3] = 1.0, 1.0
+    meter = product(MatMul(), a, b)
+    assert meter.macs == {"product": 3 * 4 * 5}
+    assert meter.operations == {"product": 2 * 5 + 5 * 3}
+    meter = product(Product(), torch.ones(2, 3, 1), torch.eye(3).expand(2, 3, 3).reshape(2, 3, 3))
+    assert meter.operations == {"product": 2 * 3 * 3 + 2 * 3}
+
+
+def test_a_constant_is_no_spike():
+    """What a factor adds to spikes is there at every step, and costs as little as a bias."""
+    spikes = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    shifted = Affine(torch.tensor(2.0), torch.tensor(-1.0))
+    assert after(shifted, nn.Linear(3, 3), value=spikes).operations == {"m1": 9}
+    assert after(shifted, Concat(1), nn.Linear(6, 3), value=spikes).operations == {"m2": 18}
+
+
+def test_layers_that_read_no_spikes_are_not_counted():
+    build = GraphBuilder()
+    x = build.call(
+        "neuron", IF(2, torch.tensor(1.0), torch.tensor(0.0)), build.call("encode", Encode(2), build.input())
+    )
+    x = build.call("curved", Telescoped(2, nn.GELU()), x)
+    x = build.call("layer", nn.Linear(3, 3), x)
+    x = build.call("last", IF(2, torch.tensor(1.0), torch.tensor(0.0)), x)
+    graph = build.finish(build.call("decode", Decode(2, 2), x))
+    meter = Meter(graph)
+    Network(graph, {}).readout(torch.ones(2, 3), observe=meter)
+    assert meter.operations == {}
