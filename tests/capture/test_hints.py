@@ -191,7 +191,7 @@ FOLLOWED = [
     ("name the dimensions, such as x.var(1)", lambda n, x, y: y.var(True), lambda n, x, y: y.var(1)),
     ("an order above zero, or infinity", lambda n, x, y: torch.linalg.vector_norm(y, -torch.inf, 1),
      lambda n, x, y: torch.linalg.vector_norm(y, 3, 1) + torch.linalg.vector_norm(y, torch.inf, 1)),
-    ("write into all of them: x[:, ...] = y", lambda n, x, y: half(y, 0),
+    ("write into all of them: x[:, ...] = y", lambda n, x, y: torch.select_scatter(y, SAMPLE, 0, 0),
      lambda n, x, y: half(y, (slice(None), 0))),
     ("a value of shape [B, ..., N, M]", lambda n, x, y: y.mean((2, 3)).tril(), lambda n, x, y: y.tril()),
     ("normalise over a sample's own dimensions", lambda n, x, y: F.layer_norm(y, (3, 4, 6, 6)),
