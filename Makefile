@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check docs format reference clean
+.PHONY: demo test check docs format reference pictures clean
 
 demo: $(READY)
 	$(BIN)/python examples/digits.py
@@ -27,6 +27,9 @@ format: $(READY)
 
 reference: $(READY)
 	$(BIN)/python -m tests.reference
+
+pictures: $(READY)
+	$(BIN)/python -m tests.pictures
 
 clean:
 	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

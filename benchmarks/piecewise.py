@@ -4,9 +4,9 @@
 
 FOLDER holds `common.py` and MNIST, as for `low_latency_mnist.py`. Each network, four convolutions with batch
 normalisation, is trained on the first training images. It is compiled for every T by each recipe with its options as
-they stand (`--quick`), calibrated on 512 training images, and compared with its ANN on test images: accuracy, in how many
-images both choose the same class, and spikes for an image. Each finished row is written at once, and an interrupted run
-goes on where it stopped.
+they stand (`--quick`), calibrated on 512 training images and compared with its ANN on test images: accuracy, in how
+many images both choose the same class, and spikes for an image. Each finished row is written at once, and an
+interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations

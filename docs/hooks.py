@@ -19,6 +19,7 @@ MOVED = {
     "docs/decisions": "decisions/index.md",
 }
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)#\s=]+)(?=[)#])")  # the file in [text](file#place)
+SOURCE = re.compile(r'(\bsrc(?:set)?=")([^":]+)(?=")')  # the file of a picture
 
 
 class Options(griffe.Extension):
@@ -49,10 +50,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     own = next((path for path, place in MOVED.items() if place == site and path.endswith(".md")), f"docs/{site}")
 
     def turned(link: re.Match[str]) -> str:
-        goal = posixpath.normpath(posixpath.join(posixpath.dirname(own), link[1]))
+        goal = posixpath.normpath(posixpath.join(posixpath.dirname(own), link[link.re.groups]))
         return posixpath.relpath(MOVED.get(goal, goal.removeprefix("docs/")), posixpath.dirname(site) or ".")
 
-    return LINK.sub(turned, markdown)
+    return SOURCE.sub(lambda found: found[1] + turned(found), LINK.sub(turned, markdown))
 
 
 def _filled(nav: list) -> list:

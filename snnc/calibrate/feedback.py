@@ -107,7 +107,8 @@ class _Fit:
 
     def __init__(self, x: Pieces, shards: Shards, ridge: float) -> None:
         self.shards = shards
-        self.rows = {i: (one[: _kept(one)], one[: _kept(one)]) for i, one in x.items()}
+        alike = {i: one.new_ones(_kept(one), 1, 1) for i, one in x.items()}
+        self.rows: Rows = {i: (one[: _kept(one)], one[: _kept(one)], alike[i]) for i, one in x.items()}
         self.count, self.mean, _ = centred(self.rows, shards)
         inputs = self.mean.shape[1]
         self.gram = self._sum(self.rows)
@@ -117,8 +118,8 @@ class _Fit:
     def step(self, missing: Pieces) -> tuple[Tensor, Tensor]:
         """Change of weights `[groups, outputs, inputs]` and biases, for errors `[R, C]`."""
         groups = len(self.mean)
-        rows = {
-            i: (self.rows[i][0], one[: _kept(one)].reshape(-1, groups, one.shape[1] // groups))
+        rows: Rows = {
+            i: (self.rows[i][0], one[: _kept(one)].reshape(-1, groups, one.shape[1] // groups), self.rows[i][2])
             for i, one in missing.items()
         }
         _, _, mean = centred(rows, self.shards)
@@ -131,7 +132,7 @@ class _Fit:
         return found
 
     def _sum(self, rows: Rows) -> Tensor:
-        (found,) = self.shards.total(lambda i: (torch.einsum("rgi,rgo->gio", *rows[i]).double(),))
+        (found,) = self.shards.total(lambda i: (torch.einsum("rgi,rgo->gio", *rows[i][:2]).double(),))
         return found / self.count
 
 

@@ -48,13 +48,23 @@ class _Watch(fx.Interpreter):
         return value
 
 
-@torch.no_grad()
-def watch(graph: fx.GraphModule, x: Tensor, see: Any) -> Tensor:
+def watch(graph: fx.GraphModule, x: Tensor, see: Any, gradients: bool = False) -> Tensor:
     """The graph's output for `x`, with `see(node, value)` called for each node on the way."""
-    return _Watch(graph, see).run(x)
+    with torch.set_grad_enabled(gradients):
+        return _Watch(graph, see).run(x)
 
 
-def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Tensor]) -> dict[str, Histogram]:
+Look = Callable[[fx.Node, Tensor], Tensor]  # puts what counts as a channel of a node's value second
+
+
+def as_it_is(node: fx.Node, value: Tensor) -> Tensor:
+    """Dimension 1 counts as channel."""
+    return value
+
+
+def histograms(
+    graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterable[Tensor], look: Look = as_it_is
+) -> dict[str, Histogram]:
     """One sweep over the data, shared by all processes: a histogram of the input of each site, by the site's name.
 
     Raises:
@@ -63,16 +73,16 @@ def histograms(graph: fx.GraphModule, sites: Iterable[fx.Node], batches: Iterabl
     sources: dict[fx.Node, list[str]] = {}
     for site in sites:
         sources.setdefault(site.all_input_nodes[0], []).append(site.name)
-    return histograms_of(graph, sources, batches)
+    return histograms_of(graph, sources, batches, look)
 
 
 def histograms_of(
     graph: fx.GraphModule,
     sources: dict[fx.Node, list[str]],
     batches: Iterable[Tensor],
-    look: Callable[[fx.Node, Tensor], Tensor] = lambda _, value: value,
+    look: Look = as_it_is,
 ) -> dict[str, Histogram]:
-    """As `histograms`, of the values of nodes, each under some names; `look` puts what counts as a channel second."""
+    """As `histograms`, of the values of nodes, each under some names."""
     found: dict[str, Histogram] = {}
 
     def see(node: fx.Node, value: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,11 +11,19 @@ from torch import Tensor
 from snnc.calibrate.rows import covered, outputs, patches, positions
 from snnc.processes import Pieces, Shards, dealt
 
-Rows = dict[int, tuple[Tensor, Tensor]]  # of a regression: [R, groups, inputs] and [R, groups, outputs], by shard
+# Of a regression, by shard: inputs [R, groups, inputs], outputs [R, groups, outputs], and what a row counts [R, 1, 1].
+Rows = dict[int, tuple[Tensor, Tensor, Tensor]]
 
 
 def refit(
-    layer: Any, x: Pieces, wanted: Pieces, shards: Shards, ridge: float, count: int, generator: torch.Generator
+    layer: Any,
+    x: Pieces,
+    wanted: Pieces,
+    shards: Shards,
+    ridge: float,
+    count: int,
+    generator: torch.Generator,
+    counts: Tensor | None = None,
 ) -> bool:
     """Moves weights and bias of a layer to those of least squares, `layer(x)` to `wanted`. In place.
 
@@ -29,16 +38,17 @@ def refit(
         ridge: strength of the pull to the old weights, relative to the variance of an input.
         count: rows of the regression that are drawn, over all samples.
         generator: of the draw.
+        counts: how much each position of a sample counts, mean 1, `[...]` without channels; None: all alike.
 
     Returns:
         False where the kind of layer is not covered, and nothing was done.
     """
-    drawn = equations(layer, x, wanted, shards, count, generator)
+    drawn = equations(layer, x, wanted, shards, count, generator, counts)
     if drawn is None:
         return False
     rows, mean_x, mean_y = centred(drawn, shards)
     (squares,) = shards.total(lambda i: (drawn[i][0].double().square().sum((0, 2)),))
-    X, Y = next(iter(drawn.values()))
+    X, Y, _ = next(iter(drawn.values()))
     groups, inputs = X.shape[1:]
     weight = layer.weight.double().reshape(groups, Y.shape[2], inputs)
     strength = squares / (rows * inputs) * (ridge + inputs / rows)
@@ -46,9 +56,9 @@ def refit(
     pull = torch.where(strength > 0, strength, torch.ones_like(strength))
     if inputs > rows:  # more unknowns than equations: the same solution from a system of the rows
         every = list(dealt(len(shards.sizes), lambda i: drawn[i]))
-        X, Y = (torch.cat(part) for part in zip(*every, strict=True))
+        X, Y, _ = (torch.cat(part) for part in zip(*every, strict=True))
         return _dual(layer, X, Y, weight, mean_x, mean_y, rows * pull)
-    gram, cross = shards.total(lambda i: (_product(drawn[i][0], drawn[i][0]), _product(*drawn[i])))
+    gram, cross = shards.total(lambda i: (_product(drawn[i][0], drawn[i][0]), _product(*drawn[i][:2])))
     gram, cross = gram / rows, cross / rows
     change = solved(gram, pull, cross - gram @ weight.transpose(1, 2))
     return _store(layer, weight + change.transpose(1, 2), mean_x, mean_y)
@@ -59,17 +69,22 @@ def solved(gram: Tensor, pull: Tensor, missing: Tensor) -> Tensor:
     return torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
 
 
-def centred(drawn: Rows, shards: Shards) -> tuple[int, Tensor, Tensor]:
-    """Takes the mean over all rows out of rows, in place; gives their number and both means, in float64."""
+def centred(drawn: Rows, shards: Shards) -> tuple[float, Tensor, Tensor]:
+    """Takes the mean over all rows out of rows, in place; gives their number and both means, in float64.
+
+    A row that counts w stands for w rows: it is multiplied by the root of w.
+    """
 
     def sums(i: int) -> tuple[Tensor, ...]:
-        return torch.tensor(len(drawn[i][0])), drawn[i][0].double().sum(0), drawn[i][1].double().sum(0)
+        X, Y, w = drawn[i]
+        return w.double().sum(), (X * w).double().sum(0), (Y * w).double().sum(0)
 
     rows, mean_x, mean_y = shards.total(sums)
     mean_x, mean_y = mean_x / rows, mean_y / rows
-    for i, (X, Y) in drawn.items():
-        drawn[i] = X - mean_x.to(X), Y - mean_y.to(Y)
-    return int(rows), mean_x, mean_y
+    for i, (X, Y, w) in drawn.items():
+        root = w.sqrt()
+        drawn[i] = (X - mean_x.to(X)) * root, (Y - mean_y.to(Y)) * root, w
+    return float(rows), mean_x, mean_y
 
 
 def _product(X: Tensor, Y: Tensor) -> Tensor:
@@ -102,25 +117,34 @@ def _store(layer: Any, weight: Tensor, mean_x: Tensor, mean_y: Tensor) -> bool:
 
 
 def equations(
-    layer: Any, x: Pieces, wanted: Pieces, shards: Shards, count: int, generator: torch.Generator
+    layer: Any,
+    x: Pieces,
+    wanted: Pieces,
+    shards: Shards,
+    count: int,
+    generator: torch.Generator,
+    counts: Tensor | None = None,
 ) -> Rows | None:
     """Rows of a regression, from the shards of this process; None for a layer that is not covered.
 
     Random numbers do not depend on which shards these are: the generator moves on for all shards.
     """
     if isinstance(layer, torch.nn.Linear):
-        return _vectors(x, wanted, shards, count, generator)
+        return _vectors(x, wanted, shards, count, generator, counts)
     if not covered(layer):
         return None
     at = positions(wanted, shards, count, generator)
+    sites = math.prod(next(iter(wanted.values())).shape[2:])
     rows: Rows = {}
     for i in x:
-        Y = outputs(wanted[i], at[i])
-        rows[i] = patches(layer, x[i], at[i]), Y.reshape(len(Y), layer.groups, -1)
+        Y, w = outputs(wanted[i], at[i]), _counted(counts, sites, x[i])[at[i].flatten()]
+        rows[i] = patches(layer, x[i], at[i]), Y.reshape(len(Y), layer.groups, -1), w
     return rows
 
 
-def _vectors(x: Pieces, wanted: Pieces, shards: Shards, count: int, generator: torch.Generator) -> Rows:
+def _vectors(
+    x: Pieces, wanted: Pieces, shards: Shards, count: int, generator: torch.Generator, counts: Tensor | None
+) -> Rows:
     """Rows for a linear layer: every vector, or as many as were asked for, drawn over all shards."""
     first = next(iter(x))
     each = x[first][..., 0].numel() // shards.sizes[first]  # vectors of one sample
@@ -129,7 +153,13 @@ def _vectors(x: Pieces, wanted: Pieces, shards: Shards, count: int, generator: t
     rows: Rows = {}
     for i, value in x.items():
         start, size = each * sum(shards.sizes[:i]), each * shards.sizes[i]
-        at = drawn[(drawn >= start) & (drawn < start + size)] - start
-        X, Y = (v.reshape(-1, 1, v.shape[-1])[at.to(v.device)] for v in (value, wanted[i]))
-        rows[i] = X, Y
+        at = (drawn[(drawn >= start) & (drawn < start + size)] - start).to(value.device)
+        X, Y = (v.reshape(-1, 1, v.shape[-1])[at] for v in (value, wanted[i]))
+        rows[i] = X, Y, _counted(counts, each, value)[at % each]
     return rows
+
+
+def _counted(counts: Tensor | None, positions: int, like: Tensor) -> Tensor:
+    """What rows from each position of a sample count, `[positions, 1, 1]`."""
+    given = torch.ones(positions) if counts is None else counts
+    return given.reshape(positions, 1, 1).to(like)

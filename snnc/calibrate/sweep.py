@@ -155,13 +155,18 @@ def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, round
     return best
 
 
-def shift_for(site: SweepSite, rounds: int) -> tuple[Tensor, Pieces]:
+def shift_for(site: SweepSite, rounds: int, counts: Tensor | None = None) -> tuple[Tensor, Pieces]:
     """The constant current that gives a neuron layer the mean activation wanted, and its output then.
 
     Shape `[C, 1, ...]`; or `[C]`, where a neuron has one threshold for each feature of the last dimension.
+
+    Args:
+        site: of the layer.
+        rounds: simulations; every one corrects what the one before left.
+        counts: how much each position of a sample counts, mean 1, `[...]` without channels; None: all alike.
     """
     T, (current,) = site.module.T, site.inputs
-    last = site.module.theta.dim() == 1 and next(iter(current.values())).dim() > 2
+    last = by_feature(site.module, next(iter(current.values())))
 
     def emitted(i: int, shift: Tensor) -> Tensor:
         return site.module((current[i].reshape(T, -1, *current[i].shape[1:]) + shift).flatten(0, 1))
@@ -169,13 +174,22 @@ def shift_for(site: SweepSite, rounds: int) -> tuple[Tensor, Pieces]:
     def error(shift: Tensor) -> Tensor:
         return averaged(lambda i: site.sweep.mean(site.node, emitted(i, shift)) - site.wanted[i])
 
+    def seen(value: Tensor) -> Tensor:
+        value = value.movedim(-1, 1) if last else value
+        return value if counts is None else value * counts.to(value)
+
     def averaged(of: Callable[[int], Tensor]) -> Tensor:
-        found = site.sweep.average((lambda i: of(i).movedim(-1, 1)) if last else of)
+        found = site.sweep.average(lambda i: seen(of(i)))
         return found.flatten() if last else found
 
     start = torch.zeros_like(averaged(lambda i: site.wanted[i]))
     shift = settled(error, start, 1.0, rounds)
     return shift, {i: emitted(i, shift) for i in current}
+
+
+def by_feature(neuron: Any, current: Tensor) -> bool:
+    """Whether a neuron has a threshold for each feature, the last dimension of its current."""
+    return neuron.theta.dim() == 1 and current.dim() > 2
 
 
 def average(shards: Shards, of: Callable[[int], Tensor]) -> Tensor:

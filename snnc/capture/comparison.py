@@ -4,6 +4,9 @@ They may differ by one rounding a layer; where they differ by more, how far roun
 measured: by how far the graph in double precision is from itself in single precision on these samples. States and what
 depends on the number of samples show in runs of the network: on batches of several sizes, and twice on one. Random
 numbers show in the state of their generators.
+
+onnxruntime computes a sigmoid as one half and something more, so that it rounds to the last place of one half however
+small the sigmoid is. How far that drives a result is measured too.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ class Reference:
         sizes: of the batches that are run otherwise.
         precision: relative rounding of what it computes in.
         module: where it is one, to tell at which layer it parts.
+        halves: it rounds a sigmoid to the last place of one half.
         values: where it is none, a batch to its values by name, to tell the same.
     """
 
@@ -65,6 +69,7 @@ class Reference:
     sizes: tuple[int, ...] = SIZES
     precision: float = float(torch.finfo(torch.float32).eps)
     module: nn.Module | None = None
+    halves: bool = False
     values: Callable[[Tensor], dict[str, Any]] | None = None
 
 
@@ -113,7 +118,7 @@ def compare(
             if not _same(want, again, network.precision):
                 return record, Blocker("network", "forward", "gives two results for the same samples", STATE_HINT)
             try:
-                error, bound, parts = _apart(graph, x, want.detach(), network.precision)
+                error, bound, parts = _apart(graph, x, want.detach(), network)
             except RuntimeError as failure:  # such as weights of several types
                 why = f"fails on {len(x)} samples of shape {tuple(shape)} once it is a graph ({_line(failure)})"
                 kinds = {value.dtype for value in graph.state_dict().values() if value.is_floating_point()}
@@ -151,9 +156,9 @@ def _same(a: Tensor, b: Any, precision: float) -> bool:
     return torch.allclose(a, b, rtol=0, atol=slack, equal_nan=True)
 
 
-def _apart(graph: fx.GraphModule, x: Tensor, want: Tensor, precision: float) -> tuple[float, float, bool]:
+def _apart(graph: fx.GraphModule, x: Tensor, want: Tensor, network: Reference) -> tuple[float, float, bool]:
     """The largest difference, the bound on it, both relative to the largest output, and whether any is beyond it."""
-    single = _Traced(graph)
+    precision, single = network.precision, _Traced(graph)
     have = single.run(x)
     if len(x) == 1 and have.numel() == want.numel():
         want = want.reshape(have.shape)  # `x.squeeze()` takes out a batch of one as well
@@ -168,7 +173,11 @@ def _apart(graph: fx.GraphModule, x: Tensor, want: Tensor, precision: float) -> 
     if not off.numel() or off.max() <= bound:  # one rounding a layer: nothing has to be measured
         return float(off.max()) / scale if off.numel() else 0.0, bound / scale, False
     double = _Traced(graph, torch.float64)
-    noise = _off(have, double.run(x.double()))
+    exact = double.run(x.double())
+    noise = _off(have, exact)
+    if network.halves:
+        shaken = _Traced(graph, torch.float64, precision / 4).run(x.double())
+        noise = torch.maximum(noise, _off(shaken, exact))
     edge = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for node, module in calls(graph, ClipQuant):
         edge |= _on_edge(module, single.inputs[node], double.inputs[node])
@@ -210,11 +219,18 @@ def _jumps(graph: fx.GraphModule, x: Tensor, have: Tensor, off: Tensor, bound: f
 
 
 class _Traced(fx.Interpreter):
-    """Runs a graph in one precision, a layer at a time, and keeps what reaches its quantisers."""
+    """Runs a graph in one precision, a layer at a time, and keeps what reaches its quantisers.
 
-    def __init__(self, graph: fx.GraphModule, dtype: torch.dtype | None = None) -> None:
+    Args:
+        graph: to run.
+        dtype: precision; None is the graph's own.
+        shake: by how much, up or down at random, each sigmoid is off.
+    """
+
+    def __init__(self, graph: fx.GraphModule, dtype: torch.dtype | None = None, shake: float = 0.0) -> None:
         super().__init__(graph)
-        self.graph_module, self.dtype = graph, dtype
+        self.graph_module, self.dtype, self.shake = graph, dtype, shake
+        self.signs = torch.Generator().manual_seed(2)
         self.inputs: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -227,7 +243,11 @@ class _Traced(fx.Interpreter):
         if self.dtype is None:
             return module(*args)
         state = {k: v.to(self.dtype) for k, v in module.state_dict().items() if v.is_floating_point()}
-        return torch.func.functional_call(module, state, args)
+        y = torch.func.functional_call(module, state, args)
+        if not self.shake or not isinstance(module, (nn.Sigmoid, nn.SiLU)):
+            return y
+        sign = torch.randint(2, y.shape, generator=self.signs).to(y) * 2 - 1
+        return y + self.shake * sign * (args[0] if isinstance(module, nn.SiLU) else 1.0)
 
 
 def _blocker(graph: fx.GraphModule, network: Reference, x: Tensor, error: float) -> Blocker:

@@ -130,6 +130,17 @@ def power(at: Site, x: Any, exponent: Any) -> Any:
     return at.emit(curved.Unary(known[number]) if number in known else curved.Power(number), x)
 
 
+def logaddexp(at: Site, x: Any, other: Any) -> Any:
+    """`log(e^x + e^y)`, which is `x + softplus(y - x)`."""
+    return spellings.add(at, x, softplus(at, spellings.sub(at, other, x)))
+
+
+def hypot(at: Site, x: Any, other: Any) -> Any:
+    """`sqrt(x^2 + y^2)`."""
+    squares = [power(at, v, 2.0) if isinstance(v, fx.Node) else v.square() for v in (x, other)]
+    return at.emit(curved.Unary("sqrt"), spellings.add(at, *squares))
+
+
 SPELLINGS: dict[str, Spelling] = {
     # activations
     "gelu": gelu,
@@ -159,6 +170,14 @@ SPELLINGS: dict[str, Spelling] = {
     # functions of numbers
     **{name: unary(name) for name in ("abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "square")},
     **{name: unary(name) for name in ("sin", "cos", "erf", "atan", "sign")},
+    **{name: unary(name) for name in ("tan", "sinh", "cosh", "asin", "acos", "asinh", "acosh", "atanh")},
+    **{f"arc{name}": unary(f"a{name}") for name in ("sin", "cos", "sinh", "cosh", "tanh")},
+    "erfc": lambda at, x: spellings.rsub(at, at.emit(curved.Unary("erf"), x), 1.0),
+    "special_erfc": lambda at, x: spellings.rsub(at, at.emit(curved.Unary("erf"), x), 1.0),
+    "logaddexp": logaddexp,
+    "hypot": hypot,
+    "fmax": spellings.maximum,
+    "fmin": spellings.minimum,
     "absolute": unary("abs"),
     "arctan": unary("atan"),
     "sgn": unary("sign"),
@@ -201,7 +220,9 @@ SPELLINGS: dict[str, Spelling] = {
     **dict.fromkeys(("div", "divide", "true_divide", "truediv"), products.quotient),
     **dict.fromkeys(("matmul", "mm", "bmm"), products.matmul),
     "baddbmm": products.baddbmm,
-    "einsum": products.einsum,
+    "addcmul": products.addcmul,
+    "addcdiv": products.addcdiv,
+    "lerp": products.lerp,
 }
 
 MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from snnc.capture import layers, pools, routes
+from snnc.capture import layers, pools, routes, spellings
 from snnc.capture.lowering import Site
 from snnc.capture.values import Batch, Spelling
 from snnc.ir import dialect
@@ -225,6 +225,24 @@ def expand_as(at: Site, x: Any, other: Any) -> Any:
     return expand(at, x, Batch(), *at.known(other))
 
 
+def diagonal(at: Site, x: fx.Node, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+    """`torch.diagonal`."""
+    one, two = at.axis(x, dim1), at.axis(x, dim2)
+    return moved(at, x, lambda v: v.diagonal(offset, one, two))
+
+
+def triangle(function: Callable[..., Tensor]) -> Spelling:
+    """`torch.tril` and `torch.triu`: times a constant of zeros and ones."""
+
+    def spelling(at: Site, x: fx.Node, diagonal: int = 0) -> Any:
+        sizes = at.known(x)
+        if len(sizes) < 2:
+            at.refuse("takes a triangle out of the batch", "a value of shape [B, ..., N, M]")
+        return spellings.mul(at, x, function(torch.ones(sizes[-2:]), at.integer(diagonal)))
+
+    return spelling
+
+
 def unfold(at: Site, x: fx.Node, dim: int, size: Any, step: Any) -> Any:
     """`x.unfold`: windows of one dimension."""
     dim, size, step = at.axis(x, dim), at.integer(size), at.integer(step)
@@ -301,6 +319,9 @@ SPELLINGS: dict[str, Spelling] = {
     "expand": expand,
     "expand_as": expand_as,
     "broadcast_to": expand,
+    "diagonal": diagonal,
+    "tril": triangle(torch.tril),
+    "triu": triangle(torch.triu),
     "unfold": unfold,
     "im2col": im2col,
     "col2im": col2im,

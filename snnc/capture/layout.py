@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from snnc.capture.lowering import Site
-from snnc.capture.values import Batch, ManyBatches, Spelling
+from snnc.capture.values import Batch, ManyBatches
 from snnc.ir import dialect
 
 SOME = 1_000_003  # stands for the number of samples where that is open: a prime that is no size
@@ -139,7 +139,7 @@ def canonical(at: Site, laid: Laid) -> Laid:
     return Laid(node, tuple(dims))
 
 
-def _single(at: Site, laid: Laid, dim: Any) -> int:
+def single(at: Site, laid: Laid, dim: Any) -> int:
     """The dimension of the value that one of the author's is."""
     own = laid.dims[at.integer(dim)]
     if len(own) != 1 or own == (0,):
@@ -168,7 +168,7 @@ def index(at: Site, x: Laid, items: Any) -> Any:
         if item == slice(None):
             dims.append(own)
             continue
-        a = _single(at, laid, place)
+        a = single(at, laid, place)
         if isinstance(item, int):
             ranges[a - 1] = (item, item + 1 or None, None)
             gone.append(a)
@@ -187,7 +187,7 @@ def index(at: Site, x: Laid, items: Any) -> Any:
     return settled(at, Laid(node, tuple(dims)))
 
 
-def _route(name: str) -> Callable[..., Any] | None:
+def route_of(name: str) -> Callable[..., Any] | None:
     """What moves dimensions, and questions about them."""
 
     def rank(x: Laid) -> int:
@@ -256,6 +256,7 @@ def _route(name: str) -> Callable[..., Any] | None:
         "permute": lambda at, x, *dims, **named: permute(at, x, run(dims or tuple(named.values()))),
         **dict.fromkeys(("transpose", "swapaxes", "swapdims"), swap),
         **dict.fromkeys(("view", "reshape"), lambda at, x, *s, **n: reshape(at, x, run(s or tuple(n.values())))),
+        **dict.fromkeys(("view_as", "reshape_as"), lambda at, x, other: reshape(at, x, shape(at, of(at, other)))),
         **dict.fromkeys(("_unsafe_view",), lambda at, x, *s: reshape(at, x, run(s))),
         "flatten": flat,
         "unflatten": unflat,
@@ -281,115 +282,6 @@ def _route(name: str) -> Callable[..., Any] | None:
 
 def route(name: str) -> Callable[..., Any]:
     """One of the functions that move dimensions, by torch's name."""
-    found = _route(name)
+    found = route_of(name)
     assert found is not None
     return found
-
-
-# How many of the last dimensions an operation works on; all others, the batch among them, it treats alike.
-LAST: dict[str, int] = {
-    **dict.fromkeys(("add", "sub", "rsub", "mul", "multiply", "div", "divide", "true_divide", "truediv", "neg"), 0),
-    **dict.fromkeys(("relu", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "elu"), 0),
-    **dict.fromkeys(("mish", "softplus", "clamp", "hardtanh", "relu6", "exp", "abs", "sqrt", "pow", "square"), 0),
-    **dict.fromkeys(("contiguous", "clone", "detach", "to", "float", "type_as", "dropout", "alias", "_to_copy"), 0),
-    **dict.fromkeys(("masked_fill", "where"), 0),
-    **dict.fromkeys(("Identity", "Dropout", "ReLU", "GELU", "SiLU", "Sigmoid", "Tanh", "Hardswish", "LeakyReLU"), 0),
-    **dict.fromkeys(("linear", "Linear", "LayerNorm", "RMSNorm", "native_layer_norm", "layer_norm", "rms_norm"), 1),
-    **dict.fromkeys(("matmul", "bmm", "mm", "baddbmm", "addmm", "scaled_dot_product_attention"), 2),
-}
-ALONG = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax", "Softmax"})
-REDUCED = frozenset({"mean", "sum", "amax", "amin"})
-
-
-def dispatch(at: Site, name: str, spelling: Spelling | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An operation on values of which some are `Laid`."""
-    if moved := _route(name):
-        x, *rest = args
-        return moved(at, x, *rest, **kwargs)
-    values = [v for v in _inside(args) if isinstance(v, Laid)]
-    if spelling is None:
-        at.refuse(*MOVED)
-    if name in ALONG:
-        laid = canonical(at, values[0])
-        place = [i for i, v in enumerate(args) if isinstance(v, int) and not isinstance(v, bool)]
-        dim = args[place[0]] if place else kwargs.get("dim", -1)
-        a = _single(at, laid, dim)
-        fed = [laid.node if isinstance(v, Laid) else v for v in args]
-        if place:
-            fed[place[0]] = a
-            return settled(at, Laid(spelling(at, *fed, **kwargs), laid.dims))
-        return settled(at, Laid(spelling(at, *fed, **{**kwargs, "dim": a}), laid.dims))
-    if name in REDUCED:
-        return _reduced(at, spelling, canonical(at, values[0]), *args[1:], **kwargs)
-    if name in ("cat", "concat", "concatenate"):
-        return _joined(at, args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0))
-    if name not in LAST:
-        at.refuse(*MOVED)
-    laids = {id(v): canonical(at, v) for v in values}
-    first = next(iter(laids.values()))
-    last = LAST[name]
-    whole = len(first.dims) - last
-    for laid in laids.values():
-        if laid.dims != first.dims or any(len(d) != 1 or d == (0,) for d in laid.dims[whole:]):
-            at.refuse(*MOVED)
-    behind = len(first.dims) - 1 - max(i for i, d in enumerate(first.dims) if 0 in d or len(d) != 1)
-    for v in _inside((args, kwargs)):
-        if isinstance(v, fx.Node) or (isinstance(v, Tensor) and last != 1 and _leading_ones(v) > behind):
-            at.refuse(*MOVED)
-    fed, named = _swapped(args, laids), _swapped(kwargs, laids)
-    result = spelling(at, *fed, **named)
-    tupled = isinstance(result, tuple)
-    node = result[0] if tupled else result
-    if not isinstance(node, fx.Node):
-        at.refuse(*MOVED)
-    made = settled(at, Laid(node, first.dims))
-    return (made,) if tupled else made
-
-
-def _leading_ones(value: Tensor) -> int:
-    """Dimensions of a constant behind those in front of size one."""
-    sizes = list(value.shape)
-    while sizes and sizes[0] == 1:
-        del sizes[0]
-    return len(sizes)
-
-
-def _swapped(value: Any, laids: dict[int, Laid]) -> Any:
-    if isinstance(value, Laid):
-        return laids[id(value)].node
-    if isinstance(value, (tuple, list)):
-        return type(value)(_swapped(v, laids) for v in value)
-    if isinstance(value, dict):
-        return {k: _swapped(v, laids) for k, v in value.items()}
-    return value
-
-
-def _inside(value: Any) -> list[Any]:
-    if isinstance(value, (tuple, list)):
-        return [v for item in value for v in _inside(item)]
-    if isinstance(value, dict):
-        return _inside(list(value.values()))
-    return [value]
-
-
-def _reduced(at: Site, spelling: Spelling, laid: Laid, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
-    if dim is None:
-        at.refuse("reduces the batch as well", "name the dimensions")
-    given = [d % len(laid.dims) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
-    node = spelling(at, laid.node, tuple(_single(at, laid, d) for d in given), True)
-    made = Laid(node, laid.dims)
-    return (
-        settled(at, made)
-        if keepdim
-        else index(at, made, tuple(0 if d in given else slice(None) for d in range(len(laid.dims))))
-    )
-
-
-def _joined(at: Site, values: Any, dim: Any) -> Any:
-    if not all(isinstance(v, Laid) for v in values):
-        at.refuse(*MOVED)
-    laids = [canonical(at, v) for v in values]
-    if any(laid.dims != laids[0].dims for laid in laids):
-        at.refuse(*MOVED)
-    node = at.emit(dialect.Concat(_single(at, laids[0], dim)), *(laid.node for laid in laids))
-    return settled(at, Laid(node, laids[0].dims))

@@ -99,7 +99,7 @@ class Site:
         """Applies `module`. `part` is a suffix for the name, for a spelling that emits several."""
         for value in inputs:
             if not isinstance(value, fx.Node):
-                self.refuse("needs a value that depends on the input", "compute it before the network is built")
+                self.refuse("needs a value that depends on the input", "check the network on one sample")
         if isinstance(module, dialect.Pad) and self.leaf.startswith("Conv"):
             part = "pad"
         word = type(module).__name__.lower()
@@ -291,7 +291,8 @@ class Lowering:
         sources = [self.cells[n] for n in node.all_input_nodes]
         if inplace and sources:
             for cell in self.cells.values():
-                cell.stale |= cell.storage is sources[0].storage and cell is not sources[0]
+                followed = isinstance(value, Tensor) and isinstance(cell.value, Tensor)  # constants: torch did it
+                cell.stale |= cell.storage is sources[0].storage and cell is not sources[0] and not followed
             sources[0].value = value
             self.cells[node] = sources[0]
             return

@@ -133,7 +133,10 @@ def norm(at: Site, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, d
         return pools.sum_(at, size, dim, keepdim)
     if p == math.inf:
         return largest(curved.Greatest)(at, size, dim, keepdim)
-    return at.refuse(f"takes a norm of order {p}", "order 1, 2 or infinity")
+    if not isinstance(p, int | float) or not 0 < p < math.inf:
+        at.refuse(f"takes a norm of order {p}", "an order above zero, or infinity")
+    total = pools.sum_(at, at.emit(curved.Power(float(p)), size), dim, keepdim)
+    return at.emit(curved.Power(1 / float(p)), total)
 
 
 def variance(at: Site, x: Any, dim: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from torch import nn
 
-from snnc.capture import attention, bounds, curved, gathering, layers, pools, resizing, routes, spellings
+from snnc.capture import (
+    assigning,
+    attention,
+    bounds,
+    curved,
+    formulas,
+    gathering,
+    layers,
+    pools,
+    resizing,
+    routes,
+    spellings,
+)
 from snnc.capture.values import Spelling
 from snnc.ir import dialect
 
@@ -92,7 +104,9 @@ SPELLINGS: dict[str, Spelling] = {
     "ones_like": spellings.filled(1.0),
     "new_zeros": spellings.new_filled(0.0),
     "new_ones": spellings.new_filled(1.0),
+    "new_full": spellings.new_full,
     "full": spellings.full,
+    "full_like": spellings.full,
     "amax": pools.amax,
     **curved.SPELLINGS,
     **attention.SPELLINGS,
@@ -103,6 +117,8 @@ SPELLINGS: dict[str, Spelling] = {
     "ndimension": routes.rank,
     "getattr": spellings.getattr_,
     **gathering.SPELLINGS,
+    **assigning.SPELLINGS,
+    **formulas.SPELLINGS,
     **resizing.SPELLINGS,
     # nothing, at inference
     "dropout": spellings.dropout,
@@ -165,6 +181,7 @@ MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     **gathering.MODULES,
     **resizing.MODULES,
     **curved.MODULES,
+    **formulas.MODULES,
     nn.Unflatten: ("unflatten", ("dim", "unflattened_size")),
 }
 
@@ -183,6 +200,7 @@ OWN: dict[type[nn.Module], Spelling] = {
     **dict.fromkeys(OWN_FORM, layers.own),
     **dict.fromkeys(SILENT, layers.keep_module),
     **curved.OWN,
+    **formulas.OWN,
     **attention.OWN,
     **{getattr(nn, f"{kind}Pad{d}d"): layers.own_pad for kind in PADS for d in (1, 2, 3)},
 }

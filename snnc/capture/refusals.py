@@ -106,7 +106,7 @@ SPELLED = replace(OTHER, neuron=True)
 _NAMES: dict[Reason, str] = {
     ACTIVATION: "thresholdedrelu shrink",
     STATISTICS: "crossmaplrn2d meanvariancenormalization",
-    PRODUCT: "transformer transformerdecoder transformerdecoderlayer bilinear cosinesimilarity cdist",
+    PRODUCT: "transformer transformerdecoder transformerdecoderlayer cdist",
     LOOKED_UP: "embedding embeddingbag",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
     ELEMENTWISE: "ceil trunc frac fmod remainder",
@@ -118,8 +118,7 @@ _NAMES: dict[Reason, str] = {
     COMPARED: "isnan isinf",
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
     ASSIGNED: """
-        setitem slicescatter selectscatter indexput scatter scatteradd indexcopy indexfill indexadd
-        maskedscatter copy scatternd scatterelements
+        indexput scatter scatteradd indexcopy indexfill indexadd maskedscatter scatternd scatterelements
     """,
     SPIKING: " ".join(kind.__name__.lower() for kind in {*CONFIG, *NEURONS} if issubclass(kind, TIME)),
     RANDOM: """

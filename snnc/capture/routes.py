@@ -12,7 +12,6 @@ from torch import Tensor, fx, nn
 
 from snnc.capture import layout
 from snnc.capture.lowering import Site
-from snnc.capture.refusals import ASSIGNED
 from snnc.capture.values import SHAPE_HINT, Batch, Dim, Filled, ManyBatches, Refused, Repeated, Sizes, Unknown
 from snnc.ir import dialect
 
@@ -222,11 +221,8 @@ def getitem(at: Site, x: Any, index: Any) -> Any:
 
 
 def setitem(at: Site, x: Any, index: Any, value: Any) -> Any:
-    """`x[..] = value`, which only an exported program can follow, where it writes the whole of `x`."""
-    whole = all(i is Ellipsis or i == slice(None) for i in (index if isinstance(index, tuple) else (index,)))
-    if whole:
-        raise Refused("writes a value over another", SHAPE_HINT, shape=True)
-    raise ASSIGNED.refused()
+    """`x[..] = value`, which only an exported program can follow."""
+    raise Refused("writes into a value", SHAPE_HINT, shape=True)
 
 
 def _range(at: Site, part: slice) -> Range:
@@ -271,9 +267,7 @@ def rank(at: Site, x: fx.Node) -> Any:
 def cat(at: Site, tensors: Sequence[Any], dim: Any = 0) -> Any:
     """Values joined along `dim`; constants at the ends are padding, to which they are added."""
     values = [_blank(at, v) for v in tensors]
-    first = next((v for v in values if isinstance(v, fx.Node)), None)
-    if first is None:
-        at.refuse("joins constants only", "compute them before the network is built")
+    first = next(v for v in values if isinstance(v, fx.Node))
     dim = at.axis(first, dim)
     front = _constants(values)
     back = _constants(values[len(front) :][::-1])[::-1]
@@ -372,10 +366,16 @@ def tile(at: Site, x: Any, *sizes: Any) -> Any:
     return _repeated(at, x.repeat(1, *(at.integer(s) for s in run[1:])), (run[0], *[-1] * (len(run) - 1)))
 
 
-def filled(at: Site, number: float, sizes: Any) -> Any:
-    """`torch.zeros(x.size(0), 16, 8, 8)` and its like."""
+def filled(at: Site, number: float, sizes: Any, dtype: torch.dtype | None = None) -> Any:
+    """`torch.zeros(x.size(0), 16, 8, 8)` and its like; of whole numbers or truths it is a constant like any other."""
     if isinstance(sizes, fx.Node):
-        return Filled(at.known(sizes), number)
-    if not sizes or not isinstance(sizes[0], Batch):
+        rest = at.known(sizes)
+    elif sizes and all(type(s) is int for s in sizes):
+        return torch.full(tuple(sizes), number, dtype=dtype or at.lowering.like.dtype, device=at.lowering.like.device)
+    elif not sizes or not isinstance(sizes[0], Batch):
         at.refuse("makes a tensor that is not of the batch's size", "register it as a buffer")
-    return Filled(tuple(at.integer(s) for s in sizes[1:]), number)
+    else:
+        rest = tuple(at.integer(s) for s in sizes[1:])
+    if dtype is None or dtype.is_floating_point:
+        return Filled(rest, number)
+    return Repeated(torch.full(rest, number, dtype=dtype))

@@ -24,6 +24,9 @@ def relu(at: Site, x: Any, inplace: bool = False) -> Any:
 
 def clamp(at: Site, x: Any, min: Any = None, max: Any = None) -> Any:
     """A clip: ReLU or `Hardtanh` where it starts at zero; what else it may be is decided later."""
+    if isinstance(min, fx.Node) or isinstance(max, fx.Node):
+        x = x if min is None else maximum(at, x, min)
+        return x if max is None else minimum(at, x, max)
     low, high = _bound(at, min), _bound(at, max)
     if isinstance(low, float) and low == 0.0 and high is None:
         return at.emit(nn.ReLU(), x)
@@ -45,8 +48,6 @@ def _of_one_shape(at: Site, module: nn.Module, x: fx.Node, constants: list[Tenso
 
 def _bound(at: Site, value: Any) -> Any:
     """A clip bound: a float, a tensor with one bound for each channel, or None."""
-    if isinstance(value, fx.Node):
-        at.refuse("clips at a bound that depends on the input", "clip at a constant")
     if isinstance(value, Tensor):
         value = _trimmed(value)
         return float(value) if value.dim() == 0 else value
@@ -285,9 +286,9 @@ def _times(function: Callable[..., Any], args: tuple[Any, ...]) -> Batch | ManyB
 def filled(number: float) -> Spelling:
     """`torch.zeros` and its like."""
 
-    def spelling(at: Site, *sizes: Any, **_: Any) -> Any:
+    def spelling(at: Site, *sizes: Any, dtype: torch.dtype | None = None, **_: Any) -> Any:
         run = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list, fx.Node)) else sizes
-        return routes.filled(at, number, run)
+        return routes.filled(at, number, run, dtype)
 
     return spelling
 
@@ -295,12 +296,20 @@ def filled(number: float) -> Spelling:
 def new_filled(number: float) -> Spelling:
     """`x.new_zeros` and its like."""
 
-    def spelling(at: Site, x: Any, *sizes: Any, **_: Any) -> Any:
-        return routes.filled(at, number, sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes)
+    def spelling(at: Site, x: Any, *sizes: Any, dtype: torch.dtype | None = None, **_: Any) -> Any:
+        return routes.filled(at, number, sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes, dtype)
 
     return spelling
 
 
-def full(at: Site, sizes: Any, fill_value: Any, **_: Any) -> Any:
-    """`torch.full`."""
-    return routes.filled(at, float(fill_value), sizes)
+def new_full(at: Site, x: Any, sizes: Any, fill_value: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
+    """`x.new_full`, in the type of `x`."""
+    return full(at, sizes, fill_value, dtype=dtype or at.lowering.like.dtype)
+
+
+def full(at: Site, sizes: Any, fill_value: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
+    """`torch.full` and `torch.full_like`."""
+    if isinstance(fill_value, fx.Node):
+        at.refuse("fills a value with one of the input's", "keep samples apart, and constants constant")
+    kind = torch.tensor(fill_value).dtype if dtype is None and not isinstance(sizes, fx.Node) else dtype
+    return routes.filled(at, float(fill_value), sizes, kind)

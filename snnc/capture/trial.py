@@ -78,7 +78,7 @@ class Trial:
         try:
             with _in_silence(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
                 given = [torch.empty((SAMPLES, *shape), dtype=like.dtype, device=like.device) for shape in shapes]
-                traced = make_fx(call)(*given)
+                traced = make_fx(torch.func.functionalize(call))(*given)  # as `run_decompositions` does
         except TypeError:  # the author never called it like that: tracing has not followed the code
             return True
         except Exception:  # whatever the author's functions make of such tensors

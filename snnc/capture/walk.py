@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from snnc.capture import layout, refusals
+from snnc.capture import assigning, laid, refusals, shared
 from snnc.capture.attention import LAID
 from snnc.capture.copying import kind_of
 from snnc.capture.layout import Laid
@@ -19,7 +19,7 @@ from snnc.capture.lowering import Lowering, Site
 from snnc.capture.operations import COPIES, MODULES, OWN, SPELLINGS, VIEWS
 from snnc.capture.refusals import RANDOM, SPELLED, reason
 from snnc.capture.spellings import arithmetic
-from snnc.capture.standins import is_said, leaves, result_of
+from snnc.capture.standins import caller, is_said, leaves, result_of
 from snnc.capture.values import (
     LOST,
     PLACES,
@@ -54,7 +54,7 @@ ASKS = frozenset({"size", "len", "dim", "ndimension", "numel", "getattr"})
 ALIASES = {"input": "x", "self": "x", "tensor": "x", "axis": "dim", "keepdims": "keepdim"}
 ALIASES |= {"split_size": "sizes", "split_size_or_sections": "sizes", "axis0": "dim0", "axis1": "dim1"}
 WORDS = frozenset({"and_", "or_"})  # functions of `operator`, which has no other names for them
-JOINS = frozenset({"cat", "concat", "concatenate", "clone", "contiguous", "to", "detach"})
+JOINS = frozenset({"cat", "concat", "concatenate", "clone", "contiguous", "to", "detach", *assigning.SPELLINGS})
 SILENT = frozenset(
     {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size", "_assert"}
 )
@@ -151,15 +151,19 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
         values = list(leaves((args, kwargs)))
         in_place = in_place and bool(values) and isinstance(values[0], (fx.Node, Tensor))
         spelling, more = _spelling(module, kind, plain, spellings)
-        data = any(isinstance(v, (fx.Node, Truth, Repeated, Laid, *UNSIZED)) or v is LOST for v in values)
+        data = any(isinstance(v, (fx.Node, Truth, Filled, Repeated, Laid, *UNSIZED)) or v is LOST for v in values)
         if any(v is PLACES for v in values):
             raise refusals.PLACES.refused()
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             raise why.refused()
-        if not data and node.op in ("call_function", "call_method"):
+        if not data and (module is None or values):
             if why is RANDOM:
                 raise RANDOM.refused()
-            value = _fold(node, args, kwargs)
+            value = _fold(caller(node, module), args, kwargs)
+        elif shared.only(values) and plain not in ASKS:
+            if why is RANDOM:
+                raise RANDOM.refused()
+            value = shared.fold(caller(node, module), args, kwargs)
         elif plain in SILENT:
             value = None
         elif any(isinstance(v, UNSIZED) for v in values) and _is_arithmetic(node, values):
@@ -192,7 +196,7 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
             lowering.note(node, name, _elsewhere(lowering, refused, node, module, args, kwargs), site.base)
         value = result_of(lowering, node, module, args, kwargs, refused.reason or SPELLED)
     # nn.Flatten gives a view as torch.flatten does.
-    views = (plain.lower() if module is not None else plain) in VIEWS or plain in COPIES
+    views = (plain.lower() if module is not None else plain) in VIEWS or plain in COPIES or shared.only(values)
     lowering.trace_back(value, node.name)
     lowering.bind(node, value, in_place or site.inplace, plain in COPIES, views and plain not in COPIES)
 
@@ -282,9 +286,9 @@ def _applied(site: Site, module: nn.Module, *x: Any) -> Any:
 def _call(name: str, spelling: Spelling, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kwargs = {ALIASES.get(k, k): v for k, v in kwargs.items()}
     try:
-        laid = any(isinstance(v, Laid) for v in leaves((args, kwargs)))
-        if laid and name not in LAID and not (name == "getitem" and isinstance(args[0], (tuple, list))):
-            return layout.dispatch(site, name, spelling, args, kwargs)
+        moved = any(isinstance(v, Laid) for v in leaves((args, kwargs)))
+        if moved and name not in LAID and not (name == "getitem" and isinstance(args[0], (tuple, list))):
+            return laid.dispatch(site, name, spelling, args, kwargs)
         return spelling(site, *args, **kwargs)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError) as error:
         values = list(leaves((args, kwargs)))
@@ -296,14 +300,11 @@ def _call(name: str, spelling: Spelling, site: Site, args: tuple[Any, ...], kwar
         raise Refused(f"is called in a way that snnc does not read ({text})", hint, shape) from error
 
 
-def _fold(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _fold(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The value of an operation on constants."""
     try:
         with torch.no_grad():
-            if node.op == "call_method":
-                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            assert callable(node.target)
-            return node.target(*args, **kwargs)
+            return function(*args, **kwargs)
     except Exception as error:
         raise Refused(
             f"fails on constants ({type(error).__name__}: {error})", "check the network on one sample"

@@ -225,7 +225,7 @@ class IntegerLowering:
         (source,) = node.all_input_nodes
         fed, given = self.mean(source, whole), self.mean(node, real)
         drawn = equations(module, fed, given, self.shards, self.positions, self.generator)
-        if drawn is None or any(X.shape[2] > WIDEST for X, _ in drawn.values()):
+        if drawn is None or any(X.shape[2] > WIDEST for X, _, _ in drawn.values()):
             return None
         gram = covariance(drawn, self.shards)
         return gram if gram.any() else None

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from snnc.calibrate.feedback import Stepped
 from snnc.calibrate.regression import refit
-from snnc.calibrate.sweep import SweepSite, add_current, shift_for
+from snnc.calibrate.relevance import counts, relevance
+from snnc.calibrate.sweep import SweepSite, add_current, by_feature, shift_for
 from snnc.checks import MOST_ROUNDS
 from snnc.ir.dialect import WEIGHTED, Add
 from snnc.ir.graph import module_of
 from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import StepCurrent
+from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.passes.even_currents import departure
 from snnc.passes.pipeline import Context
 from snnc.passes.sweeping import RoundsPass
@@ -48,6 +50,8 @@ class CalibrateWeights(RoundsPass):
 
     Options:
         ridge: pull to the old weights, relative to the variance of an input.
+        relevance: whether a position (a token, a place in an image) counts as much as the output depends on it, by
+            the mean square gradient of the network before conversion; without, all count alike.
         rounds: simulations of each layer for its bias.
         samples: calibration samples at most.
         positions: equations for each layer, drawn over samples and positions.
@@ -58,6 +62,7 @@ class CalibrateWeights(RoundsPass):
     source = "ours: layer-wise least squares; the sequential order of Li et al., ICML 2021 (arXiv 2106.06984)"
 
     ridge: float = 0.03
+    relevance: bool = False
     positions: int = 60000
     feedback: int = 0
 
@@ -69,6 +74,10 @@ class CalibrateWeights(RoundsPass):
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         generator = torch.Generator().manual_seed(context.seed)
+        relevant: Mapping[str, Tensor] = {}
+        if self.relevance:
+            given = torch.cat(context.data(f"Pass '{self.name}'"))
+            relevant = relevance(context.reference, given, context.seed)
         shifts: dict[fx.Node, Tensor] = {}
         fed: dict[fx.Node, Stepped] = {}
         left: list[str] = []
@@ -76,17 +85,20 @@ class CalibrateWeights(RoundsPass):
 
         def visit(site: SweepSite) -> Pieces | None:
             nonlocal moved
+            gradient = relevant.get(site.node.name)
             if isinstance(site.module, Neuron):
                 evened(graph, site)
                 if stepped := fed.pop(site.node, None):
                     site.inputs[0] = stepped.correct(site, self.ridge, self.feedback)
                     evened(graph, site)
-                shifts[site.node], value = shift_for(site, self.rounds)
+                last = by_feature(site.module, next(iter(site.inputs[0].values())))
+                shifts[site.node], value = shift_for(site, self.rounds, counts(gradient, last))
                 return value
             if isinstance(site.module, WEIGHTED) and site.sweep.phase[site.node] != "before":
                 seen, shards = site.sweep.means(site.node, site.inputs[0]), site.sweep.shards
                 wanted = goal(graph, site)
-                done = refit(site.module, seen, wanted, shards, self.ridge, self.positions, generator)
+                count = counts(gradient, isinstance(site.module, nn.Linear))
+                done = refit(site.module, seen, wanted, shards, self.ridge, self.positions, generator, count)
                 moved += done
                 left.extend([] if done else [site.node.name])
                 if done and self.feedback and (stepped := Stepped.of(graph, site, generator)):
@@ -118,10 +130,16 @@ def goal(graph: fx.GraphModule, site: SweepSite) -> Pieces:
     if len(users) == 1 and users[0].op == "call_module" and isinstance(module_of(graph, users[0]), Add):
         for other in users[0].all_input_nodes:
             rate = None if other is site.node else site.sweep.rate(other)
-            wanted = site.sweep.wanted.get(other.name)
+            wanted = site.sweep.wanted.get(_twin(graph, other).name)
             if rate is not None and wanted is not None and _alike(rate, site.wanted):
                 return {i: site.wanted[i] + wanted[i] - rate[i] for i in rate}
     return site.wanted
+
+
+def _twin(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The node whose name its value has before conversion: entering or leaving time has none there."""
+    crosses = node.op == "call_module" and isinstance(module_of(graph, node), Encode | Decode)
+    return node.all_input_nodes[0] if crosses else node
 
 
 def _alike(a: Pieces, b: Pieces) -> bool:

@@ -10,7 +10,7 @@ import networkx as nx
 from torch import Tensor, fx, nn
 
 from snnc.calibrate.observe import histograms_of
-from snnc.ir.curved import BILINEAR, CURVED
+from snnc.ir.curved import BILINEAR, CURVED, MatMul
 from snnc.ir.dialect import MAX_POOLS, WEIGHTED, ClipQuant, SignedQuant
 from snnc.ir.graph import Stage, calls, insert, module_of, view
 from snnc.ir.neurons import Spikes
@@ -18,16 +18,18 @@ from snnc.ir.neurons.graded import MAX_BITS
 from snnc.ir.shapes import every_shape
 from snnc.passes.pipeline import Context, Pass
 
+ENCODED: dict[str, tuple[type[nn.Module], ...]] = {"all": BILINEAR, "matrix": (MatMul,), "none": ()}
 LAST = "last"  # thresholds of a value that a linear layer reads: one a feature, the last dimension
 
 
 @dataclass(frozen=True)
 class EncodeValues(Pass):
-    """Puts a `SignedQuant` where a curved operation's value meets weights, and where no spikes meet in a product.
+    """Puts a `SignedQuant` where a curved operation's value meets weights, or a matrix product that no spikes meet in.
 
     `insert-neurons` makes an encoder of it: a neuron whose spikes have either sign and up to `2^bits - 1` units, and
-    follow the value as it changes from step to step. So weights and products are driven by spikes, and what stays dense
-    at each step are the curved operations themselves.
+    follow the value as it changes from step to step. So weights and matrix products are driven by spikes. What stays
+    dense at each step are the curved operations themselves, products of two values number by number (gates) among
+    them: an encoder saves no arithmetic where each number is multiplied once, and costs accuracy.
 
     The bound of each channel, or of each feature of a value that a linear layer reads, is that of least mean square
     error of rounding at constant input, from one sweep over the calibration data: `units * T` levels on either side.
@@ -37,7 +39,7 @@ class EncodeValues(Pass):
     Options:
         bits: of a spike besides its sign; 1 is ternary.
         per: one bound a "channel" or a "layer". Factors of a matrix product have one a layer, or a head.
-        products: whether factors of products are encoded too; without, products are dense.
+        products: whose factors are encoded too: "all", "matrix" alone, or "none"; other products are dense.
         factor: multiplies every bound.
     """
 
@@ -47,7 +49,7 @@ class EncodeValues(Pass):
 
     bits: int = 1
     per: Literal["channel", "layer"] = "channel"
-    products: bool = True
+    products: Literal["all", "matrix", "none"] = "matrix"
     factor: float = 1.0
 
     def __post_init__(self) -> None:
@@ -94,12 +96,10 @@ class EncodeValues(Pass):
         places: dict[fx.Node, list[fx.Node]] = {}
         spared: dict[fx.Node, list[fx.Node]] = {}
         for node in heavy:
-            product = isinstance(module_of(graph, node), BILINEAR)
-            if product and not self.products:
-                continue
+            dense = {"curved", "current"} if isinstance(module_of(graph, node), BILINEAR) else {"curved"}
+            encoded = isinstance(module_of(graph, node), (*WEIGHTED, *ENCODED[self.products]))
             for source in node.all_input_nodes:
-                dense = {"curved", "current"} if product else {"curved"}
-                if made[source] & dense:
+                if made[source] & dense and (encoded or node in last):
                     (spared if node in last else places).setdefault(source, []).append(node)
         if not places and not any(True for _ in calls(graph, ClipQuant, SignedQuant)):
             return spared  # there would be no neuron at all

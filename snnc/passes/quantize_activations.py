@@ -10,11 +10,11 @@ import torch
 from torch import fx, nn
 
 from snnc.calibrate.observe import histograms, predict
-from snnc.calibrate.statistics import shaped
+from snnc.calibrate.statistics import Histogram, shaped
 from snnc.checks import MOST_STEPS
 from snnc.errors import RecipeError, SnncError
 from snnc.ir.dialect import ACTIVATIONS, ClipQuant
-from snnc.ir.graph import Stage, calls, replace
+from snnc.ir.graph import Stage, calls, module_of, replace
 from snnc.ir.neurons.graded import MAX_BITS
 from snnc.passes.pipeline import Context, Pass
 
@@ -26,7 +26,8 @@ class QuantizeActivations(Pass):
     """Puts a `ClipQuant` in the place of every ReLU, ReLU6 and clamp.
 
     The bound is the largest activation of each channel; `scale-thresholds` refines it from the same statistics.
-    A `ClipQuant` that the network was trained with stays as it is.
+    Channels are the first dimension behind the batch. Where values are tokens, that dimension holds tokens: `features`
+    takes the last one there. A `ClipQuant` that the network was trained with stays as it is.
 
     Options:
         bound: "data": one sweep over the calibration data; "moments": no data, normal approximation from what
@@ -37,6 +38,8 @@ class QuantizeActivations(Pass):
             step. Set it to the `bits` of `use-graded-neurons`; 1 is binary.
         least_levels: no fewer than this. With offset-spike calibration a neuron emits in max(T, rho) steps, so set
             this to rho: fewer levels than steps are too coarse.
+        features: whether a bound found on data differs by feature, the last dimension, where a linear layer gives
+            more than one vector a sample; without, it differs by token there.
         shift: 0.5 rounds (goes with v0 = theta / 2), 0 floors (goes with v0 = 0).
     """
 
@@ -51,6 +54,7 @@ class QuantizeActivations(Pass):
     levels: int | Literal["T", "2T"] = "T"
     bits: int = 1
     least_levels: int = 1
+    features: bool = False
     shift: float = 0.5
 
     def __post_init__(self) -> None:
@@ -78,8 +82,7 @@ class QuantizeActivations(Pass):
                 "the recipe 'cos' or 'opi' with calibration data, or 'data-free'",
             )
         if self.bound == "data":
-            batches = context.track(context.data(f"Pass '{self.name}'"), "observing activations")
-            context.statistics = histograms(graph, sites, batches)
+            context.statistics = self._observe(graph, sites, context)
         else:
             example = context.example(graph)
             if example is None:
@@ -100,6 +103,20 @@ class QuantizeActivations(Pass):
             ceilings[node.name] = torch.tensor(getattr(module, "max_val", math.inf)).to(lam)
         context.ceilings = ceilings
         return len(sites)
+
+    def _observe(self, graph: fx.GraphModule, sites: list[fx.Node], context: Context) -> dict[str, Histogram]:
+        """What reaches each activation, by channel or by feature."""
+        batches = context.track(context.data(f"Pass '{self.name}'"), "observing activations")
+        last = {site.all_input_nodes[0] for site in sites if self.features and _linear(graph, site.all_input_nodes[0])}
+        found = histograms(graph, sites, batches, lambda n, value: value.movedim(-1, 1) if n in last else value)
+        for site in sites:
+            if site.all_input_nodes[0] in last:
+                found[site.name].rank = 0  # no dimensions stand behind the last
+        return found
+
+
+def _linear(graph: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "call_module" and isinstance(module_of(graph, node), nn.Linear)
 
 
 def clipped(lam: torch.Tensor, module: nn.Module) -> torch.Tensor:

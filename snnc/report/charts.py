@@ -230,3 +230,29 @@ def comparison(
     if any(curves):
         chart.key.append(("line soft dotted", "early exit: accuracy at mean steps"))
     return chart
+
+
+def frontier(title: str, label: str, points: Sequence[tuple[str, float, float]], ann: float | None) -> Chart:
+    """What accuracy costs: a mark for each network, and the line of those that no other one beats in both.
+
+    Args:
+        title: of the chart.
+        label: of what it costs.
+        points: name, cost and score in % of each network.
+        ann: the ANN's score.
+    """
+    costs, scores = [cost for _, cost, _ in points], [score for *_, score in points]
+    low, high = min(costs), max(costs)
+    x = logarithmic(label, low, high) if 0 < 5 * low < high else linear(label, 0, ROOM * high)
+    chart = Chart(title, x, near("score in %", scores, [*scores, *([] if ann is None else [ann])]))
+    if ann is not None:
+        chart.line("soft dashed", [(x.low, ann), (x.high, ann)])
+    best: list[Point] = []
+    for _, cost, score in sorted(points, key=lambda one: (one[1], -one[2])):
+        if not best or score > best[-1][1]:
+            best.append((cost, score))
+    chart.line("soft", best)
+    for i, (name, cost, score) in enumerate(points):
+        chart.mark(f"c{i % 4 + 1}", (cost, score), SHAPES[i % 4], f"{name}: {score:.2f} % at {cost:.4g}")
+        chart.key.append((f"mark c{i % 4 + 1} {SHAPES[i % 4]}", name))
+    return chart

@@ -21,7 +21,7 @@ from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.report import figure, tabular
 from snnc.report.chart import Chart
-from snnc.report.charts import comparison, interval
+from snnc.report.charts import comparison, frontier, interval
 from snnc.report.energy import Energy, measured
 from snnc.report.page import environment
 from snnc.report.provenance import Provenance, versions
@@ -148,7 +148,26 @@ class Comparison:
 
     def to_html(self) -> str:
         """One picture and one table, as a page that needs nothing else."""
-        return environment().get_template("compare.html").render(c=self, chart=self.chart())
+        return (
+            environment()
+            .get_template("compare.html")
+            .render(c=self, chart=self.chart(), frontiers=[frontier(*one, self.ann_accuracy) for one in self._costs()])
+        )
+
+    def _costs(self) -> list[tuple[str, str, list[tuple[str, float, float]]]]:
+        """What accuracy costs, of each kind: title, label, and name, cost and score of the networks that tell it."""
+        if len(self.rows) < 2:
+            return []
+        scores = [(row, row.evaluation.accuracy[-1]) for row in self.rows]
+        known = [(row, score, row.account) for row, score in scores if row.account is not None]
+        steps = [(row.name, float(row.evaluation.latency.steps), score) for row, score in scores]
+        spikes = [(row.name, row.evaluation.spikes or 0.0, score) for row, score, _ in known]
+        energy = [(row.name, row.energy or 0.0, score) for row, score, _ in known]
+        return [
+            ("Latency", "steps to the last readout", steps),
+            *([("Spikes", "spikes a sample", spikes)] if known else []),
+            *([("Energy", "energy over the ANN's", energy)] if known else []),
+        ]
 
 
 @steady()

@@ -22,10 +22,20 @@ FORMS = (".svg", ".pdf", ".png")
 INK = {"c1": "#10316b", "c2": "#d1661b", "c3": "#5f9f7d", "c4": "#7e3b8f"}
 GREY = {"faint": "#888888", "soft": "#666666"}
 GRID, AXIS, TEXT = "#d9d9d9", "#555555", "#111111"
+NIGHT = {  # what each colour is on a dark ground
+    **dict(zip(INK.values(), ("#63b3f5", "#ff9a5c", "#5fd198", "#d896e8"), strict=True)),
+    "#888888": "#8a949e",
+    "#666666": "#a3adb8",
+    GRID: "#39424c",
+    AXIS: "#a3adb8",
+    TEXT: "#e4e8ec",
+    "#ffffff": "#14181d",
+}
 DASHES = {"dashed": (7.0, 4.0), "dotted": (2.0, 3.0)}
 SIZE, LINE, SWATCH = 10.0, 15, 22  # pixels: of a letter, of a line of the legend, of a series in it
 MM = 25.4 / 96  # of a pixel
 DPI = 300  # of a PNG
+_COLOUR = re.compile("|".join(NIGHT))
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 
 
@@ -86,8 +96,8 @@ def require(suffix: str) -> None:
             ) from missing
 
 
-def svg(chart: Chart) -> str:
-    """A chart as a picture by itself."""
+def svg(chart: Chart, dark: bool = False) -> str:
+    """A chart as a picture by itself, on white or on a dark ground."""
     words, strokes, height = _drawn(chart)
     wide = chart.width
     parts = [
@@ -106,7 +116,8 @@ def svg(chart: Chart) -> str:
         turn = f' transform="rotate(-90 {word.x:g} {word.y:g})"' if word.upright else ""
         at = f'x="{word.x:g}" y="{word.y:g}" text-anchor="{word.anchor}" fill="{TEXT}"'
         parts.append(f"<text {at}{turn}>{escape(word.text)}</text>")
-    return "\n".join([*parts, "</svg>", ""])
+    text = "\n".join([*parts, "</svg>", ""])
+    return _COLOUR.sub(lambda found: NIGHT[found[0]], text) if dark else text
 
 
 def _drawn(chart: Chart) -> tuple[list[Word], list[Stroke], int]:

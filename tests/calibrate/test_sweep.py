@@ -9,9 +9,10 @@ from torch import nn
 from snnc.calibrate import sweep as calibration
 from snnc.calibrate.observe import watch
 from snnc.calibrate.regression import refit
-from snnc.calibrate.sweep import Sweep, add_current, average, calibration_input
+from snnc.calibrate.relevance import counts, relevance
+from snnc.calibrate.sweep import Sweep, SweepSite, add_current, average, calibration_input, shift_for
 from snnc.errors import PassFailed, RecipeError
-from snnc.ir.dialect import Add, Affine, ClipQuant
+from snnc.ir.dialect import Add, Affine, ClipQuant, Slice
 from snnc.ir.graph import GraphBuilder, Stage, calls, insert, validate
 from snnc.ir.neurons import IF, Neuron
 from snnc.networks.network import Network
@@ -153,6 +154,84 @@ def test_the_solution_with_few_equations_and_with_many(rows):
     slope = centred.T @ (layer(x) - wanted) / rows + strength * (layer.weight - before).T
     assert slope.abs().max() < 1e-12
     torch.testing.assert_close(layer(x).mean(0), wanted.mean(0), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Linear(5, 3), (4, 5)), (nn.Conv2d(4, 2, 1, groups=2), (4, 2, 2)), (nn.Conv1d(2, 2, 1), (2, 4))],
+    ids=str,
+)
+def test_positions_that_do_not_count_are_as_good_as_absent(layer, shape):
+    """Of four positions two count, so all is as if the other two were not there."""
+    torch.manual_seed(0)
+    layer, x = layer.double().requires_grad_(False), torch.randn(50, *shape, dtype=torch.float64)
+    wanted, alone = torch.randn_like(layer(x)), copy.deepcopy(layer)
+    keep = (slice(None), slice(0, 2)) if isinstance(layer, nn.Linear) else (..., slice(0, 2))
+    counted = torch.tensor([2.0, 2.0, 0.0, 0.0])
+    if x.dim() == 4:
+        keep, counted = (..., slice(0, 1)), torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    assert refitted(layer, x, wanted, 0.0, 10**6, torch.Generator(), counted)
+    # The pull is relative to the number of rows, of which the weighted ones are twice as many.
+    assert refitted(alone, x[keep].repeat(2, *[1] * len(shape)), wanted[keep].repeat(2, *[1] * len(shape)), 0.0,
+                    10**6, torch.Generator())  # fmt: skip
+    torch.testing.assert_close(layer.weight, alone.weight, rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer.bias, alone.bias, rtol=0, atol=1e-12)
+
+
+def test_a_shift_for_the_positions_that_count():
+    """Dyadic. Of two positions nothing is emitted, and 0 and 3/4 are wanted: 3/8 for both, or 3/4 for the second."""
+    neuron = IF(1, torch.tensor(1.0), torch.tensor(0.5))
+    current, wanted = torch.tensor([[[0.0, 0.25]]]), torch.tensor([[[0.0, 0.75]]])
+    site = SweepSite(None, neuron, [{0: current}], {0: wanted}, _Alone())
+    assert shift_for(site, 1)[0].item() == 0.375
+    assert shift_for(site, 1, torch.tensor([0.0, 2.0]))[0].item() == 0.75
+
+
+class _Alone:
+    """What a site asks of its sweep, for one sample at one step."""
+
+    def mean(self, node, value):
+        return value
+
+    def average(self, of):
+        return channel_mean(of(0))
+
+
+def test_what_the_output_depends_on():
+    """Of four tokens the second is read, times 3; of its two features the first alone."""
+    build = GraphBuilder()
+    tokens = build.call("scaled", Affine(torch.tensor(1.0), torch.tensor(0.0)), build.input())
+    row = build.call("second", Slice(((1, 2, 1), (0, 1, 1))), tokens)
+    graph = build.finish(build.call("tripled", Affine(torch.tensor(3.0), torch.tensor(0.0)), row))
+    found = relevance(graph, torch.randn(8, 4, 2), 0)
+    assert found["scaled"].tolist() == [[0, 0], [9, 0], [0, 0], [0, 0]]
+    assert found["second"].tolist() == [[9]]
+    assert counts(found["scaled"], last=True).tolist() == [0, 4, 0, 0]
+    assert counts(found["scaled"], last=False).tolist() == [2, 0]
+    assert counts(None, last=True) is None
+    assert counts(torch.ones(3), last=True) is None  # one position
+    assert counts(torch.zeros(3, 2), last=True) is None  # nothing depends on it
+
+
+@pytest.mark.parametrize("relevance", [False, True])
+def test_tokens_that_nothing_reads(relevance):
+    """The first of three tokens is read. Whatever the others are, layers are calibrated for it, if relevance counts."""
+    torch.manual_seed(0)
+    build = GraphBuilder()
+    value = build.input()
+    for i in range(2):
+        value = build.call(f"fc{i}", nn.Linear(3, 3).requires_grad_(False), value)
+        value = build.call(f"quant{i}", ClipQuant(torch.tensor(1.0), 2), value)
+    first = build.call("first", Slice(((0, 1, 1), (None, None, None))), value)
+    graph = build.finish(build.call("head", nn.Linear(3, 2).requires_grad_(False), first))
+    x, found = torch.randn(64, 3, 3), []
+    for given in (x, torch.cat([x[:, :1], torch.randn(64, 2, 3)], 1)):
+        data = Context(T=2, calibration=[given])
+        data.ceilings = {f"quant{i}": torch.tensor(float("inf")) for i in range(2)}
+        passes = (InsertNeurons(), CalibrateWeights(relevance=relevance))
+        done = Pipeline(passes).run(graph, data, Stage.QUANTIZED).graph
+        found.append(torch.cat([done.fc1.weight, done.fc1.bias[:, None], done.fc0.bias[:, None]], 1))
+    assert torch.equal(*found) is relevance
 
 
 def test_a_strong_pull_leaves_the_weights():

@@ -14,9 +14,11 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 import snnc
 from snnc.capture import blockers, capture, captured
 from snnc.capture.comparison import Reference, compare
+from snnc.capture.onnx.reference import compare_onnx
 from snnc.capture.references import of_program
 from snnc.errors import Unsupported
 from tests.nets import fill
+from tests.onnx_models import exported as as_onnx
 
 from .tricks import SHAPE, Net, make
 
@@ -72,6 +74,18 @@ def test_a_wrong_graph_of_an_onnx_model_is_refused(monkeypatch):
     assert "is the first layer that" in found.why
     assert found.op == "ReLU"
     assert "computes something else than the graph" in found.why
+
+
+def test_a_small_sigmoid_of_onnxruntime_is_rounding_and_a_wrong_one_is_not():
+    """It rounds to the last place of one half: at 2^-16 that is more than a rounding of the result."""
+    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2), nn.Sigmoid()).eval()
+    net[2].bias.data[:] = -11.0
+    model = as_onnx(net, (3,))
+    graph = capture(model, (3,))
+    compared = captured(model, (3,)).compared
+    assert 1e-4 < compared["bound"] < 0.1
+    [layer for layer in graph.children() if isinstance(layer, nn.Linear)][-1].bias.data += 0.2
+    assert compare_onnx(model, graph, (3,), None)[1] is not None
 
 
 def test_compile_compares_on_the_calibration_data():

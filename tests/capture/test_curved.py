@@ -24,6 +24,7 @@ class Net(nn.Module):
         self.front, self.body, self.layers, self.back = kind(), body, nn.ModuleList(layers), kind()
         self.register_buffer("mask", torch.ones(5, 5).tril().log())  # 0 and minus infinity
         self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.scale = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
 
     def forward(self, x):
         return self.back(self.body(self, self.front(x)))
@@ -103,12 +104,30 @@ FUNCTIONS = {
     "products": lambda m, x: x @ x.transpose(2, 3) + torch.einsum("bchw,bcvw->bchv", x, x),
     "einsum": lambda m, x: torch.einsum("nchw,ncvw->nhvc", x, x).permute(0, 3, 1, 2),
     "logsumexp": lambda m, x: x - torch.logsumexp(x, 1, keepdim=True),
+    "addcmul": lambda m, x: torch.addcmul(x, x.tanh(), m.scale, value=0.5) + torch.addcmul(m.scale, x, x.relu()),
+    "addcdiv": lambda m, x: x.addcdiv(x, m.scale, value=-2) + torch.addcdiv(m.scale, m.scale, x * x + 1),
+    "angles": lambda m, x: (
+        torch.tan(x.tanh()) + x.sinh() + x.cosh() + torch.asin(x.tanh() / 2) + torch.arccos(x.tanh())
+    ),
+    "areas": lambda m, x: torch.asinh(x) + torch.acosh(x.abs() + 2) + torch.atanh(x.tanh() / 2) + torch.erfc(x),
+    "of two": lambda m, x: torch.logaddexp(x, -x) + torch.hypot(x, x + 1) + torch.fmax(x, m.scale) + torch.fmin(x, -x),
+    "bounds": lambda m, x: x.clamp(x.mean((2, 3), keepdim=True), m.scale) + x.clamp(max=x.amax(1, keepdim=True) / 2),
+    "cosines": lambda m, x: (
+        x * F.cosine_similarity(x, m.scale, 1)[:, None] + F.cosine_similarity(x, x**2, -1)[..., None]
+    ),
+    "norm of order 3": lambda m, x: x / (torch.linalg.vector_norm(x, 3, 1, keepdim=True) + F.normalize(x, 3).abs() + 1),
+    "lerp": lambda m, x: torch.lerp(x, x.relu(), 0.3) + x.lerp(m.scale, m.scale) + torch.lerp(m.scale, m.scale, x),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions(name):
     same(net(FUNCTIONS[name], MAPS), MAPS)
+
+
+def test_layers_of_two_values():
+    layers = nn.Bilinear(6, 3, 6), nn.CosineSimilarity(dim=2)
+    same(net(lambda m, x: m.layers[0](x, x[..., :3].tanh()) + m.layers[1](x, x**2)[:, :, None], MAPS, *layers), MAPS)
 
 
 def heads(x, count=2):
@@ -141,6 +160,40 @@ def windows(m, x):
     return y.view(n, 4, 8) + x[:, 1:]
 
 
+def places(m, x):
+    """An encoding of places that is made for a whole batch, as EdgeNeXt and DETR do."""
+    rows = (~torch.zeros(x.shape[0], 5, dtype=torch.bool)).cumsum(1, dtype=torch.float32)
+    rows = rows[:, :, None] / (rows[:, -1:, None] + 1e-6) * torch.arange(1, 9)
+    return (x + m.layers[0](torch.stack((rows[:, :, 0::2].sin(), rows[:, :, 1::2].cos()), dim=3).flatten(2))).tanh()
+
+
+def normed(m, x):
+    """Features of tokens that are joined with the batch, each normalised by constants, as LeViT does."""
+    return m.layers[0](x.flatten(0, 1)).reshape_as(x).tanh()
+
+
+def shifted(m, x):
+    """Padded, spread and normalised where the batch shares a dimension, as HaloNet and Swin 2 do."""
+    y = F.pad(x.reshape(x.shape[0] * 5, 8), [1, 2]).reshape(-1, 5, 11)[:, :, 1:9].relu()
+    heads = x.reshape(-1, 5, 2, 4).transpose(1, 2).reshape(-1, 5, 4)
+    heads = F.normalize(heads, dim=-1) / (heads.reshape(-1, 1, 5, 4).expand(-1, 2, -1, -1)[:, 1] ** 2 + 1)
+    return y + heads.reshape(-1, 2, 5, 4).transpose(1, 2).reshape(x.shape)
+
+
+def assigned(m, x):
+    """Parts of values and of constants that are written to, as temporal shifts and attention masks are."""
+    y = torch.zeros_like(x)
+    y[:, 1:, :4] = x[:, :-1, :4]
+    y[:, :, 4:] = x[:, :, 4:].relu()
+    y[:, 0, ::2] = 0.5
+    z = x.clone()
+    z[:, :, 2] = y[:, :, 1]
+    z[:, 1:4:2] = y[:, 2:4] * 2
+    mask = x.new_zeros(5, 8)
+    mask[:3, 2:] = 1
+    return y + z * mask
+
+
 def layer(**more):
     return nn.TransformerEncoderLayer(8, 2, 16, **more)
 
@@ -158,6 +211,13 @@ ATTENTION = {
     "encoder": (lambda m, x: m.layers[0](x), stack(batch_first=True, activation="gelu")),
     "encoder, batch second": (lambda m, x: m.layers[0](x.permute(1, 0, 2)).permute(1, 0, 2), stack()),
     "windows": (windows, nn.Linear(8, 8)),
+    "places": (places, nn.Linear(8, 8)),
+    "normed": (normed, nn.BatchNorm1d(8)),
+    "shifted": (shifted,),
+    "assigned": (assigned,),
+    "constants of every sample": (
+        lambda m, x: (x * torch.ones_like(x) + torch.full_like(x, 0.5) + x.new_full((x.size(0), 5, 8), 2)).tanh(),
+    ),
     "class token": (lambda m, x: torch.cat([m.token.expand(x.shape[0], -1, -1), x], 1).tanh(),),
 }
 
@@ -166,8 +226,8 @@ ATTENTION = {
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention(name, door):
     body, *layers = ATTENTION[name]
-    if door == "onnx" and "scaled" in name:
-        pytest.skip("the exporter writes a causal mask with operations of its own")
+    if door == "onnx" and name in ("scaled_dot_product_attention", "assigned"):
+        pytest.skip("the exporter writes causal masks, and what is assigned, with operations of its own")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, out of its exporter
         same(net(body, TOKENS, *layers), TOKENS, door)

@@ -49,6 +49,11 @@ def into(x, part):
     return x
 
 
+def half(y, where):
+    y[where] = 0.5
+    return y
+
+
 def many(constant, y):
     """A constant of one sample, once for each."""
     return constant.expand(y.size(0), -1, -1, -1)
@@ -79,7 +84,6 @@ OTHER = "rewrite it with layers of torch.nn that snnc knows"
 BATCH = "keep the batch as the first dimension"
 # The hint, what gets it, and what it says to do. `n` is the network, `x` its input, `y` what has passed a ReLU.
 FOLLOWED = [
-    ("write it with nn.Linear", lambda n, x, y: torch.einsum("bchw,dw->bchd", y, n.fc.weight), lambda n, x, y: n.fc(y)),
     ("convolutions over time", lambda n, x, y: n.lstm(y.mean(3))[0], lambda n, x, y: n.time(y.mean(3))),
     ("pick outside", lambda n, x, y: y.flatten(1).argmax(1), lambda n, x, y: y.flatten(1)),
     ("return_indices=False", lambda n, x, y: F.max_pool2d(y, 2, return_indices=True)[0],
@@ -103,14 +107,13 @@ FOLLOWED = [
      lambda n, x, y: F.grid_sample(y, y.permute(0, 2, 3, 1)[..., :2], align_corners=True),
      lambda n, x, y: F.grid_sample(y, GRID.expand(y.size(0), -1, -1, -1), align_corners=True)),
     ("use dimension 1 or higher", lambda n, x, y: y.roll(6, 0), lambda n, x, y: y.roll(6, 1)),
-    ("join them with torch.cat", lambda n, x, y: into(y, y[:, :2] * 2), lambda n, x, y: pieces(y)),
+    ("join them with torch.cat", lambda n, x, y: y.index_add(1, PLACES, y[:, :2]), lambda n, x, y: pieces(y)),
     ("x = (x - mean) / std", lambda n, x, y: F.relu(into(x, x[:, :2] - 0.5)),
      lambda n, x, y: F.relu((x - MEAN) / MEAN)),
     ("only where self.training", lambda n, x, y: y + torch.rand(1),
      lambda n, x, y: y + torch.rand(1) if n.training else y),
     ("layers of torch.nn", lambda n, x, y: torch.logcumsumexp(y, 1), lambda n, x, y: n.conv(y)),
     ("threshold(x, 0, 0)", lambda n, x, y: F.threshold(x, 0.5, 0.0), lambda n, x, y: F.threshold(x, 0, 0)),
-    ("clip at a constant", lambda n, x, y: y.clamp(max=y.mean((2, 3), keepdim=True)), lambda n, x, y: y.clamp(max=2.0)),
     ("use torch.floor", lambda n, x, y: y.clamp(0, 1).mul(4).div(1, rounding_mode="trunc") / 4,
      lambda n, x, y: torch.floor(y.clamp(0, 1) * 4) / 4),
     ("scale before and after", lambda n, x, y: torch.round(y.clamp(0, 1), decimals=1),
@@ -170,8 +173,6 @@ FOLLOWED = [
     ("a constant base above zero", lambda n, x, y: torch.pow(-2.0, y), lambda n, x, y: torch.pow(2.0, y)),
     ("leave rounding out", lambda n, x, y: torch.div(y, y + 1, rounding_mode="floor"), lambda n, x, y: y / (y + 1)),
     ("give both factors the batch", lambda n, x, y: y @ y.mean(1), lambda n, x, y: y @ y.transpose(2, 3)),
-    ("two values, with every letter written out", lambda n, x, y: torch.einsum("b...,b...->b...", y, y),
-     lambda n, x, y: torch.einsum("bchw,bcwv->bchv", y, y)),
     ("letters that stand once in each value", lambda n, x, y: torch.einsum("bchh,bchw->bchw", y, y),
      lambda n, x, y: torch.einsum("bcgh,bchw->bcgw", y, y)),
     ("keep the batch's letter first", lambda n, x, y: torch.einsum("bchw,dchw->bd", y, y),
@@ -179,10 +180,6 @@ FOLLOWED = [
     ("write x.size(0) first", lambda n, x, y: y.reshape(-1, 4, -1), lambda n, x, y: y.reshape(y.size(0), 4, -1)),
     ("put constants first or last", lambda n, x, y: torch.cat([y, many(SAMPLE, y), y], 1),
      lambda n, x, y: torch.cat([many(SAMPLE, y), y, y], 1)),
-    ("compute them before the network is built", lambda n, x, y: torch.cat([many(SAMPLE, y), many(SAMPLE, y)], 1),
-     lambda n, x, y: torch.cat([y, many(torch.cat([SAMPLE, SAMPLE]), y)], 1)),
-    ("compute it before the network is built", lambda n, x, y: y[..., :1, :1] + n.conv(MEAN[None]),
-     lambda n, x, y: y + MEAN),
     ("pad dimension 1 or higher", lambda n, x, y: F.pad(y, (0, 0, 0, 0, 0, 0, 1, 1)),
      lambda n, x, y: F.pad(y, (0, 0, 0, 0, 1, 1))),
     ("antialias=False", lambda n, x, y: F.interpolate(y[..., :1], (3, 1), mode="bilinear", antialias=True),
@@ -191,8 +188,11 @@ FOLLOWED = [
      lambda n, x, y: y + n.norm.running_mean[:, None, None]),
     ("write the number in its place", lambda n, x, y: torch.pow(y, torch.ones_like(y)), lambda n, x, y: y**1.0),
     ("name the dimensions, such as x.var(1)", lambda n, x, y: y.var(True), lambda n, x, y: y.var(1)),
-    ("order 1, 2 or infinity", lambda n, x, y: torch.linalg.vector_norm(y, 3, 1),
-     lambda n, x, y: torch.linalg.vector_norm(y, 1, 1) + torch.linalg.vector_norm(y, torch.inf, 1)),
+    ("an order above zero, or infinity", lambda n, x, y: torch.linalg.vector_norm(y, -torch.inf, 1),
+     lambda n, x, y: torch.linalg.vector_norm(y, 3, 1) + torch.linalg.vector_norm(y, torch.inf, 1)),
+    ("write into all of them: x[:, ...] = y", lambda n, x, y: half(y, 0),
+     lambda n, x, y: half(y, (slice(None), 0))),
+    ("a value of shape [B, ..., N, M]", lambda n, x, y: y.mean((2, 3)).tril(), lambda n, x, y: y.tril()),
     ("normalise over a sample's own dimensions", lambda n, x, y: F.layer_norm(y, (3, 4, 6, 6)),
      lambda n, x, y: F.layer_norm(y, (4, 6, 6))),
     ("constant weights", lambda n, x, y: F.layer_norm(y, (6,), y.mean((1, 2))),
@@ -201,7 +201,7 @@ FOLLOWED = [
      lambda n, x, y: F.instance_norm(y)),
     ("use one of the normalisations of torch.nn", lambda n, x, y: n.cross(y), lambda n, x, y: n.norm(y)),
     ("layers and functions that snnc knows", lambda n, x, y: y.frac(), lambda n, x, y: n.conv(y).abs()),
-    ("write it with matmul", lambda n, x, y: F.cosine_similarity(y, x), lambda n, x, y: y @ y.transpose(2, 3)),
+    ("write it with matmul", lambda n, x, y: torch.cdist(y, x), lambda n, x, y: y @ y.transpose(2, 3)),
     ("clip with ReLU or clamp", lambda n, x, y: y * torch.isnan(y), lambda n, x, y: y.clamp(0, 1)),
     ("return the values themselves", lambda n, x, y: torch.isnan(y), lambda n, x, y: y),
     ("use slices with constant bounds", lambda n, x, y: y.transpose(0, 1)[y.mean((1, 2, 3))],

@@ -24,6 +24,7 @@ class Net(nn.Module):
         self.register_buffer("places", torch.tensor([5, 0, 3, 3]).reshape(1, 1, 1, 4))
         self.register_buffer("grid", torch.linspace(-1.2, 1, 30).reshape(1, 3, 5, 2))
         self.matrix = nn.Parameter(torch.randn(6, 3))
+        self.groups = nn.Parameter(torch.randn(4, 6, 2))
         self.up = nn.Parameter(torch.randn(4, 2, 2, 2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,6 +218,17 @@ OTHERS = {
     ),
     "F.pixel_unshuffle": (lambda m, x: F.pixel_unshuffle(x, 2), ["Reshape", "Permute", "Reshape"]),
     "nn.PixelUnshuffle": (lambda m, x: m.layers[0](x), ["Reshape", "Permute", "Reshape"], nn.PixelUnshuffle(3)),
+    "diagonal": (lambda m, x: x.diagonal(1, 2, 3), ["Reshape", "Slice"]),
+    "tril": (lambda m, x: torch.tril(x, 1), ["Affine"]),
+    "x.triu": (lambda m, x: x.triu(), ["Affine"]),
+    "slice_scatter": (
+        lambda m, x: torch.slice_scatter(x, x[:, :2] * 2, 1, 1, 3),
+        ["Slice", "Affine", "Concat", "Take"],
+    ),
+    "select_scatter": (
+        lambda m, x: torch.select_scatter(x, torch.zeros_like(x[:, 0]), 1, 2),
+        ["Affine"],
+    ),
     # padding
     "F.pad": (lambda m, x: F.pad(x, (1, 0, 2, 1)), ["Pad"]),
     "F.pad value": (lambda m, x: F.pad(x, (0, 0, 0, 0, 1, 1), value=2.0), ["Pad"]),
@@ -282,6 +294,23 @@ OTHERS = {
         lambda m, x: torch.addmm(m.matrix[0], x.mean((2, 3)), m.matrix[:4]),
         ["AdaptiveAvgPool2d", "Flatten", "Linear"],
     ),
+    "einsum with a constant": (lambda m, x: torch.einsum("nchw,wv->nchv", x, m.matrix), ["Linear"]),
+    "einsum, the constant first": (
+        lambda m, x: torch.einsum("dc,nchw->ndhw", m.weight.flatten(1), x),
+        ["Permute", "Linear", "Permute"],
+    ),
+    "einsum in groups": (
+        lambda m, x: torch.einsum("nchw,cwv->nchv", x, m.groups),
+        ["Permute", "Reshape", "Conv1d", "Reshape", "Permute"],
+    ),
+    "einsum number by number": (lambda m, x: torch.einsum("nchw,ch->nchw", x, m.matrix[:4].repeat(1, 2)), ["Affine"]),
+    "einsum with two constants": (
+        lambda m, x: torch.einsum("...w,wv,v->...v", x, m.matrix, m.mean[:3]),
+        ["Linear"],
+    ),
+    "einsum of one value": (lambda m, x: torch.einsum("nchw->nwc", x), ["Mean", "Affine", "Permute"]),
+    "tensordot": (lambda m, x: torch.tensordot(x, m.matrix, dims=([3], [0])), ["Linear"]),
+    "inner": (lambda m, x: torch.inner(x, m.matrix.t()), ["Linear"]),
     "F.batch_norm": (lambda m, x: F.batch_norm(x, m.mean, m.mean.exp(), m.bias[:4]), ["BatchNorm2d"]),
     # scaling maps
     "nn.Upsample": (lambda m, x: m.layers[0](x), ["Upsample"], nn.Upsample(scale_factor=2)),

@@ -90,13 +90,15 @@ def test_the_default_recipe(name, tmp_path):
 
 
 def test_where_encoders_stand():
-    """In front of weights and products, but not of those that come last; a value is encoded once."""
+    """In front of weights and matrix products, but not of those that come last; a value is encoded once."""
     net, x = made("gated")
-    graph = snnc.compile(net, 2, plain(), x).graph
-    encoders = {node.name: module for node, module in calls(graph, BipolarIF)}
-    assert [type(m) for _, m in calls(graph, Neuron) if not isinstance(m, BipolarIF)] == [SignedIF]
+    every = snnc.compile(net, 2, plain().set("encode-values", products="all"), x).graph
+    encoders = [module for _, module in calls(every, BipolarIF)]
+    assert [type(m) for _, m in calls(every, Neuron) if not isinstance(m, BipolarIF)] == [SignedIF]
     assert len(encoders) == 4  # hard swish and its mean, the gate, and their product
-    assert all(m.theta.shape == (8, 1, 1) for m in encoders.values())
+    assert all(m.theta.shape == (8, 1, 1) for m in encoders)
+    graph = snnc.compile(net, 2, plain(), x).graph
+    assert len(list(calls(graph, BipolarIF))) == 2  # the mean of hard swish, and the product
     telescoped = [type(m.body) for _, m in calls(graph, Telescoped) if not isinstance(m, RunningMax)]
     assert nn.SiLU not in telescoped  # after the last neuron it acts on the mean
     tokens, y = made("tokens")
@@ -117,7 +119,7 @@ def test_what_is_dense_is_said():
     assert (found.driven, found.dense) == (4 * 5 * 64 + 2 * 2 * 5 * 5 * 4 + 2 * 5 * 8 * 16, 0)
     assert found.curved == sum(math.prod(shapes[n]) for n, m in calls(spiking.graph, Telescoped) if not _bilinear(m))
     assert any("100 %" in note for note in spiking.info["records"][4]["notes"])
-    dense = snnc.compile(net, 2, plain().set("encode-values", products=False), x).graph
+    dense = snnc.compile(net, 2, plain().set("encode-values", products="none"), x).graph
     assert share(dense, every_shape(dense, (5, 4))).dense == 2 * 2 * 5 * 5 * 4
 
 
@@ -129,7 +131,7 @@ def test_options():
     net, x = made("tokens")
     by_layer = snnc.compile(net, 2, plain().set("encode-values", per="layer", bits=2), x).graph
     assert all(m.theta.numel() == 1 and m.units == 3 for _, m in calls(by_layer, BipolarIF))
-    fewer = snnc.compile(net, 2, plain().set("encode-values", products=False), x).graph
+    fewer = snnc.compile(net, 2, plain().set("encode-values", products="none"), x).graph
     assert len(list(calls(fewer, BipolarIF))) < len(list(calls(by_layer, BipolarIF)))
     wide = snnc.compile(net, 2, plain().set("encode-values", per="layer", factor=2.0, bits=2), x).graph
     for (_, a), (_, b) in zip(calls(wide, BipolarIF), calls(by_layer, BipolarIF), strict=True):
@@ -150,6 +152,46 @@ def test_one_hidden_layer_has_neurons_too():
     net = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3)).eval()
     x = torch.randn(8, 4)
     assert len(snnc.compile(net, 2, "telescoped", x).neurons()) == 1
+
+
+def test_a_product_alone_has_neurons_too():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value, self.gate = nn.Linear(4, 6), nn.Linear(4, 6)
+
+        def forward(self, x):
+            return torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x))
+
+    assert len(snnc.compile(Gate().eval(), 2, plain(), torch.randn(8, 4)).neurons()) == 2
+
+
+class Mixer(nn.Module):
+    """ReLUs on tokens, between linear layers and behind a normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.up, self.down, self.head = nn.LayerNorm(4), nn.Linear(4, 8), nn.Linear(8, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x + self.down(F.relu(self.up(self.norm(x))))).mean(1)
+
+
+def test_relus_on_tokens_have_a_threshold_a_feature():
+    """The first feature is eight times as large as in another network: so is its threshold, and no other."""
+    torch.manual_seed(0)
+    net, x = Mixer().eval(), torch.randn(16, 5, 4)
+    features = [snnc.compile(net, 4, plain(), x)]
+    with torch.no_grad():
+        for part in (net.up.weight, net.up.bias):
+            part[0] *= 8
+    features.append(snnc.compile(net, 4, plain(), x))
+    before, after = (next(m.theta for _, m in calls(one.graph, SignedIF)) for one in features)
+    assert before.shape == (8,)
+    assert torch.equal(after, torch.tensor([8.0, *[1.0] * 7]) * before)
+    by_token = snnc.compile(net, 4, plain().set("quantize-activations", features=False), x)
+    assert next(m.theta for _, m in calls(by_token.graph, SignedIF)).shape == (5, 1)
+    assert error(features[1], net, x) < error(by_token, net, x)
 
 
 def test_what_cannot_be_done_is_said():

@@ -18,7 +18,7 @@ import snnc
 from snnc.cli import main
 from snnc.report import figure, tabular
 from snnc.report.chart import Chart, linear
-from snnc.report.charts import near, seen
+from snnc.report.charts import frontier, near, seen
 
 X = torch.rand(24, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -157,3 +157,18 @@ def test_eval_prints_the_energy(here):
     shown = run(*words).stdout
     assert len(content["energy"]["prices"]) == 2
     assert f"{content['energy']['prices'][0]['each'] / content['energy']['prices'][0]['ann']:.3f} of the ANN's" in shown
+
+
+def test_the_frontier_is_what_nobody_beats():
+    chart = frontier("Spikes", "spikes", [("a", 10.0, 90.0), ("b", 20.0, 80.0), ("c", 100.0, 95.0)], 96.0)
+    line = next(mark.d for mark in chart.marks if mark.kind == "line soft")
+    assert line == "".join(
+        f"{letter}{chart.px(x):g} {chart.py(y):g}" for letter, x, y in (("M", 10, 90), ("L", 100, 95))
+    )
+    assert [text for _, text in chart.key] == ["a", "b", "c"]
+    assert chart.x.log
+
+
+def test_frontiers_open_the_page_of_a_comparison(found):
+    page = found.to_html()
+    assert page.index("spikes a sample") < page.index("Step by step") < page.index("steps from the input")

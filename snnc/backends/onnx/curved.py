@@ -30,6 +30,7 @@ UNARY: dict[str, tuple[Any, ...]] = {
     "cos": ("Cos",),
     "erf": ("Erf",),
     "atan": ("Atan",),
+    **{name: (name.title(),) for name in ("tan", "sinh", "cosh", "asin", "acos", "asinh", "acosh", "atanh")},
     "sign": ("Sign",),
     "positive": (("Greater", 0.0), "Cast"),
     "not_negative": (("GreaterOrEqual", 0.0), "Cast"),

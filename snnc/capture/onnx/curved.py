@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snnc.capture import choices, curved, layers, layout, norms, pools, products, spellings
+from snnc.capture import choices, curved, formulas, layers, layout, norms, pools, products, spellings
+from snnc.capture.laid import dispatch
 from snnc.capture.layout import Laid
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.values import Batch, ManyBatches, Spelling
-from snnc.ir.curved import Least, Normalize, Unary
+from snnc.ir.curved import Greatest, Least, Normalize, Unary
 
 DECIMALS = 6  # of an attribute that the author wrote as a decimal and the file holds in float32
 
@@ -144,7 +145,7 @@ def logical(spelling: Spelling) -> Spelling:
 
 def einsum(at: OnnxSite, *values: Any) -> Any:
     """`Einsum`."""
-    return products.einsum(at, _text(at.get("equation", "")), *values)
+    return formulas.einsum(at, _text(at.get("equation", "")), *values)
 
 
 def power(at: OnnxSite, x: Any, exponent: Any) -> Any:
@@ -168,7 +169,8 @@ OPERATIONS: dict[str, Spelling] = {
     "PRelu": prelu,
     "Softsign": curved.SPELLINGS["softsign"],
     **{name: curved.unary(name.lower()) for name in ("Abs", "Exp", "Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Erf")},
-    **{name: curved.unary(name.lower()) for name in ("Sign", "Atan")},
+    **{name: curved.unary(name.lower()) for name in ("Sign", "Atan", "Tan", "Sinh", "Cosh")},
+    **{name: curved.unary(name.lower()) for name in ("Asin", "Acos", "Asinh", "Acosh", "Atanh")},
     "Pow": power,
     "LayerNormalization": layer_norm,
     "RMSNormalization": rms_norm,
@@ -200,6 +202,14 @@ POINTWISE = frozenset(
     {"Relu", "Gelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu", "Selu", "Swish", "Softplus", "Mish", "Erf"}
     | {"Add", "Sub", "Mul", "Div", "Sqrt", "Exp", "Abs", "Pow", "Neg", "Clip", "LeakyRelu", "Where", "Reciprocal"}
 )
+REDUCED: dict[str, Spelling] = {
+    "ReduceMean": pools.mean,
+    "ReduceSum": pools.sum_,
+    "ReduceMax": norms.largest(Greatest),
+    "ReduceMin": norms.largest(Least),
+    "ReduceL1": lambda at, x, dims, keep: norms.norm(at, x, 1, dims, keep),
+    "ReduceL2": lambda at, x, dims, keep: norms.norm(at, x, 2, dims, keep),
+}
 KEPT = frozenset({"Cast", "CastLike", "Identity", "Dropout"})
 
 
@@ -209,29 +219,44 @@ def laid(at: OnnxSite, spelling: Spelling, values: tuple[Any, ...]) -> Any:
     if op in KEPT:
         return x
     if op in POINTWISE:
-        return layout.dispatch(at, "add", spelling, values, {})
+        return dispatch(at, "add", spelling, values, {})
     if op == "MatMul":
         constant = isinstance(values[1], Tensor)
-        return layout.dispatch(at, "linear" if constant else "matmul", spelling, values, {})
+        return dispatch(at, "linear" if constant else "matmul", spelling, values, {})
     if op == "Gemm" and isinstance(values[1], Tensor) and not at.get("transA", 0):
         weight = (values[1] if at.get("transB", 0) else values[1].t()) * at.get("alpha", 1.0)
         bias = values[2] * at.get("beta", 1.0) if len(values) > 2 and values[2] is not None else None
-        return layout.dispatch(at, "linear", layers.linear, (x, weight, bias), {})
+        return dispatch(at, "linear", layers.linear, (x, weight, bias), {})
     if op in ("LayerNormalization", "RMSNormalization") and at.get("axis", -1) in (-1, len(x.dims) - 1):
         at.attributes = {**at.attributes, "axis": -1}
-        return layout.dispatch(at, "layer_norm", spelling, values, {})
+        return dispatch(at, "layer_norm", spelling, values, {})
     if op in ("Softmax", "LogSoftmax"):
         head = spellings.head(nn.Softmax if op == "Softmax" else nn.LogSoftmax)
         axis = at.get("axis", -1 if at.opset >= 13 else 1) % len(x.dims)
         if at.opset < 13 and axis != len(x.dims) - 1:
             at.refuse(*layout.MOVED)
-        return layout.dispatch(at, "softmax", head, (x, axis), {})
-    if op in ("ReduceMean", "ReduceSum"):
+        return dispatch(at, "softmax", head, (x, axis), {})
+    if reduce := REDUCED.get(op):
         dims = at.numbers(values[1] if len(values) > 1 else None, "axes")
-        reduce = pools.mean if op == "ReduceMean" else pools.sum_
-        return layout.dispatch(at, "mean", reduce, (x, tuple(dims or ()), bool(at.get("keepdims", 1))), {})
+        return dispatch(at, "mean", reduce, (x, tuple(dims or ()), bool(at.get("keepdims", 1))), {})
+    if op == "BatchNormalization":
+        return dispatch(at, "batch_norm", spelling, values, {})
+    if op == "Pad" and isinstance(x, Laid):
+        amounts, rank = at.numbers(values[1] if len(values) > 1 else None, "pads") or [], len(x.dims)
+        if len(values) > 3 or len(amounts) != 2 * rank or _text(at.get("mode", "constant")) != "constant":
+            at.refuse(*layout.MOVED)
+        flat = [n for pair in zip(amounts[rank - 1 :: -1], amounts[: rank - 1 : -1], strict=True) for n in pair]
+        return dispatch(
+            at, "pad", spelling, (x, flat, "constant", at.real(values[2] if len(values) > 2 else None, 0.0)), {}
+        )
+    if op == "Expand" and isinstance(x, Laid):
+        wanted, own = at.numbers(values[1]) or [], layout.shape(at, x)
+        if len(wanted) != len(own):
+            at.refuse(*layout.MOVED)
+        run = [-1 if new == 1 else new for new in wanted]
+        return dispatch(at, "expand", spelling, (x, run), {})
     if op == "Concat":
-        return layout.dispatch(at, "cat", None if not values else spelling, (list(values), at.get("axis", 1)), {})
+        return dispatch(at, "cat", None if not values else spelling, (list(values), at.get("axis", 1)), {})
     if not isinstance(x, Laid):
         return at.refuse(*layout.MOVED)
     return _moved(at, op, x, values[1:])

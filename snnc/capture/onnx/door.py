@@ -20,7 +20,7 @@ from snnc.capture.onnx.curved import laid
 from snnc.capture.onnx.fold import SAMPLED, SIZES, UNFOLDED, Ledger, Varying, fold
 from snnc.capture.onnx.input import laid_out, only_entry, sample_shape
 from snnc.capture.onnx.model import AGAIN, OWN_DOMAINS, Call, Program, kind_name, read
-from snnc.capture.onnx.operations import OPERATIONS, SIZED, refusal
+from snnc.capture.onnx.operations import OPERATIONS, SHARED, SIZED, refusal
 from snnc.capture.onnx.schema import check, check_read
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.onnx.standins import results_of, second_input
@@ -106,6 +106,8 @@ def _results(
         raise refusal(call.op).refused()
     if call.op != "Split" and read_names & set(filter(None, call.outputs[1:])):
         raise Refused("gives a second result that something reads", "a network that uses the first alone")
+    if call.op in SHARED:
+        inputs = [_shared(value) for value in inputs]
     if call.op not in SIZED and any(isinstance(value, Varying) for value in inputs):
         raise Refused(*SAMPLED)
     if constant:
@@ -129,6 +131,12 @@ def _results(
     check_read(call, program.opset, site.read)
     results = result if isinstance(result, tuple) else (result,)
     return tuple(value.numpy() if isinstance(value, Tensor) else value for value in results)
+
+
+def _shared(value: Any) -> Any:
+    """A constant that every sample has alike, as one that broadcasts over samples."""
+    one = value.sample() if isinstance(value, Varying) else None
+    return value if one is None else one
 
 
 def _constant(call: Call) -> np.ndarray:

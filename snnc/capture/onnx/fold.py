@@ -76,14 +76,19 @@ class Varying:
             return None
         return Filled(tuple(shapes[0][1:]), float(numbers[0]))
 
-    def repeated(self) -> Repeated | None:
-        """The same numbers for every sample, or None."""
+    def sample(self) -> np.ndarray | None:
+        """What every sample has alike, `[1, ...]`, or None."""
         shapes = [a.shape for a in (self.first, self.second)]
         whole = all(shape[:1] == (n,) for shape, n in zip(shapes, SAMPLES, strict=True))
-        if not whole or shapes[0][1:] != shapes[1][1:] or self.first.dtype.kind != "f":
+        if not whole or shapes[0][1:] != shapes[1][1:]:
             return None
         one = self.first[:1]
-        if not ((self.first == one).all() and (self.second == one).all()):
+        return one if (self.first == one).all() and (self.second == one).all() else None
+
+    def repeated(self) -> Repeated | None:
+        """The same numbers for every sample, or None."""
+        one = self.sample()
+        if one is None or one.dtype.kind != "f":
             return None
         return Repeated(torch.from_numpy(np.array(one[0], dtype=np.float32, order="C")))
 
@@ -187,6 +192,7 @@ SIZES: dict[str, Size] = {
             *("Shape", "Size", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"),
             *("Cast", "CastLike", "Identity", "Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Floor", "Ceil"),
             *("Round", "Sign", "Relu", "Not", "ReduceProd", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"),
+            *("CumSum", "Sin", "Cos", "Tanh", "Sigmoid", "Erf", "Softplus", "Softmax", "Trilu", "EyeLike"),
         ),
         _as_large,
     ),

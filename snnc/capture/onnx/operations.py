@@ -114,6 +114,7 @@ OPERATIONS: dict[str, Spelling] = {
     "Upsample": onnx_scaling.upsample,
     "Resize": onnx_scaling.resize,
     "CumSum": onnx_scaling.cumsum,
+    "GridSample": onnx_scaling.grid_sample,
     "DepthToSpace": onnx_routes.depth_to_space,
     "SpaceToDepth": onnx_routes.space_to_depth,
     # routes
@@ -129,6 +130,7 @@ OPERATIONS: dict[str, Spelling] = {
     "GatherElements": onnx_routes.gather_elements,
     "Col2Im": onnx_routes.col2im,
     "Tile": onnx_routes.tile,
+    "Trilu": onnx_routes.trilu,
     "Expand": onnx_routes.expand,
     "Pad": onnx_routes.pad,
     # sizes
@@ -142,6 +144,12 @@ OPERATIONS: dict[str, Spelling] = {
 }
 # Those that know what to do with sizes that depend on the number of samples.
 SIZED = frozenset({"Reshape", "Slice", "Expand", "Concat", "Resize"})
+
+# Those that broadcast: a constant that every sample has alike may have the batch's size.
+SHARED = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Equal", "Less", "Greater", "LessOrEqual"}
+    | {"GreaterOrEqual", "And", "Or", "GatherElements", "GridSample"}
+)
 
 
 def refusal(op: str) -> Reason:

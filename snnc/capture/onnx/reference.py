@@ -52,6 +52,7 @@ def compare_onnx(
             continue
         network = Reference(
             _ordered(_first(run), shape, own), name, torch.zeros(()), batch, precision=precision,
+            halves=name == "onnxruntime",
             values=_ordered(_named(model, start, entry.name, entry.kind), shape, own),
         )  # fmt: skip
         return compare(graph, network, shape, samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture import gathering, layers, routes
+from snnc.capture import gathering, layers, layout, routes
 from snnc.capture.layout import Laid
 from snnc.capture.onnx import curved
 from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
 from snnc.capture.onnx.model import AGAIN
 from snnc.capture.onnx.site import OnnxSite
 from snnc.capture.refusals import LOOKED_UP
-from snnc.capture.values import Batch
+from snnc.capture.values import Batch, ManyBatches
 
 
 def shape(at: OnnxSite, x: fx.Node) -> Any:
@@ -53,9 +54,9 @@ def reshape(at: OnnxSite, x: fx.Node, shape: Any = None) -> Any:
 
 def flatten(at: OnnxSite, x: fx.Node) -> Any:
     """`Flatten`: two dimensions, split at `axis`."""
-    axis = at.axis(x, at.get("axis", 1))
-    if any(n != 1 for n in at.known(x)[: axis - 1]):
-        at.refuse("merges samples with another dimension", "flatten from axis 1")
+    axis, sizes = at.axis(x, at.get("axis", 1)), at.known(x)
+    if any(n != 1 for n in sizes[: axis - 1]):
+        return layout.reshape(at, x, [ManyBatches(times=math.prod(sizes[: axis - 1])), math.prod(sizes[axis - 1 :])])
     return at.emit(nn.Flatten(1), x)
 
 
@@ -174,6 +175,12 @@ def col2im(at: OnnxSite, x: fx.Node, size: Any, window: Any) -> Any:
         at.refuse("adds columns up to a map whose sides are cut off differently", "padding that is alike on both sides")
     gaps, steps = at.get("dilations", [1, 1]), at.get("strides", [1, 1])
     return gathering.col2im(at, x, shape, block, gaps, pads[:2], steps)
+
+
+def trilu(at: OnnxSite, x: fx.Node, k: Any = None) -> Any:
+    """`Trilu`."""
+    keep = torch.triu if at.get("upper", 1) else torch.tril
+    return gathering.triangle(keep)(at, x, (at.numbers(k) or [0])[0])
 
 
 def tile(at: OnnxSite, x: fx.Node, repeats: Any) -> Any:

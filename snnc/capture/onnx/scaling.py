@@ -102,6 +102,13 @@ def cumsum(at: OnnxSite, x: fx.Node, axis: Any) -> Any:
     return resizing.mixed(at, x, dim, weight.mT if at.get("reverse", 0) else weight)
 
 
+def grid_sample(at: OnnxSite, x: fx.Node, grid: Any) -> Any:
+    """`GridSample` at constant places."""
+    mode, border = (str(at.get(*named)) for named in (("mode", "linear"), ("padding_mode", "zeros")))
+    known = {"linear": "bilinear", "cubic": "bicubic"}
+    return resizing.grid_sample(at, x, grid, known.get(mode, mode), border, bool(at.get("align_corners", 0)))
+
+
 def _smooth(at: OnnxSite, x: fx.Node, mode: str, scales: Any, after: list[int], placed: str) -> Any:
     """Linear and cubic interpolation: a matrix for each dimension."""
     if at.opset < 11:

@@ -148,9 +148,10 @@ class Scan:
 
 
 def pattern(parameter: Tensor, current: Tensor) -> Tensor:
-    """A parameter `[]` or `[C, 1, ...]` in the order of one sample of `current`, up to where it repeats."""
+    """A parameter `[]`, `[C, 1, ...]` or `[F]` in the order of one sample of `current`, up to where it repeats."""
     one = ordered(parameter.expand(1, *current.shape[1:]).contiguous(memory_format=memory(current)))[0]
-    return one[: current.shape[1]] if last(current) else one  # a parameter is one for each channel
+    # One for each channel repeats so; one for each feature, the last dimension, does not.
+    return one[: current.shape[1]] if last(current) and parameter.dim() != 1 else one
 
 
 def _repeated(parameter: Tensor, current: Tensor) -> np.ndarray[Any, Any]:

@@ -168,7 +168,6 @@ FOLLOWED = [
      lambda: of("f = Flatten(h) y = Softmax<axis = 1>(f)", opset=11)),
     ("the batch as the first dimension", lambda: of("y = Reshape(h, s)", s=np.zeros(0, np.int64)),
      lambda: of("y = Reshape(h, s)", s=FEW([0, -1]))),
-    ("flatten from axis 1", lambda: of("y = Flatten<axis = 2>(h)"), lambda: of("y = Flatten<axis = 1>(h)")),
     ("name the axes, or leave them out", lambda: of("y = Squeeze(h, s)", s=np.zeros(0, np.int64)),
      lambda: of("y = Squeeze(h)", x="N,4,1,6")),
     ("name the axes", lambda: of("y = Squeeze(h)", x="1,4,1,6"),

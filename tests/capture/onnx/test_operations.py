@@ -203,6 +203,8 @@ CASES = {
         ["Mix", "Mix"],
         {"s": ints(3, 4, 11, 21), "x": "3,4,6,6"},
     ),
+    "triangle": ("y = Trilu(a, k)", ["Affine"], {"k": np.int64(1)}),
+    "other triangle": ("y = Trilu<upper=0>(a)", ["Affine"], {}),
     "sums": ("y = CumSum(a, i)", ["Mix"], {"i": np.int64(2)}),
     "sums before": ("y = CumSum<exclusive=1>(a, i)", ["Mix"], {"i": np.int64(-1)}),
     "sums from the back": ("y = CumSum<reverse=1>(a, i)", ["Mix"], {"i": np.int64(1)}),
