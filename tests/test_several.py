@@ -429,6 +429,22 @@ def test_explanation_and_report(tmp_path):
     assert page.explanation is not None
 
 
+def test_check_tells_every_input():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x, gate):
+            return self.head(torch.relu(self.a(x)) * torch.sigmoid(self.b(gate)))
+
+    found = snnc.check(Gated().eval(), ((4,), (3,)))
+    assert found.input.shape == [[4], [3]]
+    assert "Input: samples of shape 4 and 3" in str(found)
+    assert found.recipes[0].share is not None
+    assert "places in a table" in snnc.check(NETWORKS["Text"](), (4,)).input.values
+
+
 def test_search_counts_one_output():
     from snnc.measure.search import search
 

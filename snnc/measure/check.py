@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import fx, nn
 
 from snnc.api import single
@@ -19,6 +18,7 @@ from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
 from snnc.ir.graph import Stage, calls, entries, numbers
 from snnc.ir.shapes import every_shape
+from snnc.ir.whole import noise as random_samples
 from snnc.markup import listed, table
 from snnc.measure.cost import Estimate, estimate
 from snnc.measure.entry import Wanted, entry
@@ -30,7 +30,7 @@ from snnc.recipes import Recipe, recipe
 from snnc.recipes.contest import contenders
 from snnc.recipes.default import REASONS, default_recipe
 from snnc.steady import steady
-from snnc.structure import told
+from snnc.structure import cast, changed, told
 
 if TYPE_CHECKING:
     import onnx
@@ -170,8 +170,10 @@ def _share(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]], chosen
     passes = [one for one in chosen.pipeline if not isinstance(one, ScaleThresholds)]
     end = next(i for i, one in enumerate(passes) if isinstance(one, InsertNeurons))
     rough = [replace(one, pieces=1, per="layer") if isinstance(one, PiecewiseActivations) else one for one in passes]
-    shape = shapes[next(iter(graph.graph.nodes))]
-    noise = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0)).to(numbers(graph))
+    given = tuple(shapes[node] for node in entries(graph))
+    shape: Any = given if len(given) > 1 else given[0]
+    like = numbers(graph)
+    noise = changed(lambda one: cast(one, like), random_samples(graph, 2, shape))
     try:
         made = Pipeline(tuple(rough[: end + 1])).run(graph, Context(T=1, calibration=[noise], input_shape=shape)).graph
         return share(made, every_shape(made, shape))
