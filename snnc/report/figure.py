@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from snnc.errors import SnncError, WriteError
 from snnc.files import atomic_buffer, atomic_write
 from snnc.report.chart import Chart
@@ -197,7 +199,7 @@ def _outline(d: str) -> tuple[list[tuple[float, float]], list[int]]:
             dx, dy = numbers[5:]
             half = Outline.arc(180, 360) if dx > 0 else Outline.arc(0, 180)
             reach, middle = numbers[0], (x + dx / 2, y + dy / 2)
-            for corner, code in list(zip(half.vertices, half.codes, strict=True))[1:]:
+            for corner, code in list(zip(np.asarray(half.vertices), np.asarray(half.codes), strict=True))[1:]:
                 corners.append((middle[0] + reach * float(corner[0]), middle[1] + reach * float(corner[1])))
                 codes.append(int(code))
             x, y = x + dx, y + dy

@@ -128,7 +128,11 @@ def test_every_elementwise_module_is_covered():
     assert set(POINTWISE) == known | jumping | infinite | {Power}
 
 
-@pytest.mark.parametrize("f", [torch.sign, nn.Hardshrink(0.5), lambda x: 1 / x, lambda x: (x > 0) * 1.0], ids=str)
+@pytest.mark.parametrize(
+    "f",
+    [torch.sign, nn.Hardshrink(0.5), lambda x: 1 / x, lambda x: (x > 0) * 1.0],
+    ids=["sign", "hardshrink", "reciprocal", "step"],
+)
 def test_what_jumps_stays(f):
     net = Between(f)
     graph, record = lowered(net)
