@@ -109,7 +109,7 @@ def histograms_of(
             raise DataError(
                 f"A calibration sample of shape {shape_of(batch)} does not go through the network: "
                 f"{_first_line(error)}",
-                "data of the shape that the network was trained on",
+                "samples of the shape that the network was trained on",
             ) from error
     for names in sources.values():
         if (histogram := _merged(found.get(names[0]))) is None:

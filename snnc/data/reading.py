@@ -61,7 +61,9 @@ def read(
             x, y, source = _read_folder(path, split) if path.is_dir() else _read_file(path)
             name, others = "x", {}
     except OSError as exc:
-        raise DataError(f"{path} could not be read: {exc.strerror or exc}.", "check the file") from exc
+        raise DataError(
+            f"{path} could not be read: {exc.strerror or exc}.", "check the path and its permissions"
+        ) from exc
     scale = 255.0 if x.dtype == np.uint8 and not raw else 1.0
     return Dataset(x, y, _numbers(mean), _numbers(std), scale, source, name, others, raw)
 

@@ -46,7 +46,7 @@ def parse_onnx(path: Path) -> onnx.ModelProto:
             raise LoadError(f"{path} exceeds the 2 GB that an ONNX file can have.", "its weights as external data")
         return onnx.ModelProto.FromString(path.read_bytes())
     except OSError as exc:
-        raise LoadError(f"{path} cannot be read: {exc.strerror or exc}.", "check the file") from exc
+        raise LoadError(f"{path} cannot be read: {exc.strerror or exc}.", "check the path and its permissions") from exc
     except LoadError:
         raise
     except Exception as exc:  # protobuf's errors share no base

@@ -44,7 +44,9 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     end = 0
     for name, (dtype, shape, start, stop) in sorted(entries.items(), key=lambda one: one[1][2:]):
         if start != end or stop - start != math.prod(shape) * dtype.itemsize or stop > len(data):
-            raise LoadError(f"{path} is damaged: the bytes of '{name}' are not where they should be.", "copy it again")
+            raise LoadError(
+                f"{path} is damaged: the bytes of '{name}' are not where they should be.", "save or copy it again"
+            )
         count = math.prod(shape)
         flat = torch.frombuffer(data, dtype=dtype, count=count, offset=start) if count else torch.empty(0, dtype=dtype)
         found[name] = flat.reshape(shape)

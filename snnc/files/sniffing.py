@@ -33,7 +33,7 @@ def sniff(path: str | Path) -> str:
     except FileNotFoundError as exc:
         raise LoadError(f"{path} does not exist.", "check the path") from exc
     except OSError as exc:
-        raise LoadError(f"{path} cannot be read: {exc.strerror or exc}.", "check the file") from exc
+        raise LoadError(f"{path} cannot be read: {exc.strerror or exc}.", "check the path and its permissions") from exc
     if not head:
         raise LoadError(f"{path} is empty.", "save or copy it again")
     if head.startswith(b"PK"):

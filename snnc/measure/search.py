@@ -230,7 +230,7 @@ def _classes(graph: fx.GraphModule, x: Samples, track: Callable[..., Iterator[An
     except (RuntimeError, ValueError, IndexError) as problem:
         raise DataError(
             f"Samples of shape {told(shape_of(x))} do not go through the network.",
-            "samples of the shape that it was trained on",
+            "samples of the shape that the network was trained on",
         ) from problem
     if outputs.dim() != 2:
         raise DataError(f"The network's output has shape {tuple(outputs.shape[1:])}, not [B, classes].", "a classifier")

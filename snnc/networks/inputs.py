@@ -117,7 +117,7 @@ def _check_shape(what: str, x: Tensor, shape: Any, rank: int | None) -> None:
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
             f"{what} has shape {tuple(x.shape)}; the network takes [{', '.join(['B', *map(str, shape)])}].",
-            "a batch dimension in front, and samples of the shape that it was trained on",
+            "a batch dimension in front, and samples of the shape that the network was trained on",
         )
     if rank and x.dim() != rank:
         raise DataError(

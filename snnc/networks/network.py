@@ -130,7 +130,7 @@ class Network(SpikingNetwork):
             raise DataError(
                 f"An input of shape {' and '.join(str(tuple(one.shape)) for one in each(x))} does not go through the "
                 f"network: {reason}.",
-                "samples of the shape that it was trained on",
+                "samples of the shape that the network was trained on",
             ) from error
         if not all(torch.isfinite(one).all() for result in results for one in leaves(result)):
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")

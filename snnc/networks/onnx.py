@@ -206,7 +206,7 @@ class OnnxNetwork(SpikingNetwork):
             raise DataError(
                 f"An input of shape {' and '.join(str(tuple(one.shape)) for one in values)} does not go through the "
                 f"network: {_first_line(error)}.",
-                "samples of the shape that it was trained on",
+                "samples of the shape that the network was trained on",
             ) from error
         free = [name for name in names if name not in made]
         if free:

