@@ -146,6 +146,9 @@ def _onnx_case(model, inputs, outputs, variant):
     for name, value in given.items():
         if name != entry and isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             graph.initializer.append(numpy_helper.from_array(value, name))
+    for value in graph.input:
+        if value.name not in (entry, *weights, *given) and value.type.HasField("tensor_type"):
+            graph.initializer.append(_zeros(value))  # the suite has no data for it, such as what only tells a type
     kept = [
         value for value in graph.input if value.name == entry or value.name not in {t.name for t in graph.initializer}
     ]
@@ -165,6 +168,12 @@ def _onnx_case(model, inputs, outputs, variant):
         del graph.output[:]
         graph.output.append(helper.make_empty_tensor_value_info("standard_result"))
     return made, torch.from_numpy(_floats(given.get(entry))), _floats(want)
+
+
+def _zeros(value):
+    kind = value.type.tensor_type
+    shape = [dim.dim_value or 1 for dim in kind.shape.dim]
+    return numpy_helper.from_array(np.zeros(shape, helper.tensor_dtype_to_np_dtype(kind.elem_type)), value.name)
 
 
 def _floats(value: Any) -> np.ndarray:

@@ -117,6 +117,7 @@ def tuned() -> snnc.Network:
 # What snnc is asked to do. A name with a dot is a way to call the function of that name.
 WORK: dict[str, Callable[[Path], Any]] = {
     "capture": lambda folder: list(snnc.capture(ANN, (2, 6, 6)).state_dict().values()),
+    "check": lambda folder: [str(snnc.check(ANN, (2, 6, 6)))],
     "blockers": lambda folder: [len(blockers(ANN)), len(blockers(nn.Sequential(nn.GELU())))],
     "compile": lambda folder: content(compiled()),
     "compile.low-latency": lambda folder: content(snnc.compile(ANN, T, "low-latency", X)),
@@ -142,7 +143,7 @@ WORK: dict[str, Callable[[Path], Any]] = {
     "compare": lambda folder: [repr(snnc.compare(NETWORKS, (X, Y), ANN).rows)],
     "commands": lambda folder: list(commands(folder)),
 }
-PURE = {"distributed", "recipe", "verify"}  # of the public functions: they make and measure nothing
+PURE = {"distributed", "plugin", "recipe", "verify"}  # of the public functions: they make and measure nothing
 NETWORKS: dict[str, Any] = {}
 KEPT: dict[str, Path] = {}
 

@@ -182,6 +182,7 @@ class _Runs:
         self.graph, self.x, self.halves = graph, x, halves
         self.single = _Traced(graph)
         self.have = named(self.single.run(*each(x)))
+        self.layers = sum(1 for _ in calls(graph))
 
     @cached_property
     def exact(self) -> tuple[dict[str, Tensor], Tensor]:
@@ -211,7 +212,7 @@ class _Runs:
             return 0.0, 0.0, not torch.equal(torch.isfinite(want), torch.isfinite(have))
         off = _off(have, want)
         scale = float(want.abs().max().clamp_min(torch.finfo(torch.float32).tiny)) if want.numel() else 1.0
-        bound = precision * (8 + sum(1 for _ in calls(self.graph))) * scale
+        bound = precision * (8 + self.layers) * scale
         if not off.numel() or off.max() <= bound:  # one rounding a layer: nothing has to be measured
             return float(off.max()) / scale if off.numel() else 0.0, bound / scale, False
         double, edge = self.exact

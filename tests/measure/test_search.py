@@ -17,6 +17,8 @@ from snnc.data import Dataset
 from snnc.errors import DataError, OutOfReach, RecipeError
 from snnc.measure.search import BATCH, _HeldOut, _split
 
+NAMES: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # of a network with one input
+
 
 @functools.cache
 def digits():
@@ -51,7 +53,7 @@ def rows(found):
 def test_it_finds_what_measuring_by_hand_finds():
     model, x, y = digits()
     found = find(2.0)
-    given, (held, right) = _split((x, y), 200, 300, 0)
+    given, (held, right) = _split((x, y), 200, 300, 0, NAMES)
     ann = float((model(held).argmax(1) == right).double().mean())
     assert found.ann_accuracy == pytest.approx(100 * ann)
     drops, latency = {}, {}
@@ -110,6 +112,9 @@ def test_giving_up_never_changes_the_answer():
             super().__init__()
             self.answers = iter(classes.split(BATCH))
 
+        def chosen(self, output):
+            return "output"
+
         def forward(self, x):
             return nn.functional.one_hot(next(self.answers), 2).float()
 
@@ -134,19 +139,19 @@ def test_giving_up_never_changes_the_answer():
 
 def test_data_is_split_and_drawn_by_seed():
     x = torch.arange(100.0)[:, None]
-    given, (held, labels) = _split((x, torch.arange(100)), 30, 20, 0)
+    given, (held, labels) = _split((x, torch.arange(100)), 30, 20, 0, NAMES)
     assert (len(given), len(held)) == (30, 20)
     assert not set(given.flatten().tolist()) & set(held.flatten().tolist())
     assert torch.equal(held.flatten().long(), labels)
-    assert torch.equal(_split(x, 30, 20, 0)[1][0], held)
-    assert not torch.equal(_split(x, 30, 20, 1)[1][0], held)
-    given, (held, labels) = _split(x, 30, 1000, 0)
+    assert torch.equal(_split(x, 30, 20, 0, NAMES)[1][0], held)
+    assert not torch.equal(_split(x, 30, 20, 1, NAMES)[1][0], held)
+    given, (held, labels) = _split(x, 30, 1000, 0, NAMES)
     assert (len(given), len(held), labels) == (30, 50, None)
     data = Dataset(np.arange(100.0)[:, None], np.arange(100))
-    given, (held, labels) = _split(data, 30, 20, 0)
+    given, (held, labels) = _split(data, 30, 20, 0, NAMES)
     assert torch.equal(held.flatten().long(), labels)
     assert held.max() > 50  # drawn from all of it, not from its beginning
-    assert len(_split([x[:40], x[40:]], 10, 10, 0)[0]) == 10
+    assert len(_split([x[:40], x[40:]], 10, 10, 0, NAMES)[0]) == 10
 
 
 def test_recipes_that_do_not_apply_are_left_out_once():

@@ -108,7 +108,7 @@ def _sample_shape(entry: Entry, told: Shape | None, scalar: bool) -> Shape:
         if len(whole) < len(sizes):
             raise _unfit(entry, "has sizes that are left open", SHAPE_HINT)
         return whole
-    for shape in (told, (*told[1:], told[0])):
+    for shape in (told, (*told[1:], *told[:1])):
         if len(shape) == len(sizes) and all(have in (None, n) for have, n in zip(sizes, shape, strict=True)):
             return shape
     if len(whole) == len(sizes) and math.prod(whole) == math.prod(told):

@@ -53,9 +53,14 @@ def text(make):
     return f"{type(module).__name__} {module.extra_repr()[:40]}"
 
 
+# Inputs, in eighths, of functions that are not defined everywhere.
+DOMAINS = {**dict.fromkeys(("asin", "acos", "atanh"), (0, 4)), "acosh": (24, 40)}
+
+
 @pytest.mark.parametrize("make", BODIES, ids=text)
 def test_telescoped(make):
-    net, x = network(make), eighths(2, 3, 8, 8, low=4, high=24)
+    low, high = DOMAINS.get(getattr(make(), "kind", ""), (4, 24))
+    net, x = network(make), eighths(2, 3, 8, 8, low=low, high=high)
     logits, by_step = run(model(net), x)
     torch.testing.assert_close(logits, net(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(by_step, net.readout(x), rtol=1e-4, atol=1e-5)

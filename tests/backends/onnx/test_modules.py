@@ -16,6 +16,7 @@ from snnc.errors import SnncError
 from snnc.files.emitted import DOMAIN, OPERATORS
 from snnc.ir import dialect
 from snnc.ir.curved import BENT
+from snnc.ir.embedding import Embedding
 from snnc.ir.graph import SPEC, GraphBuilder, Stage
 from snnc.ir.neurons import IF, NEURONS, BipolarIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
 from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped, Temporal
@@ -146,12 +147,23 @@ def run(made, x):
 
 
 def test_nothing_is_missing():
-    """A module that may stand in a spiking graph has a form in ONNX, and a case here."""
+    """A module that may stand in a spiking graph has a form in ONNX, and a case here; tables in `tests/several.py`."""
     wanted = SPEC[Stage.SPIKING] | SPEC[Stage.FIXED]
-    elsewhere = {Encode, Decode, *(cls for cls in wanted if issubclass(cls, Temporal))}
+    elsewhere = {Encode, Decode, Embedding, *(cls for cls in wanted if issubclass(cls, Temporal))}
     assert EMITTERS.missing(wanted) == []
     assert {type(m) for m in (*(m for m, _ in MODULES), *JOINS, *HEADS)} | set(BENT) == wanted - elsewhere
-    assert elsewhere == {Encode, Decode, StepCurrent, *NEURONS, RunningMax, GatedMax, StepMax, Restart, Telescoped}
+    assert elsewhere == {
+        Encode,
+        Decode,
+        Embedding,
+        StepCurrent,
+        *NEURONS,
+        RunningMax,
+        GatedMax,
+        StepMax,
+        Restart,
+        Telescoped,
+    }
 
 
 def test_modules_that_snnc_does_not_know_are_refused():

@@ -282,7 +282,7 @@ REFUSED = {
     "batch mean": ("a = Relu(x) y = ReduceMean<axes=[0]>(a)", "ReduceMean", "batch", {}),
     "mean of all": ("a = Relu(x) y = ReduceMean(a)", "ReduceMean", "batch", {}),
     "batch moved": ("a = Relu(x) y = Transpose<perm=[1,0,2,3]>(a)", "output", "batch", {}),
-    "batch flattened": ("a = Relu(x) y = Flatten<axis=2>(a)", "Flatten", "samples", {}),
+    "batch flattened": ("a = Relu(x) y = Flatten<axis=2>(a)", "output", "batch", {}),
     "batch sliced": ("a = Relu(x) y = Slice(a, s, e)", "Slice", "samples", {"s": ints(0), "e": ints(2)}),
     "batch picked": ("a = Relu(x) y = Gather(a, i)", "Gather", "batch", {"i": np.int64(0)}),
     "batch fixed": ("a = Relu(x) y = Reshape(a, s)", "Reshape", "batch at 1", {"s": ints(1, 144)}),
