@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check docs format reference pictures clean
+.PHONY: demo test test-long check docs format reference pictures clean
 
 demo: $(READY)
 	$(BIN)/python examples/digits.py
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-long: $(READY)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --long
 
 check: $(READY)
 	$(BIN)/ruff format --check
