@@ -153,7 +153,7 @@ def _lost() -> Iterator[None]:
     except (RuntimeError, ValueError) as problem:
         raise ProcessError(
             "Another process of this run has ended or does not answer, so the run ends.",
-            f"to find out why that one ended; where it was only slow, {TIMEOUT}=SECONDS waits longer",
+            f"{TIMEOUT}=SECONDS, where it was only slow",
         ) from problem
 
 

@@ -10,6 +10,7 @@ no value, such as None. `Samples` are what a network takes: a tensor `[B, ...]`,
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ def fault(tree: Tree, depth: int = 0) -> str:
         if type(tree).__name__ not in ("dict", "OrderedDict", "immutable_dict"):
             return f"holds a {type(tree).__name__}, which is no plain dictionary"
         items = list(tree.values())
-    elif isinstance(tree, tuple | list):
+    elif isinstance(tree, tuple | list | deque):
         if type(tree).__name__ not in ("tuple", "list", "immutable_list"):
             return f"holds a {type(tree).__name__}, which is no plain tuple or list"
         items = list(tree)
@@ -243,7 +244,7 @@ def shapes_of(shape: Sequence[Any] | None, inputs: int) -> list[tuple[int, ...] 
     found = [tuple(map(int, one)) for one in shape] if several else [tuple(map(int, shape))]
     if len(found) != inputs:
         have = f"{len(found)} shape{'' if len(found) == 1 else 's'} ({told(shape)})"
-        raise SnncError(f"There are {have} for {inputs} inputs.", "one shape for each input")
+        raise SnncError(f"There are {have} for {inputs} inputs.")
     return list(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import operator
+import re
 import traceback
 from typing import Any
 
@@ -15,7 +16,7 @@ from snnc.capture.calling import Calling
 from snnc.capture.copying import kind_of, no_backward_hooks
 from snnc.capture.refusals import CONTROL
 from snnc.capture.swapping import swapped
-from snnc.capture.values import RUN_HINT, SHAPE_HINT, innermost
+from snnc.capture.values import PLAIN_HINT, RUN_HINT, SHAPE_HINT, innermost
 from snnc.capture.walk import IN_PLACE
 from snnc.errors import Blocker
 from snnc.ir.graph import flat
@@ -60,6 +61,10 @@ def from_error(error: Exception, model: nn.Module, hints: tuple[str, str]) -> Bl
     )
     if text.startswith("Expected pred"):  # torch.cond
         return Blocker(flat(type(model).__name__), "cond", CONTROL.why, CONTROL.hint, innermost(frames))
+    if found := re.match(
+        r"Found <class '(?:.*\.)?(\w+)'> in output", text
+    ):  # torch.export, of what it cannot look into
+        return Blocker("output", "output", f"holds a {found[1]}, which is no plain tuple or list", PLAIN_HINT)
     why = "decides in Python on values or shapes" if control else f"cannot be traced ({type(error).__name__}: {text})"
     return Blocker(flat(type(model).__name__), "forward", why, hints[0 if control else 1], innermost(frames))
 

@@ -52,7 +52,7 @@ def together(command: str | None) -> Iterator[None]:
 def _told_to_end(number: int, frame: FrameType | None) -> None:
     """What SIGTERM does, which torchrun sends if a process has failed: half-written files are removed."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise ProcessError("Another process of this run has ended, so the run ends.", "to find out why that one ended")
+    raise ProcessError("Another process of this run has ended, so the run ends.")
 
 
 @contextmanager

@@ -148,7 +148,7 @@ class IntegerLowering:
         one, other = self._sources(node)
         a, b = (value.grid.expand(1, *shape) for value in (one, other))
         if not bool(((a == b) | (a == 0) | (b == 0)).all()):
-            raise SnncError(f"'{node.name}' adds values of several grids.", "the same recipe without fixed-point")
+            raise SnncError(f"'{node.name}' adds values of several grids.")
         return Value(real, whole, torch.maximum(a, b), (one.size + other.size).expand(1, *shape))
 
     def _maximum(self, node: fx.Node, module: Any) -> Value:

@@ -55,8 +55,8 @@ def maps():
     return torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def integers(made=NET, x=X, T=2, **options):
-    plain = recipe("opi").pipeline
+def integers(made=NET, x=X, T=2, which="opi", **options):
+    plain = recipe(which).pipeline
     return snnc.compile(made, T, snnc.Pipeline((*plain, PASSES["fixed-point"](**options))), x)
 
 

@@ -46,7 +46,7 @@ def _neuron(at: NirLowering, node: fx.Node, module: Neuron) -> NirValue:
 def _grid(at: NirLowering, node: fx.Node, module: dialect.Grid) -> NirValue:
     (source,) = node.all_input_nodes
     if source.op != "placeholder" or len(source.users) > 1:
-        raise Refused("NIR does not round", "a network that rounds its input alone")
+        raise Refused("NIR does not round", "the backend torch, pt2 or onnx")
     scale = array(module.scale.expand(at.shapes[node]))
     said = (
         "clip(round(x * input_scale), input_low, input_high), the same at every step; halves go to the even neighbour"
