@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-long check docs format reference pictures clean
+.PHONY: demo test long check docs format reference pictures clean
 
 demo: $(READY)
 	$(BIN)/python examples/digits.py
@@ -11,7 +11,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-test-long: $(READY)
+long: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --long
 
 check: $(READY)

@@ -19,7 +19,7 @@ def seeded():
     torch.manual_seed(0)
 
 
-# Further cases of what a shorter one tests as well. `make test` leaves them out, and `make test-long` runs them too.
+# Further cases of what a shorter one tests as well. `make test` leaves them out, and `make long` runs them too.
 LONG = (
     "backends/test_backends.py::test_exported_programs_of_joins[dense]",
     "backends/test_backends.py::test_exported_programs_of_joins[double]",
