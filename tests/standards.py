@@ -146,9 +146,10 @@ def _onnx_case(model, inputs, outputs, variant):
     for name, value in given.items():
         if name != entry and isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             graph.initializer.append(numpy_helper.from_array(value, name))
+    constants = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
-        if value.name not in (entry, *weights, *given) and value.type.HasField("tensor_type"):
-            graph.initializer.append(_zeros(value))  # the suite has no data for it, such as what only tells a type
+        if value.name not in (entry, *constants) and value.type.HasField("tensor_type"):
+            graph.initializer.append(_zeros(value))  # without data that numpy holds, such as what only tells a type
     kept = [
         value for value in graph.input if value.name == entry or value.name not in {t.name for t in graph.initializer}
     ]
