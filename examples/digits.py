@@ -23,7 +23,7 @@ from snnc import recipes
 
 SEED = 0
 TRAINING = 1000  # of 1797 images; the rest is the test set
-STEPS = (1, 2, 4, 8, 16, 32)  # T
+STEPS = (1, 2, 4, 8)  # T
 LEVELS = 4  # L of the clip-quantised network
 FOLDER = Path("build/demo")  # where the demo leaves its files
 KEPT = "best"  # the recipe of the network that is saved
