@@ -144,12 +144,12 @@ def _onnx_case(model, inputs, outputs, variant):
     floats = [n for n, v in given.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f" and v.ndim]
     entry = next(iter(floats), names[0] if names else "")
     for name, value in given.items():
-        if name != entry and isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        if name != entry and isinstance(value, np.ndarray) and value.dtype.kind not in "OSU":
             graph.initializer.append(numpy_helper.from_array(value, name))
     constants = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
-        if value.name not in (entry, *constants) and value.type.HasField("tensor_type"):
-            graph.initializer.append(_zeros(value))  # without data that numpy holds, such as what only tells a type
+        if value.name not in (entry, *constants, *given) and value.type.HasField("tensor_type"):
+            graph.initializer.append(_zeros(value))  # without data, such as what only tells a type
     kept = [
         value for value in graph.input if value.name == entry or value.name not in {t.name for t in graph.initializer}
     ]
