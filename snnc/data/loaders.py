@@ -90,6 +90,9 @@ def _items(loader: Any, names: Names) -> Iterable[Any]:
         return (loader.taking(*names) if names[0] else loader).batches(_CHUNK)
     if isinstance(loader, (Tensor, np.ndarray, Mapping, Inputs)) or _is_pair(loader) or _is_whole(loader, names):
         given, y = _unpack(loader, "The data", names)
+        plain = isinstance(given, (Tensor, np.ndarray)) and not getattr(given, "is_nested", False)
+        if plain and given.ndim and not len(given):
+            return ()
         x = _samples(given, "The data", names)
         return ((x[i : i + _CHUNK], None if y is None else y[i : i + _CHUNK]) for i in range(0, len(x), _CHUNK))
     if isinstance(loader, TorchDataset) and not isinstance(loader, IterableDataset):
