@@ -140,7 +140,8 @@ def _onnx_case(model, inputs, outputs, variant):
     graph = made.graph
     weights = {tensor.name for tensor in graph.initializer}
     names = [value.name for value in graph.input if value.name not in weights]
-    given = dict(zip(names, inputs, strict=False))
+    arrays = (np.asarray(value) if isinstance(value, np.generic) else value for value in inputs)
+    given = dict(zip(names, arrays, strict=False))
     floats = [n for n, v in given.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f" and v.ndim]
     entry = next(iter(floats), names[0] if names else "")
     for name, value in given.items():
@@ -148,8 +149,9 @@ def _onnx_case(model, inputs, outputs, variant):
             graph.initializer.append(numpy_helper.from_array(value, name))
     constants = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
-        if value.name not in (entry, *constants, *given) and value.type.HasField("tensor_type"):
-            graph.initializer.append(_zeros(value))  # without data, such as what only tells a type
+        known = isinstance(given.get(value.name), np.ndarray)  # such as text, which is no constant here
+        if value.name not in (entry, *constants) and not known and value.type.HasField("tensor_type"):
+            graph.initializer.append(_zeros(value))  # what only tells a type
     kept = [
         value for value in graph.input if value.name == entry or value.name not in {t.name for t in graph.initializer}
     ]
