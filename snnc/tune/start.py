@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from snnc.ir.dialect import ACTIVATIONS
 from snnc.ir.graph import Stage, calls
-from snnc.passes import DelayReadout, FoldBatchNorm
+from snnc.passes import CalibrateWeights, DelayReadout, FoldBatchNorm
 from snnc.passes.pipeline import Context, Pipeline, Result
 from snnc.recipes import Recipe, recipe
 from snnc.tune import norms
@@ -27,11 +27,13 @@ def default(graph: fx.GraphModule) -> Recipe:
     """The recipe that training starts from where none is named.
 
     A delayed readout is left out of it: training teaches the first steps to count, and fewer steps that are read are
-    fewer levels.
+    fewer levels. So is the correction of weights by what neurons emit: training does that better, and with norms of its
+    own ends a point lower where it begins there.
     """
     if not any(calls(graph, *ACTIVATIONS)):
         return recipe("qcfs")
-    return replace(recipe("best").remove(DelayReadout.name), name="best, all steps read")
+    plain = recipe("best").remove(DelayReadout.name).set(CalibrateWeights.name, feedback=0)
+    return replace(plain, name="best, all steps read")
 
 
 def folded(graph: fx.GraphModule, batches: list[Tensor]) -> fx.GraphModule:

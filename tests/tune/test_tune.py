@@ -539,7 +539,7 @@ def test_training_teaches(T, options):
         tuned = snnc.compile(tuned, T)
         assert tuned.info["recipe"] == "qcfs"
     gap = 100 - before
-    assert accuracy(tuned, *test) > before + 0.2 * gap
+    assert accuracy(tuned, *test) > before + 0.3 * gap
 
 
 def test_distillation_needs_no_labels():
