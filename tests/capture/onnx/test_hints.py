@@ -119,6 +119,8 @@ FOLLOWED = [
     ("with constant folding", lambda: of("c = LpNormalization(w) y = Add(h, c)", w=ONES(6, np.float32)),
      lambda: of("y = Add(h, c)", c=ONES(6, np.float32) / 6**0.5)),
     ("samples of shape 4,6,6", plain, plain, (4, 7, 7), (4, 6, 6)),
+    ("pass --input-shape", lambda: of("y = Neg(h)", x="N,4,H,W"), lambda: of("y = Neg(h)", x="N,4,H,W"), None,
+     (4, 6, 6)),
     ("with their channels in front if you like", lambda: of("y = Neg(h)", x="N,6,7,4"),
      lambda: of("y = Neg(h)", x="N,6,7,4"),
      (4, 7, 6), (4, 6, 7)),
