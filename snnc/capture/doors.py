@@ -288,7 +288,11 @@ def _onnx(model: onnx.ModelProto, shape: Shape | None, samples: Samples | None) 
 
 
 def _symbolic(model: nn.Module, how: Calling, shape: Shape | None) -> tuple[Outcome, bool, set[int]]:
-    """Capture by symbolic tracing: what came of it, whether `torch.export` may read the network, and whole inputs."""
+    """Capture by symbolic tracing.
+
+    Returns:
+        The graph or its blockers; whether `torch.export` may read the network; the inputs of whole numbers, by place.
+    """
     live, like = private(model)
     traced, stopped = trace(live, how)
     rank = input_rank(traced, live)

@@ -18,9 +18,8 @@ from torch import Tensor, fx, nn
 
 from snnc.capture.bounds import INTERVALS, anything
 from snnc.capture.ranks import check_rank
-from snnc.capture.refusals import Reason, key
+from snnc.capture.refusals import OTHER, Reason, key
 from snnc.capture.values import (
-    CONSTANT_HINT,
     LOST,
     ORIGIN,
     SHAPE_HINT,
@@ -265,7 +264,7 @@ class Lowering:
 
     def note(self, node: fx.Node, op: str, refused: Refused, name: str = "") -> None:
         """Notes a blocker, once for each module of the author's."""
-        hint = CONSTANT_HINT if refused.hint == SHAPE_HINT and self.shaped else refused.hint
+        hint = OTHER.hint if refused.hint == SHAPE_HINT and self.shaped else refused.hint
         blocker = Blocker(flat(name or node.name), op, refused.why, hint, author_line(node))
         found = self.elsewhere if refused.shape and self.passes else self.blockers
         if all((b.node, b.op, b.why) != (blocker.node, op, refused.why) for b in found):

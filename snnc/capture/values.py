@@ -19,7 +19,6 @@ INPUT = "whole numbers as an input of their own, of type int64, that embeddings 
 PLAIN_HINT = "return a plain tuple, list or dictionary of tensors, such as dict(out) or tuple(out)"
 SHAPE_HINT = "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32"
 RUN_HINT = "run the network on a batch of such samples, and mend what it says"
-CONSTANT_HINT = "write its sizes as constants"  # in the place of that, where the shape has been passed
 
 
 @dataclass(frozen=True)

@@ -28,5 +28,4 @@ ELSEWHERE = {
     "the CUDA and cuDNN that this onnxruntime-gpu was built for": (
         "networks/test_onnx.py::test_with_the_gpu_build_on_the_gpu_or_not_at_all"
     ),
-    "--input-shape, such as --input-shape 3,32,32": ("passes/test_fold_batchnorm.py::test_an_unknown_shape_is_said"),
 }

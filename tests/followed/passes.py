@@ -79,6 +79,12 @@ def tuned(data=(X, Y), start=NET, **more):
     return snnc.tune(start, data, **QUICK | more)
 
 
+def unguessed(shape=None):
+    """Linear layers of rows and of all of them: nothing tells how many rows there are."""
+    rows = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3), nn.ReLU(), nn.BatchNorm1d(3))
+    return snnc.compile(rows.eval(), 2, "data-free", input_shape=shape)
+
+
 @functools.cache
 def tokens():
     """A network without a ReLU."""
@@ -126,6 +132,7 @@ NOWHERE = next(name for name in PASSES if all(one.name != name for r in names() 
 LIMITED = ("fold-batchnorm", "quantize-activations")
 # The hint, what gets it, and what it says to do: functions of a compiled network and a folder.
 ROWS = [
+    ("--input-shape, such as --input-shape 3,32,32", lambda n, p: unguessed(), lambda n, p: unguessed((2, 6))),
     # passes
     ("the product in its `provides`", lambda n, p: then("opi", Setter()), lambda n, p: then("opi", Told())),
     ("the product in its `uses`", lambda n, p: then("opi", Reader()), lambda n, p: then("opi", ToldReader())),
