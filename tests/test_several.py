@@ -249,8 +249,12 @@ def test_containers_that_are_refused():
 
     (found,) = blockers(program(lambda h: Out(h, h)))
     assert "holds a Out" in found.why
-    assert "such as dict(out) or tuple(out)" in found.hint
+    assert "tuple(out)" in found.hint
     assert blockers(program(lambda h: tuple(Out(h, h)))) == []
+    for shape in (None, (4,)):
+        (live,) = blockers(Pair(lambda h: Out(h, h)).eval(), shape)
+        assert (live.op, live.hint) == ("Out", found.hint)
+        assert blockers(Pair(lambda h: tuple(Out(h, h))).eval(), shape) == []
 
 
 class Mixed(nn.Module):

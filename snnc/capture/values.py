@@ -16,7 +16,7 @@ from snnc.ir.rows import Refused as Refused
 Spelling = Callable[..., Any]
 ORIGIN = "origin"  # in the meta of a node: the name of the value of the network that it stands for
 INPUT = "whole numbers as an input of their own, of type int64, that embeddings alone read"
-PLAIN_HINT = "return a plain tuple, list or dictionary of tensors, such as dict(out) or tuple(out)"
+PLAIN_HINT = "return a plain tuple, list or dictionary of tensors, such as {'a': out.a} or tuple(out)"
 SHAPE_HINT = "pass --input-shape (input_shape= in Python), the shape of one sample, such as 3,32,32"
 RUN_HINT = "run the network on a batch of such samples, and mend what it says"
 

@@ -23,6 +23,7 @@ from snnc.capture.standins import caller, is_said, leaves, result_of
 from snnc.capture.values import (
     LOST,
     PLACES,
+    PLAIN_HINT,
     SHAPE_HINT,
     Batch,
     Dim,
@@ -156,6 +157,8 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
             raise refusals.PLACES.refused()
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             raise why.refused()
+        if isinstance(node.target, type) and issubclass(node.target, tuple):
+            raise Refused("is a named tuple, which is no plain tuple or list", PLAIN_HINT)
         if not data and (module is None or values):
             if why is RANDOM:
                 raise RANDOM.refused()
