@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 import torch
@@ -17,8 +16,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from snnc.capture.calling import Calling, accepted, arranged, calling, few, in_order
-from snnc.capture.canonical import finish, remaining
-from snnc.capture.comparison import HINT, MANY, SIZES, Reference, compare, not_compared
+from snnc.capture.comparison import MANY, SIZES, not_compared
 from snnc.capture.copying import private
 from snnc.capture.exported import (
     SAMPLES,
@@ -30,31 +28,26 @@ from snnc.capture.exported import (
     own_shape,
 )
 from snnc.capture.exported import entries as exported_entries
-from snnc.capture.layout import MOVED, Laid
 from snnc.capture.lowering import Lowering
+from snnc.capture.outcome import Outcome, blockers_of, checked_end, ended
 from snnc.capture.references import of_module, of_program, refuse_global_hooks
 from snnc.capture.refusals import OTHER, key, no_network, reason
 from snnc.capture.symbolic import ASKED, MENDED, from_error, input_rank, looked_up, trace
 from snnc.capture.trial import Trial, along_one_path
-from snnc.capture.values import LOST, PLAIN_HINT, SHAPE_HINT, Refused
 from snnc.capture.walk import walk
 from snnc.errors import Blocker, Unsupported, VerifyError
 from snnc.ir.dialect import BATCHNORMS, WEIGHTED
 from snnc.ir.graph import GraphBuilder, Stage, entries, flat, validate
 from snnc.ir.shapes import guess_input
-from snnc.ir.whole import places
 from snnc.networks.staged import Staged
 from snnc.steady import steady
-from snnc.structure import OUTPUT, Inputs, Samples, Shape, each, fault, named, several_shapes, shapes_of
+from snnc.structure import Inputs, Samples, Shape, each, several_shapes, shapes_of
 from snnc.structure import told as spelt
 
 if TYPE_CHECKING:
     import onnx
 
 Network = Union[nn.Module, ExportedProgram, fx.GraphModule, "onnx.ModelProto", "Captured"]
-
-
-ALONE_HINT = "return what is computed from the input alone"
 
 
 @dataclass(frozen=True)
@@ -149,38 +142,6 @@ def blockers(model: Network, input_shape: Any = None) -> list[Blocker]:
     return _capture(model, input_shape, None).blockers
 
 
-@dataclass
-class Outcome:
-    """A graph, or what stands in its way; and what was compared."""
-
-    graph: fx.GraphModule | None
-    blockers: list[Blocker] = field(default_factory=list)
-    compared: dict[str, Any] = field(default_factory=dict)
-
-    def against(self, network: Callable[[], Reference], shape: Shape | None, samples: Samples | None) -> Outcome:
-        """With the graph, if there is one, compared with its network."""
-        if self.graph is None:
-            return self
-        if shape is None:
-            return self._guessed(network)
-        self.compared, wrong = compare(self.graph, network(), shape, samples)
-        return self if wrong is None else Outcome(None, [wrong])
-
-    def _guessed(self, network: Callable[[], Reference]) -> Outcome:
-        """Compared on samples of some shape that graph and network take, if there is one."""
-        assert self.graph is not None
-        guess = guess_input(self.graph)
-        if guess is not None:
-            compared, wrong = compare(self.graph, network(), tuple(guess.shape[1:]))
-            if compared["batches"]:  # the network takes samples of that shape
-                self.compared = compared
-                if wrong is not None and wrong.hint == HINT:  # the other door may see more
-                    wrong = replace(wrong, hint=SHAPE_HINT)
-                return self if wrong is None else Outcome(None, [wrong])
-        self.compared = not_compared("no input shape is known, which --input-shape tells (input_shape= in Python)")
-        return self
-
-
 def _capture(model: Network, input_shape: Any, samples: Samples | None) -> Outcome:
     if not (isinstance(model, (nn.Module, ExportedProgram, Captured, Staged)) or is_onnx(model)):
         return Outcome(None, [no_network(model)])
@@ -198,7 +159,7 @@ def _capture(model: Network, input_shape: Any, samples: Samples | None) -> Outco
             return _exported(model, shape).against(lambda: of_program(model), own_shape(model), samples)
         return _live(model, input_shape, samples)
     except Unsupported as error:
-        return Outcome(None, _blockers_of(error))
+        return Outcome(None, blockers_of(error))
 
 
 def _live(model: nn.Module, told: Any, samples: Samples | None) -> Outcome:
@@ -249,10 +210,6 @@ def _called(model: nn.Module, told: Any, samples: Samples | None) -> Calling:
         return Calling(("x",), 1)
 
 
-def _blockers_of(error: Unsupported) -> list[Blocker]:
-    return list(error.blockers) or [Blocker("network", "network", error.message.rstrip("."), error.hint)]
-
-
 def _is_captured(graph: fx.GraphModule) -> bool:
     try:
         validate(graph, Stage.ANN)
@@ -265,20 +222,20 @@ def _exported(program: ExportedProgram, told: Shape | None, live: bool = False) 
     try:
         lowering, result, shape = lower_exported(program, live)
     except Unsupported as error:
-        return Outcome(None, _blockers_of(error))
+        return Outcome(None, blockers_of(error))
     if told and told != shape:
         wanted = spelt(shape)
         why = f"takes samples of shape {wanted}, not {spelt(told)}"
         hint = f"samples of shape {wanted}, or the program exported for the others"
         return Outcome(None, [Blocker("input", "input", why, hint)])
-    return _finish(lowering, result, shape, None)
+    return ended(lowering, result, shape, None)
 
 
 def _onnx(model: onnx.ModelProto, shape: Shape | None, samples: Samples | None) -> Outcome:
     from snnc.capture.onnx.door import lower_onnx
 
     lowering, value, known = lower_onnx(model, shape)
-    outcome = _checked_end(lowering, value, list(lowering.blockers), known, None)
+    outcome = checked_end(lowering, value, list(lowering.blockers), known, None)
     if outcome.graph is not None:
         from snnc.capture.onnx.reference import compare_onnx  # imports onnxruntime, which is slow
 
@@ -303,7 +260,7 @@ def _symbolic(model: nn.Module, how: Calling, shape: Shape | None) -> tuple[Outc
     result = walk(lowering, traced, live, {})
     if stopped:
         return Outcome(None, lowering.blockers if shape else _without_shape(lowering, stopped, live, how)), True, whole
-    outcome = _finish(lowering, result, shape, rank)
+    outcome = ended(lowering, result, shape, rank)
     if shape is None:
         outcome.blockers += lowering.elsewhere
         return outcome, False, whole
@@ -336,53 +293,3 @@ def _joined(stopped: Blocker, before: list[Blocker], behind: list[Blocker]) -> l
     ]
     known = {(key(b.op), b.where) for b in before}
     return [stopped, *before, *(b for b in behind if (key(b.op), b.where) not in known)]
-
-
-def _finish(lowering: Lowering, result: Any, shape: Shape | None, rank: int | None) -> Outcome:
-    """Looks up the output of a traced graph, then does what all doors do last."""
-    found = list(lowering.blockers)
-    value: Any = LOST
-    try:
-        if why := fault(result):
-            raise Refused(why, PLAIN_HINT)
-        value = lowering.load(result)
-    except Refused as refused:
-        found.append(Blocker("output", "output", refused.why, refused.hint))
-    return _checked_end(lowering, value, found, shape, rank)
-
-
-def _checked_end(
-    lowering: Lowering, value: Any, found: list[Blocker], shape: Shape | None, rank: int | None
-) -> Outcome:
-    """Checks the output, then what all doors do last."""
-    parts = named(value)
-    for name, one in parts.items():
-        what = "output" if name == OUTPUT else f"'{name}'"
-        if isinstance(one, Laid):
-            found.append(Blocker(what, "output", *MOVED))
-        elif not isinstance(one, fx.Node) and one is not LOST:
-            found.append(Blocker(what, "output", "does not depend on the input", ALONE_HINT))
-    if not parts:
-        found.append(Blocker("output", "output", "holds no tensor", ALONE_HINT))
-    if found or lowering.elsewhere:
-        ends = tuple(node for node in lowering.build.graph.nodes if not node.users)
-        rest = lowering.build.finish(lowering.stand_in(None, None, ends))
-        return Outcome(None, found + [b for b in remaining(rest, rank) if b not in found])
-    graph = lowering.build.finish(value)
-    typed = {node.name for node in lowering.whole}
-    unread = [node for node in entries(graph) if node.name in typed and node not in places(graph)]
-    why = "holds whole numbers, and no embedding reads them"
-    found += [
-        Blocker(str(n.target), "input", why, "export it with float input, where its numbers tell amounts")
-        for n in unread
-    ]
-    if found:
-        return Outcome(None, found)
-    try:
-        found = finish(graph, shape, rank)
-    except Unsupported as error:
-        found = _blockers_of(error)
-    if found:
-        return Outcome(None, found)
-    validate(graph, Stage.ANN)
-    return Outcome(graph)

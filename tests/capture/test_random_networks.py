@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from snnc.capture import capture, doors
+from snnc.capture import capture, outcome
 from snnc.errors import Unsupported
 from tests import network_checks as check
 from tests.random_networks import networks
@@ -38,7 +38,7 @@ def test_any_fixed_point_network_spikes_the_same_everywhere(tmp_path_factory, ma
 
 def test_a_difference_would_be_seen(monkeypatch):
     """The checks can fail: this network shows the tracer another function, and what capture compares is left out."""
-    monkeypatch.setattr(doors, "compare", lambda *_: ({}, None))
+    monkeypatch.setattr(outcome, "compare", lambda *_: ({}, None))
 
     class Sly(nn.Module):
         def __init__(self):
