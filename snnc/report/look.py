@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.observe import watch
-from snnc.explain.sides import Perturbed, matched, observed
+from snnc.explain.sides import Perturbed, beside, observed
 from snnc.ir.graph import calls, numbers
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
@@ -122,7 +122,8 @@ def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Samples, seed: int
         SnncError: the layers of the two networks do not belong to each other.
     """
     like = numbers(network.graph)
-    sites, ann = matched(network, ann), ann.to(like)
+    sites, ann = beside(network, ann)
+    ann = ann.to(like)
     neurons = dict(network.neurons())
     a: dict[str, list[Tensor]] = {name: [] for name in sites}
     phi: dict[str, list[Tensor]] = {name: [] for name in sites}
@@ -139,7 +140,7 @@ def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Samples, seed: int
     found = []
     for name in sites:
         x_, y_ = torch.cat(a[name]).double(), torch.cat(phi[name]).double()
-        active = ((x_ > 0) | (y_ != 0)).nonzero().flatten()
+        active = ((x_ != 0) | (y_ != 0)).nonzero().flatten()
         chosen = active[torch.randperm(len(active), generator=generator)[:POINTS]]
         found.append(
             Scatter(

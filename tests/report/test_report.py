@@ -196,6 +196,18 @@ def test_a_scatter_is_of_activations_and_rates(made):
         assert all(round(4 * rate) == pytest.approx(4 * rate, abs=1e-5) for _, rate in one.points)
 
 
+@pytest.mark.parametrize("recipe", ["best", "telescoped"])
+def test_curved_networks_are_compared_with_their_ann_too(recipe):
+    """`piecewise-activations` and encoders put other values in the place of activations, and the ANN gets them too."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(24, 6)
+    found = measure(snnc.compile(net, 4, recipe, x, quick=True), x, net)
+    assert found.explanation is not None
+    assert [one.name for one in found.scatters] == [layer.name for layer in found.explanation.layers]
+    assert not [one for one in found.missing if "split" in one]
+
+
 def test_the_fingerprint_sees_every_number():
     x, y = torch.zeros(2, 3), torch.zeros(2, dtype=torch.long)
     prints = {fingerprint(x, y), fingerprint(x, None), fingerprint(x.reshape(3, 2), y), fingerprint(x + 1, y)}
