@@ -18,7 +18,7 @@ from snnc.structure import Samples, cast, each
 NEURONS = 16  # of a layer in its raster
 STEPS = 128  # in a raster, at most
 POINTS = 240  # of a layer in its scatter plot
-SAMPLES = 8  # that a scatter plot is drawn from
+SAMPLES = 8  # that a scatter plot and the rates of channels are drawn from
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,19 @@ class Raster:
     size: int
     steps: int
     spikes: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How often the neurons of each channel of one layer fire, on a few samples.
+
+    Attributes:
+        name: of the layer.
+        rates: spikes per neuron and step of each channel, in %, the highest first. Negative spikes count.
+    """
+
+    name: str
+    rates: list[float]
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,20 @@ def rasters(network: SpikingNetwork, x: Samples) -> tuple[list[Raster], dict[fx.
 
     watch(network.graph, x, see)
     return found, shapes
+
+
+def channels(network: SpikingNetwork, x: Samples) -> list[Channels]:
+    """The rates of the channels of every layer on the first few samples. A layer without maps has one neuron each."""
+    found: list[Channels] = []
+    neurons = dict(calls(network.graph, Neuron))
+
+    def see(node: fx.Node, value: Tensor) -> None:
+        if node in neurons and value.dim() > 1:
+            rates = value.ne(0).double().transpose(0, 1).flatten(1).mean(1)
+            found.append(Channels(node.name, (100 * rates).sort(descending=True).values.tolist()))
+
+    watch(network.graph, x[:SAMPLES], see)
+    return found
 
 
 def _raster(name: str, neuron: Neuron, value: Tensor) -> Raster:

@@ -36,7 +36,7 @@ from snnc.report.drawing import BOX, GAP, HIGH, picture
 from snnc.report.energy import account
 from snnc.report.findings import measure
 from snnc.report.limit import QuantisedLimit
-from snnc.report.look import rasters, scatters
+from snnc.report.look import channels, rasters, scatters
 from snnc.report.page import count as thousands
 from snnc.report.page import html, joule, short, three
 from snnc.report.samples import AGREEMENT
@@ -186,6 +186,19 @@ def test_a_raster_holds_the_spikes():
         spikes = {(one.neurons[row], step): units for row, step, units in one.spikes}
         wanted = {(int(n), int(t)): 1 for t, n in seen[one.name].nonzero()}
         assert spikes == wanted
+
+
+def test_rates_of_channels_are_those_of_their_spikes():
+    graph, shape = spiking("residual", T=4)
+    net, x, seen = Network(graph, {}), sample(shape, 3), {}
+    net.readout(x, observe=lambda node, value, steps: seen.update({node.name: value}))
+    found = channels(net, x)
+    assert [one.name for one in found] == [name for name, _ in net.neurons()]
+    for one in found:
+        maps = (seen[one.name] != 0).double()
+        counts = [float(maps[:, c].mean()) for c in range(maps.shape[1])]
+        assert one.rates == pytest.approx(sorted((100 * c for c in counts), reverse=True))
+        assert 0 < max(one.rates) <= 100
 
 
 def test_a_scatter_is_of_activations_and_rates(made):
@@ -580,6 +593,6 @@ def test_in_a_browser_nothing_is_cut_off(found, tmp_path, width):
     assert light["flat"] == 0
     assert light["beyond"] == 0  # of what it takes to get the same again, nothing needs scrolling
     assert light["parts"] == "none"  # of a graph: on a screen it is one picture, which can be panned
-    assert light["charts"] == 9  # five, and a raster and a scatter plot for each of two layers
+    assert light["charts"] == 11  # five, and a raster, channels and a scatter plot for each of two layers
     dark = browse(html(found), tmp_path, width, "--blink-settings=preferredColorScheme=0")
     assert (light["colour"], dark["colour"]) == ("rgb(255, 255, 255)", "rgb(20, 24, 29)")
