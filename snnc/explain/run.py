@@ -15,7 +15,7 @@ from snnc.data import Fit, maybe_labelled_batches, require_classes
 from snnc.errors import SnncError
 from snnc.explain.cures import advice
 from snnc.explain.report import KEPT, Cause, Explanation, LayerError, calibrated, parts, percent, summary, term
-from snnc.explain.sides import Perturbed, matched, observed, other, with_encoders, with_ramps
+from snnc.explain.sides import Perturbed, beside, observed, other
 from snnc.explain.terms import OWN, Tally, split
 from snnc.ir.frames import framed
 from snnc.ir.graph import numbers, only, result, results, view
@@ -69,7 +69,7 @@ def explain(
     graph = framed(capture(ann, _shape(network)), network.T, network.frames)
     graph = _one_output(graph, output).to(like)
     fit = Fit(network.info, data)
-    sites = matched(network, with_encoders(network, with_ramps(network, graph)))
+    sites, graph = beside(network, graph)
     sums = _Sums(network, graph, sites, fit)
     for x, y in track(fit.watch(maybe_labelled_batches(data, (network.inputs, network.inputs))), "explaining"):
         parts_of_x = x.to(like.device).split(sums.rows)
