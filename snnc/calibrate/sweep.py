@@ -19,6 +19,7 @@ from torch import Tensor, fx
 
 from snnc.calibrate.observe import watch
 from snnc.ir.dialect import CONVOLUTIONS, Add, Affine, Sub
+from snnc.ir.frames import folded
 from snnc.ir.graph import calls, entries, insert, module_of, phases
 from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.processes import Pieces, Shards
@@ -48,7 +49,7 @@ class SweepSite:
         node: the node.
         module: what it calls.
         inputs: values of its inputs, in the shards of this process: `[T * N, ...]` within time, `[N, ...]` outside.
-        wanted: what the reference has at this node, `[N, ...]` in each shard.
+        wanted: what the reference has at this node, `[N, ...]` in each shard; of one that ran on each frame the mean.
         sweep: the sweep, for values of other nodes that are known already.
     """
 
@@ -74,6 +75,7 @@ class Sweep:
         self.given = dict(zip(entries(graph), map(self.shards.deal, each_input(x)), strict=True))
         self.phase = phases(graph)
         self.decode = next(module for _, module in calls(graph, Decode))
+        self.by_frame = folded(reference)
         self.values: dict[fx.Node, Pieces] = {}
         self.wanted: dict[str, Pieces] = {}
 
@@ -109,11 +111,12 @@ class Sweep:
             inputs = [self.values[source] for source in node.args]
             if twin is not None:
                 sources = [known[source] for source in twin.args]
-                self.wanted[node.name] = known[twin] = each(module_of(self.reference, twin), *sources)
+                known[twin] = each(module_of(self.reference, twin), *sources)
+                self.wanted[node.name] = each(self.decode, known[twin]) if twin in self.by_frame else known[twin]
             module = module_of(self.graph, node)
             value = None
             if twin is not None:
-                value = visit(SweepSite(node, module, inputs, known[twin], self))
+                value = visit(SweepSite(node, module, inputs, self.wanted[node.name], self))
             self.values[node] = each(module, *inputs) if value is None else value
             for source in node.all_input_nodes:
                 if last[source] is node:
