@@ -305,7 +305,12 @@ FINITE = "finite weights, such as those of an earlier checkpoint"
 
 
 def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
-    return [
+    spread = [
+        Blocker(node.name, type(module).__name__, "'running_var' is so far below zero that it gives NaN", FINITE)
+        for node, module in calls(graph, *dialect.BATCHNORMS)
+        if module.running_var is not None and bool((module.running_var + module.eps < 0).any())
+    ]
+    return spread + [
         Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", FINITE)
         for node, module in calls(graph)
         for name, value in module.state_dict().items()

@@ -14,7 +14,7 @@ from snnc.capture import capture
 from snnc.data import Fit, maybe_labelled_batches, require_classes
 from snnc.explain.cures import advice
 from snnc.explain.report import KEPT, Cause, Explanation, LayerError, calibrated, parts, percent, summary, term
-from snnc.explain.sides import Perturbed, matched, observed, other, with_encoders, with_ramps
+from snnc.explain.sides import Perturbed, beside, observed, other
 from snnc.explain.terms import OWN, Tally, split
 from snnc.ir.graph import numbers, only, result, results, view
 from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
@@ -60,7 +60,7 @@ def explain(
     like = numbers(network.graph)
     graph = _one_output(capture(ann, _shape(network)), output).to(like)
     fit = Fit(network.info, data)
-    sites = matched(network, with_encoders(network, with_ramps(network, graph)))
+    sites, graph = beside(network, graph)
     sums = _Sums(network, graph, sites, fit)
     for x, y in track(fit.watch(maybe_labelled_batches(data, (network.inputs, network.inputs))), "explaining"):
         parts_of_x = x.to(like.device).split(sums.rows)

@@ -178,7 +178,7 @@ def _choice(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]] | None
     told = shapes is not None and (data or not found.needs_data)
     cost = estimate(graph, shapes, found, T, SAMPLES) if told and shapes else None
     part = _share(graph, shapes, found) if told and shapes else None
-    why = REASONS[name] if data or not found.needs_data else f"{REASONS[name]}; it needs calibration data"
+    why = REASONS[name] if data or not found.needs_data else f"it will ask for calibration data, since {REASONS[name]}"
     if data and len(several := contenders(graph)) > 1:
         why = f"the first of {', '.join(several)}, which are tried on the data"
     return Taken(data, name, why, cost, part)

@@ -78,6 +78,9 @@ class FixedPoint(Pass):
         self.require("samples", self.samples >= 1, "1 or more")
         self.require("positions", self.positions >= 2, "2 or more")
 
+    def rows(self, context: Context) -> int:
+        return (context.seen(self.samples) if context.calibration else 1) * context.T
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         for node, module in calls(graph, Restart):
             ROLES.at(node.name, module.body)  # refuses what starts anew and is no max pool
