@@ -23,7 +23,7 @@ from snnc.ir.neurons import Neuron
 from snnc.ir.temporal import StepCurrent
 from snnc.processes import Pieces, Shards
 
-ROWS = 2**15  # rows times steps, about
+ROWS = 2**17  # rows times steps, about
 LARGEST = 2**27  # numbers that all rows are computed from
 KEPT = 0.75  # of the rows of a shard, that are fitted to; the others say which correction is best
 
