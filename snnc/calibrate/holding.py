@@ -28,10 +28,10 @@ from snnc.calibrate.limit import allowed, least
 from snnc.errors import SnncError
 from snnc.ir.dialect import ACTIVATIONS, ROUTES, Add, Affine, ClipQuant, Grid, Sub
 from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Encode, StepCurrent
+from snnc.ir.temporal import Decode, Encode, Frames, StepCurrent
 from snnc.processes import Pieces
 
-LIGHT = (*ACTIVATIONS, *ROUTES, Add, Affine, ClipQuant, Decode, Encode, Grid, StepCurrent, Sub)
+LIGHT = (*ACTIVATIONS, *ROUTES, Add, Affine, ClipQuant, Decode, Encode, Frames, Grid, StepCurrent, Sub)
 READ, RUN = 1, 10  # price of a value that is read back, and of one that a layer with weights computes
 CHEAP = 3 * READ  # what a value may cost each time without being worth a file
 DEAR = CHEAP + 2 * RUN  # the same where there is no room for files

@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from snnc.calibrate.holding import Memory, size_of
 from snnc.calibrate.limit import largest_value, sharded
 from snnc.ir.dialect import CONVOLUTIONS, Add, Affine, Sub
+from snnc.ir.frames import folded
 from snnc.ir.graph import calls, entries, insert, module_of, phases, steps
 from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.processes import Pieces, Shards
@@ -46,7 +47,7 @@ class SweepSite:
         node: the node.
         module: what it calls.
         inputs: values of its inputs, in the shards of this process: `[T * N, ...]` within time, `[N, ...]` outside.
-        wanted: what the reference has at this node, `[N, ...]` in each shard.
+        wanted: what the reference has at this node, `[N, ...]` in each shard; of one that ran on each frame the mean.
         sweep: the sweep, for values of other nodes that are known already.
     """
 
@@ -71,7 +72,8 @@ class Sweep:
         self, graph: fx.GraphModule, reference: fx.GraphModule, x: Samples, limit: float | None = None
     ) -> None:
         self.graph, self.reference = graph, reference
-        largest = steps(graph) * largest_value(reference, x)
+        self.by_frame = folded(reference)
+        largest = largest_value(reference, x) * (1 if self.by_frame else steps(graph))
         self.shards = sharded(len(x), largest)
         self.memory = Memory.of(limit, largest * self.shards.sizes[0])
         self.given = dict(zip(entries(graph), map(self.shards.deal, each_input(x)), strict=True))
@@ -130,8 +132,10 @@ class Sweep:
         value = None
         if twin is not None:
             sources = [known[source] for source in twin.args if isinstance(source, fx.Node)]
-            self.wanted[node.name] = known[twin] = self.memory.each(module_of(self.reference, twin), *sources)
-            value = visit(SweepSite(node, module, inputs, known[twin], self))
+            known[twin] = found = self.memory.each(module_of(self.reference, twin), *sources)
+            wanted = self.memory.each(self.decode, found) if twin in self.by_frame else found
+            self.wanted[node.name] = wanted
+            value = visit(SweepSite(node, module, inputs, wanted, self))
         self.values[node] = self.memory.each(module, *inputs) if value is None else value
 
 

@@ -47,11 +47,11 @@ from snnc.ir.dialect import (
     Sub,
 )
 from snnc.ir.embedding import Embedding
-from snnc.ir.graph import calls, insert, module_of, phases, replace
+from snnc.ir.graph import calls, enters, insert, module_of, phases, replace
 from snnc.ir.neurons import NEURONS, Neuron
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shape
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.processes import Pieces
 
 ROOM = 2**10  # magnitude up to which a factor may widen a value
@@ -182,6 +182,11 @@ class IntegerLowering:
         (one,) = self._sources(node)
         return Value(real, whole, one.grid, one.size)
 
+    def _frames(self, node: fx.Node, module: Frames) -> Value:
+        real, whole, _ = self._run(node, module)
+        (one,) = self._sources(node)
+        return Value(real, whole, one.grid[:, 0], one.size[:, 0])
+
     def _head(self, node: fx.Node, module: Any) -> Value:
         return self._leave(node, node.all_input_nodes[0])
 
@@ -277,7 +282,7 @@ class IntegerLowering:
     def _affine(self, node: fx.Node, module: Affine) -> Value:
         """Folds the factor into the grid where it may choose one; multiplies by an integer where a join shares one."""
         (value,) = self._sources(node)
-        if node.all_input_nodes[0].op == "placeholder":
+        if enters(self.graph, node.all_input_nodes[0]):
             return self._entry(node, value)
         real = self.memory.each(module, value.real)
         shape = tuple(size_of(real)[1:])
@@ -382,6 +387,7 @@ INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
         ROUTES: IntegerLowering._route,
         Pad: IntegerLowering._pad,
         (Encode, Decode): IntegerLowering._border,
+        Frames: IntegerLowering._frames,
         Mean: Refusal("is a mean of which nothing made a pool", "prepare before it"),
         Mix: Refusal("mixes entries, of which nothing made a layer", "prepare before it"),
         (*BENT, Telescoped): Refusal(

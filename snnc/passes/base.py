@@ -241,6 +241,21 @@ class Pass:
         """
         return self.neuron.spikes if self.neuron else None
 
+    def over_frames(self, T: int) -> Self | None:
+        """The pass where input changes in time; None if it has nothing to do there.
+
+        Raises:
+            RecipeError: it needs input that is constant in time.
+        """
+        kind = self.neurons(T)
+        if kind and not kind.streaming:
+            raise self.unframed("makes layers wait for later steps, and frames are read as they come")
+        return self
+
+    def unframed(self, why: str) -> RecipeError:
+        """The refusal of input that changes in time; `why` goes on after the name."""
+        return RecipeError(f"'{self.name}' {why}.", "a recipe that reads step by step: 'best', 'opi' or 'best-graded'")
+
     def changes_steps(self, T: int) -> bool:
         """Whether it may leave currents that change from step to step by themselves, in a network of T steps."""
         return False

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
@@ -16,7 +17,7 @@ from snnc.calibrate.relevance import counts, relevance
 from snnc.calibrate.sweep import SweepSite, add_current, by_feature, shift_for
 from snnc.checks import MOST_ROUNDS
 from snnc.ir.dialect import WEIGHTED, Add
-from snnc.ir.graph import module_of
+from snnc.ir.graph import calls, module_of, view
 from snnc.ir.neurons import Neuron
 from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.passes.even_currents import departure
@@ -47,7 +48,7 @@ class CalibrateWeights(RoundsPass):
     Where `even-currents` came before, its currents are brought up to date on what the corrected layers emit: all of
     what departs from the mean is taken away, whatever its `gain` was.
 
-    Layers before the first spike see what they always saw, and stay. So do 3d, transposed and non-zero-padded
+    Layers that no spike reaches see what they always saw, and stay. So do 3d, transposed and non-zero-padded
     convolutions, which are not covered.
 
     Options:
@@ -82,6 +83,8 @@ class CalibrateWeights(RoundsPass):
             relevant = relevance(context.reference, given, context.seed)
         shifts: dict[fx.Node, Tensor] = {}
         fed: dict[fx.Node, Stepped] = {}
+        net = view(graph)
+        spiked = set().union(*(nx.descendants(net, node) for node, _ in calls(graph, Neuron)))
         left: list[str] = []
         moved = 0
 
@@ -96,7 +99,7 @@ class CalibrateWeights(RoundsPass):
                 last = by_feature(site.module, site.inputs[0])
                 shifts[site.node], value = shift_for(site, self.rounds, counts(gradient, last))
                 return value
-            if isinstance(site.module, WEIGHTED) and site.sweep.phase[site.node] != "before":
+            if isinstance(site.module, WEIGHTED) and site.node in spiked:
                 seen, shards = site.sweep.means(site.node, site.inputs[0]), site.sweep.shards
                 wanted = goal(graph, site)
                 count = counts(gradient, isinstance(site.module, nn.Linear))

@@ -14,6 +14,7 @@ from snnc.errors import SnncError
 from snnc.ir.accounting import share
 from snnc.ir.curved import CURVED
 from snnc.ir.dialect import MAX_POOLS, ClipQuant, SignedQuant
+from snnc.ir.frames import begin
 from snnc.ir.graph import Stage, calls, insert, module_of, replace, view
 from snnc.ir.neurons import IF, BipolarIF
 from snnc.ir.shapes import every_shape
@@ -31,7 +32,8 @@ class InsertNeurons(Pass):
     are uniform in [0, theta], as long as that v0 itself lies in [0, theta].
 
     Time lies between the first and the last neuron: `Encode` on every edge into that region, `Decode` on every
-    edge out of it. What comes before runs once, what comes after runs once, on the mean.
+    edge out of it. What comes before runs once, what comes after runs once, on the mean. Over frames time begins at the
+    input, where `Frames` lets one in at each step (`snnc.ir.frames`).
 
     Max pooling inside that region acts on spike trains, and the maximum at each step is not the maximum of the
     rates. Outside of it max pooling is exact as it is. So is every other curved operation; inside it is `Telescoped`,
@@ -69,16 +71,20 @@ class InsertNeurons(Pass):
                 "no neuron was inserted: the network has no ReLU, and no values are encoded.",
                 "the recipe 'telescoped', or the pass encode-values before this one",
             )
+        frames = begin(graph, set(neurons))
         net = view(graph)
-        fed = set(neurons).union(*(nx.descendants(net, node) for node in neurons))
+        starts = frames or set(neurons)
+        fed = starts.union(*(nx.descendants(net, node) for node in starts))
         feeding = set(neurons).union(*(nx.ancestors(net, node) for node in neurons))
-        inside = fed & feeding
+        inside = (fed & feeding) | frames
         lowered = self._lower_max_pools(graph, inside, context)
         telescoped = [(node, body) for node, body in calls(graph, *CURVED) if node in inside]
         for node, body in telescoped:
             replace(graph, node, Telescoped(context.T, body))
         for node in [one for one in graph.graph.nodes if one.op != "output"]:
             users = list(node.users)
+            if node.op == "placeholder" and frames:
+                continue
             if node in inside:
                 _through(graph, node, [u for u in users if u not in inside], Decode(context.T, context.T), "decode")
             else:

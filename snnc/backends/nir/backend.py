@@ -25,7 +25,7 @@ from snnc.files import atomic_buffer
 from snnc.ir.graph import calls, entries, output, remove, results, tidy
 from snnc.ir.neurons import IF
 from snnc.ir.shapes import Shape, every_shape
-from snnc.ir.temporal import Decode, Encode, StepCurrent
+from snnc.ir.temporal import Decode, Encode, Frames, StepCurrent
 from snnc.networks.network import Network
 from snnc.passes.normalize_thresholds import divide_before, multiply_behind
 from snnc.passes.pipeline import Pipeline
@@ -76,7 +76,10 @@ class NirFile(Backend):
         lowering.run()
         if lowering.blockers:
             raise _refused(lowering.blockers)
-        found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network) | lowering.grid)
+        said = metadata(network)
+        if lowering.grid:
+            said |= lowering.grid | {"input": f"{said['input']}, as {lowering.grid['input']}"}
+        found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=said)
         with atomic_buffer(path) as buffer:
             nir.write(buffer, found)
 
@@ -114,7 +117,7 @@ def _refused(blockers: list[Blocker]) -> Unsupported:
 def one_step(network: Network) -> fx.GraphModule:
     """The graph of a single step: encoders and readouts gone, and every plain neuron with spikes of height 1."""
     graph = copy.deepcopy(network.graph)
-    for node, _ in calls(graph, Encode, Decode):
+    for node, _ in calls(graph, Encode, Frames, Decode):
         remove(graph, node)
     for node, neuron in calls(graph, IF):
         theta = neuron.theta
@@ -132,7 +135,8 @@ def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
     Raises:
         SnncError: nothing told the shape of the input.
     """
-    return every_shape(graph, told(network.info.get("input_shape"), NirFile.name))
+    shape = told(network.info.get("input_shape"), NirFile.name)
+    return every_shape(graph, shape[1:] if network.frames else shape)
 
 
 def metadata(network: Network) -> dict[str, Any]:
@@ -143,7 +147,9 @@ def metadata(network: Network) -> dict[str, Any]:
         "T": network.T,
         "late": late,
         "dt": 1.0,
-        "input": "the same sample at every step",
+        "input": f"frame t of a sample at step t (the network was made for their {network.frames})"
+        if network.frames
+        else "the same sample at every step",
         "readout": f"mean of the output over the steps after the first {late}" if late else "mean of the output",
         "reset": "subtract",
         "history": json.dumps({**network.info, "latency": asdict(network.latency)}, default=str),

@@ -12,7 +12,7 @@ from torch import fx
 
 from snnc import api
 from snnc.backends import BACKENDS
-from snnc.capture import Captured, told_inputs, told_shape
+from snnc.capture import Captured, counted_frames, told_inputs, told_shape
 from snnc.cli import show
 from snnc.cli.blocks import Model, Reading
 from snnc.cli.search import check_search
@@ -21,7 +21,7 @@ from snnc.cli.work.export import require_onnx, write, written
 from snnc.cli.work.plan import compilation
 from snnc.cli.work.search import searched, unwritable
 from snnc.cli.work.sources import captured
-from snnc.data import Dataset
+from snnc.data import Binning, Dataset
 from snnc.errors import SnncError
 from snnc.measure.search import STEPS, searchable
 from snnc.networks.network import Network
@@ -45,6 +45,7 @@ class Wish:
 
     model: Path | None
     T: int | None
+    frames: str | None
     recipe: str | None
     changes: tuple[tuple[str, str, Any], ...]
     calib: Path | None
@@ -104,6 +105,8 @@ def run(**options: Any) -> None:
 def _plan(wish: Wish) -> CompilePlan:
     """Checks the options against each other, and loads what they name."""
     check_search(wish.max_drop, wish.calib, wish.recipe, wish.recipes, wish.changes, wish.output)
+    if wish.frames and wish.max_drop is not None:
+        raise click.UsageError("--max-drop searches for the number of steps, and frames fix it: give --frames alone.")
     if wish.fixed_point and wish.max_drop is not None and not (wish.recipe or wish.recipes):
         raise click.UsageError("--fixed-point with --max-drop needs recipes to put it behind: give --recipe.")
     given = (wish.calib, wish.recipe, *(wish.recipes or ()))
@@ -114,7 +117,8 @@ def _plan(wish: Wish) -> CompilePlan:
     data = None
     if wish.calib:
         drawn = wish.calib_samples + (wish.holdout if wish.max_drop is not None else 0)
-        data = wish.reading.read(wish.calib).sample(drawn, wish.seed).taking(*told_inputs(network))
+        binning = Binning(wish.T or 8) if wish.frames else None
+        data = wish.reading.read(wish.calib, binning=binning).sample(drawn, wish.seed).taking(*told_inputs(network))
     source = captured(network, data, wish.input_shape)
     shape = wish.input_shape or (None if data else told_shape(network))
     return CompilePlan(forms, network, source, data, shape, named)
@@ -148,14 +152,18 @@ def _search(wish: Wish, plan: CompilePlan) -> Made | None:
 
 def _build(wish: Wish, plan: CompilePlan) -> Made | None:
     """The network by one recipe; None where this is a dry run."""
-    data, T = plan.data, wish.T or 8
+    data = plan.data
+    first = next(data.limit(1).batches(1))[0] if data else None
+    T = counted_frames(first, wish.T) if wish.frames else wish.T or 8
     chosen, why = (plan.named, "as asked for") if plan.named else _default(plan)
     if data and not chosen.needs_data:
         show.note(f"Recipe '{chosen.name}' takes nothing from the calibration data but the shape of the input.")
     chosen = _changed(chosen, wish.changes, wish.fixed_point)
+    if wish.frames:
+        chosen = chosen.over_frames(T)
     staged = plan.network if isinstance(plan.network, Staged) else None
     if not chosen.needs_data or data:  # otherwise that is what is wrong
-        known = data.input_shape if data else staged.input_shape if staged else None
+        known = data.frame_shape if data else staged.input_shape if staged else None
         for _, backend in plan.forms:
             BACKENDS[backend].accept(chosen.pipeline, T, plan.graph, plan.shape or known)
     several = [chosen] if plan.named or wish.changes or wish.fixed_point else _several(plan, chosen, T)
@@ -164,8 +172,8 @@ def _build(wish: Wish, plan: CompilePlan) -> Made | None:
         return None
     source = staged or plan.source  # what it was trained with goes into the file
     net = api.compile(
-        source, T, several, data, samples=wish.calib_samples, input_shape=plan.shape, seed=wish.seed, quick=wish.quick,
-        track=show.track,
+        source, T, several, data, frames=wish.frames, samples=wish.calib_samples, input_shape=plan.shape,
+        seed=wish.seed, quick=wish.quick, track=show.track,
     )  # fmt: skip
     if tried := [row["recipe"] for row in net.info.get("recipes", ()) if row["chosen"]]:
         return net, find_recipe(tried[0]), "chosen on calibration data"
@@ -178,7 +186,7 @@ def _several(plan: CompilePlan, first: Recipe, T: int) -> list[Recipe]:
     for one in map(find_recipe, contenders(plan.graph) if plan.data else ()):
         with contextlib.suppress(SnncError):
             for _, backend in plan.forms:
-                BACKENDS[backend].accept(one.pipeline, T, plan.graph, plan.data.input_shape if plan.data else None)
+                BACKENDS[backend].accept(one.pipeline, T, plan.graph, plan.data.frame_shape if plan.data else None)
             found += [one] if one.name != first.name else []
     return found
 
