@@ -73,20 +73,12 @@ class InsertNeurons(Pass):
                 "no neuron was inserted: the network has no ReLU, and no values are encoded.",
                 "the recipe 'telescoped', or the pass encode-values before this one",
             )
-        net = view(graph)
-        fed = set(neurons).union(*(nx.descendants(net, node) for node in neurons))
-        feeding = set(neurons).union(*(nx.ancestors(net, node) for node in neurons))
-        inside = fed & feeding
+        inside = between(graph, neurons)
         lowered = self._lower_max_pools(graph, inside, context)
         telescoped = [(node, body) for node, body in calls(graph, *CURVED) if node in inside]
         for node, body in telescoped:
             replace(graph, node, Telescoped(context.T, body))
-        for node in [one for one in graph.graph.nodes if one.op != "output"]:
-            users = list(node.users)
-            if node in inside:
-                _through(graph, node, [u for u in users if u not in inside], Decode(context.T, context.T), "decode")
-            else:
-                _through(graph, node, [u for u in users if u in inside], Encode(context.T), "encode")
+        put_borders(graph, inside, context.T)
         if lowered:
             context.notes.append(f"{lowered} max pools between neurons lowered as {self.maxpool}")
         if telescoped:
@@ -102,6 +94,24 @@ class InsertNeurons(Pass):
                 raise SnncError(f"'{node.name}' is adaptive, which 'gate' cannot lower.", "maxpool = 'running-max'")
             replace(graph, node, MAXPOOL_LOWERINGS[self.maxpool](context.T, module_of(graph, node)))
         return len(pools)
+
+
+def between(graph: fx.GraphModule, neurons: list[fx.Node]) -> set[fx.Node]:
+    """The nodes that lie in time: on a path from a neuron to a neuron, these included."""
+    net = view(graph)
+    fed = set(neurons).union(*(nx.descendants(net, node) for node in neurons))
+    feeding = set(neurons).union(*(nx.ancestors(net, node) for node in neurons))
+    return fed & feeding
+
+
+def put_borders(graph: fx.GraphModule, inside: set[fx.Node], T: int, late: int = 0) -> None:
+    """`Encode` on every edge into the nodes that lie in time, `Decode` on every edge out of them. In place."""
+    for node in [one for one in graph.graph.nodes if one.op != "output"]:
+        users = list(node.users)
+        if node in inside:
+            _through(graph, node, [u for u in users if u not in inside], Decode(T, T, late=late), "decode")
+        else:
+            _through(graph, node, [u for u in users if u in inside], Encode(T), "encode")
 
 
 def _unquantized(graph: fx.GraphModule, context: Context) -> fx.GraphModule:
