@@ -24,9 +24,10 @@ from snnc.capture.routes import ALL, Range
 from snnc.capture.values import INPUT, Refused
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
+from snnc.ir.accounting import curved_inside
 from snnc.ir.curved import BENT, Greatest, Least, Normalize
 from snnc.ir.embedding import Embedding
-from snnc.ir.graph import calls, curved_inside, insert, module_of, remove, replace, tidy
+from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shapes
 from snnc.ir.temporal import TIME

@@ -31,6 +31,7 @@ Item = TypeVar("Item")
 
 PATIENCE = 1.0  # seconds before progress is printed if there is no terminal to draw on
 REMINDER = 10.0  # seconds between two such lines
+FRAMES = {"mean": "their mean", "sum": "their sum", "each": "each of them"}
 UNITS = {  # of what is counted, by what is done: its first word
     "evaluating": "batches", "explaining": "batches", "comparing": "batches", "measuring": "batches",
     "observing": "batches", "calibrating": "layers", "rounding": "layers", "choosing": "choices", "tuning": "steps",
@@ -309,6 +310,13 @@ def made(info: Mapping[str, Any], latency: str) -> None:
         say(f"Trained: {tune.get('steps')} steps of snnc tune, after conversion")
     if given:
         say(f"Input: {shape(given)}")
+    if isinstance(frames := info.get("frames"), Mapping):
+        what = FRAMES.get(str(frames.get("of")))
+        say(f"Frames: {frames.get('T')} a sample, one at each step; the network was trained on {what}")
+    read = info.get("calibration")
+    if isinstance(binning := read.get("binning") if isinstance(read, Mapping) else None, Mapping):
+        size, sensor = binning.get("size"), binning.get("sensor")
+        say(f"Events: binned by {binning.get('by')}, {size or 'equal parts'}, on {shape(sensor or [])} pixels")
     compared(info.get("compared"))
     say(f"Latency: {latency}")
     if isinstance(plugins := info.get("plugins"), list):

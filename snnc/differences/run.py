@@ -58,6 +58,11 @@ def verify(
     if ann is not None and any(module.training for module in ann.modules()):
         ann = copy.deepcopy(ann).eval()
     rounded = a.ends_in_head or b.ends_in_head
+    if a.frames != b.frames:
+        raise SnncError(
+            "One network takes frames and the other does not, or they stand for other things made of frames.",
+            "two forms of one network",
+        )
     count = Count(a.stage is b.stage is Stage.FIXED, rounded, a.heights(), b.heights())
     # Spikes of all steps are held, so one part is what a network itself would hold.
     part = max(1, min(a.chunk, b.chunk) // max(a.latency.simulated, b.latency.simulated))
@@ -70,5 +75,5 @@ def verify(
             if count.classes:
                 fit.classes(count.classes[0], label)
             if ann is not None:
-                count.beside(ann_classes(ann, samples), label)
+                count.beside(ann_classes(ann, samples, a.frames), label)
     return count.report(fit.notes())

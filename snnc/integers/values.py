@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from snnc.calibrate.holding import size_of
 from snnc.processes import Pieces
 
 
@@ -29,7 +30,7 @@ class Value:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
-        return tuple(next(iter(self.whole.values())).shape[1:])
+        return tuple(size_of(self.whole)[1:])
 
 
 def reach(module: Any, size: Tensor) -> Tensor:

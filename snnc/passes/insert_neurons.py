@@ -15,6 +15,7 @@ from snnc.errors import SnncError
 from snnc.ir.accounting import share
 from snnc.ir.curved import CURVED
 from snnc.ir.dialect import MAX_POOLS, ClipQuant, SignedQuant
+from snnc.ir.frames import begin
 from snnc.ir.graph import Stage, calls, insert, module_of, replace, view
 from snnc.ir.neurons import IF, BipolarIF
 from snnc.ir.shapes import every_shape
@@ -32,7 +33,8 @@ class InsertNeurons(Pass):
     are uniform in [0, theta], as long as that v0 itself lies in [0, theta].
 
     Time lies between the first and the last neuron: `Encode` on every edge into that region, `Decode` on every
-    edge out of it. What comes before runs once, what comes after runs once, on the mean.
+    edge out of it. What comes before runs once, what comes after runs once, on the mean. Over frames time begins at the
+    input, where `Frames` lets one in at each step (`snnc.ir.frames`).
 
     Max pooling inside that region acts on spike trains, and the maximum at each step is not the maximum of the
     rates. Outside of it max pooling is exact as it is. So is every other curved operation; inside it is `Telescoped`,
@@ -73,12 +75,13 @@ class InsertNeurons(Pass):
                 "no neuron was inserted: the network has no ReLU, and no values are encoded.",
                 "the recipe 'telescoped', or the pass encode-values before this one",
             )
-        inside = between(graph, neurons)
+        frames = begin(graph, set(neurons))
+        inside = between(graph, set(neurons), frames)
         lowered = self._lower_max_pools(graph, inside, context)
         telescoped = [(node, body) for node, body in calls(graph, *CURVED) if node in inside]
         for node, body in telescoped:
             replace(graph, node, Telescoped(context.T, body))
-        put_borders(graph, inside, context.T)
+        put_borders(graph, inside, context.T, framed=bool(frames))
         if lowered:
             context.notes.append(f"{lowered} max pools between neurons lowered as {self.maxpool}")
         if telescoped:
@@ -96,18 +99,24 @@ class InsertNeurons(Pass):
         return len(pools)
 
 
-def between(graph: fx.GraphModule, neurons: list[fx.Node]) -> set[fx.Node]:
-    """The nodes that lie in time: on a path from a neuron to a neuron, these included."""
-    net = view(graph)
-    fed = set(neurons).union(*(nx.descendants(net, node) for node in neurons))
-    feeding = set(neurons).union(*(nx.ancestors(net, node) for node in neurons))
-    return fed & feeding
+def between(graph: fx.GraphModule, neurons: set[fx.Node], frames: set[fx.Node] | None = None) -> set[fx.Node]:
+    """The nodes that lie in time: on a path from a neuron, or from where frames come in, to a neuron; ends included."""
+    net, frames = view(graph), frames or set()
+    starts = frames or neurons
+    fed = starts.union(*(nx.descendants(net, node) for node in starts))
+    feeding = neurons.union(*(nx.ancestors(net, node) for node in neurons))
+    return (fed & feeding) | frames
 
 
-def put_borders(graph: fx.GraphModule, inside: set[fx.Node], T: int, late: int = 0) -> None:
-    """`Encode` on every edge into the nodes that lie in time, `Decode` on every edge out of them. In place."""
+def put_borders(graph: fx.GraphModule, inside: set[fx.Node], T: int, late: int = 0, framed: bool = False) -> None:
+    """`Encode` on every edge into the nodes that lie in time, `Decode` on every edge out of them. In place.
+
+    Where the input is `framed`, it comes in step by step and needs no `Encode`.
+    """
     for node in [one for one in graph.graph.nodes if one.op != "output"]:
         users = list(node.users)
+        if node.op == "placeholder" and framed:
+            continue
         if node in inside:
             _through(graph, node, [u for u in users if u not in inside], Decode(T, T, late=late), "decode")
         else:

@@ -140,6 +140,15 @@ class Pipeline:
         """
         return check(self.passes, stage, held)
 
+    def over_frames(self, T: int) -> Self:
+        """The pipeline for input that changes in time, without passes that have nothing to do there.
+
+        Raises:
+            RecipeError: a pass needs input that is constant in time.
+        """
+        kept = [one.over_frames(T) for one in self.passes]
+        return replace(self, passes=tuple(one for one in kept if one is not None))
+
     def chosen(self, T: int) -> tuple[Pass, type[Neuron]] | None:
         """The pass that decides on the neurons, the last that chooses any, and what they are at T steps."""
         kinds = [(one, kind) for one in self.passes if (kind := one.neurons(T))]

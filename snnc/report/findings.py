@@ -20,7 +20,7 @@ from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.passes.trace import Snapshot, snapshots
 from snnc.report.drawing import Picture, picture, snapshot
-from snnc.report.energy import Energy, account, left_out
+from snnc.report.energy import Energy, account, left_out, runs_of
 from snnc.report.limit import QuantisedLimit
 from snnc.report.look import Channels, Raster, Scatter, Threshold, channels, rasters, scatters, thresholds
 from snnc.report.provenance import Provenance, versions
@@ -159,7 +159,9 @@ def measure(
         parts["rasters"], shapes = rasters(network, x[:1])
         parts["channels"] = channels(network, x)
         if found.operations is not None and found.spikes is not None:
-            parts["energy"] = account(network.graph, shapes, found.operations, found.spikes, network.T)
+            parts["energy"] = account(
+                network.graph, shapes, found.operations, found.spikes, network.T, runs_of(network)
+            )
         pictures.append(picture("After conversion", network.graph, Stage.SPIKING))
         if graph is not None and ann is not None:
             try:

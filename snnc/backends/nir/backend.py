@@ -29,7 +29,7 @@ from snnc.files import atomic_buffer
 from snnc.ir.graph import calls, entries, output, remove, results, tidy
 from snnc.ir.neurons import IF
 from snnc.ir.shapes import Shape, every_shape
-from snnc.ir.temporal import Decode, Encode, StepCurrent
+from snnc.ir.temporal import Decode, Encode, Frames, StepCurrent
 from snnc.networks.network import Network
 from snnc.passes.normalize_thresholds import divide_before
 from snnc.passes.pipeline import Pipeline
@@ -105,7 +105,10 @@ class NirFile(Backend):
         lowering = NirLowering(graph, shapes(graph, network), rules.RULES, sums, rounded)
         lowering.run()
         missing = [Mismatch("unsupported", one.node, one.op, one.why, one.hint) for one in lowering.blockers]
-        said = metadata(network) | lowering.grid | {"target": target.name}
+        said = metadata(network)
+        if lowering.grid:
+            said |= lowering.grid | {"input": f"{said['input']}, as {lowering.grid['input']}"}
+        said |= {"target": target.name}
         found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=said, type_check=not missing)
         return found, fit(found, target, missing)
 
@@ -160,7 +163,7 @@ def one_step(network: Network) -> tuple[fx.GraphModule, frozenset[str]]:
         The graph, and the neurons whose thresholds rounded the weights that they moved into.
     """
     graph, rounded = copy.deepcopy(network.graph), set()
-    for node, _ in calls(graph, Encode, Decode):
+    for node, _ in calls(graph, Encode, Frames, Decode):
         remove(graph, node)
     for node, neuron in calls(graph, IF):
         theta = neuron.theta
@@ -180,7 +183,8 @@ def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
     Raises:
         SnncError: nothing told the shape of the input.
     """
-    return every_shape(graph, told(network.info.get("input_shape"), NirFile.name))
+    shape = told(network.info.get("input_shape"), NirFile.name)
+    return every_shape(graph, shape[1:] if network.frames else shape)
 
 
 def metadata(network: Network) -> dict[str, Any]:
@@ -191,7 +195,9 @@ def metadata(network: Network) -> dict[str, Any]:
         "T": network.T,
         "late": late,
         "dt": 1.0,
-        "input": "the same sample at every step",
+        "input": f"frame t of a sample at step t (the network was made for their {network.frames})"
+        if network.frames
+        else "the same sample at every step",
         "readout": f"mean of the output over the steps after the first {late}" if late else "mean of the output",
         "reset": "subtract",
         "history": json.dumps({**network.info, "latency": asdict(network.latency)}, default=str),

@@ -97,7 +97,7 @@ def _network(graph: nir.NIRGraph, chunk: int) -> Network:
     if blockers:
         raise _refused(blockers)
     found = build.finish(made[ends[1]])
-    spiking = [node for node in found.graph.nodes if node.name in neurons]
+    spiking = {node for node in found.graph.nodes if node.name in neurons}
     whole = "input_scale" in told  # a network of integers, which says so by the grid of its input
     inside = between(found, spiking)
     put_borders(found, _with_sums(found, inside) if whole else inside, T, late)

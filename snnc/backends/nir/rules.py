@@ -20,7 +20,7 @@ from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import Refusal, Refused, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.ir.temporal import Decode, Encode, FrameMean, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.passes import EvenCurrents, PiecewiseActivations
 from snnc.passes.pipeline import Pipeline
 
@@ -48,9 +48,7 @@ def _grid(at: NirLowering, node: fx.Node, module: dialect.Grid) -> NirValue:
     if source.op != "placeholder" or len(source.users) > 1:
         raise Refused("NIR does not round", "the backend torch, pt2 or onnx")
     scale = array(module.scale.expand(at.shapes[node]))
-    said = (
-        "clip(round(x * input_scale), input_low, input_high), the same at every step; halves go to the even neighbour"
-    )
+    said = "clip(round(x * input_scale), input_low, input_high); halves go to the even neighbour"
     at.grid = {"input": said, "input_scale": scale, "input_low": module.low, "input_high": module.high}
     return at.values[source]
 
@@ -251,8 +249,8 @@ RULES: Table[Rule] = Table(
         (*dialect.TRANSPOSED, dialect.Permute, dialect.Take, dialect.Mix, nn.Upsample, nn.PixelShuffle): NO_NODE,
         Embedding: Refusal("NIR has no table to look up", "the backend torch, pt2 or onnx"),
         StepCurrent: Refusal("NIR has no current that changes from step to step", SAME_CURRENTS),
-        (Encode, Decode): Refusal("NIR describes one step, which has no borders", "the network without it"),
-        dialect.TRAINED: Refusal("does not spike yet", "the network compiled"),
+        (Encode, Frames, Decode): Refusal("NIR describes one step, which has no borders", "the network without it"),
+        (FrameMean, *dialect.TRAINED): Refusal("does not spike yet", "the network compiled"),
     },
 )
 

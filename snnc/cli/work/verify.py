@@ -39,8 +39,8 @@ def run(
         return _recorded(a, b, scored, stream, strict, original, running, as_json)
     one, two = replace(running, device="cpu", runtime="auto").load(a), running.load(b or a)
     one.runtime = "reference"
-    samples = scored.samples().taking(one.inputs, one.inputs)
-    ann = original.module(samples.input_shape)
+    samples = scored.samples(one).taking(one.inputs, one.inputs)
+    ann = original.module(samples.frame_shape)
     total = -(-len(samples) // batch)
     found = verify(one, two, samples.batches(batch), ann, stream, partial(show.track, total=total))
     failed = (found.exact and not found.same) or (strict and not (found.same and not any(found.outputs)))
