@@ -21,10 +21,12 @@ from snnc.checks import MOST_STEPS
 from snnc.errors import Blocker, LoadError, Unsupported, VerifyError
 from snnc.files.history import Fault, check_history
 from snnc.ir.dialect import Add, Affine, Grid
-from snnc.ir.graph import GraphBuilder, Stage, module_of
+from snnc.ir.graph import GraphBuilder, Stage, calls, module_of
 from snnc.ir.neurons import IF
 from snnc.ir.rows import Refused
 from snnc.ir.shapes import every_shape
+from snnc.ir.temporal import Frames
+from snnc.networks.frames import told_frames
 from snnc.networks.network import Network
 from snnc.passes.insert_neurons import between, put_borders
 
@@ -68,11 +70,14 @@ def _network(graph: nir.NIRGraph, chunk: int) -> Network:
         raise _refused([blocker]) from cycle
     if orphans := [name for name in order if not sources[name] and name != ends[0]]:
         raise _refused([Blocker(name, _kind(graph, name), "nothing feeds it", "an edge into it") for name in orphans])
+    info = _info(told, T)
     build, made, blockers, neurons = GraphBuilder(), dict[str, fx.Node](), list[Blocker](), list[str]()
     for name in order:
         node = graph.nodes[name]
         if isinstance(node, nir.Input):
             made[name] = build.input()
+            if told_frames(info):
+                made[name] = build.call("frames", Frames(T), made[name])
             if "input_scale" in told:
                 bounds = int(told["input_low"]), int(told["input_high"])
                 made[name] = build.call("grid", Grid(_compact(told["input_scale"]), *bounds), made[name])
@@ -98,12 +103,14 @@ def _network(graph: nir.NIRGraph, chunk: int) -> Network:
         raise _refused(blockers)
     found = build.finish(made[ends[1]])
     spiking = {node for node in found.graph.nodes if node.name in neurons}
+    frames = {node for node, _ in calls(found, Frames)}
+    inside = between(found, spiking, frames)
     whole = "input_scale" in told  # a network of integers, which says so by the grid of its input
-    inside = between(found, spiking)
-    put_borders(found, _with_sums(found, inside) if whole else inside, T, late)
-    shape = [int(size) for size in graph.nodes[ends[0]].input_type["input"]]
-    every_shape(found, tuple(shape))  # which refuses what does not fit together
-    return Network(found, _info(told, T, shape), chunk, Stage.FIXED if whole else Stage.SPIKING)
+    put_borders(found, _with_sums(found, inside) if whole else inside, T, late, framed=bool(frames))
+    size = [int(one) for one in graph.nodes[ends[0]].input_type["input"]]
+    info["input_shape"] = [T, *size] if frames else size
+    every_shape(found, tuple(info["input_shape"]))  # which refuses what does not fit together
+    return Network(found, info, chunk, Stage.FIXED if whole else Stage.SPIKING)
 
 
 def _with_sums(graph: fx.GraphModule, inside: set[fx.Node]) -> set[fx.Node]:
@@ -126,14 +133,14 @@ def _only(graph: nir.NIRGraph, kind: type) -> str:
     return names[0]
 
 
-def _info(told: dict[str, Any], T: int, shape: list[int]) -> dict[str, Any]:
+def _info(told: dict[str, Any], T: int) -> dict[str, Any]:
     """How the network was made, as far as the file says."""
     found: dict[str, Any] = {"recipe": "of a NIR file", "T": T}
     if str(told.get("generator", "")).startswith("snnc"):
         found |= json.loads(str(told.get("history", "{}")))
     found.pop("latency", None)
     check_history(found)
-    return {**found, "input_shape": shape}
+    return found
 
 
 def _refused(blockers: list[Blocker]) -> Unsupported:
