@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from snnc.backends import BACKENDS, Backend
+from snnc.calibrate.limit import limited
 from snnc.capture import (
     Captured,
     blockers,
@@ -77,6 +78,7 @@ def compile(
     input_shape: Any = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    memory: float | None = None,
     quick: bool = False,
     callbacks: Iterable[Callback] = (),
     track: Callable[..., Iterator[Any]] = no_progress,
@@ -104,6 +106,9 @@ def compile(
             channels in front, or as maps, are brought into the order that an ONNX model takes.
         seed: seed of every random choice.
         chunk: rows (time steps x samples) that the network holds in memory at once.
+        memory: GB that this process may hold while it calibrates; None: what it holds already, and half of what is
+            free. What does not fit is packed, computed again or put into temporary files; the result is the same to
+            the bit.
         quick: take the first of several recipes, and options as they stand. Otherwise recipes (`info["recipes"]`)
             and the options that one leaves open (`Recipe.choices`; `info["choices"]`) are chosen on calibration
             samples, where there are 64 or more.
@@ -173,7 +178,8 @@ def compile(
         "recipe %s, T = %d, %d calibration samples, seed %d",
         getattr(chosen, "name", "custom"), T, sum(map(len, batches or [])), seed,
     )  # fmt: skip
-    context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
+    limit = limited(memory, graph, batches, T)
+    context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track, memory=limit)
     tried: dict[str, Any] = {}
     if len(candidates) > 1 and not quick:
         chosen, tried = contest([one for one in candidates if isinstance(one, Recipe)], graph, context)

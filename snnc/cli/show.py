@@ -167,6 +167,18 @@ def blockers(found: Sequence[Mapping[str, Any]], console: Console = out) -> None
     table("What keeps it from being converted", columns, rows, console)
 
 
+def fit(found: Mapping[str, Any]) -> None:
+    """How a network suits a target."""
+    kinds = ", ".join(f"{many} {kind}" for kind, many in found["faithful"].items())
+    say(f"Target {found['target']} (tried: {found['tried']}): faithful {kinds or 'nothing'}", "bold")
+    if found["left_out"]:
+        say(f"Passes that it cannot have, and that are left out: {', '.join(found['left_out'])}")
+    rows = [(m["level"], m["node"], m["op"], m["why"], m["hint"]) for m in found["misfits"]]
+    table("What it does otherwise", ("", "node", "op", "why", "try"), rows)
+    if not rows:
+        say("It does all that the network means.", "green")
+
+
 def records(made: Sequence[Mapping[str, Any]]) -> None:
     """What each pass did."""
     rows = [(r["name"], r["sites"], f"{r['seconds']:.2f}", r["stage"], r["error"]) for r in made]

@@ -94,6 +94,8 @@ class Context:
         input_shape: shape of one sample, where it is known; of several inputs one each.
         seed: seed of every random choice.
         track: wraps an iterable to show progress.
+        memory: bytes that the process may hold while passes calibrate; None: what it holds, and half of what is free.
+            No result depends on it.
         notes: what the running pass wants its record to say.
         running: the pass that runs, if one does.
         products: what passes have left, by field.
@@ -112,6 +114,7 @@ class Context:
     input_shape: Shape | None = None
     seed: int = 0
     track: Callable[..., Iterator[Any]] = no_progress
+    memory: float | None = None
     notes: list[str] = field(default_factory=list)
     running: Pass | None = field(default=None, init=False, repr=False)
     products: dict[Finding[Any], Any] = field(default_factory=dict, init=False, repr=False)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.calibrate.feedback import Stepped
+from snnc.calibrate.holding import size_of
 from snnc.calibrate.regression import refit
 from snnc.calibrate.relevance import counts, relevance
 from snnc.calibrate.sweep import SweepSite, add_current, by_feature, shift_for
@@ -95,7 +96,7 @@ class CalibrateWeights(RoundsPass):
                 if stepped := fed.pop(site.node, None):
                     site.inputs[0] = stepped.correct(site, self.ridge, self.feedback)
                     evened(graph, site)
-                last = by_feature(site.module, next(iter(site.inputs[0].values())))
+                last = by_feature(site.module, site.inputs[0])
                 shifts[site.node], value = shift_for(site, self.rounds, counts(gradient, last))
                 return value
             if isinstance(site.module, WEIGHTED) and site.node in spiked:
@@ -124,8 +125,7 @@ def evened(graph: fx.GraphModule, site: SweepSite) -> None:
         (current,) = site.inputs
         shift = departure(current, step.T, site.sweep.shards)
         step.shift = step.shift + shift
-        only = StepCurrent(step.T, shift)
-        site.inputs[0] = {i: only(one) for i, one in current.items()}
+        site.inputs[0] = site.sweep.memory.each(StepCurrent(step.T, shift), current)
 
 
 def goal(graph: fx.GraphModule, site: SweepSite) -> Pieces:
@@ -135,8 +135,8 @@ def goal(graph: fx.GraphModule, site: SweepSite) -> Pieces:
         for other in users[0].all_input_nodes:
             rate = None if other is site.node else site.sweep.rate(other)
             wanted = site.sweep.wanted.get(_twin(graph, other).name)
-            if rate is not None and wanted is not None and _alike(rate, site.wanted):
-                return {i: site.wanted[i] + wanted[i] - rate[i] for i in rate}
+            if rate is not None and wanted is not None and size_of(rate) == size_of(site.wanted):
+                return _moved(site, wanted, rate)
     return site.wanted
 
 
@@ -146,5 +146,10 @@ def _twin(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     return node.all_input_nodes[0] if crosses else node
 
 
-def _alike(a: Pieces, b: Pieces) -> bool:
-    return all(a[i].shape == b[i].shape for i in b)
+def _moved(site: SweepSite, wanted: Pieces, found: Pieces) -> Pieces:
+    """What is wanted at a site, and what is missing elsewhere."""
+
+    def sums(i: int) -> Tensor:
+        return site.wanted[i] + wanted[i] - found[i]
+
+    return site.sweep.memory.hold(sums, site.wanted, wanted, found, light=True)

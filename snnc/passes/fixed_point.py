@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.calibrate.sweep import LARGEST
 from snnc.errors import SnncError
 from snnc.integers.lowering import IntegerLowering
 from snnc.integers.populations import Populations
@@ -19,7 +17,7 @@ from snnc.integers.prepare import prepare
 from snnc.integers.roles import ROLES
 from snnc.ir.dialect import Affine, Grid
 from snnc.ir.frames import takes_frames
-from snnc.ir.graph import Stage, calls, enters, entries, module_of, steps
+from snnc.ir.graph import Stage, calls, enters, entries, module_of
 from snnc.ir.neurons import Neuron
 from snnc.ir.proof import bounded, prove
 from snnc.ir.shapes import Shape, every_shape
@@ -101,8 +99,6 @@ class FixedPoint(Pass):
         found = self._lowered(graph, (x[:1], known, grid, False), less, coarser, no_progress, context)
         if context.calibration:
             data: Any = joined(context.calibration)[: self.samples]
-            largest = max(4 * math.prod(shape) for shape in known.values()) * steps(graph)
-            data = data[: max(1, LARGEST // largest)]
             context.notes.append(f"on {len(data)} samples")
             found = self._lowered(graph, (data, known, grid, True), less, coarser, context.track, context)
         become(graph, found.graph)
@@ -124,8 +120,9 @@ class FixedPoint(Pass):
         while True:
             work = copy.deepcopy(graph)
             walk = IntegerLowering(
-                work, known, copy.deepcopy(grid), x, data, self.bits, less, coarser, self.positions, context.seed
-            )
+                work, known, copy.deepcopy(grid), x, data, self.bits, less, coarser, self.positions, context.seed,
+                context.memory,
+            )  # fmt: skip
             walk.run(track)
             large = {row.name: row.bound for row in bounded(work) if row.bound >= LIMIT}
             if not large:

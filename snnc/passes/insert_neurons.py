@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import networkx as nx
+import torch
 from torch import fx, nn
 
 from snnc.calibrate.sweep import Rectify
@@ -42,6 +43,8 @@ class InsertNeurons(Pass):
     Options:
         maxpool: how a max pool between neurons is lowered: "running-max" (exact for the counts), "gate"
             (forwards the leading input; converges more slowly), "per-step" (WRONG, for comparison).
+        powers: thresholds are powers of two, each the nearest in proportion. They then move into float weights without
+            rounding these, as a simulator with one threshold a layer asks for.
     """
 
     name = "insert-neurons"
@@ -53,6 +56,7 @@ class InsertNeurons(Pass):
     source = "QCFS: Bu et al., ICLR 2022 (arXiv 2303.04347), theorem 2; soft reset: Han et al., CVPR 2020"
 
     maxpool: Literal["running-max", "gate", "per-step"] = "running-max"
+    powers: bool = False
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         neurons = []
@@ -62,7 +66,7 @@ class InsertNeurons(Pass):
             replace(graph, node, BipolarIF(context.T, theta, theta / 2, module.units))
             neurons.append(node)
         for node, module in calls(graph, ClipQuant):
-            theta = module.lam.clone()
+            theta = torch.exp2(module.lam.log2().round()) if self.powers else module.lam.clone()
             v0 = theta * (0.5 + (module.shift - 0.5) * context.T / module.L)
             replace(graph, node, IF(context.T, theta, v0))
             neurons.append(node)
