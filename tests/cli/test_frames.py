@@ -38,19 +38,7 @@ def folder(tmp_path_factory) -> Path:
     np.savez(here / "events.npz", events=events, first=np.arange(70) * 30, y=y, size=np.array([6, 6]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        snn(
-            "compile",
-            "net.pt",
-            "--frames",
-            "mean",
-            "--calib",
-            "film.npz",
-            "--recipe",
-            "best",
-            "--quick",
-            "-o",
-            "film.snn",
-        )
+        snn("compile", "net.pt", "--frames", "mean", "--calib", "film.npz", "--recipe", "opi", "-o", "film.snn")
         snn("compile", "net.pt", "--frames", "sum", "--T", "5", "--calib", "events.npz", "--bins", "count", "--recipe",
             "opi", "-o", "seen.snn", "-o", "seen.onnx")  # fmt: skip
     return here
