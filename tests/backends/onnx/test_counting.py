@@ -86,7 +86,7 @@ def test_every_network(name):
     assert found & set(COUNTING) or len(shape) == 2 or name in POOLED
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     name=st.sampled_from(["conv", "residual", "dense", "inverted", "routes", "decoder", "mlp", "early"]),
     neurons=st.sampled_from([*MODELS]),
