@@ -31,6 +31,9 @@ STATELESS = {
     nir.Conv1d: convolve,
     nir.Conv2d: convolve,
     nir.AvgPool2d: lambda node, x: F.avg_pool2d(x, pair(node.kernel_size), pair(node.stride), pair(node.padding)),
+    nir.SumPool2d: lambda node, x: F.avg_pool2d(
+        x, pair(node.kernel_size), pair(node.stride), pair(node.padding), divisor_override=1
+    ),
     nir.Flatten: lambda node, x: x.flatten(int(node.start_dim) + 1),
     nir.Output: lambda node, x: x,
 }

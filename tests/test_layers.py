@@ -30,7 +30,7 @@ LAYERS = [
     {"plugins"},
     {"api"},
     {"measure", "tune"},
-    {"differences", "report"},
+    {"differences", "readers", "report"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -24,7 +24,7 @@ from snnc.ir.neurons import Neuron
 from snnc.ir.temporal import StepCurrent
 from snnc.processes import Pieces, Shards
 
-ROWS = 2**15  # rows times steps, about
+ROWS = 2**17  # rows times steps, about
 LARGEST = 2**27  # numbers that all rows are computed from, where a row of each sample has no more
 KEPT = 0.75  # of the rows of a shard, that are fitted to; the others say which correction is best
 

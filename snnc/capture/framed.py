@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from snnc.capture.doors import blockers
-from snnc.checks import MOST_STEPS
 from snnc.errors import DataError, RecipeError
 from snnc.ir.frames import WAYS_HINT
 from snnc.structure import Samples, Shape, changed, each, several_shapes
@@ -24,7 +23,7 @@ def counted_frames(samples: Samples | None, T: int | None) -> int:
     if samples is None:
         if T is None:
             raise RecipeError(
-                "Nothing tells how many frames a sample has.", "-T FRAMES (T= in Python), or calibration data"
+                "Nothing tells how many frames a sample has.", "--T FRAMES (T= in Python), or calibration data"
             )
         return T
     counts = {one.shape[1] if one.dim() > 2 else 0 for one in each(samples)}
@@ -36,10 +35,8 @@ def counted_frames(samples: Samples | None, T: int | None) -> int:
         if len(samples) == T:
             raise DataError(f"The calibration data have {T} in front, the number of frames.", DATA_HINT)
         raise DataError(
-            f"The calibration data have {found} frames a sample, and T is {T}.", f"-T {found}, or data of {T} frames"
+            f"The calibration data have {found} frames a sample, and T is {T}.", f"--T {found}, or data of {T} frames"
         )
-    if found > MOST_STEPS:
-        raise DataError(f"The calibration data have {found} frames a sample.", f"{MOST_STEPS} at most")
     return found
 
 

@@ -28,6 +28,9 @@ shape_option = click.option(
     metavar="C,H,W",
     help="Shape of one sample, if nothing else gives it; of several inputs one each, such as 3,32,32+5.",
 )
+target_option = click.option(
+    "--target", metavar="NAME", help="Simulator or chip that is to read the NIR file; see 'snnc list targets'."
+)
 output_option = click.option(
     "--output", metavar="NAME", help="Output that holds the class scores, if there are several."
 )
@@ -170,12 +173,14 @@ class Reading:
 class Scored(Reading):
     """Data that a network is run on."""
 
-    data: Path
+    data: Path | None
     limit: int | None
     seed: int | None
 
     def samples(self, network: SpikingNetwork | None) -> Dataset:
         """The samples for a network: drawn where there is a seed, otherwise the first."""
+        if self.data is None:
+            raise click.UsageError("Missing option '--data'.")
         found = self.read(self.data, binning=binning_of(network))
         if self.limit is None:
             return found
@@ -217,7 +222,7 @@ def reading_options(split: str, what: str) -> Option:
     return block("reading", Reading, *_reading(split, what))
 
 
-def scored_options(split: str, what: str, draw: bool, labelled: bool = False) -> Option:
+def scored_options(split: str, what: str, draw: bool, labelled: bool = False, needed: bool = True) -> Option:
     """Data that a network is run on, as `scored`.
 
     Args:
@@ -225,6 +230,7 @@ def scored_options(split: str, what: str, draw: bool, labelled: bool = False) ->
         what: what `--split` chooses.
         draw: whether 512 samples are drawn by default, or all are taken.
         labelled: whether labels are needed.
+        needed: whether the data itself is, in every case.
     """
     kind = (
         "Labelled data (.npz, idx, CIFAR, images)."
@@ -246,7 +252,7 @@ def scored_options(split: str, what: str, draw: bool, labelled: bool = False) ->
             ),
             click.option("--seed", type=SEED, help="Draw the samples of --limit with this seed."),
         )
-    data = click.option("--data", type=READ, required=True, help=kind)
+    data = click.option("--data", type=READ, required=needed, help=kind)
     return block("scored", Scored, data, *_reading(split, what), *several)
 
 

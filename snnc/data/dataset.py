@@ -74,6 +74,11 @@ class Dataset:
                 "store T frames for each sample, or leave --frames out",
             )
         channels = x.shape[1 + self.frames]
+        if self.frames and self.y is not None and len(self.y) == x.shape[1] != len(x):
+            raise DataError(
+                f"{where}: {len(x)} inputs but {len(self.y)} labels, as many as `{self.name}` has frames.",
+                "--time-first, if frames stand first: [T, N, ...]",
+            )
         if self.y is not None:
             object.__setattr__(self, "y", class_numbers(self.y, len(x), where))
         for name in ("mean", "std"):

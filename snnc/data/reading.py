@@ -59,6 +59,11 @@ def read(
         raise DataError(f"There is no split '{split}'.", "train or test")
     if not path.exists():
         raise DataError(f"{path} does not exist.", "check the path")
+    if path.suffix == ".npz" and not frames and is_events(path):
+        raise DataError(
+            f"{path} holds events, which become frames.",
+            "snnc compile --frames mean, sum or each, and its network; or frames as an array `x`",
+        )
     if frames and is_events(path, split):
         return read_events(path, bins or Binning(), _numbers(mean), _numbers(std), split)
     try:

@@ -222,7 +222,9 @@ class _Sums:
             logit_share=None if self.calibrated else share[name],
             agreement=None if self.calibrated else self._kept(self.alone[name].same),
             source=max(earlier, key=lambda n: share[n]) if inherits else None,
-            change=advice(known["cause"], neuron, self.passes) if self._kept(self.same) != 100 else "-",
+            change=advice(known["cause"], neuron, self.passes, self.network.frames)
+            if self._kept(self.same) != 100
+            else "-",
             **known,
         )
 

@@ -107,6 +107,6 @@ def fault(shape: Sequence[int], x: Tensor, framed: bool) -> tuple[str, str] | No
             )
         return (
             f"holds {sizes[1]} frames a sample, and the network takes {T}",
-            f"{T} frames, or compile with -T {sizes[1]} on data of {sizes[1]} frames",
+            f"{T} frames, or compile with --T {sizes[1]} on data of {sizes[1]} frames",
         )
     return None

@@ -461,6 +461,15 @@ ELSEWHERE = {
         "test_comparison.py::test_hooks_on_all_modules_are_refused_while_they_are_there"
     ),
     "replace it by one that it knows, such as nn.GELU, and train again": "onnx/test_hints.py::test_what_a_hint_says",
+    "samples [N, T, ...], T frames each; where time stands first, x.transpose(0, 1), or --time-first": (
+        "../networks/test_frames.py::test_calibration_data_that_do_not_fit"
+    ),
+    "--T FRAMES (T= in Python), or calibration data": (
+        "../networks/test_frames.py::test_calibration_data_that_do_not_fit"
+    ),
+    "--frames (frames= in Python): {}": ("../networks/test_frames.py::test_calibration_data_that_do_not_fit"),
+    "the network compiled without frames, or {}": ("../networks/test_frames.py::test_calibration_data_that_do_not_fit"),
+    "--T {}, or data of {} frames": ("../networks/test_frames.py::test_calibration_data_that_do_not_fit"),
     "import the float network that it was quantised from; snnc quantises itself": (
         "onnx/test_hints.py::test_what_a_hint_says"
     ),

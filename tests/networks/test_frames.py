@@ -164,7 +164,7 @@ def test_steps_that_cannot_be():
     ("change", "match"),
     [
         (lambda x: x[:, :3], r"holds 3 frames a sample, and the network takes 4"),
-        (lambda x: torch.cat([x, x], 1), r"holds 8 frames .*compile with -T 8"),
+        (lambda x: torch.cat([x, x], 1), r"holds 8 frames .*compile with --T 8"),
         (lambda x: x.transpose(0, 1), r"has its 4 frames in front.*x.transpose\(0, 1\)"),
         (lambda x: x[:, 0], r"holds no frames, and the network takes 4.*expand\(-1, 4, -1, -1, -1\)"),
         (lambda x: x[0], r"one sample, without a batch"),
@@ -197,10 +197,14 @@ def test_calibration_data_that_do_not_fit():
         snnc.compile(graph, None, "opi", sample(shape, 8), frames="mean")
     with pytest.raises(DataError, match=r"as frames would.*--frames"):
         snnc.compile(graph, None, "opi", x)
-    with pytest.raises(RecipeError, match=r"Nothing tells how many frames.*-T FRAMES"):
+    with pytest.raises(RecipeError, match=r"Nothing tells how many frames.*--T FRAMES"):
         snnc.compile(graph, None, "data-free", frames="mean")
     with pytest.raises(RecipeError, match=r"frames is 'first'.*'mean' or 'sum'"):
         snnc.compile(graph, None, "opi", x, frames="first")
+    # What the hints say:
+    for T, data in ((None, x), (4, x), (8, torch.cat([x, x], 1)), (None, torch.stack([*x.unbind(1)]).transpose(0, 1))):
+        assert snnc.compile(graph, T, "opi", data, frames="mean").T in (4, T)
+    assert snnc.compile(graph, None, "opi", x[:, 0]).frames == ""
     assert snnc.compile(graph, 4, "data-free", frames="each").T == 4
 
 

@@ -28,6 +28,7 @@ STEPS = {
     "calibrate-bias": ("rounds", "samples"),
     "calibrate-potential": ("rounds", "samples"),
     "calibrate-weights": ("rounds", "samples", "positions", "feedback"),
+    "calibrate-readout": ("samples",),
     "even-currents": ("samples",),
 }
 CASES = [(name, option) for name, options in STEPS.items() for option in options]
