@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from snnc.backends import BACKENDS, Backend
+from snnc.backends.nir.backend import load_nir
 from snnc.calibrate.limit import limited
 from snnc.capture import (
     Captured,
@@ -334,13 +335,15 @@ def load(
     """A spiking network from a file that `save` or `snnc compile` wrote.
 
     Args:
-        path: a graph file, or an emitted `.pt2` or `.onnx` (which run, but cannot be edited).
+        path: a graph file, an emitted `.pt2` or `.onnx` (which run, but cannot be edited), or a NIR file,
+            also one of others.
         chunk: rows (time steps x samples) in memory at once.
         device: where it is to run, "cpu", "cuda" or "cuda:1"; a `.pt2` runs on the CPU.
         options: of onnxruntime's session, for an `.onnx`; by default it has as many threads as torch.
 
     Raises:
         LoadError: not such a file, or broken.
+        Unsupported: a NIR file that holds nodes that snnc has not.
         SnncError: a device that is not there, or a file that takes none.
     """
     path = Path(path)
@@ -348,6 +351,8 @@ def load(
     kind = sniff(path)
     if kind == "onnx" or (kind == "unknown" and path.suffix == ".onnx"):
         return load_emitted(path, chunk, device, options)
+    if kind == "hdf5":
+        return placed(load_nir(path, chunk), device)
     if kind == "pt2" and named(device).type != "cpu":
         raise SnncError("An exported program runs on the CPU.", "the graph file (.snn) of the same network")
     if kind == "pt2":

@@ -93,7 +93,9 @@ def against(network: SpikingNetwork, recorded: Vectors) -> Differences:
     network.require_inside()
     x = torch.from_numpy(np.asarray(recorded.input, np.float32))
     shape = network.info.get("input_shape")
-    if shape and x.dim() == 2 and prod(shape) == x.shape[1]:  # NIRData holds rows
+    if recorded.stepped and not network.frames:
+        x = x[:, 0]  # the same at every step
+    if recorded.stepped and shape and prod(shape) == prod(x.shape[1:]):
         x = x.reshape(-1, *shape)
     heights = network.heights()
     count = Count(network.stage is Stage.FIXED, True, heights, {name: torch.tensor(1.0) for name in heights})

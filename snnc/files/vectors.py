@@ -2,7 +2,7 @@
 
 A NumPy archive (`.npz`) with these arrays, N samples and T steps:
 
-    input           [N, ...]       what goes in, the same at every step
+    input           [N, ...]       what goes in, the same at every step; [N, T, ...] for a network over frames
     spikes/NAME     [T, N, ...]    0 or 1, for each layer of neurons; NAME as in the NIR file
     output          [T, N, ...]    the readout after each step, which is a mean; may be left out
     made_by         text; may be left out
@@ -33,12 +33,14 @@ class Vectors:
         spikes: `[T, N, ...]` of booleans, by layer.
         output: `[T, N, ...]`, or None.
         made_by: who says so.
+        stepped: whether the input is told for each step, `[N, T, numbers]`, as NIRData does.
     """
 
     input: Array
     spikes: Mapping[str, Array]
     output: Array | None = None
     made_by: str = ""
+    stepped: bool = False
 
 
 def write_vectors(path: str | Path, found: Vectors) -> Path:

@@ -76,23 +76,12 @@ class InsertNeurons(Pass):
                 "the recipe 'telescoped', or the pass encode-values before this one",
             )
         frames = begin(graph, set(neurons))
-        net = view(graph)
-        starts = frames or set(neurons)
-        fed = starts.union(*(nx.descendants(net, node) for node in starts))
-        feeding = set(neurons).union(*(nx.ancestors(net, node) for node in neurons))
-        inside = (fed & feeding) | frames
+        inside = between(graph, set(neurons), frames)
         lowered = self._lower_max_pools(graph, inside, context)
         telescoped = [(node, body) for node, body in calls(graph, *CURVED) if node in inside]
         for node, body in telescoped:
             replace(graph, node, Telescoped(context.T, body))
-        for node in [one for one in graph.graph.nodes if one.op != "output"]:
-            users = list(node.users)
-            if node.op == "placeholder" and frames:
-                continue
-            if node in inside:
-                _through(graph, node, [u for u in users if u not in inside], Decode(context.T, context.T), "decode")
-            else:
-                _through(graph, node, [u for u in users if u in inside], Encode(context.T), "encode")
+        put_borders(graph, inside, context.T, framed=bool(frames))
         if lowered:
             context.notes.append(f"{lowered} max pools between neurons lowered as {self.maxpool}")
         if telescoped:
@@ -108,6 +97,30 @@ class InsertNeurons(Pass):
                 raise SnncError(f"'{node.name}' is adaptive, which 'gate' cannot lower.", "maxpool = 'running-max'")
             replace(graph, node, MAXPOOL_LOWERINGS[self.maxpool](context.T, module_of(graph, node)))
         return len(pools)
+
+
+def between(graph: fx.GraphModule, neurons: set[fx.Node], frames: set[fx.Node] | None = None) -> set[fx.Node]:
+    """The nodes that lie in time: on a path from a neuron, or from where frames come in, to a neuron; ends included."""
+    net, frames = view(graph), frames or set()
+    starts = frames or neurons
+    fed = starts.union(*(nx.descendants(net, node) for node in starts))
+    feeding = neurons.union(*(nx.ancestors(net, node) for node in neurons))
+    return (fed & feeding) | frames
+
+
+def put_borders(graph: fx.GraphModule, inside: set[fx.Node], T: int, late: int = 0, framed: bool = False) -> None:
+    """`Encode` on every edge into the nodes that lie in time, `Decode` on every edge out of them. In place.
+
+    Where the input is `framed`, it comes in step by step and needs no `Encode`.
+    """
+    for node in [one for one in graph.graph.nodes if one.op != "output"]:
+        users = list(node.users)
+        if node.op == "placeholder" and framed:
+            continue
+        if node in inside:
+            _through(graph, node, [u for u in users if u not in inside], Decode(T, T, late=late), "decode")
+        else:
+            _through(graph, node, [u for u in users if u in inside], Encode(T), "encode")
 
 
 def _unquantized(graph: fx.GraphModule, context: Context) -> fx.GraphModule:

@@ -23,6 +23,7 @@ class Foreign(nn.Module, abc.ABC):
         net: the simulator's own network.
         T: steps of a run.
         late: steps that the readout leaves out.
+        framed: whether a sample is T frames `[T, ...]`, one for each step.
         neurons: the simulator's module of each layer of neurons, by its name in the file.
         start: potential before the first step, one number a neuron, by the same names.
     """
@@ -33,8 +34,8 @@ class Foreign(nn.Module, abc.ABC):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path, self.graph = Path(path), opened(path)
-        told = self.graph.metadata
-        self.T, self.late = int(told["T"]), int(told["late"])
+        said = self.graph.metadata
+        self.T, self.late, self.framed = int(said["T"]), int(said["late"]), told(said["input"]).startswith("frame")
         self.nodes = {name: node for name, node in self.graph.nodes.items() if type(node).__name__ == "IF"}
         self.start = {name: torch.from_numpy(node.metadata["v0"]) for name, node in self.nodes.items()}
         self.net = self.imported()
@@ -59,7 +60,7 @@ class Foreign(nn.Module, abc.ABC):
 
     def advance(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step."""
-        output, state = self.net(x, state)
+        output, state = self.net(near(x), state)
         return output, state
 
     def thresholds(self, name: str) -> Tensor:
@@ -79,7 +80,7 @@ class Foreign(nn.Module, abc.ABC):
         """All steps.
 
         Args:
-            x: input `[B, ...]`, the same at every step.
+            x: input `[B, ...]`, the same at every step; or, where the network is `framed`, `[B, T, ...]`.
 
         Returns:
             The output of each step `[T, B, ...]`, and the spikes of each layer of neurons `[T, B, ...]`.
@@ -88,6 +89,7 @@ class Foreign(nn.Module, abc.ABC):
             DataError: the file holds another shape of sample.
         """
         shape = tuple(int(size) for size in self.graph.nodes["input"].input_type["input"])
+        shape = (self.T, *shape) if self.framed else shape
         if tuple(x.shape[1:]) != shape:
             raise DataError(
                 f"The samples have shape {tuple(x.shape[1:])}, and the file takes {shape}.", "samples of its shape"
@@ -99,10 +101,14 @@ class Foreign(nn.Module, abc.ABC):
     def steps(self, x: Tensor) -> Tensor:
         """The output of each step `[T, B, ...]`."""
         state, outputs = self.begin(len(x)), []
-        for _ in range(self.T):
-            output, state = self.advance(x, state)
+        for t in range(self.T):
+            output, state = self.advance(x[:, t] if self.framed else x, state)
             outputs.append(output)
         return torch.stack(outputs)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The input of every step `[B * T, ...]`, those of a sample in a row."""
+        return x.flatten(0, 1) if self.framed else x.repeat_interleave(self.T, 0)
 
     def by_step(self, train: Tensor, batch: int) -> Tensor:
         """What a layer gave, one step after the other, as `[T, B, ...]`."""
@@ -141,6 +147,11 @@ class Foreign(nn.Module, abc.ABC):
         return torch.round(x * torch.from_numpy(told["input_scale"])).clamp(
             int(told["input_low"]), int(told["input_high"])
         )
+
+
+def near(x: Tensor) -> Tensor:
+    """Input with its channels closest together in memory, as snnc has it: elsewhere torch adds up in another order."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def library(module: str, package: str) -> Any:

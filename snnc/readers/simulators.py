@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snnc.readers.foreign import Foreign, library
+from snnc.readers.foreign import Foreign, library, near
 
 
 def spikingjelly(path: str | Path) -> Foreign:
@@ -43,6 +43,9 @@ def sinabs(path: str | Path) -> Foreign:
 
 def snntorch(path: str | Path) -> Foreign:
     """A NIR file in snnTorch 1.0, whose own importer takes one threshold a layer and adds a leak.
+
+    A step of its neurons adds up in another order than snnc's, which in floating point moves a spike in hundreds of
+    thousands. Here it adds up in snnc's.
 
     Args:
         path: a file that snnc wrote, best with `--target snntorch`.
@@ -141,7 +144,7 @@ class _Sinabs(Foreign):
 
     def steps(self, x: Tensor) -> Tensor:
         self.begin(len(x))
-        output, _ = self.net(x.repeat_interleave(self.T, 0))  # all steps of a sample in a row
+        output, _ = self.net(near(self.rows(x)))
         return self.by_step(output, len(x))
 
     def by_step(self, train: Tensor, batch: int) -> Tensor:
@@ -163,6 +166,8 @@ class _SnnTorch(Foreign):
         module.spike_grad = reached  # it fires above the threshold
         # Without a delay a potential that is still above the threshold is reset before it is compared.
         module.reset_delay = True
+        # The same sum in snnc's order: the current comes last, where snnTorch subtracts last.
+        module.state_function = lambda current: module.mem - module.reset * module.threshold + current
         return module
 
     def begin(self, batch: int) -> Any:

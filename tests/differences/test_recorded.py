@@ -6,7 +6,9 @@ from dataclasses import replace
 import nir
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from torch import nn
 
 import snnc
 from snnc.backends.nir.data import read_nirdata, write_nirdata
@@ -89,6 +91,19 @@ def test_files_hold_what_was_written(vectors, tmp_path):
     rows = read_nirdata(write_nirdata(tmp_path / "v.h5", vectors))
     assert set(rows.spikes) == set(vectors.spikes)
     assert all(np.array_equal(rows.spikes[n], t.reshape(*t.shape[:2], -1)) for n, t in vectors.spikes.items())
+
+
+def test_frames_go_out_and_come_back(tmp_path):
+    torch.manual_seed(0)
+    ann, x = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval(), torch.randn(6, 4, 2, 3)
+    net = snnc.compile(ann, 4, "opi", x, frames="mean")
+    found = record(net, x)
+    assert found.input.shape == (6, 4, 2, 3)
+    assert against(net, read_vectors(write_vectors(tmp_path / "v.npz", found))).same
+    assert against(net, read_nirdata(write_nirdata(tmp_path / "v.h5", found, framed=True))).same
+    read = snnc.load(snnc.save(net, tmp_path / "net.nir"))
+    assert read.frames == "mean"
+    assert snnc.verify(net, read, x).spikes == 0
 
 
 def test_nirdata_may_come_as_events(net, vectors, tmp_path):

@@ -15,7 +15,10 @@ from snnc.differences import against, record
 from snnc.errors import SnncError
 from snnc.files.vectors import read_vectors, write_vectors
 from snnc.readers.foreign import library, opened
+from tests.backends.nir.test_reading import FLAT, HIGH, INPUT, LIF, OUTPUT, graph, neurons
 from tests.followed import NET, X
+from tests.followed.files import NIR as HDF5
+from tests.followed.files import texted
 from tests.followed.several import heads
 from tests.readers.plain import Plain
 
@@ -56,6 +59,37 @@ def own_file(net, path):
     return snnc.save(net, path / "net.nir")
 
 
+def nirs(path, edges=(), **nodes):
+    """A network from a NIR file of others: its input, the nodes given, and its output."""
+    nir.write(path / "theirs.nir", graph({"input": INPUT, **nodes, "output": OUTPUT}, *edges))
+    return snnc.load(path / "theirs.nir")
+
+
+def two_inputs(path):
+    ends = (("input", "a"), ("other", "a"), ("a", "output"))
+    return nirs(path, ends, other=INPUT, a=neurons(3))
+
+
+def uneven(path, theta):
+    ends = {"input": nir.Input(np.array([2, 2])), "output": nir.Output(np.array([2, 2]))}
+    nir.write(path / "theirs.nir", graph({"input": ends["input"], "a": neurons(2, 2, theta=theta), **ends}))
+    return snnc.load(path / "theirs.nir")
+
+
+def flattened(path, start):
+    flat = nir.Flatten({"input": np.array([1, 1, 3])}, start, -1)
+    ends = {"input": nir.Input(np.array([1, 1, 3])), "flat": flat, "a": neurons(*(3,) if start == 0 else (1, 3))}
+    nir.write(path / "theirs.nir", graph({**ends, "output": OUTPUT}))
+    return snnc.load(path / "theirs.nir")
+
+
+def wide(path, rank):
+    weight = np.ones((3, 3) if rank == 2 else (1, 3, 3), "float32")
+    return nirs(path, fc=nir.Linear(weight), a=neurons(3))
+
+
+LOOP = (("input", "a"), ("a", "fc"), ("fc", "a"), ("a", "output"))
+CHAIN = (("input", "fc"), ("fc", "a"), ("a", "output"))
 SPIKES = {"input": np.zeros((2, 3)), "spikes/a": np.zeros((4, 2, 5))}
 ROWS = [
     ("these layers: ", lambda n, p: given(n, spikes={}), lambda n, p: given(n)),
@@ -81,5 +115,22 @@ ROWS = [
     ("a file that snnc wrote", lambda n, p: opened(nothing(p, "net.nir")), lambda n, p: opened(own_file(n, p))),
     ("the simulator's own importer", lambda n, p: opened(foreign_file(p)), lambda n, p: nir.read(foreign_file(p))),
     ("samples of its shape", lambda n, p: Plain(own_file(n, p))(X[:, :2]), lambda n, p: Plain(own_file(n, p))(X)),
+    # NIR files of others
+    ("a file that nir.read takes", lambda n, p: snnc.load(texted(p, HDF5, "net.nir")),
+     lambda n, p: snnc.load(own_file(n, p))),
+    ("one of Affine, Linear, ", lambda n, p: nirs(p, a=LIF), lambda n, p: nirs(p, a=neurons(3))),
+    ("a matrix [out, in]", lambda n, p: wide(p, 3), lambda n, p: wide(p, 2)),
+    ("a network of neurons", lambda n, p: nirs(p, fc=FLAT), lambda n, p: nirs(p, fc=FLAT, a=neurons(3))),
+    ("a network without recurrence", lambda n, p: nirs(p, LOOP, fc=FLAT, a=neurons(3)),
+     lambda n, p: nirs(p, CHAIN, fc=FLAT, a=neurons(3))),
+    ("all of it, start_dim = 0 and end_dim = -1", lambda n, p: flattened(p, 1), lambda n, p: flattened(p, 0)),
+    ("an edge into it", lambda n, p: nirs(p, CHAIN[1:], fc=FLAT, a=neurons(3)),
+     lambda n, p: nirs(p, CHAIN, fc=FLAT, a=neurons(3))),
+    ("one number a channel", lambda n, p: uneven(p, np.array([[1.0, 2.0], [1.0, 1.0]])),
+     lambda n, p: uneven(p, np.array([[1.0], [2.0]]))),
+    ("one Input", lambda n, p: two_inputs(p), lambda n, p: nirs(p, a=neurons(3))),
+    ("one {}", lambda n, p: two_inputs(p), lambda n, p: nirs(p, a=neurons(3))),
+    ("thresholds above 0", lambda n, p: nirs(p, a=neurons(3, theta=0)), lambda n, p: nirs(p, a=neurons(3))),
+    ("v_reset = 0", lambda n, p: nirs(p, a=HIGH), lambda n, p: nirs(p, a=neurons(3))),
     ("pip install {}", lambda n, p: library("no_such_simulator", "nirtorch"), lambda n, p: library("nir", "nir")),
 ]  # fmt: skip

@@ -47,8 +47,6 @@ class NirFile(Backend):
     name = "nir"
     suffix = ".nir"
     summary = "NIR file for other simulators and chips: binary IF neurons, no max pooling"
-    loads = False
-
     target: str = "nir"
 
     def __post_init__(self) -> None:
@@ -115,6 +113,18 @@ class NirFile(Backend):
         return found, fit(found, target, missing)
 
 
+def load_nir(path: Path, chunk: int) -> Network:
+    """The network in a NIR file: see `reading.read_nir`.
+
+    Raises:
+        SnncError: the package nir is not installed.
+    """
+    _library()
+    from snnc.backends.nir.reading import read_nir
+
+    return read_nir(path, chunk)
+
+
 def _library() -> tuple[Any, Any]:
     """NIR's own library, and the rules, which need it."""
     try:
@@ -123,7 +133,7 @@ def _library() -> tuple[Any, Any]:
         from snnc.backends.nir import rules
     except ImportError as missing:
         raise SnncError(
-            f"The backend 'nir' needs the package {missing.name}, which is not installed.", "pip install 'snnc[nir]'"
+            f"A NIR file needs the package {missing.name}, which is not installed.", "pip install 'snnc[nir]'"
         ) from missing
     return nir, rules
 

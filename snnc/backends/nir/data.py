@@ -12,18 +12,24 @@ from snnc.files.vectors import Vectors
 from snnc.files.writing import atomic_write
 
 
-def write_nirdata(path: Path, found: Vectors) -> Path:
+def write_nirdata(path: Path, found: Vectors, framed: bool = False) -> Path:
     """Writes the input and the spikes of each layer; neurons of maps stand in one row, as NIRData asks for.
+
+    Args:
+        path: the file.
+        found: what to write.
+        framed: whether its input has a frame for each step.
 
     Raises:
         WriteError: the file cannot be written.
     """
     steps = len(next(iter(found.spikes.values())))
-    given = np.repeat(found.input.reshape(len(found.input), 1, -1), steps, 1)
+    rows = found.input.reshape(len(found.input), steps if framed else 1, -1)
+    given = rows if framed else np.repeat(rows, steps, 1)
     nodes = {"input": nir.NIRNodeData({"values": nir.TimeGriddedData(given, 1.0)})}
     for name, train in found.spikes.items():
-        rows = np.moveaxis(np.asarray(train, bool), 0, 1)
-        nodes[name] = nir.NIRNodeData({"spikes": nir.TimeGriddedData(rows.reshape(*rows.shape[:2], -1), 1.0)})
+        grid = np.moveaxis(np.asarray(train, bool), 0, 1)
+        nodes[name] = nir.NIRNodeData({"spikes": nir.TimeGriddedData(grid.reshape(*grid.shape[:2], -1), 1.0)})
     with atomic_write(path) as temporary:
         nir.write_data(str(temporary), nir.NIRGraphData(nodes))
     return path
@@ -38,13 +44,14 @@ def read_nirdata(path: Path) -> Vectors:
     try:
         nodes = nir.read_data(str(path)).nodes
         grids = {name: _grid(node.observables) for name, node in nodes.items()}
-        given = grids.pop("input")[:, 0]
+        given = grids.pop("input")
     except Exception as error:
         raise LoadError(
             f"'{path}' is no NIRData that vectors can be read from ({type(error).__name__}).",
             "a node 'input' with values, and nodes with spikes",
         ) from error
-    return Vectors(given, {name: np.moveaxis(grid, 0, 1).astype(bool) for name, grid in grids.items()})
+    spikes = {name: np.moveaxis(grid, 0, 1).astype(bool) for name, grid in grids.items()}
+    return Vectors(given, spikes, stepped=True)
 
 
 def _grid(observables: dict[str, nir.TimeGriddedData | nir.EventData]) -> np.ndarray:

@@ -93,5 +93,5 @@ def write_beside(net: Network, out: Path, count: int, data: Dataset | None, seed
     if nirdata:
         from snnc.backends.nir.data import write_nirdata
 
-        paths.append(write_nirdata(out.with_suffix(".vectors.h5"), found))
+        paths.append(write_nirdata(out.with_suffix(".vectors.h5"), found, bool(net.frames)))
     return paths

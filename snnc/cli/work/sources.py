@@ -91,9 +91,9 @@ def compiled(file: Path | None) -> SpikingNetwork | None:
 
 
 def _has_history(file: Path) -> bool:
-    """Whether this is an exported program or an ONNX file that snnc wrote."""
+    """Whether this is an exported program or an ONNX file that snnc wrote, or a NIR file."""
     kind = sniff(file)
-    return (kind == "pt2" and has_history(file)) or (kind == "onnx" and is_emitted_file(file))
+    return kind == "hdf5" or (kind == "pt2" and has_history(file)) or (kind == "onnx" and is_emitted_file(file))
 
 
 def _is_graph_file(file: Path) -> bool:
