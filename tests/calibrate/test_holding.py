@@ -207,7 +207,7 @@ def sweep(tmp_path, monkeypatch, disk, shards):
     graph, shape = quantized("residual")
     data = Context(T=T)
     made = Pipeline((InsertNeurons(),)).run(graph, data, snnc.Stage.QUANTIZED).graph
-    return Sweep(made, data.reference, sample(shape, 20), 1.0)
+    return lambda limit: Sweep(made, data.reference, sample(shape, 20), limit)
 
 
 def test_nothing_is_left_behind_by_an_interrupt(sweep, tmp_path):
@@ -217,7 +217,7 @@ def test_nothing_is_left_behind_by_an_interrupt(sweep, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(visit, no_progress)
+        sweep(1.0).run(visit, no_progress)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,4 +234,5 @@ def test_a_full_disk_is_told(sweep, tmp_path, monkeypatch):
 
     monkeypatch.setattr(holding.tempfile, "TemporaryFile", lambda dir: Full())
     with pytest.raises(SnncError, match=r"No space left on device\. Try: more --memory"):
-        sweep.run(lambda site: None, no_progress)
+        sweep(1.0).run(lambda site: None, no_progress)
+    sweep(None).run(lambda site: None, no_progress)
