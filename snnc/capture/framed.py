@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from snnc.capture.doors import blockers
-from snnc.checks import MOST_STEPS
 from snnc.errors import DataError, RecipeError
 from snnc.ir.frames import WAYS_HINT
 from snnc.structure import Samples, Shape, changed, each, several_shapes
@@ -38,8 +37,6 @@ def counted_frames(samples: Samples | None, T: int | None) -> int:
         raise DataError(
             f"The calibration data have {found} frames a sample, and T is {T}.", f"--T {found}, or data of {T} frames"
         )
-    if found > MOST_STEPS:
-        raise DataError(f"The calibration data have {found} frames a sample.", f"{MOST_STEPS} at most")
     return found
 
 

@@ -29,7 +29,7 @@ from snnc.integers.prepare import origins, readers
 from snnc.integers.roles import Role, role
 from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
-from snnc.integers.values import Value, compact, reach
+from snnc.integers.values import ROOM, Value, compact, finer, reach
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
@@ -54,7 +54,6 @@ from snnc.ir.shapes import Shape
 from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.processes import Pieces
 
-ROOM = 2**10  # magnitude up to which a factor may widen a value
 COARSE = 2**18  # units of a threshold; where it would have more, what is added up to it does not count
 
 
@@ -313,10 +312,7 @@ class IntegerLowering:
         reads = any(role(self.graph, user) is Role.NEURON for user in readers(self.graph, node))
         if not reads and not module.shift.any():
             return torch.ones_like(step)
-        wide = size + torch.where(step > 0, shift.abs() / step, 0.0)
-        if wide.dim() > 2:  # alike within a channel, where borders see less
-            wide = wide.flatten(2).amax(2).reshape(*wide.shape[:2], *[1] * (wide.dim() - 2)).expand(wide.shape)
-        fine = torch.exp2(torch.floor(torch.log2(ROOM / wide.clamp_min(1.0)))).clamp(1, FINE)
+        fine = finer(size + torch.where(step > 0, shift.abs() / step, 0.0)).clamp(1, FINE)
         return (fine / 2 ** self.less.get(node.name, 0)).clamp_min(1).floor()
 
     def _thresholds(self, node: fx.Node, shape: tuple[int, ...]) -> Tensor:

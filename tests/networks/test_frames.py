@@ -201,6 +201,10 @@ def test_calibration_data_that_do_not_fit():
         snnc.compile(graph, None, "data-free", frames="mean")
     with pytest.raises(RecipeError, match=r"frames is 'first'.*'mean' or 'sum'"):
         snnc.compile(graph, None, "opi", x, frames="first")
+    # What the hints say:
+    for T, data in ((None, x), (4, x), (8, torch.cat([x, x], 1)), (None, torch.stack([*x.unbind(1)]).transpose(0, 1))):
+        assert snnc.compile(graph, T, "opi", data, frames="mean").T in (4, T)
+    assert snnc.compile(graph, None, "opi", x[:, 0]).frames == ""
     assert snnc.compile(graph, 4, "data-free", frames="each").T == 4
 
 
