@@ -64,6 +64,7 @@ _HOME = {
     "snnc.tune.options": ("TuneOptions",),
     "snnc.tune.run": ("tune",),
 }
+_MODULES = ("readers",)  # public as they stand
 _PUBLIC = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
@@ -109,6 +110,8 @@ class _Package(types.ModuleType):
             super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"snnc.{name}")
         if name not in _PUBLIC:
             raise AttributeError(f"module 'snnc' has no attribute '{name}'")
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
@@ -117,7 +120,7 @@ class _Package(types.ModuleType):
         return value
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+        return sorted({*super().__dir__(), *__all__, *_MODULES})
 
 
 sys.modules[__name__].__class__ = _Package

@@ -11,21 +11,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import nn
 
 from snnc.backends import BACKENDS, Backend
-from snnc.capture import Captured, arranged, blockers, captured, in_order, told_inputs, told_shape
+from snnc.backends.nir.backend import load_nir
+from snnc.calibrate.limit import limited
+from snnc.capture import (
+    Captured,
+    blockers,
+    captured,
+    collect,
+    counted_frames,
+    fitted,
+    framed_shape,
+    in_order,
+    misframed,
+    one_frame,
+    told_inputs,
+    told_shape,
+)
 from snnc.checks import MOST, MOST_STEPS, one_of
-from snnc.data import as_batches, described, fingerprint, floats, read, wholes
+from snnc.data import described, fingerprint, read
 from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.files.history import Fault, check_history
+from snnc.ir.frames import over_frames
 from snnc.ir.graph import TIMED, Stage, entries
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
 from snnc.ir.shapes import guess_input
-from snnc.ir.whole import places
 from snnc.networks.base import SpikingNetwork, counted
 from snnc.networks.exported import load_exported
 from snnc.networks.inputs import ends
@@ -42,7 +57,7 @@ from snnc.recipes import Recipe
 from snnc.recipes.contest import contest
 from snnc.recipes.default import candidates_of
 from snnc.steady import steady
-from snnc.structure import Samples, Shape, each, joined, listed, of, several_shapes, shape_of
+from snnc.structure import Samples, joined, listed, several_shapes, shape_of
 from snnc.version import __version__
 
 if TYPE_CHECKING:
@@ -55,14 +70,16 @@ log = logging.getLogger(__name__)
 @steady()
 def compile(
     model: nn.Module | torch.export.ExportedProgram | onnx.ModelProto | Captured | Staged,
-    T: int = 8,
+    T: int | None = None,
     recipe: str | Path | Recipe | Pipeline | Sequence[str | Path | Recipe] | None = None,
     calibration: Any = None,
     *,
+    frames: str | None = None,
     samples: int = 512,
     input_shape: Any = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    memory: float | None = None,
     quick: bool = False,
     callbacks: Iterable[Callback] = (),
     track: Callable[..., Iterator[Any]] = no_progress,
@@ -72,7 +89,7 @@ def compile(
     Args:
         model: a trained module, an exported program, an ONNX model (`onnx.load`), what `snnc.capture` made of one, or a
             `Staged` network that `snnc.tune` gave. It is not changed.
-        T: time steps, >= 1.
+        T: time steps, >= 1; None: 8, or over frames as many as there are.
         recipe: name, TOML file, `Recipe` or `Pipeline`. None: "telescoped" for a network with curved operations
             inside that are no activations, such as gates, normalisation or attention; "qcfs" for one trained with
             clip-quantised activations; "best" where there is calibration data; otherwise "data-free". Where there are
@@ -81,12 +98,18 @@ def compile(
         calibration: unlabelled or labelled input as in training, normalised: a loader that yields tensors, arrays,
             `(x, y)` or dicts; a tensor or array `[N, ...]`; or a `snnc.data.Dataset`. For several inputs a tuple of
             tensors, in the order of `forward`, or a dictionary by their names, in the place of `x`.
+        frames: says that input changes in time: samples are `[B, T, ...]`, and one frame is read at each step. It is
+            what the model was trained on: "mean" or "sum" of a sample's frames, or "each" where it ran on each frame
+            and its outputs were averaged. The readout after a step is that of the frames up to it.
         samples: calibration samples used at most.
-        input_shape: shape of one sample, without batch; of several inputs one each, in a tuple or a dictionary. Needed
-            only where nothing else tells it. Samples with their
+        input_shape: shape of one sample (over frames: of one frame), without batch; of several inputs one each, in a
+            tuple or a dictionary. Needed only where nothing else tells it. Samples with their
             channels in front, or as maps, are brought into the order that an ONNX model takes.
         seed: seed of every random choice.
         chunk: rows (time steps x samples) that the network holds in memory at once.
+        memory: GB that this process may hold while it calibrates; None: what it holds already, and half of what is
+            free. What does not fit is packed, computed again or put into temporary files; the result is the same to
+            the bit.
         quick: take the first of several recipes, and options as they stand. Otherwise recipes (`info["recipes"]`)
             and the options that one leaves open (`Recipe.choices`; `info["choices"]`) are chosen on calibration
             samples, where there are 64 or more.
@@ -106,7 +129,8 @@ def compile(
     """
     if isinstance(model, SpikingNetwork):
         raise RecipeError("The model is a spiking network already.", "the ANN that it came from")
-    T = _steps("T", T, 1, "a whole number of time steps, 1 or more, such as 8", MOST_STEPS)
+    if T is not None or not frames:
+        T = _steps("T", 8 if T is None else T, 1, "a whole number of time steps, 1 or more, such as 8", MOST_STEPS)
     samples = _steps("samples", samples, 1, "a whole number of calibration samples, 1 or more, such as 512", MOST)
     seed = _steps("seed", seed, 0, "a whole number, 0 or more")
     chunk, input_shape = counted(chunk), _shape(input_shape)
@@ -117,13 +141,19 @@ def compile(
     calibration = read(calibration) if isinstance(calibration, str | Path) else calibration
     batches, first = collect(calibration, samples, told_inputs(model)) if calibration is not None else (None, ())
     told = input_shape
-    if batches:
-        input_shape = input_shape or shape_of(batches[0])
+    shown = batches[0] if batches else None
+    T = counted_frames(shown, T) if frames else T or 8
+    if frames and shown is not None:
+        shown = one_frame(shown)
+    if shown is not None:
+        input_shape = input_shape or shape_of(shown)
     input_shape = input_shape or told_shape(model)
     try:
-        source = captured(model, input_shape, batches[0] if batches else None)
+        source = captured(model, input_shape, shown)
     except Unsupported:
-        if not told and first and not blockers(model, first):
+        if not told and batches and (wrong := misframed(model, shape_of(batches[0]), frames)):
+            raise wrong from None
+        if not told and first and not frames and not blockers(model, first):
             raise DataError(
                 f"The calibration data come in shape {first}, which is that of one sample without a batch.",
                 "x[None] of one sample, or torch.stack(x) of several",
@@ -134,17 +164,23 @@ def compile(
     if batches:
         batches = fitted(graph, batches)
     candidates = candidates_of(recipe, graph, bool(batches))
+    guess = None if input_shape else guess_input(graph)
+    rank = None if guess is None else guess.dim()
+    if frames:
+        candidates = [one.over_frames(T) for one in candidates]
+        graph = over_frames(graph, T, frames)
+        rank = rank and rank + 1
+        input_shape = input_shape and framed_shape(input_shape, T)
     chosen: Recipe | Pipeline = candidates[0]
     pipeline = chosen if isinstance(chosen, Pipeline) else chosen.pipeline
     if isinstance(chosen, Recipe):
         require_calibration(chosen, bool(batches))
-    guess = None if input_shape else guess_input(graph)
-    rank = None if guess is None else guess.dim()
     log.info(
         "recipe %s, T = %d, %d calibration samples, seed %d",
         getattr(chosen, "name", "custom"), T, sum(map(len, batches or [])), seed,
     )  # fmt: skip
-    context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track)
+    limit = limited(memory, graph, batches, T)
+    context = Context(T=T, calibration=batches, input_shape=input_shape, seed=seed, track=track, memory=limit)
     tried: dict[str, Any] = {}
     if len(candidates) > 1 and not quick:
         chosen, tried = contest([one for one in candidates if isinstance(one, Recipe)], graph, context)
@@ -164,10 +200,12 @@ def compile(
     ceilings = (context.find(Context.ceilings) or {}).items()
     made["ceilings"] = {name: float(top.max()) for name, top in ceilings if bool(torch.isfinite(top).all())}
     made |= ends(graph)
+    if frames:
+        made["frames"] = {"of": frames, "T": T}
     made["compared"] = source.compared
     if brought := needed(pipeline, result.graph):
         made["plugins"] = brought
-    made["calibration"] = described(calibration, joined(batches)) if batches else None
+    made["calibration"] = described(calibration, joined(batches), bool(frames)) if batches else None
     if result.stage is Stage.FIXED:
         made["proof"] = [asdict(row) for row in prove(result.graph)]
     return Network(result.graph, made | ({"tune": tuned} if tuned else {}), chunk, result.stage)
@@ -220,42 +258,6 @@ def single(model: Any) -> Any:
     ):
         return copy.deepcopy(model).float()
     return model
-
-
-def collect(
-    calibration: Any, samples: int, names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-) -> tuple[list[Samples], Shape]:
-    """At most `samples` samples of calibration data as batches, and the shape of the first batch that came.
-
-    `names` are those of the inputs that a network needs, and of all that it takes.
-    """
-    found: list[Samples] = []
-    first: Shape = ()
-    for batch in as_batches(calibration, names=names):
-        first = first or ((len(batch), *shape_of(batch)) if isinstance(batch, Tensor) else ())
-        found.append(batch[: samples - sum(map(len, found))])
-        if sum(map(len, found)) >= samples:
-            break
-    # Small equal batches keep the sweep's memory flat whatever the loader's batch size was.
-    return list(joined(found).split(64)), first
-
-
-def fitted(graph: fx.GraphModule, batches: list[Samples]) -> list[Samples]:
-    """Samples in the order and the types that a graph takes.
-
-    Raises:
-        DataError: whole numbers for an input that takes amounts, or the other way round.
-    """
-    nodes, table = entries(graph), places(graph)
-    names = [str(node.target) for node in nodes]
-    found = []
-    for batch in batches:
-        values = []
-        for node, value in zip(nodes, each(arranged(batch, names)), strict=True):
-            what = "The data" if len(nodes) == 1 else f"The data of '{node.target}'"
-            values.append(wholes(value, what) if node in table else floats(value, what).to(torch.float32))
-        found.append(of(values, names))
-    return found
 
 
 def history(label: Recipe, result: Result, context: Context, batches: list[Samples] | None) -> dict[str, Any]:
@@ -333,13 +335,15 @@ def load(
     """A spiking network from a file that `save` or `snnc compile` wrote.
 
     Args:
-        path: a graph file, or an emitted `.pt2` or `.onnx` (which run, but cannot be edited).
+        path: a graph file, an emitted `.pt2` or `.onnx` (which run, but cannot be edited), or a NIR file,
+            also one of others.
         chunk: rows (time steps x samples) in memory at once.
         device: where it is to run, "cpu", "cuda" or "cuda:1"; a `.pt2` runs on the CPU.
         options: of onnxruntime's session, for an `.onnx`; by default it has as many threads as torch.
 
     Raises:
         LoadError: not such a file, or broken.
+        Unsupported: a NIR file that holds nodes that snnc has not.
         SnncError: a device that is not there, or a file that takes none.
     """
     path = Path(path)
@@ -347,6 +351,8 @@ def load(
     kind = sniff(path)
     if kind == "onnx" or (kind == "unknown" and path.suffix == ".onnx"):
         return load_emitted(path, chunk, device, options)
+    if kind == "hdf5":
+        return placed(load_nir(path, chunk), device)
     if kind == "pt2" and named(device).type != "cpu":
         raise SnncError("An exported program runs on the CPU.", "the graph file (.snn) of the same network")
     if kind == "pt2":

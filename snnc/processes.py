@@ -18,7 +18,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,7 +36,7 @@ from snnc.structure import Samples
 
 Found = TypeVar("Found")
 S = TypeVar("S", bound=Samples)
-Pieces = dict[int, Tensor]  # shards of one value that a process holds, by number
+Pieces = Mapping[int, Tensor]  # shards of one value that a process holds, by number
 
 TIMEOUT = "SNNC_DIST_TIMEOUT"  # environment variable: seconds that a process waits for the others
 PATIENCE = 1800.0

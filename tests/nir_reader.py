@@ -31,6 +31,9 @@ STATELESS = {
     nir.Conv1d: convolve,
     nir.Conv2d: convolve,
     nir.AvgPool2d: lambda node, x: F.avg_pool2d(x, pair(node.kernel_size), pair(node.stride), pair(node.padding)),
+    nir.SumPool2d: lambda node, x: F.avg_pool2d(
+        x, pair(node.kernel_size), pair(node.stride), pair(node.padding), divisor_override=1
+    ),
     nir.Flatten: lambda node, x: x.flatten(int(node.start_dim) + 1),
     nir.Output: lambda node, x: x,
 }
@@ -45,18 +48,19 @@ class Reader:
         self.fed = {name: [a for a, b in self.graph.edges if b == name] for name in self.graph.nodes}
         self.order = list(TopologicalSorter(self.fed).static_order())
 
-    def run(self, x):
+    def run(self, x, frames=False):
+        """Outputs for samples, or over `frames` `[B, T, ...]`, one a step."""
         potential, self.spikes = {}, {}
         if "input_scale" in self.told:
             x = torch.round(x * given(self.told["input_scale"], x))
             x = x.clamp(int(self.told["input_low"]), int(self.told["input_high"]))
         outputs = []
-        for _ in range(int(self.told["T"])):
+        for t in range(int(self.told["T"])):
             values = {}
             for name in self.order:
                 node = self.graph.nodes[name]
                 if isinstance(node, nir.Input):
-                    values[name] = x
+                    values[name] = x[:, t] if frames else x
                     continue
                 current = sum(values[source] for source in self.fed[name])
                 if isinstance(node, nir.IF):

@@ -16,7 +16,7 @@ from tests.followed import NET, X
 from tests.followed.elsewhere import ELSEWHERE
 from tests.hints import hints
 
-TABLES = ("data", "files", "forms", "passes", "commands", "several")
+TABLES = ("data", "files", "forms", "passes", "commands", "recorded", "several", "frames")
 FOLLOWED = [row for name in TABLES for row in import_module(f"tests.followed.{name}").ROWS]
 
 

@@ -20,7 +20,7 @@ UNSAFE = re.compile(r"weights_only\W+False")
 # Lowest first. A unit may import those of the layers below its own, and no other: not even one beside it. A unit is a
 # module or a whole subpackage; a new one has to be given its place here.
 LAYERS = [
-    {"defaults", "errors", "launched", "markup", "steady", "version"},
+    {"defaults", "errors", "launched", "markup", "memory", "steady", "version"},
     {"structure"},
     {"checks", "data", "files", "ir", "processes"},
     {"calibrate", "runtime"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"plugins"},
     {"api"},
     {"measure", "tune"},
-    {"differences", "report"},
+    {"differences", "readers", "report"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.calibrate.holding import frozen, size_of
 from snnc.calibrate.regression import Rows, centred, solved
 from snnc.calibrate.rows import covered, outputs, patches, positions
 from snnc.calibrate.sweep import SweepSite
@@ -23,8 +24,8 @@ from snnc.ir.neurons import Neuron
 from snnc.ir.temporal import StepCurrent
 from snnc.processes import Pieces, Shards
 
-ROWS = 2**15  # rows times steps, about
-LARGEST = 2**27  # numbers that all rows are computed from
+ROWS = 2**17  # rows times steps, about
+LARGEST = 2**27  # numbers that all rows are computed from, where a row of each sample has no more
 KEPT = 0.75  # of the rows of a shard, that are fitted to; the others say which correction is best
 
 
@@ -51,15 +52,14 @@ class Stepped:
         """Those of the layer at `site`; None where it is not covered, or where no neurons alone are behind it."""
         layer, (source,), T, shards = site.module, site.inputs, site.sweep.decode.T, site.sweep.shards
         neuron = behind(graph, site.node)
-        tokens = isinstance(layer, nn.Linear) and next(iter(source.values())).dim() > 2
+        tokens = isinstance(layer, nn.Linear) and len(size_of(source)) > 2
         if neuron is None or tokens or not covered(layer):
             return None
         numbers = T * layer.weight[0].numel() * getattr(layer, "groups", 1)  # of one row
-        if numbers * shards.samples > LARGEST:
-            return None
         at = positions(site.wanted, shards, min(ROWS // T, LARGEST // numbers), generator)
-        x = {i: patches(layer, one, at[i]) for i, one in source.items()}
-        return cls(layer, neuron, source, at, {i: one.unflatten(0, (T, -1)) for i, one in x.items()})
+        now = frozen(layer)
+        x = site.sweep.memory.hold(lambda i: patches(now, source[i], at[i]).unflatten(0, (T, -1)), source, light=True)
+        return cls(layer, neuron, source, at, x)
 
     def correct(self, site: SweepSite, ridge: float, rounds: int) -> Pieces:
         """Moves weights and bias by what the neurons at `site` emit at the rows; gives their new current. In place.
@@ -68,10 +68,11 @@ class Stepped:
         again. A neuron that is silent or emits at every step takes no notice, and no row shows an error where that is
         right. Of the corrections each channel keeps the one of least square error at rows that were not fitted to.
         """
-        if any(one.shape[1] != len(self.layer.weight) for one in site.inputs[0].values()):
-            return site.inputs[0]  # the layer's channel is spread over several
+        (currents,) = site.inputs
+        if size_of(currents)[1] != len(self.layer.weight):
+            return currents  # the layer's channel is spread over several
         neuron, sweep = at_rows(site.module), site.sweep
-        current = {i: outputs(one, self.at[i]) for i, one in site.inputs[0].items()}
+        current = {i: outputs(one, self.at[i]) for i, one in currents.items()}
         wanted = {i: outputs(one, self.at[i]) for i, one in site.wanted.items()}
         fit = _Fit({i: sweep.decode(x.flatten(0, 1)) for i, x in self.x.items()}, sweep.shards, ridge)
 
@@ -82,7 +83,7 @@ class Stepped:
                 found[i] = wanted[i] - sweep.decode(neuron(current[i] + more))
             return found
 
-        groups, inputs = next(iter(self.x.values())).shape[2:]
+        groups, inputs = size_of(self.x)[2:]
         old = self.layer.weight.reshape(groups, -1, inputs)
         weight, bias = best = torch.zeros_like(old), torch.zeros_like(old[..., 0]).flatten()
         left = missing(weight, bias)
@@ -99,7 +100,7 @@ class Stepped:
         change.weight, change.bias = _constant(best[0].reshape(self.layer.weight.shape)), _constant(best[1])
         before = torch.zeros_like(bias) if self.layer.bias is None else self.layer.bias
         self.layer.weight, self.layer.bias = _constant(self.layer.weight + change.weight), _constant(before + best[1])
-        return {i: one + change(self.source[i]) for i, one in site.inputs[0].items()}
+        return sweep.memory.hold(lambda i: currents[i] + change(self.source[i]), currents, self.source)
 
 
 class _Fit:

@@ -32,7 +32,7 @@ from snnc.ir.dialect import (
 from snnc.ir.embedding import Embedding
 from snnc.ir.graph import module_of
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import TIME
+from snnc.ir.temporal import TIME, Decode, Frames
 from snnc.processes import from_all, rank, world
 from snnc.structure import Samples, Tree, each, shape_of
 
@@ -240,6 +240,12 @@ def _joined(module: nn.Module, args: Sequence[Moments]) -> Moments:
     return module(*(mean for mean, _ in args)), one + other
 
 
+def _alike(module: Any, args: Sequence[Moments]) -> Moments:
+    """One frame stands for all."""
+    ((mean, var),) = args
+    return (mean[:, 0], var[:, 0]) if isinstance(module, Frames) else (mean, var)
+
+
 def _looked_up(module: Any, args: Sequence[Moments]) -> Moments:
     """Every row is as likely as another."""
     ((places, _),) = args
@@ -276,6 +282,7 @@ MOMENTS: Table[Callable[[Any, Sequence[Moments]], Moments]] = Table(
         ),
         BATCHNORMS: Refusal("is no layer of a folded network", "fold-batchnorm before it"),
         (*TIME, Grid): Refusal("belongs to a spiking network", "the network that it was compiled from"),
+        (Frames, Decode): _alike,  # of a network that ran on each frame
     },
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnc.calibrate.holding import size_of
 from snnc.calibrate.rows import covered, outputs, patches, positions
 from snnc.processes import Pieces, Shards, dealt
 
@@ -134,11 +135,11 @@ def equations(
     if not covered(layer):
         return None
     at = positions(wanted, shards, count, generator)
-    sites = math.prod(next(iter(wanted.values())).shape[2:])
+    sites = math.prod(size_of(wanted)[2:])
     rows: Rows = {}
-    for i in x:
-        Y, w = outputs(wanted[i], at[i]), _counted(counts, sites, x[i])[at[i].flatten()]
-        rows[i] = patches(layer, x[i], at[i]), Y.reshape(len(Y), layer.groups, -1), w
+    for i, value in x.items():
+        Y, w = outputs(wanted[i], at[i]), _counted(counts, sites, value)[at[i].flatten()]
+        rows[i] = patches(layer, value, at[i]), Y.reshape(len(Y), layer.groups, -1), w
     return rows
 
 
@@ -147,7 +148,7 @@ def _vectors(
 ) -> Rows:
     """Rows for a linear layer: every vector, or as many as were asked for, drawn over all shards."""
     first = next(iter(x))
-    each = x[first][..., 0].numel() // shards.sizes[first]  # vectors of one sample
+    each = math.prod(size_of(x)[:-1]) // shards.sizes[first]  # vectors of one sample
     total = each * shards.samples
     drawn = torch.randperm(total, generator=generator)[:count] if total > count else torch.arange(total)
     rows: Rows = {}

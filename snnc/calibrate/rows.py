@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from snnc.calibrate.holding import size_of
 from snnc.processes import Pieces, Shards
 
 
@@ -29,10 +30,10 @@ def positions(value: Pieces, shards: Shards, rows: int, generator: torch.Generat
 
     Random numbers do not depend on which shards are in this process: the generator moves on for all of them.
     """
-    sites = math.prod(next(iter(value.values())).shape[2:])
+    sites = math.prod(size_of(value)[2:])
     each = max(1, min(sites, rows // shards.samples))
     draws = {i: torch.rand(size, sites, generator=generator) for i, size in enumerate(shards.sizes)}
-    return {i: draws[i].argsort(1)[:, :each].to(one.device) for i, one in value.items()}
+    return {i: draws[i].argsort(1)[:, :each] for i in value}
 
 
 def outputs(value: Tensor, at: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ The spiking graph and its reference (`Context.reference`: the same nodes, with t
 trained with) run side by side over the calibration data, one node at a time. What a layer receives already has the
 errors of the layers before it, corrected as far as they could be; so each layer can make up for the rest.
 
-Samples are walked through in shards of `SAMPLES`, which several processes may share (`snnc.processes`). What a layer
-learns is learnt from sums over all shards.
+Samples are walked through in shards, which several processes may share (`snnc.processes`). What a layer learns is
+learnt from sums over all shards. How values are held meanwhile is told in `snnc.calibrate.holding`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.calibrate.observe import watch
+from snnc.calibrate.holding import Memory, size_of
+from snnc.calibrate.limit import largest_value, sharded
 from snnc.ir.dialect import CONVOLUTIONS, Add, Affine, Sub
-from snnc.ir.graph import calls, entries, insert, module_of, phases
+from snnc.ir.frames import folded
+from snnc.ir.graph import calls, entries, insert, module_of, phases, steps
 from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.processes import Pieces, Shards
 from snnc.structure import Samples
 from snnc.structure import each as each_input
-
-LARGEST = 2**30  # bytes of the largest value in a sweep; a few of its size are alive at once
-SAMPLES = 64  # of a shard, which a layer computes at a time
 
 
 class Rectify(torch.nn.Module):
@@ -48,7 +47,7 @@ class SweepSite:
         node: the node.
         module: what it calls.
         inputs: values of its inputs, in the shards of this process: `[T * N, ...]` within time, `[N, ...]` outside.
-        wanted: what the reference has at this node, `[N, ...]` in each shard.
+        wanted: what the reference has at this node, `[N, ...]` in each shard; of one that ran on each frame the mean.
         sweep: the sweep, for values of other nodes that are known already.
     """
 
@@ -66,11 +65,17 @@ class Sweep:
         graph: spiking; the visitor may change the module of the node that it is shown.
         reference: the same nodes before neurons were put in.
         x: calibration input `[N, ...]`, of several inputs all.
+        limit: bytes that the process may hold meanwhile; None: what it holds, and half of what is free.
     """
 
-    def __init__(self, graph: fx.GraphModule, reference: fx.GraphModule, x: Samples) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, reference: fx.GraphModule, x: Samples, limit: float | None = None
+    ) -> None:
         self.graph, self.reference = graph, reference
-        self.shards = Shards.of(len(x), SAMPLES)
+        self.by_frame = folded(reference)
+        largest = largest_value(reference, x) * (1 if self.by_frame else steps(graph))
+        self.shards = sharded(len(x), largest)
+        self.memory = Memory.of(limit, largest * self.shards.sizes[0])
         self.given = dict(zip(entries(graph), map(self.shards.deal, each_input(x)), strict=True))
         self.phase = phases(graph)
         self.decode = next(module for _, module in calls(graph, Decode))
@@ -87,7 +92,7 @@ class Sweep:
 
     def means(self, node: fx.Node, value: Pieces) -> Pieces:
         """`mean` of every shard."""
-        return {i: self.mean(node, one) for i, one in value.items()}
+        return self.memory.each(self.decode, value) if self.phase[node] == "in" else value
 
     def average(self, of: Callable[[int], Tensor]) -> Tensor:
         """Mean over all samples and positions of `of(i)` `[N, C, ...]`, i a shard: `[C, 1, ...]`, as a threshold."""
@@ -106,15 +111,7 @@ class Sweep:
             if node.op == "placeholder":
                 self.values[node] = self.wanted[node.name] = known[twins[node.name]] = self.given[node]
                 continue
-            inputs = [self.values[source] for source in node.args]
-            if twin is not None:
-                sources = [known[source] for source in twin.args]
-                self.wanted[node.name] = known[twin] = each(module_of(self.reference, twin), *sources)
-            module = module_of(self.graph, node)
-            value = None
-            if twin is not None:
-                value = visit(SweepSite(node, module, inputs, known[twin], self))
-            self.values[node] = each(module, *inputs) if value is None else value
+            self._visit(node, twin, known, visit)
             for source in node.all_input_nodes:
                 if last[source] is node:
                     del self.values[source]
@@ -122,17 +119,24 @@ class Sweep:
                 if last_known[source] is twin:
                     del known[source], self.wanted[source.name]
 
-
-def each(module: Callable[..., Tensor], *inputs: Pieces) -> Pieces:
-    """A module's value, shard by shard."""
-    return {i: module(*(value[i] for value in inputs)) for i in inputs[0]}
-
-
-def calibration_input(x: Samples, reference: fx.GraphModule, T: int, samples: int) -> Samples:
-    """The first `samples` of `x` `[N, ...]`, fewer where T steps of them would need too much memory."""
-    sizes: list[int] = []
-    watch(reference, x[:1], lambda _, value: sizes.append(value.nbytes))
-    return x[: min(samples, max(1, LARGEST // (T * max(sizes))))]
+    def _visit(
+        self,
+        node: fx.Node,
+        twin: fx.Node | None,
+        known: dict[fx.Node, Pieces],
+        visit: Callable[[SweepSite], Pieces | None],
+    ) -> None:
+        """Finds the value of a node, and of its twin in the reference."""
+        inputs = [self.values[source] for source in node.args if isinstance(source, fx.Node)]
+        module = module_of(self.graph, node)
+        value = None
+        if twin is not None:
+            sources = [known[source] for source in twin.args if isinstance(source, fx.Node)]
+            known[twin] = found = self.memory.each(module_of(self.reference, twin), *sources)
+            wanted = self.memory.each(self.decode, found) if twin in self.by_frame else found
+            self.wanted[node.name] = wanted
+            value = visit(SweepSite(node, module, inputs, wanted, self))
+        self.values[node] = self.memory.each(module, *inputs) if value is None else value
 
 
 def settled(error: Callable[[Tensor], Tensor], start: Tensor, gain: float, rounds: int) -> Tensor:
@@ -167,10 +171,11 @@ def shift_for(site: SweepSite, rounds: int, counts: Tensor | None = None) -> tup
         counts: how much each position of a sample counts, mean 1, `[...]` without channels; None: all alike.
     """
     T, (current,) = site.module.T, site.inputs
-    last = by_feature(site.module, next(iter(current.values())))
+    last = by_feature(site.module, current)
 
     def emitted(i: int, shift: Tensor) -> Tensor:
-        return site.module((current[i].reshape(T, -1, *current[i].shape[1:]) + shift).flatten(0, 1))
+        now = current[i]
+        return site.module((now.reshape(T, -1, *now.shape[1:]) + shift).flatten(0, 1))
 
     def error(shift: Tensor) -> Tensor:
         return averaged(lambda i: site.sweep.mean(site.node, emitted(i, shift)) - site.wanted[i])
@@ -185,12 +190,12 @@ def shift_for(site: SweepSite, rounds: int, counts: Tensor | None = None) -> tup
 
     start = torch.zeros_like(averaged(lambda i: site.wanted[i]))
     shift = settled(error, start, 1.0, rounds)
-    return shift, {i: emitted(i, shift) for i in current}
+    return shift, site.sweep.memory.hold(lambda i: emitted(i, shift), current, unit=site.module.height)
 
 
-def by_feature(neuron: Any, current: Tensor) -> bool:
+def by_feature(neuron: Any, current: Pieces) -> bool:
     """Whether a neuron has a threshold for each feature, the last dimension of its current."""
-    return neuron.theta.dim() == 1 and current.dim() > 2
+    return neuron.theta.dim() == 1 and len(size_of(current)) > 2
 
 
 def average(shards: Shards, of: Callable[[int], Tensor]) -> Tensor:

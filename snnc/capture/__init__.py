@@ -6,6 +6,7 @@
     copying     the copy that is worked on              comparison  graph and network, run on the same samples
     references  the networks that graphs are compared with
     calling     how a live module is called         embedding   tables that whole numbers look up
+    framed      samples of several frames       collecting  calibration data
     symbolic    tracing of live modules             exported    the ATen ops of exported programs
     walk        node by node through either graph   lowering    what is built on the way; values: what has no number
     standins    what stands for refused results     trial       what the other door would read
@@ -19,7 +20,9 @@
 
 from snnc.capture.calling import arranged, calling, in_order
 from snnc.capture.canonical import finish
+from snnc.capture.collecting import collect, fitted
 from snnc.capture.doors import Captured, blockers, capture, captured, is_onnx, told_inputs, told_shape
+from snnc.capture.framed import counted_frames, framed_shape, misframed, one_frame
 
 __all__ = [
     "Captured",
@@ -28,9 +31,15 @@ __all__ = [
     "calling",
     "capture",
     "captured",
+    "collect",
+    "counted_frames",
     "finish",
+    "fitted",
+    "framed_shape",
     "in_order",
     "is_onnx",
+    "misframed",
+    "one_frame",
     "told_inputs",
     "told_shape",
 ]

@@ -24,9 +24,10 @@ from snnc.capture.routes import ALL, Range
 from snnc.capture.values import INPUT, Refused
 from snnc.errors import Blocker, Unsupported
 from snnc.ir import dialect
+from snnc.ir.accounting import curved_inside
 from snnc.ir.curved import BENT, Greatest, Least, Normalize
 from snnc.ir.embedding import Embedding
-from snnc.ir.graph import calls, curved_inside, insert, module_of, remove, replace, tidy
+from snnc.ir.graph import calls, insert, module_of, remove, replace, tidy
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shapes
 from snnc.ir.temporal import TIME
@@ -305,7 +306,12 @@ FINITE = "finite weights, such as those of an earlier checkpoint"
 
 
 def _not_finite(graph: fx.GraphModule) -> list[Blocker]:
-    return [
+    spread = [
+        Blocker(node.name, type(module).__name__, "'running_var' is so far below zero that it gives NaN", FINITE)
+        for node, module in calls(graph, *dialect.BATCHNORMS)
+        if module.running_var is not None and bool((module.running_var + module.eps < 0).any())
+    ]
+    return spread + [
         Blocker(node.name, type(module).__name__, f"'{name}' holds NaN or infinity", FINITE)
         for node, module in calls(graph)
         for name, value in module.state_dict().items()

@@ -13,6 +13,12 @@ from snnc.capture.spellings import FAR
 from snnc.capture.values import Spelling, Truth
 from snnc.ir import curved, dialect
 
+# Functions that give infinity or no number for some finite ones.
+UNBOUNDED = frozenset(
+    {"exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tan", "sinh", "cosh", "asin", "acos", "acosh"}
+    | {"atanh"}
+)
+
 
 def compare(kind: str, swapped: bool = False, negated: bool = False) -> Spelling:
     """`x > y` and its like, as the sign of a difference, which is zero only between equals."""
@@ -32,6 +38,8 @@ def number(at: Site, x: Any, *_: Any, **__: Any) -> Any:
 
 def logical_not(at: Site, x: Any) -> Any:
     """`~condition`."""
+    if isinstance(x, Tensor) and x.dtype == torch.bool:
+        return ~x
     if not isinstance(x, Truth):
         at.refuse("negates something other than a comparison", "a comparison, such as x > 0")
     return Truth(spellings.add(at, spellings.neg(at, x.node), 1.0))
@@ -53,6 +61,32 @@ def logical_or(at: Site, a: Any, b: Any) -> Any:
     return Truth(at.emit(curved.Maximum(), a.node, b.node))
 
 
+def never(at: Site, x: fx.Node) -> Any:
+    """`isnan`, `isinf`: of values that are finite for finite data this holds nowhere."""
+    seen, left = set(), [x]
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        module = at.lowering.module(node)
+        if isinstance(module, (curved.Quotient, curved.Power)) or getattr(module, "kind", None) in UNBOUNDED:
+            at.refuse("asks where a value is no finite number", "the value itself, without the question")
+        left.extend(node.all_input_nodes)
+    return torch.zeros((), dtype=torch.bool)
+
+
+def always(at: Site, x: fx.Node) -> Any:
+    """`isfinite`, the opposite of both."""
+    return ~never(at, x)
+
+
+def nan_to_num(at: Site, x: fx.Node, *_: Any, **__: Any) -> Any:
+    """`nan_to_num` of values that are finite for finite data."""
+    never(at, x)
+    return x
+
+
 def _mask(at: Site, value: Any) -> Any:
     if not isinstance(value, Tensor) or value.dtype != torch.bool:
         at.refuse("chooses by something other than a comparison or a constant mask", "a comparison, such as x > 0")
@@ -68,6 +102,9 @@ def where(at: Site, condition: Any, x: Any = None, other: Any = None) -> Any:
         values = [v if isinstance(v, fx.Node) else constant_at(at, like, v) for v in (x, other)]
         return at.emit(curved.Where(), like, *values)
     mask = _mask(at, condition)
+    for value, share, rest in ((x, mask, other), (other, 1 - mask, x)):
+        if isinstance(value, fx.Node) and share.numel() == 1 and share == 1 and _one(rest):
+            return value
     parts: list[Any] = []
     for value, share in ((x, mask), (other, 1 - mask)):
         if isinstance(value, fx.Node):
@@ -76,6 +113,10 @@ def where(at: Site, condition: Any, x: Any = None, other: Any = None) -> Any:
             number = finite(torch.as_tensor(value, dtype=mask.dtype))
             parts.append(torch.where(share > 0, number, torch.zeros_like(number)))
     return spellings.add(at, *parts)
+
+
+def _one(value: Any) -> bool:
+    return not isinstance(value, fx.Node) and torch.as_tensor(value).numel() == 1
 
 
 def masked_fill(at: Site, x: Any, mask: Any, value: Any) -> Any:

@@ -212,6 +212,9 @@ SPELLINGS: dict[str, Spelling] = {
     **dict.fromkeys(("logical_and", "bitwise_and", "and_", "__and__"), choices.logical_and),
     **dict.fromkeys(("logical_or", "bitwise_or", "or_", "__or__"), choices.logical_or),
     **dict.fromkeys(("float", "double", "half", "type_as"), choices.number),
+    **dict.fromkeys(("isnan", "isinf"), choices.never),
+    "isfinite": choices.always,
+    "nan_to_num": choices.nan_to_num,
     "where": choices.where,
     "masked_fill": choices.masked_fill,
     # products

@@ -77,13 +77,6 @@ PICKED = Reason(
     "return the values themselves, and pick outside of the network",
     inner=False,
 )
-COMPARED = Reason(
-    "compares values, and no spike rate is a truth value",
-    "clip with ReLU or clamp; where it comes last, return the values themselves",
-    alike=True,
-    neuron=True,
-    inner=False,
-)
 PLACES = Reason(
     "asks for the place of each maximum", "read the maxima alone, as values or with return_indices=False", inner=False
 )
@@ -119,7 +112,6 @@ _NAMES: dict[Reason, str] = {
         argmax argmin topk sort argsort median mode kthvalue hardmax nonzero onehot bincount nms nonmaxsuppression
         uniqueconsecutive unique unique2
     """,
-    COMPARED: "isnan isinf",
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
     ASSIGNED: """
         scatteradd indexadd maskedscatter scatterreduce

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from snnc.cli import show
-from snnc.cli.options import CHANNELS, COUNT, READ, SEED, SHAPE, SPLIT, Renamed, block
-from snnc.defaults import CHUNK, RUNTIMES
+from snnc.cli.options import CHANNELS, COUNT, READ, SEED, SENSOR, SHAPE, SPLIT, Renamed, block
+from snnc.defaults import CHUNK, RUNTIMES, WAYS
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from snnc.data import Dataset
+    from snnc.data import Binning, Dataset
     from snnc.networks.base import SpikingNetwork
     from snnc.networks.network import Network
 
@@ -28,8 +28,17 @@ shape_option = click.option(
     metavar="C,H,W",
     help="Shape of one sample, if nothing else gives it; of several inputs one each, such as 3,32,32+5.",
 )
+target_option = click.option(
+    "--target", metavar="NAME", help="Simulator or chip that is to read the NIR file; see 'snnc list targets'."
+)
 output_option = click.option(
     "--output", metavar="NAME", help="Output that holds the class scores, if there are several."
+)
+frames_option = click.option(
+    "--frames",
+    type=click.Choice(WAYS),
+    help="Input changes in time: samples [N, T, ...], a frame a step. What the network was trained on: the mean or sum "
+    "of a sample's frames, or each frame, its outputs averaged.",
 )
 batch_option = click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 
@@ -122,12 +131,32 @@ class Reading:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     raw: bool
+    time_first: bool
+    bins: str | None
+    sensor: tuple[int, ...] | None
 
-    def read(self, path: Path, split: str | None = None) -> Dataset:
-        """All of a file or folder; of its split, if it has several."""
+    def read(self, path: Path, split: str | None = None, binning: Binning | None = None) -> Dataset:
+        """All of a file or folder; of its split, if it has several. With a `binning` the samples are frames."""
         from snnc.data import eight_bits, read
 
-        found = read(path, mean=self.mean, std=self.std, raw=self.raw, split=split or self.split)
+        if binning is None and (self.time_first or self.bins or self.sensor):
+            raise click.UsageError("--time-first, --bins and --sensor are for samples that are frames (--frames).")
+        if binning is not None and self.bins:
+            binning = binning.by_rule(self.bins)
+        if binning is not None and self.sensor:
+            if len(self.sensor) != 2:
+                raise click.UsageError("--sensor takes two numbers, HEIGHT,WIDTH.")
+            binning = replace(binning, sensor=(self.sensor[0], self.sensor[1]))
+        found = read(
+            path,
+            mean=self.mean,
+            std=self.std,
+            raw=self.raw,
+            split=split or self.split,
+            frames=binning is not None,
+            time_first=self.time_first,
+            bins=binning,
+        )
         if told := eight_bits(found):
             show.note(told)
         return found
@@ -137,16 +166,29 @@ class Reading:
 class Scored(Reading):
     """Data that a network is run on."""
 
-    data: Path
+    data: Path | None
     limit: int | None
     seed: int | None
 
-    def samples(self) -> Dataset:
-        """The samples: drawn where there is a seed, otherwise the first."""
-        found = self.read(self.data)
+    def samples(self, network: SpikingNetwork | None) -> Dataset:
+        """The samples for a network: drawn where there is a seed, otherwise the first."""
+        if self.data is None:
+            raise click.UsageError("Missing option '--data'.")
+        found = self.read(self.data, binning=binning_of(network))
         if self.limit is None:
             return found
         return found.limit(self.limit) if self.seed is None else found.sample(self.limit, self.seed)
+
+
+def binning_of(network: SpikingNetwork | None) -> Binning | None:
+    """How a network over frames has its events binned, if it is given any; None where input is constant in time."""
+    from snnc.data import Binning
+
+    if network is None or not network.frames:
+        return None
+    known = network.info.get("calibration")
+    found = Binning.of(known.get("binning")) if isinstance(known, dict) else None
+    return replace(found, T=network.T) if found else Binning(network.T)
 
 
 def _reading(split: str, what: str) -> tuple[Option, ...]:
@@ -157,6 +199,14 @@ def _reading(split: str, what: str) -> tuple[Option, ...]:
         ),
         click.option("--std", type=CHANNELS, metavar="A,B,C", help="Standard deviation that training divided by."),
         click.option("--raw", is_flag=True, help="Leave 8-bit values at 0..255 instead of dividing them by 255."),
+        click.option("--time-first", is_flag=True, help="Frames: DATA is [T, N, ...], and not [N, T, ...]."),
+        click.option(
+            "--bins",
+            metavar="RULE",
+            help="Events: frames of equal time or number of events (time, count), or of so many us or events "
+            "(time=10000, count=500). [default: as in calibration, else time]",
+        ),
+        click.option("--sensor", type=SENSOR, metavar="H,W", help="Events: pixels, if the files do not say them."),
     )
 
 
@@ -165,7 +215,7 @@ def reading_options(split: str, what: str) -> Option:
     return block("reading", Reading, *_reading(split, what))
 
 
-def scored_options(split: str, what: str, draw: bool, labelled: bool = False) -> Option:
+def scored_options(split: str, what: str, draw: bool, labelled: bool = False, needed: bool = True) -> Option:
     """Data that a network is run on, as `scored`.
 
     Args:
@@ -173,6 +223,7 @@ def scored_options(split: str, what: str, draw: bool, labelled: bool = False) ->
         what: what `--split` chooses.
         draw: whether 512 samples are drawn by default, or all are taken.
         labelled: whether labels are needed.
+        needed: whether the data itself is, in every case.
     """
     kind = (
         "Labelled data (.npz, idx, CIFAR, images)."
@@ -194,7 +245,7 @@ def scored_options(split: str, what: str, draw: bool, labelled: bool = False) ->
             ),
             click.option("--seed", type=SEED, help="Draw the samples of --limit with this seed."),
         )
-    data = click.option("--data", type=READ, required=True, help=kind)
+    data = click.option("--data", type=READ, required=needed, help=kind)
     return block("scored", Scored, data, *_reading(split, what), *several)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from snnc.cli.blocks import model_options, shape_option
+from snnc.cli.blocks import model_options, shape_option, target_option
 from snnc.cli.options import READ, Commands, verb
 from snnc.version import __version__
 
@@ -21,11 +21,13 @@ def main() -> None:
 @click.argument("model", type=READ, required=False)
 @model_options
 @shape_option
+@target_option
 @verb
 def check(**given: Any) -> None:
     """Say whether MODEL converts.
 
-    If not, lists everything that keeps it from converting, and exits with code 1.
+    If not, lists everything that keeps it from converting, and exits with code 1. With --target, lists too what that
+    simulator or chip would do otherwise, and what to change; where it would not run the network, the code is 1.
     """
     from snnc.cli.work.look import check
 
@@ -48,11 +50,11 @@ def inspect(**given: Any) -> None:
 
 
 @main.command("list")
-@click.argument("kind", type=click.Choice(["passes", "recipes", "backends", "neurons"]), required=False)
+@click.argument("kind", type=click.Choice(["passes", "recipes", "backends", "neurons", "targets"]), required=False)
 @click.argument("name", required=False)
 @verb
 def list_(**given: Any) -> None:
-    """List passes, recipes, backends and neurons.
+    """List passes, recipes, backends, neurons and targets.
 
     With KIND, lists one of these; with NAME, tells all about one of them: 'snnc list recipes cos' prints
     TOML to start a recipe of your own from.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from snnc.cli.blocks import model_options, reading_options, shape_option, threads_option
+from snnc.cli.blocks import frames_option, model_options, reading_options, shape_option, target_option, threads_option
 from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, READ, SEED, Setting, dry_run_option, recipe_names, verb
 from snnc.cli.search import search_options
@@ -16,8 +16,13 @@ from snnc.defaults import BACKENDS
 @click.command("compile")
 @click.argument("model", type=READ, required=False)
 @click.option(
-    "--T", "--time-steps", "T", type=COUNT, help="Time steps; with --max-drop the most to try. [default: 8, or 64]"
+    "--T",
+    "--time-steps",
+    "T",
+    type=COUNT,
+    help="Time steps, or frames; with --max-drop the most to try. [default: 8, or 64, or the frames of DATA]",
 )
+@frames_option
 @click.option(
     "--recipe",
     metavar="NAME|FILE.toml",
@@ -41,6 +46,13 @@ from snnc.defaults import BACKENDS
 )
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), help="Output form; by OUT's suffix if not given, else torch."
+)
+@target_option
+@click.option(
+    "--vectors",
+    type=COUNT,
+    metavar="N",
+    help="Write beside OUT what every neuron does at each step on N samples: OUT's name with .vectors.npz.",
 )
 @click.option("--single-output", is_flag=True, help="ONNX: leave out the second output, the readout after each step.")
 @model_options

@@ -107,7 +107,7 @@ def recipe_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Read everything and say what would be done; write nothing."
 )
-SHAPE, CHANNELS = SampleShape(int, "C,H,W"), Numbers(float, "a,b,c")
+SHAPE, CHANNELS, SENSOR = SampleShape(int, "C,H,W"), Numbers(float, "a,b,c"), Numbers(int, "HEIGHT,WIDTH")
 PATH, READ = click.Path(path_type=Path), click.Path(path_type=Path)  # to write, or to read if it has to be there
 COUNT = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)

@@ -31,6 +31,7 @@ Item = TypeVar("Item")
 
 PATIENCE = 1.0  # seconds before progress is printed if there is no terminal to draw on
 REMINDER = 10.0  # seconds between two such lines
+FRAMES = {"mean": "their mean", "sum": "their sum", "each": "each of them"}
 UNITS = {  # of what is counted, by what is done: its first word
     "evaluating": "batches", "explaining": "batches", "comparing": "batches", "measuring": "batches",
     "observing": "batches", "calibrating": "layers", "rounding": "layers", "choosing": "choices", "tuning": "steps",
@@ -166,6 +167,18 @@ def blockers(found: Sequence[Mapping[str, Any]], console: Console = out) -> None
     table("What keeps it from being converted", columns, rows, console)
 
 
+def fit(found: Mapping[str, Any]) -> None:
+    """How a network suits a target."""
+    kinds = ", ".join(f"{many} {kind}" for kind, many in found["faithful"].items())
+    say(f"Target {found['target']} (tried: {found['tried']}): faithful {kinds or 'nothing'}", "bold")
+    if found["left_out"]:
+        say(f"Passes that it cannot have, and that are left out: {', '.join(found['left_out'])}")
+    rows = [(m["level"], m["node"], m["op"], m["why"], m["hint"]) for m in found["misfits"]]
+    table("What it does otherwise", ("", "node", "op", "why", "try"), rows)
+    if not rows:
+        say("It does all that the network means.", "green")
+
+
 def records(made: Sequence[Mapping[str, Any]]) -> None:
     """What each pass did."""
     rows = [(r["name"], r["sites"], f"{r['seconds']:.2f}", r["stage"], r["error"]) for r in made]
@@ -297,6 +310,13 @@ def made(info: Mapping[str, Any], latency: str) -> None:
         say(f"Trained: {tune.get('steps')} steps of snnc tune, after conversion")
     if given:
         say(f"Input: {shape(given)}")
+    if isinstance(frames := info.get("frames"), Mapping):
+        what = FRAMES.get(str(frames.get("of")))
+        say(f"Frames: {frames.get('T')} a sample, one at each step; the network was trained on {what}")
+    read = info.get("calibration")
+    if isinstance(binning := read.get("binning") if isinstance(read, Mapping) else None, Mapping):
+        size, sensor = binning.get("size"), binning.get("sensor")
+        say(f"Events: binned by {binning.get('by')}, {size or 'equal parts'}, on {shape(sensor or [])} pixels")
     compared(info.get("compared"))
     say(f"Latency: {latency}")
     if isinstance(plugins := info.get("plugins"), list):

@@ -14,7 +14,7 @@ from snnc.cli.options import READ, verb
 @click.command("verify")
 @click.argument("a", type=READ)
 @click.argument("b", type=READ, required=False)
-@scored_options("test", "Split that is run, if DATA has several.", draw=False)
+@scored_options("test", "Split that is run, if DATA has several.", draw=False, needed=False)
 @click.option("--stream", is_flag=True, help="Run B step by step; without B, A itself.")
 @click.option("--strict", is_flag=True, help="Fail on any difference, also of float networks.")
 @original_options("The original network beside them; '-' where --factory gives all of it.")
@@ -29,6 +29,9 @@ def verify_(**given: Any) -> None:
     the CPU, a graph file by the reference. Fixed-point networks spike the same everywhere: where a spike differs
     between two forms of one, the exit code is 1. Float networks may differ by rounding, and 'verify' says where they
     part.
+
+    B may also be a recording of what somebody else's simulator or chip did (.npz, or NIRData as .h5), in the form that
+    'snnc compile --vectors' writes. It holds its own input, so no --data is needed.
     """
     from snnc.cli.work.verify import run
 

@@ -5,6 +5,7 @@ loader. All give float32 tensors `[B, ...]`, and refuse data that would spoil a 
 """
 
 from snnc.data.dataset import Dataset, ReadBatches, require_classes, require_labels
+from snnc.data.events import Binning, is_events
 from snnc.data.fingerprint import fingerprint, stored
 from snnc.data.fit import Fit, PreparationWarning, described, eight_bits, read_as
 from snnc.data.loaders import as_batches, labelled_batches, maybe_labelled_batches
@@ -13,6 +14,7 @@ from snnc.data.values import floats, wholes
 
 __all__ = [
     "ACCEPTED",
+    "Binning",
     "Dataset",
     "Fit",
     "PreparationWarning",
@@ -22,6 +24,7 @@ __all__ = [
     "eight_bits",
     "fingerprint",
     "floats",
+    "is_events",
     "labelled_batches",
     "maybe_labelled_batches",
     "read",

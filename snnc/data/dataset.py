@@ -25,7 +25,7 @@ class Dataset:
     Attributes:
         x: `[N, C, H, W]` (or `[N, features]`, ...), any integer, bool or float dtype.
         y: `[N]` int64 class numbers from 0, or None.
-        mean: subtracted after scaling; one number, or one per channel (axis 1). None: nothing.
+        mean: subtracted after scaling; one number, or one per channel (axis 1, of frames axis 2). None: nothing.
         std: divided by after `mean`; likewise.
         scale: what integer values are divided by; 255 makes uint8 images 0..1. Floats are taken as they are.
         source: where the data came from, for reports.
@@ -33,6 +33,8 @@ class Dataset:
         others: further arrays of as many samples, by name, which are inputs where a network takes them (`taking`).
         raw: 8-bit values of the others stay as they are, instead of being divided by 255.
         takes: names of the inputs, where there are several.
+        frames: samples change in time, `[N, T, ...]`.
+        binning: how events became frames, as plain data, see `snnc.data.events.Binning`; None where there were none.
 
     Raises:
         DataError: on construction, when the arrays cannot be used together.
@@ -48,6 +50,8 @@ class Dataset:
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
     raw: bool = False
     takes: tuple[str, ...] = ()
+    frames: bool = False
+    binning: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         x, where = self.x, self.source
@@ -64,15 +68,26 @@ class Dataset:
         bad = _first_nonfinite(x) if x.dtype.kind == "f" else None
         if bad is not None:
             raise DataError(f"{where}: sample {bad} holds NaN or infinity (in float32).", "clean the data")
+        if self.frames and x.ndim < 3:
+            raise DataError(
+                f"{where}: `{self.name}` has shape {x.shape}, and samples of frames are [N, T, ...].",
+                "store T frames for each sample, or leave --frames out",
+            )
+        channels = x.shape[1 + self.frames]
+        if self.frames and self.y is not None and len(self.y) == x.shape[1] != len(x):
+            raise DataError(
+                f"{where}: {len(x)} inputs but {len(self.y)} labels, as many as `{self.name}` has frames.",
+                "--time-first, if frames stand first: [T, N, ...]",
+            )
         if self.y is not None:
             object.__setattr__(self, "y", class_numbers(self.y, len(x), where))
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is None:
                 continue
-            if len(values) not in (1, x.shape[1]) or not all(map(math.isfinite, values)):
+            if len(values) not in (1, channels) or not all(map(math.isfinite, values)):
                 raise DataError(
-                    f"{where}: {name} {values} does not fit {x.shape[1]} channels.",
+                    f"{where}: {name} {values} does not fit {channels} channels.",
                     "give one number, or one each",
                 )
             if name == "std" and min(values) <= 0:
@@ -89,6 +104,13 @@ class Dataset:
         if self.takes:
             return tuple(tuple(self._array(name).shape[1:]) for name in self.takes)
         return tuple(self.x.shape[1:])
+
+    @property
+    def frame_shape(self) -> tuple[Any, ...]:
+        """Shape of one frame; of a sample that is constant in time all of it. Of several inputs one each."""
+        if not self.frames:
+            return self.input_shape
+        return tuple(one[1:] for one in self.input_shape) if self.takes else self.input_shape[1:]
 
     def _array(self, name: str) -> np.ndarray:
         return self.x if name == self.name else self.others[name]
@@ -159,7 +181,8 @@ class Dataset:
                 y = None if self.y is None else torch.from_numpy(np.array(self.y[i : i + size]))
                 yield self._several(slice(i, i + size)), y
             return
-        per_channel = (1, -1) + (1,) * (self.x.ndim - 2)
+        before = 1 + self.frames
+        per_channel = (1,) * before + (-1,) + (1,) * (self.x.ndim - before - 1)
         mean, std = (
             None if v is None else torch.tensor(v, dtype=torch.float32).view(per_channel) for v in (self.mean, self.std)
         )

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from snnc.data.dataset import Dataset, ReadBatches
-from snnc.structure import Samples, each, joined, shape_of
+from snnc.data.events import Binning
+from snnc.structure import Samples, changed, each, joined, shape_of
 
 Batch = TypeVar("Batch")
 MOST = 512  # samples that are looked at
@@ -34,10 +35,18 @@ class PreparationWarning(UserWarning):
 # What a file keeps
 
 
-def described(data: Any, x: Samples) -> dict[str, Any]:
-    """How calibration data `[N, ...]` were read, and their range, mean and deviation for each channel; plain data."""
+def described(data: Any, x: Samples, frames: bool = False) -> dict[str, Any]:
+    """How calibration data `[N, ...]` were read, and their range, mean and deviation for each channel; plain data.
+
+    Of `frames` `[N, T, ...]` the channels are those of a frame.
+    """
     layout = [list(one) if isinstance(one, tuple) else one for one in shape_of(x)]
-    return {**read_as(data), "layout": layout, "channels": statistics(x)}
+    return {**read_as(data), "layout": layout, "channels": statistics(by_frame(x) if frames else x)}
+
+
+def by_frame(x: Samples) -> Samples:
+    """Every frame of samples `[N, T, ...]` as a sample of its own."""
+    return changed(lambda one: one.flatten(0, 1), x)
 
 
 def read_as(data: Any) -> dict[str, Any]:
@@ -48,6 +57,9 @@ def read_as(data: Any) -> dict[str, Any]:
     data = data.dataset if isinstance(data, ReadBatches) else data
     if not isinstance(data, Dataset):
         return {"dtype": None, "raw": None, "mean": None, "std": None}
+    if data.binning is not None:
+        mean, std = (None if v is None else list(v) for v in (data.mean, data.std))
+        return {"dtype": "events", "raw": None, "mean": mean, "std": std, "binning": dict(data.binning)}
     mean, std = (None if v is None else list(v) for v in (data.mean, data.std))
     eight = data.x.dtype.name == "uint8"
     return {"dtype": data.x.dtype.name, "raw": data.scale == 1 if eight else None, "mean": mean, "std": std}
@@ -94,7 +106,7 @@ class Fit:
     """
 
     def __init__(self, info: Mapping[str, Any], data: Any) -> None:
-        self.known, self.read = info.get("calibration"), read_as(data)
+        self.known, self.read, self.frames = info.get("calibration"), read_as(data), bool(info.get("frames"))
         self.seen: list[Samples] = []
         self.guesses: Counter[int] = Counter()
         self.labels: Counter[int] = Counter()
@@ -115,11 +127,14 @@ class Fit:
 
     def notes(self) -> list[str]:
         """What the user should know, a sentence each; also given as a `PreparationWarning`."""
-        found = [misfit(self.known, self.read, joined(self.seen)) if self.seen else None, self._one_class()]
+        found = [self._misfit(joined(self.seen)) if self.seen else None, self._one_class()]
         notes = [one for one in found if one]
         for one in notes:
             warnings.warn(one, PreparationWarning, stacklevel=3)
         return notes
+
+    def _misfit(self, x: Samples) -> str | None:
+        return misfit(self.known, self.read, by_frame(x) if self.frames else x)
 
     def _one_class(self) -> str | None:
         n = sum(self.guesses.values())
@@ -144,6 +159,8 @@ def misfit(known: Any, read: Mapping[str, Any], x: Samples) -> str | None:
         return None
     then, now = _spelt(known), _spelt(read)
     both = known["dtype"] == "uint8" == read["dtype"]
+    if (rule := _binned_otherwise(known, read)) is not None:
+        return rule
     if both and then != now:
         ask = f"pass {then}" if then else f"leave {now} out"
         return f"The calibration data were read with {then or 'no option'}, these data with {now or 'none'}: {ask}."
@@ -157,6 +174,18 @@ def misfit(known: Any, read: Mapping[str, Any], x: Samples) -> str | None:
         for one in (here, before)
     ]
     return f"{what} are {lie[0]}, and those of the calibration were {lie[1]}: {_advice(known, before, here, place)}."
+
+
+def _binned_otherwise(known: Mapping[str, Any], read: Mapping[str, Any]) -> str | None:
+    """How events were binned another way than those of the calibration, as a sentence."""
+    then, now = (Binning.of(one.get("binning")) for one in (known, read))
+    if then is None or now is None or then == now:
+        return None
+    options = [f"--bins {then.rule}"] * (then.rule != now.rule) + ["--sensor {},{}".format(*then.sensor or ())] * (
+        then.sensor != now.sensor
+    )
+    ask = f": pass {' '.join(options)}, or nothing, which bins as the network's file says" if options else ""
+    return f"The events of the calibration were binned to {then}, and these to {now}{ask}."
 
 
 def _apart(before: Mapping[str, list[float]], here: Mapping[str, list[float]], n: int) -> int | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from snnc.data.dataset import Dataset
+from snnc.data.events import Binning, is_events, read_events
 from snnc.data.formats import cifar_binary, cifar_python, decode_images, idx, npz
 from snnc.errors import DataError
 from snnc.markup import counted
@@ -33,6 +34,9 @@ def read(
     std: float | Iterable[float] | None = None,
     raw: bool = False,
     split: str | None = None,
+    frames: bool = False,
+    time_first: bool = False,
+    bins: Binning | None = None,
 ) -> Dataset:
     """Read a data set from a file or folder.
 
@@ -43,6 +47,9 @@ def read(
         raw: keep uint8 values at 0..255 instead of dividing by 255.
         split: "train" or "test", for folders that hold both. None takes the only one there, else test, and
             says so in `source`. A single file is read whatever its split.
+        frames: samples change in time: `[N, T, ...]`, or recordings of events (`snnc.data.events`).
+        time_first: they are stored as `[T, N, ...]`.
+        bins: how events become frames; by default 8 of equal length.
 
     Raises:
         DataError: when the path is missing, not one of the accepted layouts, damaged, or holds unusable data.
@@ -52,6 +59,13 @@ def read(
         raise DataError(f"There is no split '{split}'.", "train or test")
     if not path.exists():
         raise DataError(f"{path} does not exist.", "check the path")
+    if path.suffix == ".npz" and not frames and is_events(path):
+        raise DataError(
+            f"{path} holds events, which become frames.",
+            "snnc compile --frames mean, sum or each, and its network; or frames as an array `x`",
+        )
+    if frames and is_events(path, split):
+        return read_events(path, bins or Binning(), _numbers(mean), _numbers(std), split)
     try:
         if not path.is_dir() and _is_npz(path):
             arrays, y = npz(path)
@@ -64,8 +78,14 @@ def read(
         raise DataError(
             f"{path} could not be read: {exc.strerror or exc}.", "check the path and its permissions"
         ) from exc
+    if time_first:
+        if x.ndim < 3:
+            raise DataError(
+                f"{source}: `{name}` has shape {x.shape}, which is no [T, N, ...].", "--time-first left out"
+            )
+        x, others = x.swapaxes(0, 1), {key: array.swapaxes(0, 1) for key, array in others.items() if array.ndim > 2}
     scale = 255.0 if x.dtype == np.uint8 and not raw else 1.0
-    return Dataset(x, y, _numbers(mean), _numbers(std), scale, source, name, others, raw)
+    return Dataset(x, y, _numbers(mean), _numbers(std), scale, source, name, others, raw, frames=frames)
 
 
 def _numbers(values: float | Iterable[float] | None) -> tuple[float, ...] | None:

@@ -4,7 +4,8 @@ A threshold turns a rounding difference into a whole spike, so nothing here has 
 not, and outputs are compared to the bit.
 """
 
+from snnc.differences.recorded import against, record
 from snnc.differences.report import Differences, LayerDifference
 from snnc.differences.run import verify
 
-__all__ = ["Differences", "LayerDifference", "verify"]
+__all__ = ["Differences", "LayerDifference", "against", "record", "verify"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from snnc.explain.cures import command, cure
 from snnc.explain.terms import OWN, TERMS, Tally
+from snnc.networks.frames import told_frames
 
 KEPT = "Nothing is lost: every sample keeps its class, so there is nothing to change."
 
@@ -170,7 +171,7 @@ def summary(
     worst = max(layers, key=lambda layer: layer.logit_share or 0.0)
     if min(causes[cause].logit_share, worst.logit_share or 0.0) <= 0:
         return "No kind of error explains the output's by itself: a calibration has set them off against each other."
-    told = cure(cause, passes, int(info.get("T", 1)))
+    told = cure(cause, passes, int(info.get("T", 1)), told_frames(info))
     return (
         f"Of the three kinds of error {cause} does most: that of all layers explains {_effect(causes[cause])}. Try "
         f"{told}: {command(info, told)}. Most error enters at '{worst.name}', mainly by {worst.cause}: alone it "
@@ -188,7 +189,7 @@ def calibrated(layers: list[LayerError], passes: Collection[str], info: Mapping[
     if worst.cause == "none":
         return f"{found}, which it inherits."
     found += f", of its own errors mainly by {worst.cause}."
-    told = cure(worst.cause, passes, int(info.get("T", 1)))
+    told = cure(worst.cause, passes, int(info.get("T", 1)), told_frames(info))
     return f"{found} Try {told}: {command(info, told)}" if lost else f"{found} {KEPT}"
 
 

@@ -12,13 +12,16 @@ from torch import Tensor, fx, nn
 
 from snnc.capture import capture
 from snnc.data import Fit, maybe_labelled_batches, require_classes
+from snnc.errors import SnncError
 from snnc.explain.cures import advice
 from snnc.explain.report import KEPT, Cause, Explanation, LayerError, calibrated, parts, percent, summary, term
-from snnc.explain.sides import Perturbed, matched, observed, other, with_encoders, with_ramps
+from snnc.explain.sides import Perturbed, beside, observed, other
 from snnc.explain.terms import OWN, Tally, split
+from snnc.ir.frames import framed
 from snnc.ir.graph import numbers, only, result, results, view
 from snnc.ir.neurons import Neuron, OffsetIF, ResidualMaskIF
 from snnc.networks.base import SpikingNetwork
+from snnc.networks.frames import of_one_frame
 from snnc.passes import PASSES, PiecewiseActivations
 from snnc.passes.pipeline import Pass, no_progress
 from snnc.passes.sweeping import SweepPass
@@ -57,10 +60,16 @@ def explain(
     """
     network.require_inside()
     network = network.only(output)
+    if network.frames == "each":
+        raise SnncError(
+            "The original network ran on each frame, so its activations are several for each neuron, one a frame.",
+            "snnc eval, which compares the outputs",
+        )
     like = numbers(network.graph)
-    graph = _one_output(capture(ann, _shape(network)), output).to(like)
+    graph = framed(capture(ann, _shape(network)), network.T, network.frames)
+    graph = _one_output(graph, output).to(like)
     fit = Fit(network.info, data)
-    sites = matched(network, with_encoders(network, with_ramps(network, graph)))
+    sites, graph = beside(network, graph)
     sums = _Sums(network, graph, sites, fit)
     for x, y in track(fit.watch(maybe_labelled_batches(data, (network.inputs, network.inputs))), "explaining"):
         parts_of_x = x.to(like.device).split(sums.rows)
@@ -71,7 +80,8 @@ def explain(
 
 
 def _shape(network: SpikingNetwork) -> Any:
-    shape = network.info.get("input_shape")
+    info = of_one_frame(network.info, len(network.entries)) if network.frames else network.info
+    shape = info.get("input_shape")
     return tuple(tuple(one) if isinstance(one, list) else one for one in shape) if shape else None
 
 
@@ -212,7 +222,9 @@ class _Sums:
             logit_share=None if self.calibrated else share[name],
             agreement=None if self.calibrated else self._kept(self.alone[name].same),
             source=max(earlier, key=lambda n: share[n]) if inherits else None,
-            change=advice(known["cause"], neuron, self.passes) if self._kept(self.same) != 100 else "-",
+            change=advice(known["cause"], neuron, self.passes, self.network.frames)
+            if self._kept(self.same) != 100
+            else "-",
             **known,
         )
 

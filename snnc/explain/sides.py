@@ -151,6 +151,12 @@ def _readers(node: fx.Node, twins: Mapping[str, fx.Node]) -> Iterator[tuple[fx.N
             yield from _readers(user, twins)
 
 
+def beside(network: SpikingNetwork, graph: fx.GraphModule) -> tuple[dict[str, fx.Node], fx.GraphModule]:
+    """A copy of the ANN that has what the spiking network was given in the place of activations, and its `matched`."""
+    graph = with_encoders(network, with_ramps(network, copy.deepcopy(graph)))
+    return matched(network, graph), graph
+
+
 def matched(network: SpikingNetwork, graph: fx.GraphModule) -> dict[str, fx.Node]:
     """For each neuron layer the activation or encoded value of the ANN that it stands for, which has the same name.
 

@@ -106,6 +106,11 @@ def _one_shape(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(_is_whole(size, 1) for size in value) and math.prod(value) < _MOST
 
 
+def _frames(value: Any) -> bool:
+    """What the original network did with frames, and their number."""
+    return isinstance(value, dict) and value.get("of") in ("mean", "sum", "each") and _is_whole(value.get("T"), 1)
+
+
 def _entry(value: Any) -> bool:
     """One input."""
     if not isinstance(value, dict) or type(value.get("whole")) is not bool:
@@ -165,6 +170,7 @@ def _comparison(value: Any) -> bool:
 
 # What a history may hold. For each entry: whether a value fits, and what to say if it does not.
 _ROWS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "frames": (_frames, "what it says of frames is not a way to take them and their number"),
     "input_shape": (_shape, "its input has no shape"),
     "inputs": (lambda value: bool(value) and _each(_entry)(value), "its inputs have no names or kinds"),
     "outputs": (_tree, "its outputs are in no containers that it knows"),

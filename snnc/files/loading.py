@@ -89,6 +89,11 @@ def load_model(
         return program
     if kind == "pickle":
         raise LoadError(f"{path} is a plain pickle, which can run code when it is read.", FACTORY_HINT)
+    if kind == "hdf5":
+        raise LoadError(
+            f"{path} is HDF5. NIR files are, and hold spiking networks already.",
+            f"'snnc inspect {path}' for a NIR file; ONNX for a network of another kind",
+        )
     if kind == "unknown":
         raise LoadError(f"{path} is not a model file that snnc knows.", _ACCEPTED)
     if kind == "safetensors":

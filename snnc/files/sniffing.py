@@ -19,10 +19,11 @@ def sniff(path: str | Path) -> str:
 
     Returns:
         "pt2" exported program, "torch-zip" from `torch.save` (snnc's graph files too), "torchscript",
-        "legacy-pickle" from `torch.save` before 1.6, "pickle" any other pickle, "onnx", "safetensors", or "unknown".
+        "legacy-pickle" from `torch.save` before 1.6, "pickle" any other pickle, "onnx", "safetensors", "hdf5", as NIR
+        files are, or "unknown".
 
     Raises:
-        LoadError: the file is missing, empty or a folder, cannot be read, is a zip that is cut short, or a NIR file.
+        LoadError: the file is missing, empty or a folder, cannot be read, or is a zip that is cut short.
     """
     path = Path(path)
     if path.is_dir():
@@ -40,9 +41,7 @@ def sniff(path: str | Path) -> str:
         with open_zip(path) as archive:
             return _zip_kind(archive.namelist())
     if head.startswith(_HDF5):
-        raise LoadError(
-            f"{path} is HDF5, as NIR files are, which snnc writes and does not read.", "the .snn file of it"
-        )
+        return "hdf5"
     if head.startswith(_LEGACY):
         return "legacy-pickle"
     if is_safetensors(path, head):

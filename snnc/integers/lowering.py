@@ -9,6 +9,7 @@ With data the network of real numbers runs alongside, and each layer makes up fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.calibrate.holding import Memory, size_of
+from snnc.calibrate.limit import sharded
 from snnc.calibrate.regression import covariance, equations
-from snnc.calibrate.sweep import SAMPLES, average, each
+from snnc.calibrate.sweep import average
 from snnc.errors import SnncError
 from snnc.integers.pools import sums
 from snnc.integers.populations import FACTOR, FINE, Populations, by_channel, spread
@@ -26,7 +29,7 @@ from snnc.integers.prepare import origins, readers
 from snnc.integers.roles import Role, role
 from snnc.integers.rounding import WIDEST, back, nearest, rounded, scaled
 from snnc.integers.shifts import take_away
-from snnc.integers.values import Value, compact, reach
+from snnc.integers.values import ROOM, Value, compact, finer, reach
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import (
     AVERAGE_POOLS,
@@ -44,14 +47,13 @@ from snnc.ir.dialect import (
     Sub,
 )
 from snnc.ir.embedding import Embedding
-from snnc.ir.graph import calls, insert, module_of, phases, replace
+from snnc.ir.graph import calls, enters, insert, module_of, phases, replace
 from snnc.ir.neurons import NEURONS, Neuron
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.shapes import Shape
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
-from snnc.processes import Pieces, Shards
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.processes import Pieces
 
-ROOM = 2**10  # magnitude up to which a factor may widen a value
 COARSE = 2**18  # units of a threshold; where it would have more, what is added up to it does not count
 
 
@@ -70,6 +72,7 @@ class IntegerLowering:
         coarser: how often the unit of a layer's outputs was made twice as coarse, by name.
         positions: equations that say how the inputs of a layer vary.
         seed: of their draw.
+        limit: bytes that the process may hold meanwhile; None: what it holds, and half of what is free.
         thetas: least threshold of each neuron layer, filled by the walk.
     """
 
@@ -83,6 +86,7 @@ class IntegerLowering:
     coarser: dict[str, int]
     positions: int
     seed: int
+    limit: float | None = None
     thetas: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,7 +98,9 @@ class IntegerLowering:
             node: 2 ** (self.bits - self.less.get(node.name, 0) - 1) - 1 for node, _ in calls(self.graph, *WEIGHTED)
         }
         self.weighted = {n for n, _ in calls(self.graph, Neuron) if self._weighted(n.all_input_nodes[0])}
-        self.shards = Shards.of(len(self.x), SAMPLES)
+        largest = 4 * max(math.prod(shape) for shape in self.shapes.values()) * self.decode.T
+        self.shards = sharded(len(self.x), largest)
+        self.memory = Memory.of(self.limit, largest * self.shards.sizes[0])
         self.generator = torch.Generator().manual_seed(self.seed)
 
     @torch.no_grad()
@@ -118,7 +124,7 @@ class IntegerLowering:
 
     def mean(self, node: fx.Node, value: Pieces) -> Pieces:
         """Mean over the steps that are read, of what stands within time at a node."""
-        return each(self.decode, value) if self.phase[node] == "in" else value
+        return self.memory.each(self.decode, value) if self.phase[node] == "in" else value
 
     def _visit(self, node: fx.Node, module: Any) -> Value:
         return INTEGERS.at(node.name, module)(self, node, module)
@@ -129,17 +135,20 @@ class IntegerLowering:
     def _run(self, node: fx.Node, module: Any) -> tuple[Pieces, Pieces, tuple[int, ...]]:
         """What a module without weights gives, in real numbers and in integers, and the shape of that."""
         sources = self._sources(node)
-        real, whole = each(module, *(v.real for v in sources)), each(module, *(v.whole for v in sources))
-        return real, whole, tuple(next(iter(whole.values())).shape[1:])
+        real, whole = (
+            self.memory.each(module, *(v.real for v in sources)),
+            self.memory.each(module, *(v.whole for v in sources)),
+        )
+        return real, whole, tuple(size_of(whole)[1:])
 
     # What has no weights
 
     def _average(self, node: fx.Node, module: Any) -> Value:
         (one,) = self._sources(node)
-        real = each(module, one.real)
+        real = self.memory.each(module, one.real)
         layer, share = sums(node.name, module, next(iter(one.whole.values())))
         replace(self.graph, node, layer)
-        whole, size = each(layer, one.whole), layer(one.size.to(self.x)).double()
+        whole, size = self.memory.each(layer, one.whole), layer(one.size.to(self.x)).double()
         return Value(real, whole, spread(self._by_channel(node, one.grid), size.shape[1:]) * share, size)
 
     def _join(self, node: fx.Node, module: Any) -> Value:
@@ -172,6 +181,11 @@ class IntegerLowering:
         (one,) = self._sources(node)
         return Value(real, whole, one.grid, one.size)
 
+    def _frames(self, node: fx.Node, module: Frames) -> Value:
+        real, whole, _ = self._run(node, module)
+        (one,) = self._sources(node)
+        return Value(real, whole, one.grid[:, 0], one.size[:, 0])
+
     def _head(self, node: fx.Node, module: Any) -> Value:
         return self._leave(node, node.all_input_nodes[0])
 
@@ -201,7 +215,7 @@ class IntegerLowering:
     def _layer(self, node: fx.Node, module: Any) -> Value:
         value, inputs = self._inputs(node, module)
         weights = scaled(module, inputs)
-        real = each(module, value.real)
+        real = self.memory.each(module, value.real)
         rows, most = weights.flatten(2), self.most[node]
         gram = self._covariance(node, module, value.whole, real)
         better = partial(nearest, rows, most=most, gram=gram) if gram is not None else None
@@ -212,7 +226,7 @@ class IntegerLowering:
         bias = torch.zeros_like(grid) if module.bias is None else (module.bias.double() / grid).round()
         module.weight = nn.Parameter(back(module, whole.reshape(weights.shape)).to(self.x), requires_grad=False)
         module.bias = nn.Parameter(bias.to(self.x), requires_grad=False)
-        done = Value(real, each(module, value.whole), grid, reach(module, value.size))
+        done = Value(real, self.memory.each(module, value.whole), grid, reach(module, value.size))
         flat = [1] * (len(done.shape) - 1)
         done.grid = grid.reshape((1, *flat, -1) if isinstance(module, nn.Linear) else (1, -1, *flat)).expand(
             1, *done.shape
@@ -254,7 +268,7 @@ class IntegerLowering:
         added = insert(self.graph, f"{source.name}_level", affine, source)
         node.replace_input_with(source, added)
         self.phase[added] = self.phase[source]
-        self.values[added] = Value(value.real, each(affine, value.whole), grid, value.size * factor)
+        self.values[added] = Value(value.real, self.memory.each(affine, value.whole), grid, value.size * factor)
         return self.values[added], top
 
     def _entry(self, node: fx.Node, value: Value) -> Value:
@@ -262,15 +276,15 @@ class IntegerLowering:
         replace(self.graph, node, self.grid)
         step = (1 / self.grid.scale.double()).expand(1, *value.shape)
         ends = torch.full_like(step, float(max(-self.grid.low, self.grid.high)))
-        return Value(value.real, each(self.grid, value.whole), step, ends)
+        return Value(value.real, self.memory.each(self.grid, value.whole), step, ends)
 
     def _affine(self, node: fx.Node, module: Affine) -> Value:
         """Folds the factor into the grid where it may choose one; multiplies by an integer where a join shares one."""
         (value,) = self._sources(node)
-        if node.all_input_nodes[0].op == "placeholder":
+        if enters(self.graph, node.all_input_nodes[0]):
             return self._entry(node, value)
-        real = each(module, value.real)
-        shape = tuple(next(iter(real.values())).shape[1:])
+        real = self.memory.each(module, value.real)
+        shape = tuple(size_of(real)[1:])
         scale, shift = (v.double().expand(1, *shape) for v in (module.scale, module.shift))
         step = value.grid.expand(1, *shape) * scale.abs()
         size = value.size.expand(1, *shape)
@@ -290,7 +304,7 @@ class IntegerLowering:
         added = (shift / grid).round()
         factor, added = (compact(v[0]).to(self.x) for v in (factor, added))
         replace(self.graph, node, Affine(factor, added))
-        whole = each(module_of(self.graph, node), value.whole)
+        whole = self.memory.each(module_of(self.graph, node), value.whole)
         return Value(real, whole, grid, size * factor.double().abs() + added.double().abs())
 
     def _fineness(self, node: fx.Node, module: Affine, step: Tensor, size: Tensor, shift: Tensor) -> Tensor:
@@ -298,10 +312,7 @@ class IntegerLowering:
         reads = any(role(self.graph, user) is Role.NEURON for user in readers(self.graph, node))
         if not reads and not module.shift.any():
             return torch.ones_like(step)
-        wide = size + torch.where(step > 0, shift.abs() / step, 0.0)
-        if wide.dim() > 2:  # alike within a channel, where borders see less
-            wide = wide.flatten(2).amax(2).reshape(*wide.shape[:2], *[1] * (wide.dim() - 2)).expand(wide.shape)
-        fine = torch.exp2(torch.floor(torch.log2(ROOM / wide.clamp_min(1.0)))).clamp(1, FINE)
+        fine = finer(size + torch.where(step > 0, shift.abs() / step, 0.0)).clamp(1, FINE)
         return (fine / 2 ** self.less.get(node.name, 0)).clamp_min(1).floor()
 
     def _thresholds(self, node: fx.Node, shape: tuple[int, ...]) -> Tensor:
@@ -314,12 +325,12 @@ class IntegerLowering:
 
     def _stepped(self, node: fx.Node, module: StepCurrent) -> Value:
         (value,) = self._sources(node)
-        real = each(module, value.real)
+        real = self.memory.each(module, value.real)
         grid = self._by_channel(node, value.grid)
         unit = torch.where(grid > 0, grid, 1.0).reshape(-1, *[1] * (module.shift.dim() - 2))
         module.shift = (module.shift.double() / unit).round().to(self.x)
         size = value.size + module.shift.double().abs().amax(0)
-        return Value(real, each(module, value.whole), value.grid, size)
+        return Value(real, self.memory.each(module, value.whole), value.grid, size)
 
     # Neurons
 
@@ -336,7 +347,7 @@ class IntegerLowering:
         shape = value.shape
         grid = self._by_channel(node, value.grid)
         grid = torch.where(grid > 0, grid, module.theta.double().max() / FINE).reshape(-1, *[1] * (len(shape) - 1))
-        real = each(module, value.real)
+        real = self.memory.each(module, value.real)
         v0, whole = module.v0.double(), value.whole
         if self.data and node in self.weighted:
             fed, wanted = (self.mean(source, part) for part in (whole, value.real))
@@ -344,7 +355,7 @@ class IntegerLowering:
             units = (error / grid).round()
             left = error
             if take_away(self.graph, node, units):
-                whole = {i: one - units.to(one) for i, one in whole.items()}
+                whole = self.memory.each(Affine(torch.ones(()), -units.to(self.x)), whole)
                 left = error - units * grid
             room = module.theta.double() / 2
             v0 = v0 - (module.T * left).clamp(-room, room)
@@ -354,7 +365,7 @@ class IntegerLowering:
         self.thetas[node.name] = int(theta.min())
         low, high = module.reach()
         spikes = torch.full((1, *shape), float(max(-low, high)), dtype=torch.float64)
-        return Value(real, each(module, whole), (theta * grid).expand(1, *shape), spikes)
+        return Value(real, self.memory.each(module, whole), (theta * grid).expand(1, *shape), spikes)
 
 
 INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
@@ -372,6 +383,7 @@ INTEGERS: Table[Callable[[IntegerLowering, fx.Node, Any], Value]] = Table(
         ROUTES: IntegerLowering._route,
         Pad: IntegerLowering._pad,
         (Encode, Decode): IntegerLowering._border,
+        Frames: IntegerLowering._frames,
         Mean: Refusal("is a mean of which nothing made a pool", "prepare before it"),
         Mix: Refusal("mixes entries, of which nothing made a layer", "prepare before it"),
         (*BENT, Telescoped): Refusal(

@@ -14,7 +14,7 @@ from snnc.integers.prepare import producer, readers
 from snnc.integers.roles import STILL, Role, role
 from snnc.integers.rounding import best_grid, scaled
 from snnc.ir.dialect import Add, Concat, Permute, Reshape, Sub, Take
-from snnc.ir.graph import calls, module_of
+from snnc.ir.graph import calls, enters, module_of
 from snnc.ir.shapes import Shape
 
 FACTOR = 2**15 - 1  # largest factor of a branch without weights
@@ -206,7 +206,7 @@ class Populations:
             module: Any = None if kind is None else module_of(self.graph, node)
             known = [found[source] for source in node.all_input_nodes if source in found]
             shape = self.shapes.get(node.name, ())
-            if kind is Role.FACTOR and node.all_input_nodes[0].op == "placeholder":
+            if kind is Role.FACTOR and enters(self.graph, node.all_input_nodes[0]):
                 found[node] = step.double().expand(1, *shape)
             elif kind is Role.NEURON:
                 found[node] = module.theta.double().expand(1, *shape)

@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 from snnc.errors import SnncError
 from snnc.integers.roles import LINEAR, STILL, WIDE, Role, role
 from snnc.ir.dialect import HEADS, MAX_POOLS, Add, Affine, Mean, Mix, Permute, Reshape, Sub
-from snnc.ir.graph import calls, insert, module_of, phases, replace, tidy, view
+from snnc.ir.graph import calls, entries, insert, module_of, phases, replace, tidy, view
 from snnc.ir.neurons import Neuron
 from snnc.ir.shapes import Shape, every_shape
-from snnc.ir.temporal import Decode, Encode, Restart, RunningMax
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, RunningMax
 
 
 def prepare(graph: fx.GraphModule, x: Tensor) -> None:
@@ -35,7 +35,7 @@ def prepare(graph: fx.GraphModule, x: Tensor) -> None:
         _layer(graph, node, module, 1 + len(every_shape(graph, x.shape[1:])[node]))
     tidy(graph)
     _read_last(graph)
-    source = next(node for node in graph.graph.nodes if node.op == "placeholder")
+    source = next((node for node, _ in calls(graph, Frames)), entries(graph)[0])
     _identity(graph, source, list(source.users), "grid")
     for node, _ in calls(graph, Add, Sub):
         for operand in dict.fromkeys(node.all_input_nodes):

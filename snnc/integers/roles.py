@@ -13,7 +13,7 @@ from snnc.ir.embedding import Embedding
 from snnc.ir.graph import module_of
 from snnc.ir.neurons import BipolarIF, Neuron
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 
 
 class Role(enum.Enum):
@@ -55,7 +55,7 @@ ROLES: Table[Role] = Table(
         (TemporalMax, Restart): Role.WALK,
         StepCurrent: Role.STEP,
         Neuron: Role.NEURON,
-        Encode: Role.ENCODE,
+        (Encode, Frames): Role.ENCODE,
         Decode: Role.DECODE,
         dialect.HEADS: Role.HEAD,
         Grid: Role.GRID,

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from snnc.calibrate.holding import size_of
 from snnc.processes import Pieces
+
+ROOM = 2**10  # magnitude up to which a factor may widen a value
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Value:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
-        return tuple(next(iter(self.whole.values())).shape[1:])
+        return tuple(size_of(self.whole)[1:])
 
 
 def reach(module: Any, size: Tensor) -> Tensor:
@@ -41,6 +45,13 @@ def reach(module: Any, size: Tensor) -> Tensor:
         return found
     finally:
         module.weight, module.bias = weight, bias
+
+
+def finer(wide: Tensor) -> Tensor:
+    """The power of two that widens magnitudes `[1, ...]` up to `ROOM`, alike within a channel: borders see less."""
+    if wide.dim() > 2:
+        wide = wide.flatten(2).amax(2).reshape(*wide.shape[:2], *[1] * (wide.dim() - 2)).expand(wide.shape)
+    return torch.exp2(torch.floor(torch.log2(ROOM / wide.clamp_min(1.0))))
 
 
 def compact(value: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import networkx as nx
 from torch import Tensor, fx, nn
 
-from snnc.ir.curved import BENT, BILINEAR, MatMul
-from snnc.ir.dialect import AVERAGE_POOLS, ROUTES, TRANSPOSED, WEIGHTED, Add, Affine, Mean, Mix, Sub
-from snnc.ir.graph import calls, module_of, phases
+from snnc.ir.curved import BENT, BILINEAR, CURVED, MatMul
+from snnc.ir.dialect import AVERAGE_POOLS, MAX_POOLS, ROUTES, TRANSPOSED, WEIGHTED, Add, Affine, Mean, Mix, Sub
+from snnc.ir.graph import calls, module_of, phases, view
 from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Encode, RunningMax, Telescoped
+from snnc.ir.temporal import Decode, Encode, Frames, RunningMax, Telescoped
 
 KEEPING = (*ROUTES, *AVERAGE_POOLS, Mean, Mix, Add, Sub, Affine, Decode)  # of constants these make constants
 Shapes = Mapping[fx.Node, tuple[int, ...]]
@@ -111,7 +112,7 @@ def _origins(graph: fx.GraphModule) -> dict[fx.Node, set[str]]:
     found: dict[fx.Node, set[str]] = {}
     for node in graph.graph.nodes:
         module = module_of(graph, node) if node.op == "call_module" else None
-        if module is None or isinstance(module, Encode):
+        if module is None or isinstance(module, Encode | Frames):
             found[node] = {"input"}
         elif isinstance(module, Neuron):
             found[node] = {"spikes"}
@@ -122,3 +123,12 @@ def _origins(graph: fx.GraphModule) -> dict[fx.Node, set[str]]:
         else:
             found[node] = set().union(*(found[source] for source in node.all_input_nodes))
     return found
+
+
+def curved_inside(graph: fx.GraphModule) -> bool:
+    """Whether a curved operation, pools apart, has weights or a product behind it."""
+    net = view(graph)
+    kinds = tuple(cls for cls in CURVED if cls not in MAX_POOLS)
+    heavy = (*WEIGHTED, *BILINEAR)
+    behind = {node for node, _ in calls(graph, *kinds)}
+    return any(behind & nx.ancestors(net, node) for node, _ in calls(graph, *heavy))

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from snnc.errors import SnncError
 from snnc.ir.graph import calls, replace
 from snnc.ir.neurons import BipolarIF, Neuron
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
 
 
 def swap_neurons(graph: fx.GraphModule, make: Callable[[fx.Node, Tensor, Tensor], Neuron]) -> int:
@@ -53,7 +53,7 @@ def set_time(graph: fx.GraphModule, T: int, tau: int = 0) -> None:
                 f"'{node.name}' (BipolarIF) follows its input from the first step on, and cannot start anew.",
                 "a recipe without mask-residual, such as 'telescoped'",
             )
-    for node, module in calls(graph, Encode, Decode, Temporal):
+    for node, module in calls(graph, Encode, Frames, Decode, Temporal):
         kept = module.body if isinstance(module, Restart) else module
         kept.T = T
         if isinstance(kept, Decode):

@@ -21,14 +21,24 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.errors import SnncError, VerifyError
-from snnc.ir import curved, dialect
+from snnc.ir import dialect
 from snnc.ir.curved import CURVED
 from snnc.ir.dialect import is_count
 from snnc.ir.embedding import Embedding
 from snnc.ir.neurons import NEURONS
 from snnc.ir.proof import prove
 from snnc.ir.rows import Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, Temporal, TemporalMax
+from snnc.ir.temporal import (
+    Decode,
+    Encode,
+    FrameMean,
+    Frames,
+    Restart,
+    StepCurrent,
+    Telescoped,
+    Temporal,
+    TemporalMax,
+)
 from snnc.ir.values import faults
 from snnc.markup import table
 from snnc.structure import fault as tree_fault
@@ -51,11 +61,12 @@ class Stage(enum.StrEnum):
 _ALWAYS = (*dialect.LINEAR, Embedding, *CURVED)
 _QUANTISERS = (dialect.ClipQuant, dialect.SignedQuant)
 _TEMPORAL_MAX = tuple(cls for cls in dialect.CONFIG if issubclass(cls, TemporalMax))
-_IN_TIME = (Encode, Decode, Restart, StepCurrent, Telescoped, *_TEMPORAL_MAX)
+_IN_TIME = (Encode, Frames, Decode, Restart, StepCurrent, Telescoped, *_TEMPORAL_MAX)
+_OVER_FRAMES = (FrameMean, Frames, Decode)  # what a network has that ran on frames: on their mean, or on each
 SPEC: dict[Stage, frozenset[type[nn.Module]]] = {
-    Stage.ANN: frozenset((*_ALWAYS, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, *_QUANTISERS)),
-    Stage.FOLDED: frozenset((*_ALWAYS, *dialect.ACTIVATIONS, *_QUANTISERS)),
-    Stage.QUANTIZED: frozenset((*_ALWAYS, *_QUANTISERS)),
+    Stage.ANN: frozenset((*_ALWAYS, *_OVER_FRAMES, *dialect.BATCHNORMS, *dialect.ACTIVATIONS, *_QUANTISERS)),
+    Stage.FOLDED: frozenset((*_ALWAYS, *_OVER_FRAMES, *dialect.ACTIVATIONS, *_QUANTISERS)),
+    Stage.QUANTIZED: frozenset((*_ALWAYS, *_OVER_FRAMES, *_QUANTISERS)),
     Stage.SPIKING: frozenset((*_ALWAYS, *NEURONS, *_IN_TIME)),
 }
 _NOT_FIXED = {*dialect.AVERAGE_POOLS, dialect.Mean, dialect.Mix, Embedding, Telescoped, *CURVED} - {
@@ -157,6 +168,11 @@ def entries(graph: fx.GraphModule) -> list[fx.Node]:
     return [node for node in graph.graph.nodes if node.op == "placeholder"]
 
 
+def enters(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is an input as the first operation sees it: all of it, or its frames."""
+    return node.op == "placeholder" or (node.op == "call_module" and isinstance(module_of(graph, node), Frames))
+
+
 def output(graph: fx.GraphModule) -> fx.Node:
     """The node that stands for what the graph returns."""
     return next(iter(reversed(graph.graph.nodes)))
@@ -224,15 +240,6 @@ def view(graph: fx.GraphModule) -> nx.DiGraph:
     return nx.DiGraph((source, node) for node in graph.graph.nodes for source in node.all_input_nodes)
 
 
-def curved_inside(graph: fx.GraphModule) -> bool:
-    """Whether a curved operation, pools apart, has weights or a product behind it."""
-    net = view(graph)
-    kinds = tuple(cls for cls in CURVED if cls not in dialect.MAX_POOLS)
-    heavy = (*dialect.WEIGHTED, *curved.BILINEAR)
-    behind = {node for node, _ in calls(graph, *kinds)}
-    return any(behind & nx.ancestors(net, node) for node, _ in calls(graph, *heavy))
-
-
 BEFORE, IN, AFTER = "before", "in", "after"
 
 
@@ -260,7 +267,8 @@ PLACES: Table[Place] = Table(
         CURVED: Place(blind=False),
         Embedding: Place(BEFORE),
         Temporal: Place(IN, IN),
-        Encode: Place(BEFORE, IN),
+        (Encode, Frames): Place(BEFORE, IN),
+        FrameMean: Place(BEFORE),
         Decode: Place(IN, AFTER),
     },
 )
@@ -291,7 +299,7 @@ def phases(graph: fx.GraphModule) -> dict[fx.Node, str]:
 
 def steps(graph: fx.GraphModule) -> int:
     """The T that every temporal module of a spiking graph simulates."""
-    found = {int(module.T) for _, module in calls(graph, Encode, Decode, Temporal)}
+    found = {int(module.T) for _, module in calls(graph, Encode, Frames, Decode, Temporal)}
     if len(found) != 1:
         raise VerifyError(f"A spiking graph has one T; this one has {sorted(found) or 'none'}.")
     return found.pop()
@@ -353,6 +361,26 @@ def _verify_spiking(graph: fx.GraphModule) -> None:
     phase = phases(graph)
     if (where := phase[output(graph)]) != AFTER:
         raise VerifyError(f"The output stands {where} time: no Decode on its path.")
+    if any(calls(graph, Frames)):
+        _verify_frames(graph)
+
+
+def _verify_frames(graph: fx.GraphModule) -> None:
+    """The readout after a step is that of the frames up to it: nothing waits, and nothing comes in another way."""
+    for entry in entries(graph):
+        if odd := [user.name for user in entry.users if not isinstance(_module(graph, user), Frames)]:
+            raise VerifyError(f"'{odd[0]}' reads all frames of '{entry.name}' at once.")
+    for node, module in calls(graph, Temporal, Decode):
+        if isinstance(module, Decode):
+            waits = module.late or module.skip or module.read != module.T
+        else:
+            waits = not module.streaming or module.tau
+        if waits:
+            raise VerifyError(f"'{node.name}' ({type(module).__name__}) waits, and frames are read as they come.")
+
+
+def _module(graph: fx.GraphModule, node: fx.Node) -> Any:
+    return module_of(graph, node) if node.op == "call_module" else None
 
 
 def _verify_readouts(graph: fx.GraphModule) -> None:

@@ -30,7 +30,7 @@ from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls, module_of, phases
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 
 
 def fan_out(layer: Any, shape: tuple[int, ...]) -> Tensor:
@@ -107,7 +107,7 @@ COSTS: Table[Cost] = Table(
         Mix: Cost(left_out=MIXED),
         (Add, Sub, Affine): Cost(left_out=JOINED),
         Telescoped: Cost(left_out=TELESCOPED),
-        (Encode, StepCurrent, Grid, Embedding, *CURVED): Cost(),
+        (Encode, Frames, StepCurrent, Grid, Embedding, *CURVED): Cost(),
         TRAINED: Refusal("belongs to a network without spikes", "the network compiled"),
     },
 )

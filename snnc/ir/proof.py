@@ -50,7 +50,7 @@ from snnc.ir.embedding import Embedding
 from snnc.ir.neurons import Neuron, OffsetIF
 from snnc.ir.rows import Refusal, Table
 from snnc.ir.spans import LIMIT, Row, Span, double, integers, note, shared, significant
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.steady import steady
 
 ANALOG, READ = "analog", "read"  # values before the grid, and behind a readout
@@ -104,6 +104,8 @@ def _visit(name: str, module: Any, sources: list[Known], rows: list[Row]) -> Kno
         if sources != [ANALOG]:
             raise VerifyError(f"'{name}' puts values on a grid that are on one already.")
         return Span(double(float(module.low)), double(float(module.high)))
+    if isinstance(module, Frames) and sources == [ANALOG]:
+        return ANALOG
     if READ in sources:
         if set(sources) == {READ} and rule.read(module):
             return READ
@@ -297,7 +299,7 @@ PROOFS: Table[Proof] = Table(
         StepCurrent: Proof(_stepped),
         (TemporalMax, Restart): Proof(_pool),
         Decode: Proof(_readout),
-        Encode: Proof(_kept),
+        (Encode, Frames): Proof(_kept),
         (*MAX_POOLS, nn.Upsample): _anywhere(_kept),
         HEADS: _anywhere(_softened),
         Concat: _anywhere(_concat),

@@ -21,7 +21,7 @@ from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls, entries, module_of, numbers
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refused, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.ir.temporal import Decode, Encode, FrameMean, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.structure import shapes_of
 
 Shape = tuple[int, ...]
@@ -49,6 +49,13 @@ def _averaged(module: Any, ranks: Ranks) -> int | None:
 
 def _itself(module: nn.Module) -> nn.Module | None:
     return module
+
+
+class _OneFrame(nn.Module):
+    """The first frame of a sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0]
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ SHAPES: Table[Form] = Table(
             lambda module, ranks: rank_after(module.body, ranks), lambda module: SHAPES(module.body).still(module.body)
         ),
         (Encode, Decode, StepCurrent, Neuron): IN_TIME,
+        Frames: Form(lambda module, ranks: ranks[0] and ranks[0] - 1, lambda module: _OneFrame()),
     },
 )
 
@@ -247,13 +255,15 @@ def guess_input(graph: fx.GraphModule) -> Tensor | None:
         return None
     channels = int(getattr(first, "in_channels", 0) or getattr(first, "num_features", 0) or first.in_features)
     dims = next((d for d in (1, 2, 3) if type(first).__name__.endswith(f"{d}d")), 0)
+    T = next((module.T for _, module in calls(graph, FrameMean, Frames)), None)
+    front = () if T is None else (T,)
     sizes = itertools.chain([()] if isinstance(first, nn.BatchNorm1d) else [], _likely_sizes(dims))
     for size in sizes:
         try:
-            every_shape(graph, (channels, *size))
+            every_shape(graph, (*front, channels, *size))
         except SnncError:
             continue
-        return torch.randn((PROBE, channels, *size), generator=torch.Generator().manual_seed(0))
+        return torch.randn((PROBE, *front, channels, *size), generator=torch.Generator().manual_seed(0))
     return None
 
 

@@ -2,7 +2,8 @@
 
 Time is folded into the batch: a value that varies in time is `[T * B, ...]`, step after step (all samples of step 1
 first). A `Temporal` module walks its steps one after another; everything else in a graph is blind to time.
-`Encode` stands where a time-constant value meets time, `Decode` where time ends.
+`Encode` stands where a time-constant value meets time, `Frames` where one comes in that changes from step to step,
+`Decode` where time ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnc.ir.curved import CURVED, degree
-from snnc.ir.dialect import describe, is_count, register
+from snnc.ir.dialect import Mean, describe, is_count, register
 
 
 class Temporal(nn.Module):
@@ -76,6 +77,37 @@ class Encode(nn.Module):
 
     def extra_repr(self) -> str:
         return f"T={self.T}"
+
+
+@register("T")
+class Frames(nn.Module):
+    """Brings in a value that changes in time, `[B, T, ...]`, one frame at each of `T` steps: `[T * B, ...]`."""
+
+    def __init__(self, T: int) -> None:
+        super().__init__()
+        self.T = T
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.T:
+            raise ValueError(f"{x.shape[1]} frames for {self.T} steps")
+        return self.window(x, 0, self.T)
+
+    @staticmethod
+    def window(x: Tensor, start: int, width: int) -> Tensor:
+        """The frames of `width` steps from `start` on, folded."""
+        return x[:, start : start + width].transpose(0, 1).flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"T={self.T}"
+
+
+@register("T")
+class FrameMean(Mean):
+    """The mean of a sample's frames, `[B, T, ...]` to `[B, ...]`: what a network took that is not spiking yet."""
+
+    def __init__(self, T: int) -> None:
+        super().__init__((1,))
+        self.T = T
 
 
 @register("T", "read", skip=0, late=0)
@@ -299,7 +331,7 @@ class Restart(Temporal):
         return f"T={self.T}, tau={self.tau}"
 
 
-TIME = (Encode, Decode, Temporal)  # what a spiking network has beside layers; a base stands for all below it
+TIME = (Encode, Frames, Decode, Temporal)  # what a spiking network has beside layers; a base stands for all below it
 
 MAXPOOL_LOWERINGS: dict[str, type[TemporalMax]] = {
     "running-max": RunningMax,

@@ -13,7 +13,7 @@ from snnc.ir.dialect import is_count
 from snnc.ir.embedding import Embedding
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Table
-from snnc.ir.temporal import Decode, Encode, Temporal
+from snnc.ir.temporal import Decode, Encode, FrameMean, Frames, Temporal
 
 Fault = tuple[str, str]  # the attribute, or "" for the module itself, and a clause that goes on after its name
 
@@ -104,7 +104,7 @@ VALUES: Table[Callable[[Any], Iterator[Fault]]] = Table(
         dialect.Grid: _grid,
         (*dialect.HEADS, curved.Normalize): _along_one,
         (curved.Greatest, curved.Least): _along_some,
-        (Encode, Decode): _steps,
+        (Encode, Frames, FrameMean, Decode): _steps,
         Temporal: _temporal,
         Neuron: _neuron,
     },

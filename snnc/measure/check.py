@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
@@ -16,25 +16,26 @@ from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.ir.accounting import Share, share
 from snnc.ir.curved import BENT
 from snnc.ir.dialect import ACTIVATIONS, WEIGHTED, ClipQuant
-from snnc.ir.graph import Stage, calls, entries, numbers
+from snnc.ir.graph import Stage, calls, entries
 from snnc.ir.shapes import every_shape
-from snnc.ir.whole import noise as random_samples
 from snnc.markup import listed, table
 from snnc.measure.cost import Estimate, estimate
 from snnc.measure.entry import Wanted, entry
+from snnc.measure.rough import entered, rough
+from snnc.measure.suits import known, reduced_candidates, suits
 from snnc.networks.base import SpikingNetwork
 from snnc.networks.staged import Staged
-from snnc.passes import InsertNeurons, PiecewiseActivations, ScaleThresholds
-from snnc.passes.pipeline import Context, Pipeline
 from snnc.recipes import Recipe, recipe
 from snnc.recipes.contest import contenders
 from snnc.recipes.default import REASONS, default_recipe
 from snnc.steady import steady
-from snnc.structure import cast, changed, told
+from snnc.structure import told
 
 if TYPE_CHECKING:
     import onnx
     from torch.export import ExportedProgram
+
+    from snnc.backends.nir.fit import Suitability
 
 T, SAMPLES = 8, 512  # what `snnc.compile` takes where nothing is said
 
@@ -71,6 +72,7 @@ class Check:
         neurons: values of one sample at all activations, each of which becomes a neuron; None where no shape is known.
         recipes: what is taken with calibration data and without.
         compared: with what the graph was compared, and how far they are apart: see `snnc.capture.doors.Captured`.
+        fit: how it suits the target that was asked for; None where none was.
     """
 
     blockers: list[Blocker]
@@ -81,6 +83,7 @@ class Check:
     neurons: int | None = None
     recipes: tuple[Taken, ...] = ()
     compared: Mapping[str, Any] | None = None
+    fit: Suitability | None = None
 
     @property
     def converts(self) -> bool:
@@ -109,21 +112,26 @@ class Check:
 
 
 @steady()
-def check(model: nn.Module | ExportedProgram | onnx.ModelProto | Staged, input_shape: Any = None) -> Check:
+def check(
+    model: nn.Module | ExportedProgram | onnx.ModelProto | Staged, input_shape: Any = None, target: str | None = None
+) -> Check:
     """Says whether a network converts; if not, everything that stands in the way.
 
     Args:
         model: as `snnc.compile` takes it. It is not changed.
         input_shape: shape of one sample, without the batch, where nothing else tells it; of several inputs one each.
+        target: a simulator or chip that is to run it, by name, such as "sinabs": `fit` then says what does not fit.
 
     Raises:
-        SnncError: the model is a spiking network already.
+        SnncError: the model is a spiking network already; or there is no such target, and with one, no shape.
         Unsupported: it could not be read at all.
         LoadError: an ONNX model is malformed.
     """
     if isinstance(model, SpikingNetwork):
         raise SnncError("The model is a spiking network already.", "the ANN that it came from")
     model = single(model)
+    if target is not None:
+        known(target)
     try:
         read = captured(model, input_shape)
     except Unsupported as problem:
@@ -145,7 +153,18 @@ def check(model: nn.Module | ExportedProgram | onnx.ModelProto | Staged, input_s
         None if shapes is None else sum(math.prod(shapes[node]) for node in spiking),
         tuple(_choice(graph, shapes, data) for data in (True, False)),
         read.compared,
+        None if target is None else _fit(graph, shapes, target),
     )
+
+
+def _fit(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]] | None, target: str) -> Suitability:
+    if shapes is None:
+        raise SnncError(
+            f"Whether the network suits '{target}' depends on the shape of its input, and nothing told it.",
+            "--input-shape, such as --input-shape 3,32,32 (input_shape= in Python)",
+        )
+    (first, *_) = reduced_candidates(graph, target, T, entered(graph, shapes), True)
+    return suits(graph, shapes, first, T, target)
 
 
 def tally(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> dict[str, int]:
@@ -159,24 +178,17 @@ def _choice(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]] | None
     told = shapes is not None and (data or not found.needs_data)
     cost = estimate(graph, shapes, found, T, SAMPLES) if told and shapes else None
     part = _share(graph, shapes, found) if told and shapes else None
-    why = REASONS[name] if data or not found.needs_data else f"{REASONS[name]}; it needs calibration data"
+    why = REASONS[name] if data or not found.needs_data else f"it will ask for calibration data, since {REASONS[name]}"
     if data and len(several := contenders(graph)) > 1:
         why = f"the first of {', '.join(several)}, which are tried on the data"
     return Taken(data, name, why, cost, part)
 
 
 def _share(graph: fx.GraphModule, shapes: dict[fx.Node, tuple[int, ...]], chosen: Recipe) -> Share | None:
-    """What spikes will drive: from the passes that decide it, on noise, since bounds and errors do not matter here."""
-    passes = [one for one in chosen.pipeline if not isinstance(one, ScaleThresholds)]
-    end = next(i for i, one in enumerate(passes) if isinstance(one, InsertNeurons))
-    rough = [replace(one, pieces=1, per="layer") if isinstance(one, PiecewiseActivations) else one for one in passes]
-    given = tuple(shapes[node] for node in entries(graph))
-    shape: Any = given if len(given) > 1 else given[0]
-    like = numbers(graph)
-    noise = changed(lambda one: cast(one, like), random_samples(graph, 2, shape))
+    """What spikes will drive."""
     try:
-        made = Pipeline(tuple(rough[: end + 1])).run(graph, Context(T=1, calibration=[noise], input_shape=shape)).graph
-        return share(made, every_shape(made, shape))
+        made = rough(graph, shapes, chosen).graph
+        return share(made, every_shape(made, entered(graph, shapes)))
     except SnncError:
         return None
 

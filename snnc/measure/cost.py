@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from snnc.calibrate.sweep import LARGEST
+from snnc.calibrate.limit import BESIDE, allowed, sharded
 from snnc.ir.graph import entries, numbers
 from snnc.ir.whole import noise
 from snnc.passes.choices import HELD, LEAST, SAMPLES
@@ -26,7 +26,6 @@ STATISTICS = 6.0  # bounds and thresholds
 SWEEP, SWEEP_STEP = 6.0, 2.5  # a sweep, and each time step of it
 HELD_STEP = 1.5  # a step of a spiking network that is only run
 ALONE = 0.4e9  # bytes that torch and snnc take before the first sample
-BESIDE = 2.5  # values of the largest size that a layer holds beside its inputs and its output
 RUNS, PATIENCE = 8, 1.0  # runs of the ANN that are timed, and seconds for all of them
 TIMED = 2**22  # values of the largest layer in such a run, at most
 BATCH = 64  # samples of the ANN in memory at once
@@ -41,7 +40,8 @@ class Estimate:
         T: time steps.
         samples: calibration samples.
         seconds: on this machine, with the threads that torch has now.
-        bytes: of memory, at the most.
+        bytes: of memory, at the most; that of values not beyond half of what is free, where `snnc.compile` is not told
+            otherwise.
     """
 
     recipe: str
@@ -65,9 +65,8 @@ def estimate(graph: fx.GraphModule, shapes: Mapping[fx.Node, Shape], recipe: Rec
     once_through = _seconds(graph, shapes)
     largest = 4 * max(map(math.prod, shapes.values()))
     samples = samples if recipe.needs_data else 0
-    swept = min(samples, max(1, LARGEST // (T * largest))) if sweeps else 0
     once = len(sweeps) * (SWEEP + SWEEP_STEP * T)
-    runs = STATISTICS * max(samples, 1) + once * swept
+    runs = STATISTICS * max(samples, 1) + once * samples
     if samples >= LEAST and recipe.choices:
         given = min(SAMPLES, samples // 2)
         held = min(HELD, samples - given)
@@ -76,11 +75,15 @@ def estimate(graph: fx.GraphModule, shapes: Mapping[fx.Node, Shape], recipe: Rec
             len(values) for name, options in recipe.choices.items() for values in options.values()
             if any(one.name == name for one in sweeps)
         )  # fmt: skip
-        runs += resweeps * once * min(given, swept) + tried * HELD_STEP * T * held
-    rows = max(swept * (T + 1), min(samples, BATCH), 1)
-    held_values = _alive(graph, shapes) + BESIDE * largest / 4
+        runs += resweeps * once * given + tried * HELD_STEP * T * held
     weights = 4 * sum(value.numel() for value in (*graph.parameters(), *graph.buffers()))
-    return Estimate(recipe.name, T, samples, once_through * runs, ALONE + 4 * weights + 4 * held_values * rows)
+    alone, alive = ALONE + 4 * weights, 4 * _alive(graph, shapes)
+    taken = alone + BESIDE * largest * max(1, min(samples, BATCH))
+    if sweeps and samples:
+        shard = sharded(samples, T * largest).sizes[0]
+        taken = max(taken, alone + BESIDE * T * largest * shard)
+        taken += min(alive * samples * (T + 1), max(0.0, allowed(None) - taken))
+    return Estimate(recipe.name, T, samples, once_through * runs, taken)
 
 
 def _seconds(graph: fx.GraphModule, shapes: Mapping[fx.Node, Shape]) -> float:

@@ -15,13 +15,14 @@ from torch import Tensor, fx, nn
 from snnc.capture import calling
 from snnc.data import Fit, maybe_labelled_batches, require_classes
 from snnc.errors import DataError, Unsupported
+from snnc.ir.frames import takes_frames
 from snnc.ir.meter import Meter
 from snnc.networks.base import Latency, SpikingNetwork
 from snnc.networks.early import gone
 from snnc.passes.pipeline import no_progress
 from snnc.processes import agree, digest, from_all, rank, world
 from snnc.steady import steady
-from snnc.structure import OUTPUT, Inputs, Samples, cast, each, named, told
+from snnc.structure import OUTPUT, Inputs, Samples, cast, changed, each, named, told
 
 MANY_STEPS = 16
 
@@ -163,7 +164,7 @@ def evaluate(
         x = x.to(device)
         found = named(network.readout(x, observe=meter))
         samples += len(x)
-        wanted = None if ann is None else ann_outputs(ann, x)
+        wanted = None if ann is None else ann_outputs(ann, x, network.frames)
         if wanted is not None:
             beside.add(found, wanted)
         guess = None if scored is None else found[scored]
@@ -301,12 +302,19 @@ class Beside:
         return found
 
 
-def ann_outputs(ann: nn.Module, x: Samples) -> dict[str, Tensor]:
+def ann_outputs(ann: nn.Module, x: Samples, frames: str = "") -> dict[str, Tensor]:
     """What the original network gives, by name; the input is cast to the numbers that it computes with.
+
+    Args:
+        ann: the original network, or its graph.
+        x: samples.
+        frames: what it did with their frames, see `SpikingNetwork.frames`.
 
     Raises:
         DataError: the input does not go through it.
     """
+    if frames and not takes_frames(ann):
+        return _over_frames(ann, x, frames)
     like = next((v for v in (*ann.parameters(), *ann.buffers()) if v.is_floating_point()), torch.zeros(()))
     try:
         values = [cast(one, like.dtype) for one in each(x)]
@@ -325,13 +333,20 @@ def ann_outputs(ann: nn.Module, x: Samples) -> dict[str, Tensor]:
         ) from error
 
 
-def ann_classes(ann: nn.Module, x: Samples) -> Tensor:
+def _over_frames(ann: nn.Module, x: Samples, way: str) -> dict[str, Tensor]:
+    if way != "each":
+        return ann_outputs(ann, changed(lambda one: one.mean(1) if way == "mean" else one.sum(1), x))
+    found = ann_outputs(ann, changed(lambda one: one.flatten(0, 1), x))
+    return {name: value.unflatten(0, (len(x), -1)).mean(1) for name, value in found.items()}
+
+
+def ann_classes(ann: nn.Module, x: Samples, frames: str = "") -> Tensor:
     """The class that the original network gives each sample, `[B]`.
 
     Raises:
         DataError: the input does not go through it, or it has several outputs.
     """
-    found = ann_outputs(ann, x)
+    found = ann_outputs(ann, x, frames)
     if len(found) > 1:
         raise DataError(f"The ANN has several outputs: {', '.join(found)}.", "the output that is meant, --output")
     return next(iter(found.values())).argmax(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -15,9 +15,10 @@ from snnc.errors import SnncError
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import PIPELINED, STREAMING, TWO_PASS, Neuron
 from snnc.networks.early import Exit, certainty, gone
-from snnc.networks.inputs import Input, Port, told_entries
+from snnc.networks.frames import State, advanced, of_one_frame, seen, told_frames
+from snnc.networks.inputs import Input, Port, bound, checked, told_entries
 from snnc.runtime.runner import Observer
-from snnc.structure import OUTPUT, Samples, Tree, names_in
+from snnc.structure import OUTPUT, Samples, Tree, mapped, names_in
 from snnc.structure import named as by_name
 
 Trains = dict[str, Tensor]  # what neuron layers emit, by name
@@ -241,6 +242,66 @@ class SpikingNetwork(nn.Module):
             SnncError: the network cannot run step by step.
         """
         raise SnncError(f"{self.form} cannot run step by step.", "the graph file (.snn) of the same network")
+
+    @property
+    def frames(self) -> str:
+        """What the original network did with the frames of a sample: "mean", "sum" or "each" of them.
+
+        Empty where input is constant in time. A network over frames takes samples `[B, T, ...]`, and reads frame t at
+        step t. Its readout after a step is that of the frames up to it.
+        """
+        return told_frames(self.info)
+
+    def start(self, batch: int | None = None) -> State:
+        """The state before the first frame, for `step`.
+
+        Args:
+            batch: number of samples; the first frame tells it where None.
+
+        Raises:
+            SnncError: the network takes input that is constant in time, or cannot run frame by frame.
+        """
+        if not self.frames:
+            raise SnncError(
+                "The network takes input that is constant in time, and no frames.",
+                "net.stream(x), which gives its readout after each step",
+            )
+        return State(batch)
+
+    @torch.no_grad()
+    def step(self, frame: Any, state: State) -> tuple[Any, State]:
+        """Reads one frame, and goes on from `state`, which stays what it is.
+
+            state = net.start()
+            for t in range(net.T):
+                output, state = net.step(x[:, t], state)  # output is net.readout(x)[t]
+
+        An emitted file (`.pt2`, ONNX) holds a run of T steps: there a step runs the frames so far again.
+
+        Args:
+            frame: `[B, ...]`, a tensor or an array; of several inputs a tuple, or a dictionary by name.
+            state: what `start` gave, or the step before.
+
+        Returns:
+            The readout of the frames so far, `[B, classes]`, of several outputs each; and the next state.
+
+        Raises:
+            DataError: a frame that does not fit.
+            SnncError: a network without frames, or a state that is not of it, or after its last frame.
+        """
+        self.start()
+        given, named = ((), frame) if isinstance(frame, dict) else (frame if isinstance(frame, tuple) else (frame,), {})
+        x = self._entry(given, named, of_one_frame(self.info, len(self.entries)))
+        return self._stepped(x, advanced(state, x, self.T))
+
+    def _entry(self, x: Any, named: Any, info: Mapping[str, Any]) -> Samples:
+        """Inputs as the network takes them, checked against a history."""
+        return checked(self.entries, bound(self.entries, x, named), info)
+
+    def _stepped(self, x: Samples, state: State) -> tuple[Tree, State]:
+        """A step that is known to fit, and the state that counts it."""
+        whole, after = seen(state, x, self.T)
+        return mapped(lambda one: one[state.step - 1], self.readout(whole)), after
 
     def emitted(self, x: Samples, stream: bool = False) -> tuple[Tree, Trains | None]:
         """What the network gives for a few samples, all in memory at once.

@@ -15,6 +15,7 @@ from snnc.errors import DataError
 from snnc.ir.graph import entries as entries_of
 from snnc.ir.graph import output
 from snnc.ir.whole import places
+from snnc.networks.frames import fault, told_frames
 from snnc.structure import Inputs, Samples, of, shapes_of, titled
 
 ROUNDING = 1e-5  # of an input's range: pixels over 255 in float32
@@ -102,7 +103,7 @@ def checked(
     for entry, value, shape in zip(entries, values, shapes, strict=True):
         what = "The input" if len(entries) == 1 else f"The input '{entry.name}'"
         x = wholes(value, what) if entry.whole else floats(value, what)
-        _check_shape(what, x, shape, info.get("input_rank") if len(entries) == 1 else None)
+        _check_shape(what, x, shape, info.get("input_rank") if len(entries) == 1 else None, bool(told_frames(info)))
         found.append(x if entry.whole else _finite(what, x.to(dtype), info))
     counts = [len(x) for x in found]
     if len(set(counts)) > 1:
@@ -111,9 +112,11 @@ def checked(
     return of(found, [entry.name for entry in entries])
 
 
-def _check_shape(what: str, x: Tensor, shape: Any, rank: int | None) -> None:
+def _check_shape(what: str, x: Tensor, shape: Any, rank: int | None, framed: bool) -> None:
     if (shape and tuple(x.shape) == tuple(shape)) or (rank and x.dim() == rank - 1) or not x.dim():
         raise DataError(f"{what} of shape {tuple(x.shape)} is one sample, without a batch.", "x[None]")
+    if shape is not None and tuple(x.shape[1:]) != tuple(shape) and (wrong := fault(shape, x, framed)):
+        raise DataError(f"{what} of shape {tuple(x.shape)} {wrong[0]}.", wrong[1])
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
             f"{what} has shape {tuple(x.shape)}; the network takes [{', '.join(['B', *map(str, shape)])}].",

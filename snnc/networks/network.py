@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
@@ -18,9 +20,10 @@ from snnc.ir.spans import holds_integers
 from snnc.ir.whole import places
 from snnc.markup import records_table
 from snnc.networks.base import Latency, SpikingNetwork, Trains, counted
+from snnc.networks.frames import State
 from snnc.networks.inputs import Input, Port, bound, checked
 from snnc.runtime.choice import Choice, GraphState, choose
-from snnc.runtime.runner import Observer, Runner
+from snnc.runtime.runner import Observer, Runner, Window, near
 from snnc.steady import exact
 from snnc.structure import Samples, Tree, changed, each, leaves, mapped, titled
 
@@ -119,12 +122,15 @@ class Network(SpikingNetwork):
         chunk = counted(self.chunk)
         try:
             choice = self._choice(x)
-            runner = choice.runner(anytime, observe)
-            samples, rows = choice.round(chunk)
+            # Frames go one at a time and are all read out, so that sums are rounded as they are where frames come so.
+            every = anytime or bool(self.frames and self.stage is not Stage.FIXED)
+            runner = choice.runner(every, observe)
+            samples, rows = (chunk, 1) if self.frames else choice.round(chunk)
             results = []
             for part in x.split(samples):
                 window = max(1, rows // len(part)) if runner.streaming else runner.T
-                results.append(runner.run(part, window, anytime, observe))
+                found = runner.run(part, window, every, observe)
+                results.append(found if every == anytime else mapped(lambda one: one[-1], found))
         except (RuntimeError, ValueError, IndexError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise DataError(
@@ -135,6 +141,19 @@ class Network(SpikingNetwork):
         if not all(torch.isfinite(one).all() for result in results for one in leaves(result)):
             raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
         return results
+
+    def _stepped(self, x: Samples, state: State) -> tuple[Tree, State]:
+        given = changed(lambda one: one[:, None], x)
+        if state.kept is None:
+            self._choice(changed(lambda one: one.expand(-1, self.T, *one.shape[2:]), given))
+            state = replace(state, kept=(self._chosen, Window()))
+        chosen, before = state.kept
+        if not chosen[0].fits(self._now(x)):
+            raise SnncError("The state is of another network, or of this one before it was changed.", "net.start()")
+        # What is fast writes potentials where they lie, and a caller may go on from one state twice.
+        states = {node: copy.deepcopy(one) for node, one in before.states.items()}
+        now = Window(states=states, totals=dict(before.totals), start=before.start)
+        return chosen[1].steps.step(given, now), replace(state, kept=(chosen, now))
 
     @property
     def entries(self) -> list[Port]:
@@ -152,6 +171,9 @@ class Network(SpikingNetwork):
             DataError: see `checked`.
             SnncError: a network of integers in a precision that does not hold them.
         """
+        return self._entry(x, named, self.info)
+
+    def _entry(self, x: Any, named: Any, info: Mapping[str, Any]) -> Samples:
         like = numbers(self.graph)
         dtype, ends = like.dtype, self.entries
         if self.stage is Stage.FIXED and not holds_integers(dtype):
@@ -159,16 +181,25 @@ class Network(SpikingNetwork):
                 f"The network is one of integers, which {dtype} rounds.", "it in float32, as it was compiled or saved"
             )
         given = bound(ends, x, named)
-        found = checked(ends, given, self.info, dtype)
+        found = checked(ends, given, info, dtype)
         for one in given:
             if isinstance(one, Tensor) and one.device != like.device:
                 raise DataError(
                     f"The input is on {one.device}, and the network on {like.device}.", f"x.to('{like.device}')"
                 )
-        return changed(near, found.to(like.device))  # an array is nowhere else than in main memory
+        found = found.to(like.device)  # an array is nowhere else than in main memory
+        return found if info.get("frames") else changed(near, found)
 
     def _choice(self, x: Samples) -> Choice:
         """The runtime, chosen anew when the graph is no longer what it was."""
+        now = self._now(x)
+        if self._chosen is None or not self._chosen[0].fits(now):
+            now.keep()
+            self._chosen = now, choose(self.graph, self.stage is Stage.FIXED, now.runtime, x, self.chunk)
+        return self._chosen[1]
+
+    def _now(self, x: Samples) -> GraphState:
+        """What a runtime is chosen for."""
         if self.runtime not in RUNTIMES:
             raise SnncError(f"There is no runtime {self.runtime!r}.", f"one of {', '.join(RUNTIMES)}")
         # What is fast leaves no tape, and calls no module that a kernel stands for: gradients and hooks would be lost
@@ -176,10 +207,7 @@ class Network(SpikingNetwork):
         now = GraphState(self.graph, self.runtime)
         if now.hooked or (torch.is_grad_enabled() and any(t.requires_grad for t in (*each(x), *now.tensors))):
             now = GraphState(self.graph, "reference")
-        if self._chosen is None or not self._chosen[0].fits(now):
-            now.keep()
-            self._chosen = now, choose(self.graph, self.stage is Stage.FIXED, now.runtime, x, self.chunk)
-        return self._chosen[1]
+        return now
 
     def emitted(self, x: Samples, stream: bool = False) -> tuple[Tree, Trains]:
         x = x.to(next(self.graph.buffers()).device)
@@ -215,12 +243,6 @@ class Network(SpikingNetwork):
     def neurons(self) -> list[tuple[str, Neuron]]:
         """Every neuron layer with its name, in order."""
         return [(node.name, module_of(self.graph, node)) for node, _ in calls(self.graph, Neuron)]
-
-
-def near(x: Tensor) -> Tensor:
-    """An input with its channels closest together in memory, which is how convolutions on CPUs run fastest."""
-    images = x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
-    return x.contiguous(memory_format=torch.channels_last) if images else x
 
 
 def _joined(parts: list[Tensor], T: int) -> Tensor:

@@ -6,6 +6,7 @@ from snnc.passes.average_input import AverageInput
 from snnc.passes.calibrate_bias import CalibrateBias
 from snnc.passes.calibrate_offset import CalibrateOffset
 from snnc.passes.calibrate_potential import CalibratePotential
+from snnc.passes.calibrate_readout import CalibrateReadout
 from snnc.passes.calibrate_weights import CalibrateWeights
 from snnc.passes.delay_readout import DelayReadout
 from snnc.passes.encode_input import EncodeInput
@@ -48,6 +49,7 @@ PASSES: dict[str, type[Pass]] = {
         CalibratePotential,
         CalibrateWeights,
         DelayReadout,
+        CalibrateReadout,
         EvenCurrents,
         EncodeInput,
         EncodeValues,
@@ -64,6 +66,7 @@ __all__ = [
     "CalibrateBias",
     "CalibrateOffset",
     "CalibratePotential",
+    "CalibrateReadout",
     "CalibrateWeights",
     "DelayReadout",
     "EncodeInput",

@@ -94,6 +94,8 @@ class Context:
         input_shape: shape of one sample, where it is known; of several inputs one each.
         seed: seed of every random choice.
         track: wraps an iterable to show progress.
+        memory: bytes that the process may hold while passes calibrate; None: what it holds, and half of what is free.
+            No result depends on it.
         notes: what the running pass wants its record to say.
         running: the pass that runs, if one does.
         products: what passes have left, by field.
@@ -112,6 +114,7 @@ class Context:
     input_shape: Shape | None = None
     seed: int = 0
     track: Callable[..., Iterator[Any]] = no_progress
+    memory: float | None = None
     notes: list[str] = field(default_factory=list)
     running: Pass | None = field(default=None, init=False, repr=False)
     products: dict[Finding[Any], Any] = field(default_factory=dict, init=False, repr=False)
@@ -237,6 +240,21 @@ class Pass:
         A pass without a `neuron` that has them adds encoders, which emit these whatever other neurons do.
         """
         return self.neuron.spikes if self.neuron else None
+
+    def over_frames(self, T: int) -> Self | None:
+        """The pass where input changes in time; None if it has nothing to do there.
+
+        Raises:
+            RecipeError: it needs input that is constant in time.
+        """
+        kind = self.neurons(T)
+        if kind and not kind.streaming:
+            raise self.unframed("makes layers wait for later steps, and frames are read as they come")
+        return self
+
+    def unframed(self, why: str) -> RecipeError:
+        """The refusal of input that changes in time; `why` goes on after the name."""
+        return RecipeError(f"'{self.name}' {why}.", "a recipe that reads step by step: 'best', 'opi' or 'best-graded'")
 
     def changes_steps(self, T: int) -> bool:
         """Whether it may leave currents that change from step to step by themselves, in a network of T steps."""

@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
 from snnc.calibrate.feedback import Stepped
+from snnc.calibrate.holding import size_of
 from snnc.calibrate.regression import refit
 from snnc.calibrate.relevance import counts, relevance
 from snnc.calibrate.sweep import SweepSite, add_current, by_feature, shift_for
 from snnc.checks import MOST_ROUNDS
 from snnc.ir.dialect import WEIGHTED, Add
-from snnc.ir.graph import module_of
+from snnc.ir.graph import calls, module_of, view
 from snnc.ir.neurons import Neuron
 from snnc.ir.temporal import Decode, Encode, StepCurrent
 from snnc.passes.even_currents import departure
@@ -46,7 +48,7 @@ class CalibrateWeights(RoundsPass):
     Where `even-currents` came before, its currents are brought up to date on what the corrected layers emit: all of
     what departs from the mean is taken away, whatever its `gain` was.
 
-    Layers before the first spike see what they always saw, and stay. So do 3d, transposed and non-zero-padded
+    Layers that no spike reaches see what they always saw, and stay. So do 3d, transposed and non-zero-padded
     convolutions, which are not covered.
 
     Options:
@@ -81,6 +83,8 @@ class CalibrateWeights(RoundsPass):
             relevant = relevance(context.reference, given, context.seed)
         shifts: dict[fx.Node, Tensor] = {}
         fed: dict[fx.Node, Stepped] = {}
+        net = view(graph)
+        spiked = set().union(*(nx.descendants(net, node) for node, _ in calls(graph, Neuron)))
         left: list[str] = []
         moved = 0
 
@@ -92,10 +96,10 @@ class CalibrateWeights(RoundsPass):
                 if stepped := fed.pop(site.node, None):
                     site.inputs[0] = stepped.correct(site, self.ridge, self.feedback)
                     evened(graph, site)
-                last = by_feature(site.module, next(iter(site.inputs[0].values())))
+                last = by_feature(site.module, site.inputs[0])
                 shifts[site.node], value = shift_for(site, self.rounds, counts(gradient, last))
                 return value
-            if isinstance(site.module, WEIGHTED) and site.sweep.phase[site.node] != "before":
+            if isinstance(site.module, WEIGHTED) and site.node in spiked:
                 seen, shards = site.sweep.means(site.node, site.inputs[0]), site.sweep.shards
                 wanted = goal(graph, site)
                 count = counts(gradient, isinstance(site.module, nn.Linear))
@@ -121,8 +125,7 @@ def evened(graph: fx.GraphModule, site: SweepSite) -> None:
         (current,) = site.inputs
         shift = departure(current, step.T, site.sweep.shards)
         step.shift = step.shift + shift
-        only = StepCurrent(step.T, shift)
-        site.inputs[0] = {i: only(one) for i, one in current.items()}
+        site.inputs[0] = site.sweep.memory.each(StepCurrent(step.T, shift), current)
 
 
 def goal(graph: fx.GraphModule, site: SweepSite) -> Pieces:
@@ -132,8 +135,8 @@ def goal(graph: fx.GraphModule, site: SweepSite) -> Pieces:
         for other in users[0].all_input_nodes:
             rate = None if other is site.node else site.sweep.rate(other)
             wanted = site.sweep.wanted.get(_twin(graph, other).name)
-            if rate is not None and wanted is not None and _alike(rate, site.wanted):
-                return {i: site.wanted[i] + wanted[i] - rate[i] for i in rate}
+            if rate is not None and wanted is not None and size_of(rate) == size_of(site.wanted):
+                return _moved(site, wanted, rate)
     return site.wanted
 
 
@@ -143,5 +146,10 @@ def _twin(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     return node.all_input_nodes[0] if crosses else node
 
 
-def _alike(a: Pieces, b: Pieces) -> bool:
-    return all(a[i].shape == b[i].shape for i in b)
+def _moved(site: SweepSite, wanted: Pieces, found: Pieces) -> Pieces:
+    """What is wanted at a site, and what is missing elsewhere."""
+
+    def sums(i: int) -> Tensor:
+        return site.wanted[i] + wanted[i] - found[i]
+
+    return site.sweep.memory.hold(sums, site.wanted, wanted, found, light=True)

@@ -34,6 +34,9 @@ class DelayReadout(Pass):
         super().__post_init__()
         self.require("share", 0 <= self.share < 1, "0 or more, below 1")
 
+    def over_frames(self, T: int) -> None:
+        """Nothing: the steps that it leaves out are frames."""
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         sites = 0
         for _, module in calls(graph, Decode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import fx
@@ -36,6 +37,9 @@ class EncodeInput(Pass):
     uses = (Context.ceilings,)
     provides = (Context.ceilings, Context.input_range)
     source = "Yan, Zhou, Wong (arXiv 2211.08410), spike-coded input"
+
+    def over_frames(self, T: int) -> Self | None:
+        raise self.unframed("makes spikes of a picture that stays")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         if len(entries(graph)) > 1 or places(graph):

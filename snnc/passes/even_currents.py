@@ -64,10 +64,13 @@ class EvenCurrents(SweepPass):
                 return None
             (current,), T = site.inputs, context.T
             shift = shifts[site.node] = self.gain * departure(current, T, site.sweep.shards)
-            return {
-                i: site.module((one.reshape(T, -1, *one.shape[1:]) + shift[:, None]).flatten(0, 1))
-                for i, one in current.items()
-            }
+
+            def emitted(i: int) -> Tensor:
+                now = current[i]
+                by_step = now.reshape(T, -1, *now.shape[1:])
+                return site.module((by_step + shift[:, None]).flatten(0, 1))
+
+            return site.sweep.memory.hold(emitted, current, unit=site.module.height)
 
         self.sweep(graph, context, visit)
         for node, shift in shifts.items():
@@ -84,7 +87,8 @@ def departure(current: Pieces, T: int, shards: Shards) -> Tensor:
     """Mean over all steps minus the mean of each step, `[T, C, 1, ...]`, of folded currents `[T * B, C, ...]`."""
 
     def sums(i: int) -> tuple[Tensor, ...]:
-        by_step = current[i].reshape(T, -1, *current[i].shape[1:])
+        now = current[i]
+        by_step = now.reshape(T, -1, *now.shape[1:])
         found = by_step.double().sum([1, *range(3, by_step.dim())]).reshape(T, -1, *[1] * (by_step.dim() - 3))
         return found, torch.tensor(by_step.numel() // found.numel()), torch.zeros((), dtype=by_step.dtype)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import fx, nn
@@ -44,6 +44,9 @@ class ExpandInput(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("repeat", 1 <= self.repeat <= 64, "1 to 64, such as 2")
+
+    def over_frames(self, T: int) -> Self | None:
+        raise self.unframed("makes spikes of a picture that stays")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         node = encoder(graph)

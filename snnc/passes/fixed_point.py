@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from snnc.calibrate.sweep import LARGEST
 from snnc.errors import SnncError
 from snnc.integers.lowering import IntegerLowering
 from snnc.integers.populations import Populations
 from snnc.integers.prepare import prepare
 from snnc.integers.roles import ROLES
 from snnc.ir.dialect import Affine, Grid
-from snnc.ir.graph import Stage, calls, entries, module_of, steps
+from snnc.ir.frames import takes_frames
+from snnc.ir.graph import Stage, calls, enters, entries, module_of
 from snnc.ir.neurons import Neuron
 from snnc.ir.proof import bounded, prove
 from snnc.ir.shapes import Shape, every_shape
@@ -78,6 +77,9 @@ class FixedPoint(Pass):
         self.require("samples", self.samples >= 1, "1 or more")
         self.require("positions", self.positions >= 2, "2 or more")
 
+    def rows(self, context: Context) -> int:
+        return (context.seen(self.samples) if context.calibration else 1) * context.T
+
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         for node, module in calls(graph, Restart):
             ROLES.at(node.name, module.body)  # refuses what starts anew and is no max pool
@@ -97,8 +99,6 @@ class FixedPoint(Pass):
         found = self._lowered(graph, (x[:1], known, grid, False), less, coarser, no_progress, context)
         if context.calibration:
             data: Any = joined(context.calibration)[: self.samples]
-            largest = max(4 * math.prod(shape) for shape in known.values()) * steps(graph)
-            data = data[: max(1, LARGEST // largest)]
             context.notes.append(f"on {len(data)} samples")
             found = self._lowered(graph, (data, known, grid, True), less, coarser, context.track, context)
         become(graph, found.graph)
@@ -120,8 +120,9 @@ class FixedPoint(Pass):
         while True:
             work = copy.deepcopy(graph)
             walk = IntegerLowering(
-                work, known, copy.deepcopy(grid), x, data, self.bits, less, coarser, self.positions, context.seed
-            )
+                work, known, copy.deepcopy(grid), x, data, self.bits, less, coarser, self.positions, context.seed,
+                context.memory,
+            )  # fmt: skip
             walk.run(track)
             large = {row.name: row.bound for row in bounded(work) if row.bound >= LIMIT}
             if not large:
@@ -148,7 +149,7 @@ class FixedPoint(Pass):
 
     def _input(self, graph: fx.GraphModule, context: Context, known: dict[str, Shape]) -> Grid:
         """The grid of the input: one a channel where channels stay apart, over the range that the data has."""
-        node = next(node for node, module in calls(graph, Affine) if node.all_input_nodes[0].op == "placeholder")
+        node = next(node for node, module in calls(graph, Affine) if enters(graph, node.all_input_nodes[0]))
         points = 2**self.input_bits - 1
         if not context.calibration:
             start, end = context.find(Context.input_range) or (-UNKNOWN, UNKNOWN)
@@ -156,6 +157,7 @@ class FixedPoint(Pass):
             ends = torch.tensor([start, end], dtype=torch.float64)
             return _grid(points / (ends[1] - ends[0]), ends[0], ends[1])
         x: Any = joined(context.calibration).double()
+        x = x.flatten(0, 1) if takes_frames(graph) else x
         apart = x.dim() > 2 and not Populations(graph, known, torch.tensor(1.0)).mixed(node)
         rows = x.transpose(0, 1).flatten(1) if apart else x.flatten()[None]
         low, high = rows.amin(1).clamp_max(0), rows.amax(1).clamp_min(0)

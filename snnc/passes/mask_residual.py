@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from torch import fx
 
@@ -36,6 +37,9 @@ class MaskResidual(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("tau", 1 <= self.tau <= MOST_STEPS, f"1 to {MOST_STEPS}")
+
+    def over_frames(self, T: int) -> Self | None:
+        raise self.unframed("reads a sample twice, and frames come once")
 
     def apply(self, graph: fx.GraphModule, context: Context) -> int:
         T = self.tau + context.T

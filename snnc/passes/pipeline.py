@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from snnc.checks import one_of
-from snnc.errors import PassFailed, RecipeError, SnncError
+from snnc.errors import DataError, PassFailed, RecipeError, SnncError
 from snnc.ir.dialect import ClipQuant
 from snnc.ir.graph import Stage, tidy, validate
 from snnc.ir.neurons import Neuron, Spikes
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 Callback = Callable[["Pass | None", fx.GraphModule, Stage, "Record | None"], None]
 
 MANY_ROWS = 2**20  # samples times steps, below which no pass takes hours
+MARGIN = 2**10  # below the largest number of a precision, for sums of many such numbers
 EXACT_TOLERANCE = 1e-4  # of the largest output; float32 folding stays well below it, a wrong fold does not
 ROUNDINGS = 16  # as many times what float32 itself is off, in networks where that is more
 
@@ -140,6 +141,15 @@ class Pipeline:
         """
         return check(self.passes, stage, held)
 
+    def over_frames(self, T: int) -> Self:
+        """The pipeline for input that changes in time, without passes that have nothing to do there.
+
+        Raises:
+            RecipeError: a pass needs input that is constant in time.
+        """
+        kept = [one.over_frames(T) for one in self.passes]
+        return replace(self, passes=tuple(one for one in kept if one is not None))
+
     def chosen(self, T: int) -> tuple[Pass, type[Neuron]] | None:
         """The pass that decides on the neurons, the last that chooses any, and what they are at T steps."""
         kinds = [(one, kind) for one in self.passes if (kind := one.neurons(T))]
@@ -175,6 +185,7 @@ class Pipeline:
         if stage is Stage.ANN:  # a new run: what an earlier one found out belongs to another graph
             context.products.clear()
         self.check(stage, context.products)
+        network = graph
         graph = copy.deepcopy(graph)
         validate(graph, stage)
         given = [(one.name, one.options) for one in self.passes]
@@ -190,7 +201,8 @@ class Pipeline:
             try:
                 record = _run_one(one, graph, stage, context)
             except Exception as error:
-                raise PassFailed(one.name, error, tuple(records)) from error
+                blamed = None if isinstance(error, DataError) else _overflow(network, context)
+                raise PassFailed(one.name, blamed or error, tuple(records)) from error
             stage = record.stage
             records.append(record)
             log.info("%s: %d sites, stage %s, %.2f s", one.name, record.sites, stage, record.seconds)
@@ -216,6 +228,23 @@ def _warn(passes: Iterable[Pass], graph: fx.GraphModule, context: Context) -> No
             "This will take about %.0f hours, most of them for '%s': fewer samples, rounds or steps take less.",
             hours, longest,
         )  # fmt: skip
+
+
+def _overflow(network: fx.GraphModule, context: Context) -> DataError | None:
+    """Calibration data that take the network itself to the end of its precision, for which no pass is to blame."""
+    for batch in context.calibration or ():
+        with torch.no_grad():
+            found = leaves(network(*each(batch)))
+        floats = [x for x in (*each(batch), *found) if x.is_floating_point()]
+        largest = max((float(x.abs().max()) for x in floats if x.numel()), default=0.0)
+        kind = found[0].dtype
+        if not largest < torch.finfo(kind).max / MARGIN:
+            return DataError(
+                f"On the calibration data the network's own values reach {largest:.3g}, where"
+                f" {str(kind).removeprefix('torch.')} ends.",
+                "data in the range that the network was trained on",
+            )
+    return None
 
 
 class _Relaxed(fx.Interpreter):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from snnc.calibrate.sweep import Sweep, SweepSite, calibration_input
+from snnc.calibrate.sweep import Sweep, SweepSite
 from snnc.checks import MOST_ROUNDS
 from snnc.ir.graph import Stage
 from snnc.passes.pipeline import Context, Pass
@@ -42,8 +42,8 @@ class SweepPass(Pass):
             SnncError: there is no calibration data.
         """
         given = joined(context.data(f"Pass '{self.name}'"))
-        x = calibration_input(given, context.reference, context.T, self.samples)
-        Sweep(graph, context.reference, x).run(visit, context.track)
+        x = given[: self.samples]
+        Sweep(graph, context.reference, x, context.memory).run(visit, context.track)
         context.notes.append(f"on {len(x)} samples")
 
 

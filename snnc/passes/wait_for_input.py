@@ -11,7 +11,7 @@ from snnc.checks import MOST_STEPS
 from snnc.ir.exchange import set_time, swap_neurons
 from snnc.ir.graph import Stage, calls, phases
 from snnc.ir.neurons import IF, Neuron, WaitingIF
-from snnc.ir.temporal import Encode, Temporal
+from snnc.ir.temporal import Encode, Frames, Temporal
 from snnc.passes.pipeline import Context, Pass
 
 
@@ -62,8 +62,11 @@ class WaitForInput(Pass):
 
 
 def steady(graph: fx.GraphModule) -> set[fx.Node]:
-    """Neurons whose current is the same at every step: nothing between them and `Encode` has a state."""
-    constant = {node for node, _ in calls(graph, Encode)}
+    """Neurons whose current is the input's own: nothing between them and `Encode`, or `Frames`, has a state.
+
+    It is the same at every step, or what the frames make of it, which no sample has in common with all others.
+    """
+    constant = {node for node, _ in calls(graph, Encode, Frames)}
     found = set()
     phase = phases(graph)
     for node, module in calls(graph):

@@ -84,6 +84,13 @@ class Recipe:
         left = {key: value for key, value in self.choices.items() if key != name}
         return replace(self, pipeline=self.pipeline.remove(name), choices=left)
 
+    def over_frames(self, T: int) -> Recipe:
+        """The recipe for input that changes in time, see `Pipeline.over_frames`."""
+        pipeline = self.pipeline.over_frames(T)
+        left = {one.name for one in pipeline}
+        choices = {name: options for name, options in self.choices.items() if name in left}
+        return replace(self, pipeline=pipeline, choices=choices)
+
     def to_toml(self) -> str:
         """The recipe as a TOML file with every option spelled out; `parse` reads it back."""
         lines = [f"{key} = {toml(getattr(self, key))}" for key in ("name", "summary", "source", "needs_data")]

@@ -18,8 +18,7 @@ from torch import Tensor, fx
 
 from snnc.calibrate.pointwise import rest
 from snnc.errors import PassFailed
-from snnc.ir.accounting import share
-from snnc.ir.graph import curved_inside
+from snnc.ir.accounting import curved_inside, share
 from snnc.ir.meter import Meter
 from snnc.ir.shapes import every_shape
 from snnc.passes.choices import BATCH, LEAST, Trials, divided

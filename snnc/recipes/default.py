@@ -9,8 +9,9 @@ from torch import fx
 from snnc.calibrate.pointwise import find, rest
 from snnc.calibrate.ramps import exactly
 from snnc.errors import RecipeError
+from snnc.ir.accounting import curved_inside
 from snnc.ir.dialect import ACTIVATIONS
-from snnc.ir.graph import calls, curved_inside
+from snnc.ir.graph import calls
 from snnc.passes.pipeline import Pipeline
 from snnc.recipes import Recipe, recipe
 from snnc.recipes.contest import contenders

@@ -10,7 +10,7 @@ from snnc.explain import Explanation
 from snnc.explain.terms import TERMS
 from snnc.measure.evaluate import Evaluation
 from snnc.report.chart import SHAPES, Chart, Point, Scale, linear, logarithmic, rows
-from snnc.report.look import Raster, Scatter, Threshold
+from snnc.report.look import Channels, Raster, Scatter, Threshold
 from snnc.report.schedule import Turn
 
 
@@ -185,6 +185,20 @@ def raster(found: Raster) -> Chart:
     chart = Chart(found.name, x, y, width=240, height=60 + 9 * max(count, 8), left=24)
     for kind, shown in (("c1", [s for s in found.spikes if s[2] > 0]), ("c2", [s for s in found.spikes if s[2] < 0])):
         chart.ticks(kind, [(step + 1, row) for row, step, _ in shown], 0.75)
+    return chart
+
+
+def channels(found: Channels) -> Chart:
+    """Rates of a layer's channels, the highest first."""
+    count = len(found.rates)
+    x = linear("channel, by its rate", 0.5, count + 0.5, whole=True, count=4)
+    y = linear("spikes a step in %", 0, ROOM * max([1.0, *found.rates]), count=4)
+    chart = Chart(found.name, x, y, width=205, height=150, left=40)
+    silent = sum(rate == 0 for rate in found.rates)
+    chart.note = f"{count} channels" + (f", {silent} of them silent" if silent else "")
+    edges = [(k + side, rate) for k, rate in enumerate(found.rates, 1) for side in (-0.5, 0.5)]
+    chart.area("c1", [(0.5, 0), (count + 0.5, 0)], edges)
+    chart.line("c1", edges)
     return chart
 
 

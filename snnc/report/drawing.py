@@ -15,7 +15,7 @@ from torch import fx
 from snnc.ir.dialect import ACTIVATIONS, MAX_POOLS, WEIGHTED, ClipQuant
 from snnc.ir.graph import SPEC, Stage, calls, phases
 from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Encode
+from snnc.ir.temporal import Decode, Encode, Frames
 from snnc.passes.trace import Snapshot
 
 BOX, LANE, HIGH, GAP = 196, 14, 20, 14  # width of a box and of a passing edge, height of a box, space between rows
@@ -140,7 +140,7 @@ def _wish(item: Item, i: int, row: dict[str, int], net: nx.DiGraph, left: dict[t
 def _kind(cls: type) -> str:
     for name, kinds in (
         ("neuron", (Neuron,)),
-        ("border", (Encode, Decode)),
+        ("border", (Encode, Frames, Decode)),
         ("active", (*ACTIVATIONS, ClipQuant, *MAX_POOLS)),
         ("weights", WEIGHTED),
     ):

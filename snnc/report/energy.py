@@ -96,7 +96,7 @@ class Energy:
     prices: list[Price]
 
 
-def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: float, T: int) -> Energy:
+def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: float, T: int, runs: int = 1) -> Energy:
     """The account of one sample.
 
     Args:
@@ -105,6 +105,7 @@ def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: fl
         operations: synaptic operations per sample.
         spikes: spikes per sample.
         T: steps that are read out.
+        runs: how often the ANN ran for one sample.
     """
     phase = phases(graph)
     layers = [
@@ -141,7 +142,7 @@ def account(graph: fx.GraphModule, shapes: Shapes, operations: float, spikes: fl
             Price(
                 c.name,
                 c.source,
-                ann=c.mac * (analog + macs + parts.curved),
+                ann=c.mac * (analog + macs + parts.curved) * runs,
                 usual=c.mac * analog * simulated + c.add * operations,
                 once=c.mac * (analog + dense + curved) + c.add * added,
                 each=c.mac * (analog * simulated + dense + curved) + c.add * added,
@@ -161,7 +162,13 @@ def measured(network: SpikingNetwork, found: Evaluation, shape: Sequence[int]) -
     """
     if not network.looks_inside or found.operations is None or found.spikes is None:
         return None
-    return account(network.graph, every_shape(network.graph, shape), found.operations, found.spikes, network.T)
+    shapes, runs = every_shape(network.graph, shape), runs_of(network)
+    return account(network.graph, shapes, found.operations, found.spikes, network.T, runs)
+
+
+def runs_of(network: SpikingNetwork) -> int:
+    """How often the original network ran for one sample."""
+    return network.T if network.frames == "each" else 1
 
 
 def left_out(graph: fx.GraphModule) -> list[str]:

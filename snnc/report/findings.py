@@ -20,9 +20,9 @@ from snnc.networks.base import SpikingNetwork
 from snnc.passes.pipeline import no_progress
 from snnc.passes.trace import Snapshot, snapshots
 from snnc.report.drawing import Picture, picture, snapshot
-from snnc.report.energy import Energy, account, left_out
+from snnc.report.energy import Energy, account, left_out, runs_of
 from snnc.report.limit import QuantisedLimit
-from snnc.report.look import Raster, Scatter, Threshold, rasters, scatters, thresholds
+from snnc.report.look import Channels, Raster, Scatter, Threshold, channels, rasters, scatters, thresholds
 from snnc.report.provenance import Provenance, versions
 from snnc.report.samples import BATCH, classes, confidences, gather
 from snnc.report.schedule import Turn, timetable
@@ -60,7 +60,7 @@ class Findings:
         measure: what `evaluation` scores: accuracy, or without labels agreement with the ANN.
         limit: the same of the quantised limit, by number of steps.
         explanation: where the error comes from.
-        thresholds, rasters, scatters, turns: layer by layer.
+        thresholds, rasters, channels, scatters, turns: layer by layer.
         energy: operations and what they cost.
         pictures: the graph before and after conversion.
         steps: the graph after each pass, where the file says what it was.
@@ -77,6 +77,7 @@ class Findings:
     explanation: Explanation | None
     thresholds: list[Threshold]
     rasters: list[Raster]
+    channels: list[Channels]
     scatters: list[Scatter]
     turns: list[Turn]
     energy: Energy | None
@@ -139,7 +140,14 @@ def measure(
     known = partial(track, total=len(batches))
     found = evaluate(network, chosen.told(batches), chosen.ann, known, confidences(network, chosen))
     missing = [*found.notes, *missing]
-    parts: dict[str, Any] = {"limit": {}, "explanation": None, "thresholds": [], "rasters": [], "scatters": []}
+    parts: dict[str, Any] = {
+        "limit": {},
+        "explanation": None,
+        "thresholds": [],
+        "rasters": [],
+        "channels": [],
+        "scatters": [],
+    }
     parts |= {"turns": [], "energy": None}
     history = snapshots(network.info)
     pictures = [snapshot("Before conversion", one) for one in history[:1]]
@@ -149,8 +157,11 @@ def measure(
         parts["limit"] = _limit(network, batches, found, track)
         parts["thresholds"], parts["turns"] = thresholds(network), timetable(network)
         parts["rasters"], shapes = rasters(network, x[:1])
+        parts["channels"] = channels(network, x)
         if found.operations is not None and found.spikes is not None:
-            parts["energy"] = account(network.graph, shapes, found.operations, found.spikes, network.T)
+            parts["energy"] = account(
+                network.graph, shapes, found.operations, found.spikes, network.T, runs_of(network)
+            )
         pictures.append(picture("After conversion", network.graph, Stage.SPIKING))
         if graph is not None and ann is not None:
             try:

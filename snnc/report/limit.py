@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.ir.neurons import Neuron
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, TemporalMax
 
 
 class QuantisedLimit(fx.Interpreter):
@@ -40,6 +40,8 @@ class QuantisedLimit(fx.Interpreter):
             return self._fire(module, args[0])
         if isinstance(module, Encode | Decode | StepCurrent):  # the last adds up to nothing over all steps
             return args[0]
+        if isinstance(module, Frames):  # linear layers give the mean of their currents for the mean of the frames
+            return args[0].mean(1)
         if isinstance(module, Restart):
             module = module.body
         if isinstance(module, TemporalMax):

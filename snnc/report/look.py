@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.calibrate.observe import watch
-from snnc.explain.sides import Perturbed, matched, observed
+from snnc.explain.sides import Perturbed, beside, observed
 from snnc.ir.graph import calls, numbers
 from snnc.ir.neurons import Neuron
 from snnc.networks.base import SpikingNetwork
@@ -18,7 +18,7 @@ from snnc.structure import Samples, cast, each
 NEURONS = 16  # of a layer in its raster
 STEPS = 128  # in a raster, at most
 POINTS = 240  # of a layer in its scatter plot
-SAMPLES = 8  # that a scatter plot is drawn from
+SAMPLES = 8  # that a scatter plot and the rates of channels are drawn from
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,19 @@ class Raster:
     size: int
     steps: int
     spikes: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How often the neurons of each channel of one layer fire, on a few samples.
+
+    Attributes:
+        name: of the layer.
+        rates: spikes per neuron and step of each channel, in %, the highest first. Negative spikes count.
+    """
+
+    name: str
+    rates: list[float]
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,20 @@ def rasters(network: SpikingNetwork, x: Samples) -> tuple[list[Raster], dict[fx.
     return found, shapes
 
 
+def channels(network: SpikingNetwork, x: Samples) -> list[Channels]:
+    """The rates of the channels of every layer on the first few samples. A layer without maps has one neuron each."""
+    found: list[Channels] = []
+    neurons = dict(calls(network.graph, Neuron))
+
+    def see(node: fx.Node, value: Tensor) -> None:
+        if node in neurons and value.dim() > 1:
+            rates = value.ne(0).double().transpose(0, 1).flatten(1).mean(1)
+            found.append(Channels(node.name, (100 * rates).sort(descending=True).values.tolist()))
+
+    watch(network.graph, x[:SAMPLES], see)
+    return found
+
+
 def _raster(name: str, neuron: Neuron, value: Tensor) -> Raster:
     """Neurons spread evenly over those that fire, or over all where none does."""
     units = (value / neuron.theta).round().long().flatten(1).cpu()
@@ -122,7 +149,8 @@ def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Samples, seed: int
         SnncError: the layers of the two networks do not belong to each other.
     """
     like = numbers(network.graph)
-    sites, ann = matched(network, ann), ann.to(like)
+    sites, ann = beside(network, ann)
+    ann = ann.to(like)
     neurons = dict(network.neurons())
     a: dict[str, list[Tensor]] = {name: [] for name in sites}
     phi: dict[str, list[Tensor]] = {name: [] for name in sites}
@@ -139,7 +167,7 @@ def scatters(network: SpikingNetwork, ann: fx.GraphModule, x: Samples, seed: int
     found = []
     for name in sites:
         x_, y_ = torch.cat(a[name]).double(), torch.cat(phi[name]).double()
-        active = ((x_ > 0) | (y_ != 0)).nonzero().flatten()
+        active = ((x_ != 0) | (y_ != 0)).nonzero().flatten()
         chosen = active[torch.randperm(len(active), generator=generator)[:POINTS]]
         found.append(
             Scatter(

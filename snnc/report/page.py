@@ -89,6 +89,7 @@ def drawn(found: Findings) -> dict[str, Any]:
         whole["schedule"] = charts.schedule(found.turns)
     several = {
         "rasters": [charts.raster(r) for r in found.rasters],
+        "channels": [charts.channels(c) for c in found.channels],
         "scatters": [charts.scatter(s) for s in found.scatters],
     }
     return {**whole, **several}

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture import capture
+from snnc.capture import capture, one_frame
 from snnc.data import Dataset, ReadBatches, maybe_labelled_batches, read
 from snnc.errors import DataError
+from snnc.ir.frames import framed
 from snnc.ir.graph import only, results
 from snnc.measure.evaluate import CONFIDENCES, ann_outputs
 from snnc.networks.base import SpikingNetwork
@@ -98,8 +99,10 @@ def gather(
     inputs = joined(xs)[:most]
     for network in networks:
         checked(network.entries, bound(network.entries, (inputs,), {}), network.info)
-    graph = None if ann is None else one_output(capture(ann, shape_of(inputs)), output)
-    module = graph if output or not isinstance(ann, nn.Module) else ann
+    way = frames_of(networks)
+    shape = shape_of(one_frame(inputs) if way else inputs)
+    graph = None if ann is None else one_output(framed(capture(ann, shape), networks[0].T, way), output)
+    module = graph if output or way or not isinstance(ann, nn.Module) else ann
     known = [y for y in ys if y is not None]
     kept = data if isinstance(data, Dataset) else None
     source = kept.source if kept is not None else type(data).__name__
@@ -109,6 +112,19 @@ def gather(
         raise DataError("Neither labels nor an ANN: there is nothing to measure.", "data with `y`, or --ann MODEL")
     guessed = torch.cat([classes(alone(ann_outputs(module, part))) for part in inputs.split(BATCH)])
     return Samples(inputs, guessed, AGREEMENT, source, module, graph, kept)
+
+
+def frames_of(networks: Sequence[SpikingNetwork]) -> str:
+    """What the original network did with frames, which is the same for all that are compared.
+
+    Raises:
+        DataError: it is not.
+    """
+    ways = {network.frames for network in networks}
+    if len(ways) > 1:
+        told = " and ".join(sorted(f"'{way}' of frames" if way else "input that is constant in time" for way in ways))
+        raise DataError(f"The networks take {told}, and no sample is both.", "networks that take the same samples")
+    return ways.pop() if ways else ""
 
 
 def one_output(graph: fx.GraphModule, output: str | None) -> fx.GraphModule:

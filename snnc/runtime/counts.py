@@ -12,7 +12,7 @@ from snnc.ir.curved import CURVED
 from snnc.ir.embedding import Embedding
 from snnc.ir.neurons import GradedIF, Neuron
 from snnc.ir.rows import Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.ir.temporal import Decode, Encode, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 
 # The largest value, given those of what a module reads; None for what may be no count.
 Count = Callable[[Any, Sequence[int | None]], int | None]
@@ -58,7 +58,7 @@ COUNTS: Table[Count] = Table(
     __name__,
     {
         (*dialect.LINEAR, *dialect.TRAINED, *CURVED, Embedding): _no_count,
-        (dialect.Grid, Encode, Decode, StepCurrent, Telescoped): _no_count,
+        (dialect.Grid, Encode, Frames, Decode, StepCurrent, Telescoped): _no_count,
         (*MOVES, Restart, TemporalMax): _moved,
         dialect.Pad: _padded,
         (nn.Conv2d, nn.Linear): _weighted,

@@ -67,6 +67,9 @@ class FastRunner(Runner):
             return _near(source) if self.made.fixed else _in_one_piece(source)
         return self._summed(node, super()._encoded(node, source, now), now)
 
+    def _framed(self, node: fx.Node, source: Tensor, now: Window) -> Tensor:
+        return self._summed(node, super()._framed(node, source, now), now)
+
     def _value(self, node: fx.Node, values: dict[fx.Node, Tensor], now: Window) -> Tensor:
         return self._summed(node, self._quick(node, values, now), now)
 

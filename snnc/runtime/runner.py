@@ -19,7 +19,7 @@ from snnc.errors import DataError, SnncError
 from snnc.ir.dialect import CONVOLUTIONS, TRANSPOSED
 from snnc.ir.graph import calls, phases, steps
 from snnc.ir.neurons import SCHEDULES, Neuron
-from snnc.ir.temporal import Decode, Encode, Temporal, running_mean
+from snnc.ir.temporal import Decode, Encode, Frames, Temporal, running_mean
 from snnc.runtime.exact import in_double
 from snnc.steady import exact
 from snnc.structure import Samples, Tree, each, mapped
@@ -38,6 +38,7 @@ class Window:
         totals: what was summed over time so far.
         start: the first step.
         width: how many steps.
+        held: steps whose frames are not among those that are given, where a run goes on from an earlier one.
     """
 
     outer: dict[fx.Node, Tensor] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Window:
     totals: dict[fx.Node, Tensor] = field(default_factory=dict)
     start: int = 0
     width: int = 0
+    held: int = 0
 
 
 class Runner:
@@ -131,6 +133,16 @@ class Runner:
         now.outer.update(self._means(now.totals))
         return self._execute("after", now.outer, x)
 
+    def step(self, x: Samples, now: Window) -> Tree:
+        """One frame `[B, 1, ...]` of each input, from where `now` stands, which goes on; gives the readout."""
+        with exact():
+            now.held, now.width = now.start, 1
+            now.outer = {}
+            self._execute("before", now.outer, x)
+            self._walk(now, None, True)
+            now.start += 1
+            return self._execute("after", now.outer, x)
+
     def _means(self, totals: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """The readouts, from what was summed over time."""
         return {node: total / (self.read - self.late) for node, total in totals.items()}
@@ -173,6 +185,8 @@ class Runner:
                 if now.start == 0:
                     self._check(node.all_input_nodes[0].name, torch.isfinite(source).all())
                 values[node] = self._encoded(node, source, now)
+            elif isinstance(module, Frames):
+                values[node] = self._framed(node, now.outer[node.all_input_nodes[0]], now)
             elif isinstance(module, Decode):
                 self._decode(node, values[node.all_input_nodes[0]], now, anytime)
             else:
@@ -190,6 +204,10 @@ class Runner:
     def _encoded(self, node: fx.Node, source: Tensor, now: Window) -> Tensor:
         """A value from before time, at each step of a window; it lies in memory as it did."""
         return torch.cat([source] * now.width)
+
+    def _framed(self, node: fx.Node, source: Tensor, now: Window) -> Tensor:
+        """The frames of a window."""
+        return near(Frames.window(source, now.start - now.held, now.width).contiguous())
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Tensor], now: Window) -> Tensor:
         """The value of a node inside time; leaves its state in `now.states`."""
@@ -227,3 +245,9 @@ class Runner:
                 now.totals[node] = before + part.sum(0)
         if anytime:
             now.outer[node] = torch.cat(means).flatten(0, 1)
+
+
+def near(x: Tensor) -> Tensor:
+    """An input with its channels closest together in memory, which is how convolutions on CPUs run fastest."""
+    images = x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
+    return x.contiguous(memory_format=torch.channels_last) if images else x

@@ -30,7 +30,19 @@ from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls, steps
 from snnc.ir.neurons import IF, NEURONS, STREAMING, Neuron, fires
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped, Temporal
+from snnc.ir.temporal import (
+    Decode,
+    Encode,
+    FrameMean,
+    Frames,
+    GatedMax,
+    Restart,
+    RunningMax,
+    StepCurrent,
+    StepMax,
+    Telescoped,
+    Temporal,
+)
 from snnc.tune.norms import Evened, Normed
 from snnc.tune.surrogate import Levels, Rate, Spike, Straight
 
@@ -165,6 +177,9 @@ GRADIENTS: Table[Callable[[ByRate, Any, Sequence[Any]], Any]] = Table(
         Normed: _normed,
         Encode: _encoded,
         Decode: _decoded,
+        (Frames, FrameMean): Refusal(
+            "takes input that changes in time, which training does not", "the network without frames"
+        ),
         (Telescoped, GatedMax, StepMax, Restart, *(kind for kind in NEURONS if kind is not IF)): UNKNOWN,
         Embedding: Refusal(
             "looks a table up, and training knows inputs of amounts alone", "the network without training"

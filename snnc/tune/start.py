@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from snnc.ir.dialect import ACTIVATIONS
 from snnc.ir.graph import Stage, calls
-from snnc.passes import CalibrateWeights, DelayReadout, FoldBatchNorm
+from snnc.passes import CalibrateReadout, CalibrateWeights, DelayReadout, FoldBatchNorm
 from snnc.passes.pipeline import Context, Pipeline, Result
 from snnc.recipes import Recipe, recipe
 from snnc.tune import norms
@@ -32,7 +32,9 @@ def default(graph: fx.GraphModule) -> Recipe:
     """
     if not any(calls(graph, *ACTIVATIONS)):
         return recipe("qcfs")
-    plain = recipe("best").remove(DelayReadout.name).set(CalibrateWeights.name, feedback=0)
+    plain = (
+        recipe("best").remove(DelayReadout.name).remove(CalibrateReadout.name).set(CalibrateWeights.name, feedback=0)
+    )
     return replace(plain, name="best, all steps read")
 
 

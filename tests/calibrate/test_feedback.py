@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from snnc.calibrate.feedback import Stepped
+from snnc.calibrate.holding import Memory
 from snnc.calibrate.rows import outputs, patches, positions
 from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
@@ -64,7 +65,10 @@ def one_layer(wrong):
     current = {i: layer(one) + 0.125 for i, one in parts.items()}  # something else comes in beside the layer
     wanted = {i: read(neuron(right(one) + 0.125)) for i, one in parts.items()}
     site = SimpleNamespace(
-        module=neuron, inputs=[current], wanted=wanted, sweep=SimpleNamespace(decode=read, shards=shards)
+        module=neuron,
+        inputs=[current],
+        wanted=wanted,
+        sweep=SimpleNamespace(decode=read, shards=shards, memory=Memory()),
     )
     return Stepped(layer, None, parts, at, x), site
 

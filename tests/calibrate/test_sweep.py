@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from snnc.calibrate import sweep as calibration
+from snnc.calibrate.holding import Memory
 from snnc.calibrate.observe import watch
 from snnc.calibrate.regression import refit
 from snnc.calibrate.relevance import counts, relevance
-from snnc.calibrate.sweep import Sweep, SweepSite, add_current, average, calibration_input, shift_for
+from snnc.calibrate.sweep import Sweep, SweepSite, add_current, average, shift_for
 from snnc.errors import PassFailed, RecipeError
 from snnc.ir.dialect import Add, Affine, ClipQuant, Slice
 from snnc.ir.graph import GraphBuilder, Stage, calls, insert, validate
@@ -96,18 +96,6 @@ def test_a_sweep_is_the_graph_and_its_reference(net):
     assert len(sweep.wanted) <= 1
 
 
-def test_no_more_samples_than_fit(monkeypatch):
-    """The largest value, 8 channels of 36 positions, in 4 steps: 4,608 bytes a sample."""
-    graph = GraphBuilder()
-    reference = graph.finish(graph.call("conv", nn.Conv2d(2, 8, 1), graph.input()))
-    x = torch.zeros(24, 2, 6, 6)
-    assert len(calibration_input(x, reference, 4, 100)) == 24
-    assert len(calibration_input(x, reference, 4, 10)) == 10
-    monkeypatch.setattr(calibration, "LARGEST", 5 * 4608 + 1000)
-    assert len(calibration_input(x, reference, 4, 100)) == 5
-    assert len(calibration_input(x, reference, 100, 100)) == 1
-
-
 # Least squares
 
 
@@ -189,6 +177,8 @@ def test_a_shift_for_the_positions_that_count():
 
 class _Alone:
     """What a site asks of its sweep, for one sample at one step."""
+
+    memory = Memory()
 
     def mean(self, node, value):
         return value

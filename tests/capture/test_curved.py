@@ -91,6 +91,7 @@ FUNCTIONS = {
     "quotient": lambda m, x: x / (x.abs().sum(1, keepdim=True) + 1),
     "where": lambda m, x: torch.where(x > 0.1, x, 0.3 * x),
     "where, of values": lambda m, x: torch.where(x <= x.mean((2, 3), keepdim=True), x * 2, -0.5),
+    "no number": lambda m, x: torch.where(torch.isnan(x), 0.0, x) + torch.nan_to_num(x.softmax(1)) * x.isfinite(),
     "masks": lambda m, x: x.masked_fill((x > 0) & ~(x >= 1), 3.0) + (x != 0.5).float() * x + (x < 0) * x,
     "clamps": lambda m, x: x.clamp(-1, 1) + x.clamp(min=-0.5) + torch.clamp_max(x, 0.7),
     "larger": lambda m, x: torch.maximum(x, -x) + torch.min(x, x * x),

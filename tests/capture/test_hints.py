@@ -205,8 +205,7 @@ FOLLOWED = [
     ("layers and functions that snnc knows", lambda n, x, y: y.frac(), lambda n, x, y: n.conv(y).abs()),
     ("write it with matmul", lambda n, x, y: torch.einsum("bchw,bcwv,bcvz->bchz", y, y, y),
      lambda n, x, y: y @ y.transpose(2, 3)),
-    ("clip with ReLU or clamp", lambda n, x, y: y * torch.isnan(y), lambda n, x, y: y.clamp(0, 1)),
-    ("return the values themselves", lambda n, x, y: torch.isnan(y), lambda n, x, y: y),
+    ("without the question", lambda n, x, y: torch.nan_to_num(y / y.sum(1, True)), lambda n, x, y: y / y.sum(1, True)),
     ("use slices with constant bounds", lambda n, x, y: y.transpose(0, 1)[y.mean((1, 2, 3))],
      lambda n, x, y: y.transpose(0, 1)[1:3].transpose(0, 1)),
     ("name the dimensions", lambda n, x, y: y.transpose(0, 1).mean(), lambda n, x, y: y.transpose(0, 1).mean((0, 2))),
@@ -385,6 +384,13 @@ def deciding(y):
     return y * 2 if y.sum() > 0 else y
 
 
+def spread_below_zero():
+    net, shape = small()
+    norm = nn.BatchNorm2d(4)
+    norm.running_var.fill_(-1)
+    return nn.Sequential(norm, net).eval(), shape
+
+
 X = torch.rand(2, *SHAPE)
 BATCH = {0: torch.export.Dim.AUTO}
 AUTO = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.DYNAMIC}
@@ -395,6 +401,7 @@ MODELS = [
     ("the module that has these weights", lambda: (small()[0].state_dict(), SHAPE), small),
     ("snnc.files.load_model of it", lambda: (saved(), SHAPE), lambda: (load_model(saved()), SHAPE)),
     ("finite weights", lambda: small(lambda n: n[0].weight.data.fill_(math.nan)), small),
+    ("finite weights", spread_below_zero, small),
     ("one floating-point type", lambda: small(lambda n: n[2].double()), lambda: small(lambda n: n[2].double().float())),
     ("the module that it was scripted from", scripted, small),
     ("remove_parametrizations, before its class", lambda: normed(False), lambda: normed(True)),
@@ -453,6 +460,15 @@ ELSEWHERE = {
         "test_comparison.py::test_hooks_on_all_modules_are_refused_while_they_are_there"
     ),
     "replace it by one that it knows, such as nn.GELU, and train again": "onnx/test_hints.py::test_what_a_hint_says",
+    "samples [N, T, ...], T frames each; where time stands first, x.transpose(0, 1), or --time-first": (
+        "../networks/test_frames.py::test_calibration_data_that_do_not_fit"
+    ),
+    "--T FRAMES (T= in Python), or calibration data": (
+        "../networks/test_frames.py::test_calibration_data_that_do_not_fit"
+    ),
+    "--frames (frames= in Python): {}": ("../networks/test_frames.py::test_calibration_data_that_do_not_fit"),
+    "the network compiled without frames, or {}": ("../networks/test_frames.py::test_calibration_data_that_do_not_fit"),
+    "--T {}, or data of {} frames": ("../networks/test_frames.py::test_calibration_data_that_do_not_fit"),
     "import the float network that it was quantised from; snnc quantises itself": (
         "onnx/test_hints.py::test_what_a_hint_says"
     ),

@@ -39,6 +39,8 @@ ROWS = [
     ("uint8 or float32", lambda n, p: made(x=X.numpy().astype("c8")), lambda n, p: made()),
     ("(N, C, H, W)", lambda n, p: made(x=np.float32(1)), lambda n, p: made(x=IMAGES.numpy())),
     ("give at least one", lambda n, p: made(x=X.numpy()[:0], y=None), lambda n, p: made(x=X.numpy()[:1], y=None)),
+    ("in the range that the network", lambda n, p: snnc.compile(NET, 2, None, X.abs() / X.abs().max() * 3e38),
+     lambda n, p: snnc.compile(NET, 2, None, X)),
     ("clean the data", lambda n, p: made(x=X.numpy() * np.nan), lambda n, p: made()),
     ("255 for uint8 images, 1 for raw", lambda n, p: made(scale=0), lambda n, p: made(scale=255)),
     ("one number, or one each", lambda n, p: made(mean=(1, 2, 3)), lambda n, p: made(mean=(1,)).take(slice(2))),

@@ -2,6 +2,8 @@
 
 # The hint, and the file and the test that follow it.
 ELSEWHERE = {
+    "pip install 'snnc[events]'": "capture/test_hints.py::test_what_hints_name_exists",
+    "a recording of an event camera": "data/test_events.py::test_aedat_4",
     "pip install 'snnc[nir]'": "capture/test_hints.py::test_what_hints_name_exists",
     'pip install "snnc[images]"': "capture/test_hints.py::test_what_hints_name_exists",
     "pip install 'snnc[figures]', or a figure with the suffix .svg": (

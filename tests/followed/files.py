@@ -237,6 +237,6 @@ ROWS = [
     ("a file that 'snnc compile' wrote", lambda n, p: snnc.load(kept(p, {"a": 1})), lambda n, p: snn(n, p)),
     ("the snnc that wrote it, or compile again", lambda n, p: snn(n, p, version=99), lambda n, p: snn(compiled(), p)),
     ("compile again", lambda n, p: snn(n, p, output="none"), lambda n, p: snn(compiled(), p)),
-    ("the .snn file of it", lambda n, p: snnc.load(texted(p, NIR, "net.nir")), lambda n, p: snn(n, p)),
+    ("'snnc inspect", lambda n, p: load_model(texted(p, NIR, "net.nir")), lambda n, p: snn(n, p)),
     ("check space and permissions", lambda n, p: full(p), lambda n, p: written(p)),
 ]  # fmt: skip

@@ -37,7 +37,18 @@ from snnc.ir.graph import Stage, calls
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.neurons import IF, AverageIF, BipolarIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.ir.packing import pack, unpack
-from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped
+from snnc.ir.temporal import (
+    Decode,
+    Encode,
+    FrameMean,
+    Frames,
+    GatedMax,
+    Restart,
+    RunningMax,
+    StepCurrent,
+    StepMax,
+    Telescoped,
+)
 from snnc.networks.network import Network
 from snnc.passes import CalibrateOffset
 from tests.nets import NETS, folded, quantized, sample, spiking
@@ -93,6 +104,8 @@ ONE: dict[type[nn.Module], tuple[Callable[[], nn.Module], tuple[tuple[int, ...],
     ClipQuant: (lambda: ClipQuant(theta.clone(), 5, 0.25), (MAP,)),
     Grid: (lambda: Grid(torch.tensor([1.5, 2.0, 4.0])[:, None, None], -3, 5), (MAP,)),
     Encode: (lambda: Encode(4), (MAP,)),
+    Frames: (lambda: Frames(4), ((4, 3, 5),)),
+    FrameMean: (lambda: FrameMean(4), ((4, 3, 5),)),
     Decode: (lambda: Decode(4, 2, 1), (MAP,)),
     IF: (lambda: IF(4, theta.clone(), v0.clone()), (MAP,)),
     BipolarIF: (lambda: BipolarIF(4, theta.clone(), v0.clone(), 3, True), (MAP,)),

@@ -79,7 +79,7 @@ def test_counts_and_recipes():
     assert "the first of best, telescoped, telescoped-graded, which are tried on the data" in str(gelu)
     assert (gelu.recipes[0].share.driven, gelu.recipes[0].share.once, gelu.recipes[1].share) == (8, 16, None)
     assert "spikes drive 100 % of 8 multiply-accumulates a step; 16 more act once a sample" in str(gelu)
-    assert "it needs calibration data" in str(gelu)
+    assert "recipe telescoped (it will ask for calibration data, since there are curved operations" in str(gelu)
     assert "<td>Without</td>" in gelu._repr_html_()
 
 

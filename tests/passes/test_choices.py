@@ -73,11 +73,11 @@ def test_constants_stay(given, samples, more):
 def test_what_is_set_by_hand_is_not_chosen(given):
     ann, x = given
     found = recipe("best").set("delay-readout", share=0.5).set("even-currents", gain=0.0)
-    assert set(found.choices) == {"set-initial-potential"}
+    assert set(found.choices) == {"set-initial-potential", "calibrate-readout"}
     edited = parse('base = "best"\nremove = ["even-currents"]\n[set.delay-readout]\nshare = 0.5', "mine")
-    assert set(edited.choices) == {"set-initial-potential"}
+    assert set(edited.choices) == {"set-initial-potential", "calibrate-readout"}
     net = snnc.compile(ann, 4, edited, x)
-    assert {row["option"] for row in net.info["choices"]} == {"set-initial-potential.fraction"}
+    assert {row["option"] for row in net.info["choices"]} == {"set-initial-potential.fraction", "calibrate-readout.fit"}
 
 
 def test_a_trial_leaves_integers_out(given):

@@ -10,7 +10,7 @@ from torch import nn
 import snnc
 from snnc.checks import MOST_STEPS
 from snnc.errors import RecipeError, SnncError
-from snnc.passes import PASSES
+from snnc.passes import PASSES, FixedPoint
 from snnc.passes.pipeline import Context
 from snnc.recipes import make, parse
 
@@ -28,6 +28,7 @@ STEPS = {
     "calibrate-bias": ("rounds", "samples"),
     "calibrate-potential": ("rounds", "samples"),
     "calibrate-weights": ("rounds", "samples", "positions", "feedback"),
+    "calibrate-readout": ("samples",),
     "even-currents": ("samples",),
 }
 CASES = [(name, option) for name, options in STEPS.items() for option in options]
@@ -104,6 +105,12 @@ def test_what_runs_for_hours_says_so_before_it_starts(caplog):
     with caplog.at_level(logging.WARNING, "snnc"), pytest.raises(KeyboardInterrupt):
         snnc.compile(small(), T=2**12, recipe=pipeline, calibration=data, callbacks=[stop])
     assert "hours, most of them for 'calibrate-weights'" in seen[0]
+
+
+def test_fixed_point_counts_the_steps_that_it_runs():
+    given = [torch.rand(200, 4), torch.rand(100, 4)]
+    assert FixedPoint().rows(Context(T=2**20, calibration=given)) == 256 * 2**20
+    assert FixedPoint().rows(Context(T=2**20)) == 2**20
 
 
 def test_what_takes_seconds_says_nothing(caplog):

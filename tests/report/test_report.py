@@ -36,7 +36,7 @@ from snnc.report.drawing import BOX, GAP, HIGH, picture
 from snnc.report.energy import account
 from snnc.report.findings import measure
 from snnc.report.limit import QuantisedLimit
-from snnc.report.look import rasters, scatters
+from snnc.report.look import channels, rasters, scatters
 from snnc.report.page import count as thousands
 from snnc.report.page import html, joule, short, three
 from snnc.report.samples import AGREEMENT
@@ -188,12 +188,37 @@ def test_a_raster_holds_the_spikes():
         assert spikes == wanted
 
 
+def test_rates_of_channels_are_those_of_their_spikes():
+    graph, shape = spiking("residual", T=4)
+    net, x, seen = Network(graph, {}), sample(shape, 3), {}
+    net.readout(x, observe=lambda node, value, steps: seen.update({node.name: value}))
+    found = channels(net, x)
+    assert [one.name for one in found] == [name for name, _ in net.neurons()]
+    for one in found:
+        maps = (seen[one.name] != 0).double()
+        counts = [float(maps[:, c].mean()) for c in range(maps.shape[1])]
+        assert one.rates == pytest.approx(sorted((100 * c for c in counts), reverse=True))
+        assert 0 < max(one.rates) <= 100
+
+
 def test_a_scatter_is_of_activations_and_rates(made):
     ann, net, x, _ = made
     graph = snnc.capture(ann, (1, 8, 8))
     for one in scatters(net, graph, x, seed=0):
         assert one.points
         assert all(round(4 * rate) == pytest.approx(4 * rate, abs=1e-5) for _, rate in one.points)
+
+
+@pytest.mark.parametrize("recipe", ["best", "telescoped"])
+def test_curved_networks_are_compared_with_their_ann_too(recipe):
+    """`piecewise-activations` and encoders put other values in the place of activations, and the ANN gets them too."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(24, 6)
+    found = measure(snnc.compile(net, 4, recipe, x, quick=True), x, net)
+    assert found.explanation is not None
+    assert [one.name for one in found.scatters] == [layer.name for layer in found.explanation.layers]
+    assert not [one for one in found.missing if "split" in one]
 
 
 def test_the_fingerprint_sees_every_number():
@@ -568,6 +593,6 @@ def test_in_a_browser_nothing_is_cut_off(found, tmp_path, width):
     assert light["flat"] == 0
     assert light["beyond"] == 0  # of what it takes to get the same again, nothing needs scrolling
     assert light["parts"] == "none"  # of a graph: on a screen it is one picture, which can be panned
-    assert light["charts"] == 9  # five, and a raster and a scatter plot for each of two layers
+    assert light["charts"] == 11  # five, and a raster, channels and a scatter plot for each of two layers
     dark = browse(html(found), tmp_path, width, "--blink-settings=preferredColorScheme=0")
     assert (light["colour"], dark["colour"]) == ("rgb(255, 255, 255)", "rgb(20, 24, 29)")

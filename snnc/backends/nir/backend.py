@@ -5,7 +5,8 @@ ignore, hold what NIR has no field for: at each `IF` node the reset by subtracti
 graph the number of steps and how they are read out. docs/nir.md shows how to set up readers.
 
 Every threshold becomes 1 and every spike has height 1, which is what readers ask for: factors move into the weights.
-Fixed-point networks keep their thresholds, since their integers must not change.
+Fixed-point networks keep their thresholds, since their integers must not change. A target (`targets`) shapes the file
+further, and says what does not fit (`fit`).
 """
 
 from __future__ import annotations
@@ -20,26 +21,36 @@ import torch
 from torch import fx
 
 from snnc.backends.base import Backend, told
+from snnc.backends.nir.pools import spread, sum_pools
+from snnc.backends.nir.targets import TARGETS, Target
+from snnc.checks import one_of
 from snnc.errors import Blocker, SnncError, Unsupported
 from snnc.files import atomic_buffer
 from snnc.ir.graph import calls, entries, output, remove, results, tidy
 from snnc.ir.neurons import IF
 from snnc.ir.shapes import Shape, every_shape
-from snnc.ir.temporal import Decode, Encode, StepCurrent
+from snnc.ir.temporal import Decode, Encode, Frames, StepCurrent
 from snnc.networks.network import Network
-from snnc.passes.normalize_thresholds import divide_before, multiply_behind
+from snnc.passes.normalize_thresholds import divide_before
 from snnc.passes.pipeline import Pipeline
 from snnc.version import __version__
 
 
 @dataclass(frozen=True)
 class NirFile(Backend):
-    """One step of the network as a graph of NIR, written by the official library."""
+    """One step of the network as a graph of NIR, written by the official library.
+
+    Options:
+        target: what is to read the file, one of `snnc.backends.nir.targets.TARGETS`.
+    """
 
     name = "nir"
     suffix = ".nir"
     summary = "NIR file for other simulators and chips: binary IF neurons, no max pooling"
-    loads = False
+    target: str = "nir"
+
+    def __post_init__(self) -> None:
+        one_of(self.target, TARGETS, "target")
 
     def accept(self, pipeline: Pipeline, T: int, graph: fx.GraphModule, shape: tuple[int, ...] | None) -> None:
         _, rules = _library()
@@ -61,8 +72,23 @@ class NirFile(Backend):
             raise _refused(blockers)
 
     def emit(self, network: Network, path: Path) -> None:
+        nir, _ = _library()
+        found, suits = self.drawn(network)
+        if not suits.runs:
+            raise _refused([one.blocker for one in suits.misfits if one.level == "unsupported"], TARGETS[self.target])
+        with atomic_buffer(path) as buffer:
+            nir.write(buffer, found)
+
+    def drawn(self, network: Network) -> tuple[Any, Any]:
+        """The network as a NIR graph shaped for the target, and how it suits it (`fit.Suitability`).
+
+        Raises:
+            SnncError: nothing told the shape of the input, or the package nir is not installed.
+            Unsupported: what concerns the network as a whole.
+        """
         nir, rules = _library()
         _require_one(network.graph)
+        from snnc.backends.nir.fit import Mismatch, fit
         from snnc.backends.nir.graph import NirLowering
 
         plain = all(type(neuron) is IF for _, neuron in network.neurons())
@@ -71,14 +97,32 @@ class NirFile(Backend):
                 f"NIR cannot carry this network: '{step}' is a current that changes from step to step.",
                 rules.SAME_CURRENTS,
             )
-        graph = one_step(network)
-        lowering = NirLowering(graph, shapes(graph, network), rules.RULES)
+        target = TARGETS[self.target]
+        graph, rounded = one_step(network)
+        if target.sums:
+            sum_pools(graph, shapes(graph, network), rules.window)
+        sums = target.sums and "SumPool2d" in target.reads
+        lowering = NirLowering(graph, shapes(graph, network), rules.RULES, sums, rounded)
         lowering.run()
-        if lowering.blockers:
-            raise _refused(lowering.blockers)
-        found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=metadata(network) | lowering.grid)
-        with atomic_buffer(path) as buffer:
-            nir.write(buffer, found)
+        missing = [Mismatch("unsupported", one.node, one.op, one.why, one.hint) for one in lowering.blockers]
+        said = metadata(network)
+        if lowering.grid:
+            said |= lowering.grid | {"input": f"{said['input']}, as {lowering.grid['input']}"}
+        said |= {"target": target.name}
+        found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=said, type_check=not missing)
+        return found, fit(found, target, missing)
+
+
+def load_nir(path: Path, chunk: int) -> Network:
+    """The network in a NIR file: see `reading.read_nir`.
+
+    Raises:
+        SnncError: the package nir is not installed.
+    """
+    _library()
+    from snnc.backends.nir.reading import read_nir
+
+    return read_nir(path, chunk)
 
 
 def _library() -> tuple[Any, Any]:
@@ -89,7 +133,7 @@ def _library() -> tuple[Any, Any]:
         from snnc.backends.nir import rules
     except ImportError as missing:
         raise SnncError(
-            f"The backend 'nir' needs the package {missing.name}, which is not installed.", "pip install 'snnc[nir]'"
+            f"A NIR file needs the package {missing.name}, which is not installed.", "pip install 'snnc[nir]'"
         ) from missing
     return nir, rules
 
@@ -106,24 +150,31 @@ def _require_one(graph: fx.GraphModule) -> None:
         raise Unsupported(f"NIR cannot carry this network: {why}.", hint)
 
 
-def _refused(blockers: list[Blocker]) -> Unsupported:
+def _refused(blockers: list[Blocker], target: Target = TARGETS["nir"]) -> Unsupported:
     more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
-    return Unsupported(f"NIR cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
+    who = "NIR" if target.name == "nir" else f"'{target.name}'"
+    return Unsupported(f"{who} cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
 
 
-def one_step(network: Network) -> fx.GraphModule:
-    """The graph of a single step: encoders and readouts gone, and every plain neuron with spikes of height 1."""
-    graph = copy.deepcopy(network.graph)
-    for node, _ in calls(graph, Encode, Decode):
+def one_step(network: Network) -> tuple[fx.GraphModule, frozenset[str]]:
+    """The graph of a single step: encoders and readouts gone, and every plain neuron with spikes of height 1.
+
+    Returns:
+        The graph, and the neurons whose thresholds rounded the weights that they moved into.
+    """
+    graph, rounded = copy.deepcopy(network.graph), set()
+    for node, _ in calls(graph, Encode, Frames, Decode):
         remove(graph, node)
     for node, neuron in calls(graph, IF):
         theta = neuron.theta
         if type(neuron) is not IF or neuron.unit or (theta == 1).all():
             continue  # a unit's spikes have height 1, and its weights are integers, which they shall stay
         divide_before(graph, node, theta)
-        multiply_behind(graph, node, theta)
+        spread(graph, node, theta, "height")
         neuron.theta, neuron.v0 = torch.ones_like(theta), neuron.v0 / theta
-    return tidy(graph)
+        if (theta.frexp().mantissa != 0.5).any():  # not a power of two
+            rounded.add(node.name)
+    return tidy(graph), frozenset(rounded)
 
 
 def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
@@ -132,7 +183,8 @@ def shapes(graph: fx.GraphModule, network: Network) -> dict[fx.Node, Shape]:
     Raises:
         SnncError: nothing told the shape of the input.
     """
-    return every_shape(graph, told(network.info.get("input_shape"), NirFile.name))
+    shape = told(network.info.get("input_shape"), NirFile.name)
+    return every_shape(graph, shape[1:] if network.frames else shape)
 
 
 def metadata(network: Network) -> dict[str, Any]:
@@ -143,7 +195,9 @@ def metadata(network: Network) -> dict[str, Any]:
         "T": network.T,
         "late": late,
         "dt": 1.0,
-        "input": "the same sample at every step",
+        "input": f"frame t of a sample at step t (the network was made for their {network.frames})"
+        if network.frames
+        else "the same sample at every step",
         "readout": f"mean of the output over the steps after the first {late}" if late else "mean of the output",
         "reset": "subtract",
         "history": json.dumps({**network.info, "latency": asdict(network.latency)}, default=str),

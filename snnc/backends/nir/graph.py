@@ -44,10 +44,20 @@ class NirLowering:
         nodes, edges: of the NIR graph.
         blockers: what could not be said.
         grid: how the reader has to round its input, as metadata; empty where it need not.
+        sums: whether pools that add up are `SumPool2d`, where the reader computes these exactly; else kernels of ones.
+        rounded: neurons whose thresholds moved into weights and rounded these.
     """
 
-    def __init__(self, graph: fx.GraphModule, shapes: dict[fx.Node, Shape], rule: Callable[[Any], Rule]) -> None:
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        shapes: dict[fx.Node, Shape],
+        rule: Callable[[Any], Rule],
+        sums: bool = False,
+        rounded: frozenset[str] = frozenset(),
+    ) -> None:
         self.graph, self.shapes, self.rule = graph, shapes, rule
+        self.sums, self.rounded = sums, rounded
         self.nodes: dict[str, nir.NIRNode] = {}
         self.edges: list[tuple[str, str]] = []
         self.blockers: list[Blocker] = []

@@ -20,7 +20,7 @@ from snnc.ir.embedding import Embedding
 from snnc.ir.graph import calls
 from snnc.ir.neurons import IF, Neuron
 from snnc.ir.rows import Refusal, Refused, Table
-from snnc.ir.temporal import Decode, Encode, Restart, StepCurrent, Telescoped, TemporalMax
+from snnc.ir.temporal import Decode, Encode, FrameMean, Frames, Restart, StepCurrent, Telescoped, TemporalMax
 from snnc.passes import EvenCurrents, PiecewiseActivations
 from snnc.passes.pipeline import Pipeline
 
@@ -38,7 +38,7 @@ def _neuron(at: NirLowering, node: fx.Node, module: Neuron) -> NirValue:
     value = _input(at, node)
     theta, v0 = (array(part.expand(value.shape)) for part in (module.theta, module.v0))
     # The potential to start from and the reset stand in no field of NIR: see docs/nir.md.
-    said = {"reset": "subtract", "fires": "v >= v_threshold", "v0": v0}
+    said = {"reset": "subtract", "fires": "v >= v_threshold", "v0": v0, "rounded": int(node.name in at.rounded)}
     neuron = nir.IF(np.ones_like(theta), theta, np.zeros_like(theta), metadata=said)
     return at.put(node.name, neuron, value.sources, value.shape)
 
@@ -48,9 +48,7 @@ def _grid(at: NirLowering, node: fx.Node, module: dialect.Grid) -> NirValue:
     if source.op != "placeholder" or len(source.users) > 1:
         raise Refused("NIR does not round", "the backend torch, pt2 or onnx")
     scale = array(module.scale.expand(at.shapes[node]))
-    said = (
-        "clip(round(x * input_scale), input_low, input_high), the same at every step; halves go to the even neighbour"
-    )
+    said = "clip(round(x * input_scale), input_low, input_high); halves go to the even neighbour"
     at.grid = {"input": said, "input_scale": scale, "input_low": module.low, "input_high": module.high}
     return at.values[source]
 
@@ -145,7 +143,7 @@ def _pool(at: NirLowering, node: fx.Node, module: Any) -> NirValue:
     sizes = value.shape[1:]
     if len(sizes) > 2:
         raise Refused("NIR has no pooling in three dimensions", "a network in one or two dimensions")
-    kernel, stride, padding = _window(module, sizes, out)
+    kernel, stride, padding = window(module, sizes, out)
     if any((s + 2 * p - k) // t + 1 != o for s, k, t, p, o in zip(sizes, kernel, stride, padding, out, strict=True)):
         raise Refused("its last window is cut off (ceil_mode)", "ceil_mode=False")
     if any(padding) and not getattr(module, "count_include_pad", True):
@@ -163,9 +161,12 @@ def _averaged(
     out: Shape,
     divisor: int | None = None,
 ) -> NirValue:
+    windows = tuple(np.array(part) for part in (kernel, stride, padding))
     if len(kernel) == 2 and divisor is None:
-        pool = nir.AvgPool2d(*(np.array(part) for part in (kernel, stride, padding)))
-        return at.put(name, pool, value.sources, (value.shape[0], *out))
+        return at.put(name, nir.AvgPool2d(*windows), value.sources, (value.shape[0], *out))
+    # Readers compute a sum as n times the mean, which is exact for powers of two, and drop its padding.
+    if len(kernel) == 2 and divisor == 1 and at.sums and not any(padding) and math.prod(kernel).bit_count() == 1:
+        return at.put(name, nir.SumPool2d(*windows), value.sources, (value.shape[0], *out))
     one = torch.eye(value.shape[0]).reshape(*(value.shape[0],) * 2, *(1,) * len(kernel))
     weight = one.expand(-1, -1, *kernel) / (divisor or math.prod(kernel))
     axes = tuple(
@@ -175,7 +176,7 @@ def _averaged(
     return at.convolved(name, value, weight, axes, None)
 
 
-def _window(module: Any, sizes: Shape, out: Shape) -> tuple[Shape, Shape, Shape]:
+def window(module: Any, sizes: Shape, out: Shape) -> tuple[Shape, Shape, Shape]:
     """Kernel, stride and padding of an average pool."""
     none = (0,) * len(sizes)
     if isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d):
@@ -248,8 +249,8 @@ RULES: Table[Rule] = Table(
         (*dialect.TRANSPOSED, dialect.Permute, dialect.Take, dialect.Mix, nn.Upsample, nn.PixelShuffle): NO_NODE,
         Embedding: Refusal("NIR has no table to look up", "the backend torch, pt2 or onnx"),
         StepCurrent: Refusal("NIR has no current that changes from step to step", SAME_CURRENTS),
-        (Encode, Decode): Refusal("NIR describes one step, which has no borders", "the network without it"),
-        dialect.TRAINED: Refusal("does not spike yet", "the network compiled"),
+        (Encode, Frames, Decode): Refusal("NIR describes one step, which has no borders", "the network without it"),
+        (FrameMean, *dialect.TRAINED): Refusal("does not spike yet", "the network compiled"),
     },
 )
 

@@ -18,7 +18,18 @@ from snnc.ir.curved import degree
 from snnc.ir.dialect import TRAINED
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import Refusal, Table
-from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped
+from snnc.ir.temporal import (
+    Decode,
+    Encode,
+    FrameMean,
+    Frames,
+    GatedMax,
+    Restart,
+    RunningMax,
+    StepCurrent,
+    StepMax,
+    Telescoped,
+)
 
 
 def decode(at: EmitSite, m: Decode, x: str) -> str:
@@ -94,6 +105,12 @@ def _grown(at: EmitSite, body: Any, steps: list[str]) -> str:
     return at.block.call("Growth", by_step, out="grown")
 
 
+def frames(at: EmitSite, m: Frames, x: str) -> str:
+    """Frames stand second in a sample; time comes first where it is folded."""
+    steps = at.op("Transpose", x, part="steps", perm=[1, 0, *range(2, at.dimensions(m))])
+    return at.call("Fold", steps)
+
+
 # Exact: a subclass computes something else than its base, so it must not be written as its base.
 EMITTERS: Table[Emitter] = Table(
     "emitters",
@@ -103,12 +120,13 @@ EMITTERS: Table[Emitter] = Table(
         **POOLS,
         **CURVED,
         Encode: lambda at, m, x: at.call("Encode", x, T=m.T),
+        Frames: frames,
         Decode: decode,
         StepCurrent: stepped,
         tuple(ATTRIBUTES): neuron,
         (Telescoped, RunningMax, GatedMax, StepMax): pool,
         Restart: restart,
-        TRAINED: Refusal("belongs to a network that does not spike yet", "the network compiled"),
+        (FrameMean, *TRAINED): Refusal("belongs to a network that does not spike yet", "the network compiled"),
     },
     exact=nn.Module,
 )

@@ -192,6 +192,7 @@ OPERATIONS: dict[str, Spelling] = {
     "Not": choices.logical_not,
     "And": logical(choices.logical_and),
     "Or": logical(choices.logical_or),
+    **dict.fromkeys(("IsNaN", "IsInf"), choices.never),
     "Where": where,
     "Mul": products.product,
     "Div": products.quotient,

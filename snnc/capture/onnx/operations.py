@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from snnc.capture import layers, pools, spellings
-from snnc.capture.onnx import curved
+from snnc.capture.onnx import attending, curved
 from snnc.capture.onnx import layers as onnx_layers
 from snnc.capture.onnx import routes as onnx_routes
 from snnc.capture.onnx import scaling as onnx_scaling
@@ -102,6 +102,8 @@ OPERATIONS: dict[str, Spelling] = {
     "MatMul": onnx_layers.matmul,
     "Gemm": onnx_layers.gemm,
     **curved.OPERATIONS,
+    "Attention": attending.attention,
+    "RotaryEmbedding": attending.rotary,
     # layers
     "Conv": onnx_layers.conv,
     "ConvTranspose": onnx_layers.conv_transpose,
@@ -152,7 +154,7 @@ SIZED = frozenset({"Reshape", "Slice", "Expand", "Concat", "Resize", "ScatterND"
 # Those that broadcast: a constant that every sample has alike may have the batch's size.
 SHARED = frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Equal", "Less", "Greater", "LessOrEqual"}
-    | {"GreaterOrEqual", "And", "Or", "GatherElements", "GridSample", "MatMul"}
+    | {"GreaterOrEqual", "And", "Or", "GatherElements", "GridSample", "MatMul", "Attention", "RotaryEmbedding"}
 )
 
 

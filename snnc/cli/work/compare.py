@@ -11,7 +11,7 @@ import click
 from snnc import api
 from snnc.api import require_calibration
 from snnc.cli import show
-from snnc.cli.blocks import Original, Running, Scored
+from snnc.cli.blocks import Original, Running, Scored, binning_of
 from snnc.cli.options import command_line
 from snnc.cli.targets import target
 from snnc.cli.work.plan import comparison, files_of
@@ -20,7 +20,7 @@ from snnc.recipes import recipe as find_recipe
 from snnc.report import Comparison, compare
 from snnc.report.figure import require
 from snnc.report.provenance import files
-from snnc.report.samples import gather
+from snnc.report.samples import frames_of, gather
 
 
 def run(
@@ -57,16 +57,19 @@ def run(
         require_calibration(one, calib is not None)
         one.pipeline.check()
     network = original.network()
-    chosen, seed = scored.samples(), scored.seed or 0
     networks: dict[str, Any] = {str(path): running.load(path) for path in snns}
-    given = scored.read(calib, "train").sample(calib_samples, seed) if candidates and calib else None
+    first, way = next(iter(networks.values()), None), frames_of([*networks.values()])
+    if first and way:
+        candidates, T = [one.over_frames(first.T) for one in candidates], first.T
+    chosen, seed = scored.samples(first), scored.seed or 0
+    given = scored.read(calib, "train", binning_of(first)).sample(calib_samples, seed) if candidates and calib else None
     source = captured(network, given or chosen, None) if candidates else network
     if dry_run:
         networks = {name: net.only(output) for name, net in networks.items()}
         samples = gather(chosen, [*networks.values()], network, len(chosen), output)
         return comparison(networks, candidates, T, samples, given, out, as_json)
     for one in candidates:
-        net = api.compile(source, T, one, given, samples=calib_samples, seed=seed, track=show.track)
+        net = api.compile(source, T, one, given, frames=way or None, samples=calib_samples, seed=seed, track=show.track)
         networks[_free(one.name, networks)] = running.place(net)
     found = compare(
         networks,

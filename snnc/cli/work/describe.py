@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from torch import fx
 
 from snnc.backends import BACKENDS
+from snnc.backends.nir.targets import TARGETS
 from snnc.ir.dialect import CONFIG
 from snnc.ir.graph import TIMED, Stage, calls, phases
 from snnc.ir.neurons import Neuron
@@ -63,6 +64,19 @@ def recipes() -> list[dict[str, Any]]:
 def backends() -> list[dict[str, Any]]:
     """Every backend."""
     return [{"name": b.name, "suffix": b.suffix, "summary": b.summary, "text": b.summary} for b in BACKENDS.values()]
+
+
+def targets() -> list[dict[str, Any]]:
+    """Every simulator and chip that NIR files can be shaped for."""
+    return [
+        {"name": one.name, "summary": one.summary, "tried": f"{one.tried} ({one.by})", "reader": one.reader or "",
+         "text": "\n".join(f"{key}: {_plain(value)}" for key, value in asdict(one).items())}
+        for one in TARGETS.values()
+    ]  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(sorted(value)) if isinstance(value, frozenset) else value
 
 
 def neurons() -> list[dict[str, Any]]:

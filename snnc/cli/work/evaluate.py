@@ -25,8 +25,8 @@ def run(
 ) -> None:
     """See the command."""
     net = running.load(snn)
-    samples = scored.samples().taking(net.inputs, net.inputs)
-    ann = original.module(samples.input_shape)
+    samples = scored.samples(net).taking(net.inputs, net.inputs)
+    ann = original.module(samples.frame_shape)
     if output or (ann is None and len(net.outputs) == 1):
         require_labels(samples, "to measure accuracy")
     total = -(-len(samples) // batch)

@@ -31,7 +31,7 @@ def run(
         raise click.UsageError("Give --ann, the original network, or --factory for one that builds all of it.")
     net = running.load(snn)
     ann = original.network()
-    chosen = scored.samples().taking(net.inputs, net.inputs)
+    chosen = scored.samples(net).taking(net.inputs, net.inputs)
     track = partial(show.track, total=-(-len(chosen) // BATCH))
     found = explain(net, ann, chosen.batches(BATCH), track, output)
     content = {"snn": str(snn), "data": chosen.source, **found.to_dict()}

@@ -10,10 +10,11 @@ import click
 import torch
 
 from snnc import api
-from snnc.backends import BACKENDS, OnnxModel
+from snnc.backends import BACKENDS, NirFile, OnnxModel
 from snnc.cli import show
 from snnc.cli.targets import Form, destinations
 from snnc.errors import DataError, SnncError
+from snnc.measure.suits import known
 from snnc.networks.network import Network
 from snnc.structure import Inputs, shapes_of
 
@@ -51,11 +52,18 @@ def require_onnx(single_output: bool, forms: Sequence[Form]) -> None:
         raise click.UsageError(f"--single-output is for ONNX files, and '{forms[0][0]}' is to be another.")
 
 
-def write(net: Network, forms: Sequence[Form], single_output: bool) -> None:
+def require_nir(target: str | None, forms: Sequence[Form]) -> None:
+    """Refuses `--target` where there is no such target, or no NIR file is to be written."""
+    if target and known(target) and all(backend != NirFile.name for _, backend in forms):
+        raise click.UsageError(f"--target is for NIR files, and '{forms[0][0]}' is to be another: -o NAME.nir.")
+
+
+def write(net: Network, forms: Sequence[Form], single_output: bool, target: str | None = None) -> None:
     """Writes a network in every form; where one fails, says which files are there."""
     done: list[str] = []
     for out, backend in forms:
-        options = OnnxModel(anytime=False) if single_output and backend == OnnxModel.name else backend
+        options: Any = OnnxModel(anytime=False) if single_output and backend == OnnxModel.name else backend
+        options = NirFile(target) if target and backend == NirFile.name else options
         try:
             with show.busy(f"writing {out}"):
                 api.save(net, out, options)

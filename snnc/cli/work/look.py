@@ -15,13 +15,18 @@ from snnc.cli.work.sources import captured, compiled
 from snnc.ir.graph import Stage
 from snnc.measure.check import check as examine
 from snnc.measure.check import sentences
+from snnc.measure.suits import known
 
 
-def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, as_json: bool) -> None:
+def check(
+    model: Path | None, how: Model, input_shape: tuple[int, ...] | None, target: str | None, as_json: bool
+) -> None:
     """See the command."""
+    if target:
+        known(target)
     network = how.load(model)
     with show.busy("reading the network"):
-        found = examine(network, input_shape)
+        found = examine(network, input_shape, target)
     if as_json:
         show.as_json(found.to_dict())
     elif found:
@@ -29,9 +34,11 @@ def check(model: Path | None, how: Model, input_shape: tuple[int, ...] | None, a
         for line in sentences(found.to_dict()):
             show.say(line)
         show.compared(found.compared or {})
+        if found.fit:
+            show.fit(asdict(found.fit))
     else:
         show.blockers([asdict(b) for b in found.blockers])
-    if not found:
+    if not found or (found.fit and not found.fit.runs):
         click.get_current_context().exit(1)
 
 
@@ -69,6 +76,7 @@ def list_(kind: str | None, name: str | None, as_json: bool) -> None:
         "recipes": describe.recipes(),
         "backends": describe.backends(),
         "neurons": describe.neurons(),
+        "targets": describe.targets(),
     }
     if kind and name:
         one = {row["name"]: row for row in known[kind]}[

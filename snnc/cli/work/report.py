@@ -33,7 +33,7 @@ def run(
         require(f".{figure_form}")
     net = running.load(snn)
     ann = original.network()
-    chosen = scored.samples()
+    chosen = scored.samples(net)
     found = report(
         net,
         chosen,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from snnc import api
-from snnc.capture import Captured, told_inputs, told_shape
+from snnc.capture import Captured, misframed, one_frame, told_inputs, told_shape
 from snnc.capture import captured as capture
 from snnc.cli import show
 from snnc.data import Dataset
@@ -57,17 +57,22 @@ def captured(network: Any, data: Dataset | None, input_shape: Shape | None) -> C
     """
     if data is not None:
         data = data.taking(*told_inputs(network))
-    told: Any = data.input_shape if data else None
+    told: Any = data.frame_shape if data else None
+    shown = next(data.limit(3).batches(3))[0] if data else None
+    if data is not None and data.frames and shown is not None:
+        shown = one_frame(shown)
     if data and input_shape and told != input_shape:
-        shapes = f"{show.shape(data.input_shape)}, not {show.shape(input_shape)} as --input-shape says"
+        shapes = f"{show.shape(told)}, not {show.shape(input_shape)} as --input-shape says"
         raise DataError(f"The samples of {data.source} have shape {shapes}.", "leave --input-shape out")
     own, shape = told_shape(network), input_shape or told
     if data is not None and data.takes and not input_shape:
         shape = dict(zip(data.takes, told, strict=True))
     try:
         with show.busy("reading the network"):
-            found = capture(network, shape, next(data.limit(3).batches(3))[0] if data else None)
+            found = capture(network, shape, shown)
     except Unsupported:
+        if data and not input_shape and (wrong := misframed(network, data.input_shape, data.frames)):
+            raise wrong from None
         if data and told:
             show.note(
                 f"The input's shape comes from the data: the samples of {data.source} have shape {show.shape(told)}."
@@ -86,9 +91,9 @@ def compiled(file: Path | None) -> SpikingNetwork | None:
 
 
 def _has_history(file: Path) -> bool:
-    """Whether this is an exported program or an ONNX file that snnc wrote."""
+    """Whether this is an exported program or an ONNX file that snnc wrote, or a NIR file."""
     kind = sniff(file)
-    return (kind == "pt2" and has_history(file)) or (kind == "onnx" and is_emitted_file(file))
+    return kind == "hdf5" or (kind == "pt2" and has_history(file)) or (kind == "onnx" and is_emitted_file(file))
 
 
 def _is_graph_file(file: Path) -> bool:

@@ -12,7 +12,8 @@ import click
 
 from snnc.cli import show
 from snnc.cli.blocks import Original, Running, Scored
-from snnc.differences import verify
+from snnc.differences import against, verify
+from snnc.differences.recorded import is_recording, read_recording
 from snnc.measure.evaluate import shown_steps
 
 
@@ -34,22 +35,44 @@ def run(
         )
     if stream and running.runtime == "fast":
         raise click.UsageError("Step by step the reference runs: leave out --stream, or --runtime.")
+    if b is not None and is_recording(b):
+        return _recorded(a, b, scored, stream, strict, original, running, as_json)
     one, two = replace(running, device="cpu", runtime="auto").load(a), running.load(b or a)
     one.runtime = "reference"
-    samples = scored.samples().taking(one.inputs, one.inputs)
-    ann = original.module(samples.input_shape)
+    samples = scored.samples(one).taking(one.inputs, one.inputs)
+    ann = original.module(samples.frame_shape)
     total = -(-len(samples) // batch)
     found = verify(one, two, samples.batches(batch), ann, stream, partial(show.track, total=total))
     failed = (found.exact and not found.same) or (strict and not (found.same and not any(found.outputs)))
     ways = (", step by step" if stream else "") + ("" if running.device == "cpu" else f", on {running.device}")
     ways += "" if running.runtime == "auto" else f", by the runtime '{running.runtime}'"
     names = {"a": str(a), "b": f"{b or a}{ways}"}
-    content = {**names, "data": samples.source, "T": one.T, **found.to_dict(), "failed": failed}
+    return _end({**names, "data": samples.source, "T": one.T, **found.to_dict(), "failed": failed}, as_json)
+
+
+def _recorded(
+    a: Path, b: Path, scored: Scored, stream: bool, strict: bool, original: Original, running: Running, as_json: bool
+) -> None:
+    """Counts what differs in a recording."""
+    if scored.data or stream or original.given or running.device != "cpu" or running.runtime != "auto":
+        raise click.UsageError(f"'{b}' is a recording: it holds its own input, and is not run. Give it alone beside A.")
+    one = replace(running, device="cpu", runtime="auto").load(a)
+    if one.looks_inside:
+        one.runtime = "reference"
+    recorded = read_recording(b)
+    found = against(one, recorded)
+    failed = (found.exact and not found.same) or (strict and not (found.same and not any(found.outputs)))
+    by = f" ({recorded.made_by})" if recorded.made_by else ""
+    names = {"a": str(a), "b": f"{b}, a recording{by}", "data": f"the input in {b}"}
+    _end({**names, "T": one.T, **found.to_dict(), "failed": failed}, as_json)
+
+
+def _end(content: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         show.as_json(content)
     else:
         _say(content)
-    if failed:
+    if content["failed"]:
         click.get_current_context().exit(1)
 
 
@@ -71,7 +94,8 @@ def _say(found: Mapping[str, Any]) -> None:
         ]
         show.table("Layers that differ", ("layer", "spikes", "of all places", "spikes in A", "first at step"), rows)
     outputs = found["outputs"]
-    show.say(f"Outputs that differ in any bit: {sum(outputs):,}; largest difference {found['logits']:.3g}")
+    if outputs:
+        show.say(f"Outputs that differ in any bit: {sum(outputs):,}; largest difference {found['logits']:.3g}")
     if predictions is not None:
         show.say(f"Predictions that differ: {predictions[-1]} of {samples} after the last step")
         if any(predictions[:-1]):

@@ -14,7 +14,7 @@ from torch import nn
 import snnc
 from snnc.backends.squared import Axis, dense, square
 from snnc.cli import main
-from snnc.errors import LoadError, SnncError, Unsupported
+from snnc.errors import SnncError, Unsupported
 from snnc.ir.dialect import Add, Grid
 from snnc.ir.graph import GraphBuilder
 from snnc.ir.neurons import IF
@@ -331,7 +331,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
     assert "snnc[nir]" in caught.value.hint
 
 
-def test_the_command_line_does_not_offer_to_measure_it(tmp_path, monkeypatch):
+def test_the_command_line_offers_to_measure_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)), "net.pt")
     said = [
@@ -339,7 +339,7 @@ def test_the_command_line_does_not_offer_to_measure_it(tmp_path, monkeypatch):
         for out in ("net.nir", "net.snn")
     ]
     assert ["Wrote net" in one for one in said] == [True, True]
-    assert ["snnc eval" in one for one in said] == [False, True]
+    assert ["snnc eval" in one for one in said] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -394,13 +394,6 @@ def test_a_shape_is_asked_for_before_any_pass(tmp_path, monkeypatch):
         result = CliRunner().invoke(main, ["compile", str(tmp_path / "net.pt"), "-o", str(tmp_path / name)])
         assert "needs the shape of the input" in result.stderr
         assert not (tmp_path / name).exists()
-
-
-def test_a_nir_file_is_not_read_back(tmp_path):
-    _, path = written(*spiking("mlp"), tmp_path)
-    with pytest.raises(LoadError, match="NIR") as caught:
-        snnc.load(path)
-    assert ".snn" in caught.value.hint
 
 
 def test_metadata_is_plain(tmp_path):

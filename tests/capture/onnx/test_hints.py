@@ -79,6 +79,18 @@ def resized(scales, **options):
     return of(f"y = Resize{f'<{text}>' if text else ''}(h, , s)", s=FEW(scales, np.float32), opset=18)
 
 
+def attending(values, options="", **given):
+    return of(f"y = Attention{f'<{options}>' if options else ''}({values})", opset=23, **given)
+
+
+def turned(places):
+    """Rotary positions; those that all samples share are spread, as onnxruntime wants them."""
+    spread = "d = Shape<end = 1>(x) z = Concat<axis = 0>(d, l) p = Expand(i, z) "
+    angles = {"c": ONES((6, 3), np.float32), "s": ONES((6, 3), np.float32), "i": places, "l": FEW([6])}
+    body = f"{spread}y = RotaryEmbedding(h, c, s, p)" if len(places) == 1 else "y = RotaryEmbedding(h, c, s, i)"
+    return of(body, opset=23, **angles)
+
+
 def without_input():
     net = of("y = Neg(h)")
     del net.graph.input[:]
@@ -227,6 +239,16 @@ FOLLOWED = [
     ("the network it was made from", emitted, plain),
     ("pad both sides alike", lambda: of("y = MaxPool<kernel_shape = [3, 3], pads = [0, 0, 2, 2]>(h)"),
      lambda: of("y = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(h)")),
+    ("softcap = 0", lambda: attending("h, h, h", "softcap = 2.0"), lambda: attending("h, h, h", "softcap = 0.0")),
+    ("softmax_precision left out", lambda: attending("h, h, h", "softmax_precision = 10"),
+     lambda: attending("h, h, h")),
+    ("with a mask that holds both", lambda: attending("h, h, h, h", "is_causal = 1"),
+     lambda: attending("h, h, h, m", m=FEW(np.tril(np.ones((6, 6))), bool))),
+    ("export it without a cache", lambda: attending("h, h, h, , h, h"), lambda: attending("h, h, h")),
+    ("positions that all samples share", lambda: turned(np.zeros((2, 6), np.int64)),
+     lambda: turned(np.arange(6)[None])),
+    ("constant angles and positions", lambda: of("y = RotaryEmbedding(h, h, h)", opset=23),
+     lambda: turned(np.arange(6)[None])),
     ("replace it by one that it knows", lambda: of("y = Shrink(h)"), lambda: of("y = Gelu(h)", opset=20)),
     ("import the float network that it was quantised from",
      lambda: of("q = QuantizeLinear(h, s, z) y = DequantizeLinear(q, s, z)", s=FEW(0.5, np.float32), z=FEW(0,
