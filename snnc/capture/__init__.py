@@ -11,6 +11,7 @@
     walk        node by node through either graph   lowering    what is built on the way; values: what has no number
     standins    what stands for refused results     trial       what the other door would read
     operations  all names, and what each becomes    spellings, layers, pools, routes    the functions behind the names
+    constants   constants as values of every sample
     refusals    what is refused, and why            canonical   one form for each function
     quantisers  quantised activations               bounds      clips, roundings, and how far values reach
 

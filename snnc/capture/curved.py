@@ -103,12 +103,11 @@ def softmin(at: Site, x: Any, dim: int | None = None, *_: Any, **__: Any) -> Any
 
 
 def logsumexp(at: Site, x: Any, dim: Any, keepdim: bool = False) -> Any:
-    """`x - log_softmax(x)`, which is the same number everywhere along `dim`."""
-    dims = dim if isinstance(dim, (tuple, list)) else (dim,)
-    if len(dims) != 1:
-        at.refuse("sums over several dimensions", "flatten them into one")
-    same = at.emit(dialect.Sub(), x, at.emit(nn.LogSoftmax(at.axis(x, dims[0])), x))
-    return pools.mean(at, same, dims[0], keepdim)
+    """`x - log_softmax(x)`, which is the same number everywhere along `dim`; over several dimensions one by one."""
+    for place in reversed(pools._dims(at, x, dim)):
+        same = at.emit(dialect.Sub(), x, at.emit(nn.LogSoftmax(place), x))
+        x = pools.mean(at, same, place, keepdim)
+    return x
 
 
 # Powers.
@@ -221,11 +220,12 @@ SPELLINGS: dict[str, Spelling] = {
     # products
     **dict.fromkeys(("mul", "multiply"), products.product),
     **dict.fromkeys(("div", "divide", "true_divide", "truediv"), products.quotient),
-    **dict.fromkeys(("matmul", "mm", "bmm"), products.matmul),
     "baddbmm": products.baddbmm,
     "addcmul": products.addcmul,
     "addcdiv": products.addcdiv,
     "lerp": products.lerp,
+    "prod": products.prod,
+    "cumprod": products.cumprod,
 }
 
 MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {

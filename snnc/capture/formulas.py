@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from snnc.capture import layers, layout, norms, pools, products, routes, spellings
+from snnc.capture import gathering, layers, layout, norms, pools, products, routes, spellings
 from snnc.capture.lowering import Site
 from snnc.capture.refusals import PRODUCT
 from snnc.capture.values import Batch, Spelling
@@ -149,6 +149,25 @@ def _shaped(at: Site, x: fx.Node, shape: Sequence[int]) -> fx.Node:
     return result
 
 
+def matmul(at: Site, x: Any, other: Any) -> Any:
+    """A matrix product; by a constant of more than two dimensions a linear layer for each entry of the first ones."""
+    constant, value = (x, other) if isinstance(x, Tensor) else (other, x)
+    if not isinstance(constant, Tensor) or constant.dim() < 3 or not isinstance(value, fx.Node):
+        return products.matmul(at, x, other)
+    rank = 1 + len(at.known(value))
+    if constant.dim() > rank or (constant.dim() == rank and not at.alike(constant)):
+        at.refuse("multiplies by constants that differ from sample to sample", "constants of one sample's shape")
+    constant = constant.detach()[0] if constant.dim() == rank else constant.detach()
+    front = string.ascii_lowercase[3:][: rank - 3]
+    shared = front[len(front) - (constant.dim() - 2) :]
+    ones = [d for d, n in enumerate(constant.shape[:-2]) if n == 1]
+    own = "".join(c for d, c in enumerate(shared) if d not in ones)
+    constant = constant.squeeze(ones)
+    formula = f"{own}ab,A{front}bc" if value is other else f"A{front}ab,{own}bc"
+    operands = (constant, value) if value is other else (value, constant)
+    return einsum(at, f"{formula}->A{front}ac", *operands)
+
+
 def tensordot(at: Site, x: Any, other: Any, dims: Any = 2, dims_other: Any = None) -> Any:
     """`torch.tensordot`, of a value with a constant."""
     if dims_other is not None:  # ATen
@@ -198,12 +217,42 @@ def cosine_similarity(at: Site, x1: Any, x2: Any, dim: int = 1, eps: float = 1e-
     return pools.sum_(at, products.product(at, one(x1), one(x2)), place)
 
 
+def cdist(at: Site, x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
+    """`torch.cdist`: the norm of the difference between any row of a value and any row of another, or of a constant."""
+    if not p > 0:
+        at.refuse("counts entries that differ", "an order p above zero")
+    one, two = (_rows_of_one(at, v) for v in (x1, x2))
+    rows, others = ((at.known(v) if isinstance(v, fx.Node) else v.shape)[-2] for v in (one, two))
+    return norms.norm(at, spellings.sub(at, _spread(at, one, -2, others), _spread(at, two, -3, rows)), p, -1)
+
+
+def _rows_of_one(at: Site, x: Any) -> Any:
+    """A value, or the rows of a constant that all samples share."""
+    if isinstance(x, fx.Node) or x.dim() == 2:
+        return x
+    if not at.alike(x):
+        at.refuse("measures distances to other constants for each sample", "constants of one sample's shape")
+    return x.detach()[0]
+
+
+def _spread(at: Site, x: Any, place: int, count: int) -> Any:
+    """A value repeated along a new dimension; a constant has one of size one, which is enough for it."""
+    if isinstance(x, Tensor):
+        return x.unsqueeze(place)
+    dim = len(at.known(x)) + 2 + place
+    return gathering.index_select(at, routes.unsqueeze(at, x, dim), dim, torch.zeros(count, dtype=torch.long))
+
+
 SPELLINGS: dict[str, Spelling] = {
+    **dict.fromkeys(("matmul", "mm", "bmm"), matmul),
     "einsum": einsum,
     "tensordot": tensordot,
     "inner": inner,
     "bilinear": bilinear,
     "cosine_similarity": cosine_similarity,
+    "cdist": cdist,
+    "_cdist_forward": cdist,
+    "_euclidean_dist": cdist,
 }
 MODULES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.CosineSimilarity: ("cosine_similarity", ("dim", "eps")),

@@ -46,10 +46,10 @@ def moved(at: Site, x: fx.Node, function: Callable[[Tensor], Tensor]) -> Any:
         places.append(found[0].long())
     if not places[0].numel() or not torch.equal(*places):
         at.refuse("picks nothing, or moves values between samples", "check the network on one sample")
-    return _taken(at, x, places[0])
+    return taken(at, x, places[0])
 
 
-def _taken(at: Site, x: fx.Node, places: Tensor) -> Any:
+def taken(at: Site, x: fx.Node, places: Tensor) -> Any:
     """`x` at `places` of a sample: dimension by dimension where that can be, else along the last ones as one."""
     sizes = at.known(x)
     if (lines := _lines(places, sizes)) is not None:
@@ -93,7 +93,8 @@ def _run(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
 
 
-def _constant(at: Site, index: Any) -> Tensor:
+def constant(at: Site, index: Any) -> Tensor:
+    """Places that are constants."""
     if not isinstance(index, Tensor):
         at.refuse("picks entries at places that depend on the input", "pick outside of the network, or by constants")
     return index.detach().cpu()
@@ -131,7 +132,7 @@ def rot90(at: Site, x: fx.Node, k: int = 1, dims: Any = (0, 1)) -> Any:
 
 def index_select(at: Site, x: fx.Node, dim: int, index: Any) -> Any:
     """`torch.index_select` by a constant."""
-    dim, chosen = at.axis(x, dim), _constant(at, index)
+    dim, chosen = at.axis(x, dim), constant(at, index)
     return moved(at, x, lambda v: v.index_select(dim, chosen.long()))
 
 
@@ -139,13 +140,13 @@ def take_along(at: Site, x: fx.Node, indices: Any, dim: Any = None) -> Any:
     """`torch.take_along_dim` by a constant, which is the same for each sample."""
     if dim is None:
         at.refuse("flattens the batch as well", "name the dimension: torch.take_along_dim(x, index, dim=1)")
-    dim, chosen = at.axis(x, dim), _constant(at, indices)
+    dim, chosen = at.axis(x, dim), constant(at, indices)
     return moved(at, x, lambda v: v.take_along_dim(chosen.long(), dim))
 
 
 def gather(at: Site, x: fx.Node, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
     """`torch.gather` by a constant that every sample shares, as `index.expand(x.size(0), -1)` makes it."""
-    dim, chosen = at.axis(x, dim), _constant(at, index)
+    dim, chosen = at.axis(x, dim), constant(at, index)
     if len(chosen) != 1:
         at.refuse("picks entries of each sample by itself", "torch.take_along_dim, with one index for all samples")
 
@@ -176,7 +177,7 @@ def _entries(at: Site, item: Any) -> Any:
         return slice(None)
     if isinstance(item, (tuple, list)):
         return list(item)
-    return item if item is Ellipsis or isinstance(item, int) else _constant(at, item)
+    return item if item is Ellipsis or isinstance(item, int) else constant(at, item)
 
 
 def index(at: Site, x: Any, indices: Sequence[Any]) -> Any:
@@ -205,7 +206,7 @@ def repeat_interleave(at: Site, x: Any, repeats: Any, dim: Any = None, *, output
     if dim is None:
         at.refuse("flattens the batch as well", "name the dimension: torch.repeat_interleave(x, 2, dim=1)")
     dim = at.axis(x, dim)
-    times = _constant(at, repeats) if isinstance(repeats, (Tensor, fx.Node)) else at.integer(repeats)
+    times = constant(at, repeats) if isinstance(repeats, (Tensor, fx.Node)) else at.integer(repeats)
     return moved(at, x, lambda v: v.repeat_interleave(times, dim))
 
 

@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
-from snnc.capture import gathering, layout, norms, routes
+from snnc.capture import constants, gathering, layout, norms, routes
 from snnc.capture.layout import MOVED, Laid, canonical, index, route_of, settled, single
 from snnc.capture.lowering import Site
 from snnc.capture.values import Batch, ManyBatches, Spelling
@@ -207,7 +208,19 @@ def _counted(at: Site, size: Any) -> Any:
     return at.lowering.batch * (size.times if isinstance(size, ManyBatches) else 1)
 
 
+def _filled(number: float) -> Callable[..., Any]:
+    """`torch.zeros_like` and `torch.ones_like`."""
+
+    def filled(at: Site, laid: Laid, **_: Any) -> Any:
+        sample = torch.full(at.known(laid.node), number)
+        return settled(at, Laid(constants.value(at, sample), laid.dims))
+
+    return filled
+
+
 OTHERS: dict[str, Callable[..., Any]] = {
+    "zeros_like": _filled(0.0),
+    "ones_like": _filled(1.0),
     "pad": _pad,
     "constant_pad_nd": _constant_pad,
     "expand": _expand,

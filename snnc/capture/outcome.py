@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import fx
+import numpy as np
+import torch
+from torch import Tensor, fx
 
+from snnc.capture import constants
 from snnc.capture.canonical import finish, remaining
 from snnc.capture.comparison import HINT, Reference, compare, not_compared
 from snnc.capture.layout import MOVED, Laid
-from snnc.capture.lowering import Lowering
-from snnc.capture.values import LOST, PLAIN_HINT, SHAPE_HINT, Refused
+from snnc.capture.lowering import Lowering, Site
+from snnc.capture.values import LOST, PLAIN_HINT, SHAPE_HINT, Filled, Refused, Repeated
 from snnc.errors import Blocker, Unsupported
 from snnc.ir.graph import Stage, entries, validate
 from snnc.ir.shapes import guess_input
 from snnc.ir.whole import places
-from snnc.structure import OUTPUT, Samples, Shape, fault, named
+from snnc.structure import OUTPUT, Samples, Shape, fault, mapped, named
 
 ALONE_HINT = "return what is computed from the input alone"
+ONCE = "does not depend on the input, and is there once for the whole batch"
+EACH_HINT = (
+    "give it to every sample, as y.expand(x.shape[0], *y.shape), or leave it out; of an ONNX file "
+    "onnx.utils.extract_model(path, new_path, inputs, outputs) keeps the outputs that are named"
+)
 
 
 @dataclass
@@ -59,6 +68,18 @@ def blockers_of(error: Unsupported) -> list[Blocker]:
     return list(error.blockers) or [Blocker("network", "network", error.message.rstrip("."), error.hint)]
 
 
+def _of_every_sample(lowering: Lowering, one: Any) -> Any:
+    """A constant of every sample as a value of the graph, and anything else as it is."""
+    at = Site(lowering, "output")
+    if isinstance(one, Tensor | np.ndarray):
+        one = torch.as_tensor(one)
+        fixed = one.dim() > 0 and one.is_floating_point() and len(one) == lowering.batch and at.alike(one)
+        one = Repeated(one[0]) if fixed else one
+    if isinstance(one, Filled):
+        one = Repeated(torch.full(one.sizes, one.number))
+    return constants.value(at, one.sample) if isinstance(one, Repeated) else one
+
+
 def ended(lowering: Lowering, result: Any, shape: Shape | None, rank: int | None) -> Outcome:
     """Looks up the output of a traced graph, then does what all doors do last."""
     found = list(lowering.blockers)
@@ -74,13 +95,15 @@ def ended(lowering: Lowering, result: Any, shape: Shape | None, rank: int | None
 
 def checked_end(lowering: Lowering, value: Any, found: list[Blocker], shape: Shape | None, rank: int | None) -> Outcome:
     """Checks the output, then what all doors do last."""
+    with suppress(Refused):  # where nothing tells how the constants of every sample come in
+        value = mapped(lambda one: _of_every_sample(lowering, one), value)
     parts = named(value)
     for name, one in parts.items():
         what = "output" if name == OUTPUT else f"'{name}'"
         if isinstance(one, Laid):
             found.append(Blocker(what, "output", *MOVED))
         elif not isinstance(one, fx.Node) and one is not LOST:
-            found.append(Blocker(what, "output", "does not depend on the input", ALONE_HINT))
+            found.append(Blocker(what, "output", ONCE, EACH_HINT if len(parts) > 1 else ALONE_HINT))
     if not parts:
         found.append(Blocker("output", "output", "holds no tensor", ALONE_HINT))
     if found or lowering.elsewhere:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from snnc.capture import layers, spellings
+from snnc.capture import joining, layers, routes, spellings
 from snnc.capture.choices import finite
 from snnc.capture.lowering import Site
 from snnc.capture.values import SHAPE_HINT, Refused, Truth
@@ -87,3 +87,31 @@ def _added(at: Site, x: Any, y: Any, factor: float) -> Any:
         y = y if factor == 1 else spellings.mul(at, y, float(factor))
         return spellings.add(at, x, y)
     return spellings.add(at, x, y * factor)
+
+
+def prod(at: Site, x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    """`x.prod(dim)`: products of two halves, over and over; dimensions of ONNX one by one."""
+    if dim is None or dim in ((), []):
+        at.refuse("multiplies samples by each other", "name the dimension: x.prod(1)")
+    for place in sorted((at.axis(x, d) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))), reverse=True):
+        while (count := at.known(x)[place - 1]) > 1:
+            half = count // 2
+            parts = [routes.narrow(at, x, place, start, half) for start in (0, half)]
+            rest = [routes.narrow(at, x, place, 2 * half, 1)] if count % 2 else []
+            x = at.emit(curved.Product(), *parts)
+            x = joining.cat(at, [x, *rest], place) if rest else x
+        x = x if keepdim else routes.squeeze(at, x, place)
+    return x
+
+
+def cumprod(at: Site, x: Any, dim: int, dtype: Any = None) -> Any:
+    """`x.cumprod(dim)`: each entry times the one that is 1, 2, 4, .. places before it."""
+    place = at.axis(x, dim)
+    count, step = at.known(x)[place - 1], 1
+    while step < count:
+        first, rest, before = (
+            routes.narrow(at, x, place, start, length)
+            for start, length in ((0, step), (step, count - step), (0, count - step))
+        )
+        x, step = joining.cat(at, [first, at.emit(curved.Product(), rest, before)], place), 2 * step
+    return x

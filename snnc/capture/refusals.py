@@ -103,18 +103,18 @@ SPELLED = replace(OTHER, neuron=True)
 _NAMES: dict[Reason, str] = {
     ACTIVATION: "thresholdedrelu shrink",
     STATISTICS: "crossmaplrn2d meanvariancenormalization",
-    PRODUCT: "transformer transformerdecoder transformerdecoderlayer cdist",
+    PRODUCT: "transformer transformerdecoder transformerdecoderlayer",
     LOOKED_UP: "embeddingbag",
     STATE: "rnn lstm gru rnncell lstmcell grucell",
     ELEMENTWISE: "ceil trunc frac fmod remainder",
-    CURVED: "prod reduceprod lppool globallppool xor",
+    CURVED: "lppool globallppool xor",
     PICKED: """
         argmax argmin topk sort argsort median mode kthvalue hardmax nonzero onehot bincount nms nonmaxsuppression
         uniqueconsecutive unique unique2
     """,
     PLACES: "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
     ASSIGNED: """
-        indexput scatter scatteradd indexcopy indexfill indexadd maskedscatter scatternd scatterelements
+        scatteradd indexadd maskedscatter scatterreduce
     """,
     SPIKING: " ".join(kind.__name__.lower() for kind in {*CONFIG, *NEURONS} if issubclass(kind, TIME)),
     RANDOM: """

@@ -11,21 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnc.capture import constants
 from snnc.capture.standins import mapped
-from snnc.capture.values import Batch, Filled, Refused, Repeated
+from snnc.capture.values import Batch, Filled, ManyBatches, Refused, Repeated
 
 SAMPLES = (13, 17)  # numbers that no author writes into a network
+SIZED = frozenset({"repeat", "expand", "tile", "broadcast_to", "zeros", "ones", "full"})  # these take sizes
+CONSTANTS = (
+    *(Tensor, Filled, Repeated, Batch, ManyBatches, int, float, str, type(None), torch.dtype, torch.device),
+    *(torch.layout, type(Ellipsis)),
+)
 CHECK = "check the network on one sample"
 
 
 def only(values: Sequence[Any]) -> bool:
     """Whether values are constants, of which at least one is one of every sample."""
-    constant = (Tensor, Filled, Repeated, Batch, int, float, str, type(None), torch.dtype, torch.device, type(Ellipsis))
-    return any(isinstance(v, (Filled, Repeated)) for v in values) and all(isinstance(v, constant) for v in values)
+    return any(isinstance(v, (Filled, Repeated)) for v in values) and all(isinstance(v, CONSTANTS) for v in values)
+
+
+def sized(name: str, values: Sequence[Any]) -> bool:
+    """Whether a constant is made for a whole batch that does not stand in front."""
+    sizes = values[1:] if isinstance(values[0], Tensor) else values
+    batch = [isinstance(v, (Batch, ManyBatches)) for v in sizes]
+    return name in SIZED and any(batch) and not batch[0] and all(isinstance(v, CONSTANTS) for v in values)
 
 
 def fold(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """What a function gives, as one constant of every sample, or several; refuses what differs between samples."""
+    """What a function gives, as one constant of every sample, or several; refuses what differs between samples.
+
+    One whose batch does not stand in front is an `Elsewhere`.
+    """
     one, two = (_run(function, args, kwargs, samples) for samples in SAMPLES)
     return _same(one, two)
 
@@ -36,6 +51,8 @@ def _run(function: Callable[..., Any], args: Any, kwargs: Any, samples: int) -> 
             return value.sample.detach().expand(samples, *value.sample.shape).clone()
         if isinstance(value, Filled):
             return torch.full((samples, *value.sizes), value.number)
+        if isinstance(value, ManyBatches):
+            return samples * value.times
         return samples if isinstance(value, Batch) else value
 
     try:
@@ -52,9 +69,9 @@ def _same(one: Any, two: Any) -> Any:
     if isinstance(one, Tensor) and isinstance(two, Tensor):
         if torch.equal(one, two):
             return one
-        counted = one.dim() > 0 and two.dim() > 0 and (len(one), len(two)) == SAMPLES
-        if counted and all(torch.equal(v, one[:1].expand_as(v)) for v in (one, two)):
-            return Repeated(one[0].clone())
+        seen = constants.seen(SAMPLES, one, two)
+        if seen is not None:
+            return Repeated(seen.sample.clone()) if seen.dims[0] == (0,) else seen
     elif type(one) is int and (one, two) == SAMPLES:
         return Batch()
     elif type(one) is type(two) and one == two:

@@ -32,7 +32,8 @@ def clamp(at: Site, x: Any, min: Any = None, max: Any = None) -> Any:
         return at.emit(nn.ReLU(), x)
     if isinstance(low, float) and low == 0.0 and isinstance(high, float) and high > 0:
         return at.emit(nn.Hardtanh(0.0, high), x)
-    return _of_one_shape(at, Clamp(low, high), x, [b for b in (low, high) if isinstance(b, Tensor)])
+    kind = curved.Clip if at.rank(x) == 1 else Clamp  # one number for each sample is no activation's
+    return _of_one_shape(at, kind(low, high), x, [b for b in (low, high) if isinstance(b, Tensor)])
 
 
 def _of_one_shape(at: Site, module: nn.Module, x: fx.Node, constants: list[Tensor]) -> Any:

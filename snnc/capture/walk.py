@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from snnc.capture import assigning, laid, refusals, shared
+from snnc.capture import assigning, constants, laid, refusals, shared
 from snnc.capture.attention import LAID
 from snnc.capture.copying import kind_of
 from snnc.capture.layout import Laid
@@ -163,10 +163,10 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
             if why is RANDOM:
                 raise RANDOM.refused()
             value = _fold(caller(node, module), args, kwargs)
-        elif shared.only(values) and plain not in ASKS:
+        elif (shared.only(values) and plain not in ASKS) or shared.sized(plain, values):
             if why is RANDOM:
                 raise RANDOM.refused()
-            value = shared.fold(caller(node, module), args, kwargs)
+            value = constants.spread(site, shared.fold(caller(node, module), args, kwargs))
         elif plain in SILENT:
             value = None
         elif any(isinstance(v, UNSIZED) for v in values) and _is_arithmetic(node, values):
@@ -186,7 +186,7 @@ def _step(lowering: Lowering, node: fx.Node, module: nn.Module | None, spellings
             if plain not in JOINS:  # a constant of every sample is one that broadcasts
                 args, kwargs = _broadcast(args), _broadcast(kwargs)
             if any(isinstance(v, Filled) for v in values) and plain not in JOINS:
-                args = _unfilled(lowering, plain, args)
+                args = _unfilled(site, plain, args)
             if module is not None and name not in LAID:
                 args, kwargs = (*args, *kwargs.values()), {}
             fed = (*more, *args) if any(v is module for v in more) and module is not None else (*args, *more)
@@ -222,13 +222,12 @@ def _elsewhere(
     return refused
 
 
-def _unfilled(lowering: Lowering, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments with a number in the place of a tensor that holds it everywhere, where that changes no shape."""
-    shapes = [lowering.shapes.shape(v) for v in args if isinstance(v, fx.Node)]
-    fills = [v for v in args if isinstance(v, Filled)]
-    if name not in ELEMENTWISE or len(fills) != 1 or len(shapes) != 1 or shapes[0] != fills[0].sizes:
-        raise Refused("uses a tensor that holds one number everywhere", "write the number in its place")
-    return tuple(torch.tensor(v.number) if isinstance(v, Filled) else v for v in args)
+def _unfilled(at: Site, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Tensors that hold one number everywhere as that number, where that changes no shape; elsewhere as values."""
+    shapes = {at.sizes(v) for v in args if isinstance(v, fx.Node)}
+    if name in ELEMENTWISE and all(v.sizes in shapes and len(shapes) == 1 for v in args if isinstance(v, Filled)):
+        return tuple(torch.tensor(v.number) if isinstance(v, Filled) else v for v in args)
+    return tuple(constants.filled(at, v) if isinstance(v, Filled) else v for v in args)
 
 
 def _is_arithmetic(node: fx.Node, values: list[Any]) -> bool:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils import prune
 
-from snnc.capture import blockers, capture, told_shape
+from snnc.capture import blockers, capture, outcome, told_shape
 from snnc.capture.refusals import SPIKING, reason
 from snnc.errors import Unsupported
 from snnc.ir.dialect import CONFIG
@@ -426,7 +426,7 @@ class Several(nn.Module):
 def test_outputs_that_no_input_reaches_are_refused():
     for body in (lambda x: torch.ones(2), lambda x: (x, torch.ones(2))):
         (blocker,) = blockers(Several(body))
-        assert (blocker.op, blocker.why) == ("output", "does not depend on the input")
+        assert (blocker.op, blocker.why) == ("output", outcome.ONCE)
 
 
 def test_hooks_of_layers_are_traced():
@@ -439,7 +439,7 @@ def test_hooks_of_layers_are_traced():
 
 def test_a_constant_of_the_datas_shape_is_refused_but_for_padding():
     (blocker,) = blockers(Several(lambda x: F.linear(x, torch.ones_like(x))), (4, 3))
-    assert "one number everywhere" in blocker.why
+    assert blocker.op == "linear"
     x = torch.randn(2, 4, 3)
     assert torch.equal(capture(Several(lambda x: x + torch.ones_like(x)), (4, 3))(x), F.relu(x) + 1)
     assert blockers(Several(lambda x: torch.cat([x, torch.zeros_like(x)], 1)), (4, 3)) == []

@@ -104,7 +104,8 @@ FUNCTIONS = {
     "glu": lambda m, x: F.glu(torch.cat([x, x * 2], 1), 1),
     "products": lambda m, x: x @ x.transpose(2, 3) + torch.einsum("bchw,bcvw->bchv", x, x),
     "einsum": lambda m, x: torch.einsum("nchw,ncvw->nhvc", x, x).permute(0, 3, 1, 2),
-    "logsumexp": lambda m, x: x - torch.logsumexp(x, 1, keepdim=True),
+    "logsumexp": lambda m, x: x - torch.logsumexp(x, 1, keepdim=True) + x.logsumexp((1, 3))[:, None, :, None],
+    "products of entries": lambda m, x: x.cumprod(2) + x.tanh().prod(1, keepdim=True) + (x + 1).prod(-1)[..., None],
     "addcmul": lambda m, x: torch.addcmul(x, x.tanh(), m.scale, value=0.5) + torch.addcmul(m.scale, x, x.relu()),
     "addcdiv": lambda m, x: x.addcdiv(x, m.scale, value=-2) + torch.addcdiv(m.scale, m.scale, x * x + 1),
     "angles": lambda m, x: (

@@ -57,11 +57,6 @@ def half(y, where):
     return y
 
 
-def many(constant, y):
-    """A constant of one sample, once for each."""
-    return constant.expand(y.size(0), -1, -1, -1)
-
-
 def picky(x):
     if type(x) is Tensor and len(x) == 3:
         raise ValueError("not three")
@@ -126,7 +121,15 @@ FOLLOWED = [
      lambda n, x, y: torch.floor(torch.clamp(x / 2, 0, 1) * 4 + 0.5) / 4 * 2),
     ("training=self.training", lambda n, x, y: F.dropout(y, 0.5),
      lambda n, x, y: F.dropout(y, 0.5, training=n.training)),
-    ("return what is computed from the input alone", lambda n, x, y: (y, MEAN), lambda n, x, y: (y, x)),
+    ("return what is computed from the input alone", lambda n, x, y: MEAN, lambda n, x, y: y),
+    ("give it to every sample, as y.expand(x.shape[0], *y.shape)", lambda n, x, y: (y, MEAN),
+     lambda n, x, y: (y, MEAN.expand(x.shape[0], *MEAN.shape))),
+    ("write into all of them: x[:, places] = y", lambda n, x, y: y.index_put((PLACES,), MEAN),
+     lambda n, x, y: half(y, (slice(None), PLACES))),
+    ("write into all of them, along another dimension", lambda n, x, y: y.index_fill(0, PLACES, 0.5),
+     lambda n, x, y: y.index_fill(1, PLACES, 0.5)),
+    ("an order p above zero", lambda n, x, y: torch.cdist(y, y, 0.0), lambda n, x, y: torch.cdist(y, y, 1.0)),
+    ("name the dimension: x.prod(1)", lambda n, x, y: y.prod(), lambda n, x, y: y.prod(1)),
     ("check that the forward method applies", lambda n, x, y: n.norm(x), lambda n, x, y: F.relu(n.norm(x))),
     ("flatten from dimension 1", lambda n, x, y: torch.flatten(y), lambda n, x, y: torch.flatten(y, 1)),
     ("use dimension 1 or higher", lambda n, x, y: y.mean(0), lambda n, x, y: y.mean(1)),
@@ -141,7 +144,7 @@ FOLLOWED = [
     ("unsqueeze the smaller one", lambda n, x, y: y + y.mean(1), lambda n, x, y: y + y.mean(1).unsqueeze(1)),
     ("one sample's shape", lambda n, x, y: y + torch.ones(2, 4, 6, 6), lambda n, x, y: y + torch.ones(4, 6, 6)),
     ("value's own shape", lambda n, x, y: y[:, :1] + MEAN, lambda n, x, y: y + MEAN),
-    ("use nn.Linear", lambda n, x, y: y @ torch.ones(4, 6, 6), lambda n, x, y: n.fc(y)),
+    ("use nn.Linear", lambda n, x, y: y @ torch.ones(6), lambda n, x, y: n.fc(y)),
     ("in floating point", lambda n, x, y: y.to(torch.int32) + 0.5, lambda n, x, y: y.to(torch.float32) + 0.5),
     ("parameters or buffers", lambda n, x, y: F.conv2d(y, y[:, :, :1, :1]), lambda n, x, y: F.conv2d(y, n.conv.weight)),
     ("keep that dimension here", lambda n, x, y: F.relu(y.mean((1, 2, 3))),
@@ -171,8 +174,6 @@ FOLLOWED = [
      lambda n, x, y: F.rrelu(y - 1, training=n.training)),
     ("a constant slope", lambda n, x, y: F.prelu(y - 1, y.mean((2, 3))),
      lambda n, x, y: F.prelu(y - 1, MEAN.flatten())),
-    ("flatten them into one", lambda n, x, y: torch.logsumexp(y, (2, 3)),
-     lambda n, x, y: torch.logsumexp(y.flatten(2), 2)),
     ("a constant exponent", lambda n, x, y: y**y, lambda n, x, y: y**2.5),
     ("a constant base above zero", lambda n, x, y: torch.pow(-2.0, y), lambda n, x, y: torch.pow(2.0, y)),
     ("leave rounding out", lambda n, x, y: torch.div(y, y + 1, rounding_mode="floor"), lambda n, x, y: y / (y + 1)),
@@ -182,15 +183,12 @@ FOLLOWED = [
     ("keep the batch's letter first", lambda n, x, y: torch.einsum("bchw,dchw->bd", y, y),
      lambda n, x, y: torch.einsum("bchw,bcgw->bhg", y, y)),
     ("write x.size(0) first", lambda n, x, y: y.reshape(-1, 4, -1), lambda n, x, y: y.reshape(y.size(0), 4, -1)),
-    ("put constants first or last", lambda n, x, y: torch.cat([y, many(SAMPLE, y), y], 1),
-     lambda n, x, y: torch.cat([many(SAMPLE, y), y, y], 1)),
     ("pad dimension 1 or higher", lambda n, x, y: F.pad(y, (0, 0, 0, 0, 0, 0, 1, 1)),
      lambda n, x, y: F.pad(y, (0, 0, 0, 0, 1, 1))),
     ("antialias=False", lambda n, x, y: F.interpolate(y[..., :1], (3, 1), mode="bilinear", antialias=True),
      lambda n, x, y: F.interpolate(y[..., :1], (3, 1), mode="bilinear", antialias=False)),
-    ("register it as a buffer", lambda n, x, y: y + torch.zeros(4, y.size(0)),
+    ("register it as a buffer", lambda n, x, y: y + torch.zeros(y.size(0) * 2, 1, 1, 1)[: y.size(0)],
      lambda n, x, y: y + n.norm.running_mean[:, None, None]),
-    ("write the number in its place", lambda n, x, y: torch.pow(y, torch.ones_like(y)), lambda n, x, y: y**1.0),
     ("name the dimensions, such as x.var(1)", lambda n, x, y: y.var(True), lambda n, x, y: y.var(1)),
     ("an order above zero, or infinity", lambda n, x, y: torch.linalg.vector_norm(y, -torch.inf, 1),
      lambda n, x, y: torch.linalg.vector_norm(y, 3, 1) + torch.linalg.vector_norm(y, torch.inf, 1)),
@@ -205,7 +203,8 @@ FOLLOWED = [
      lambda n, x, y: F.instance_norm(y)),
     ("use one of the normalisations of torch.nn", lambda n, x, y: n.cross(y), lambda n, x, y: n.norm(y)),
     ("layers and functions that snnc knows", lambda n, x, y: y.frac(), lambda n, x, y: n.conv(y).abs()),
-    ("write it with matmul", lambda n, x, y: torch.cdist(y, x), lambda n, x, y: y @ y.transpose(2, 3)),
+    ("write it with matmul", lambda n, x, y: torch.einsum("bchw,bcwv,bcvz->bchz", y, y, y),
+     lambda n, x, y: y @ y.transpose(2, 3)),
     ("without the question", lambda n, x, y: torch.nan_to_num(y / y.sum(1, True)), lambda n, x, y: y / y.sum(1, True)),
     ("use slices with constant bounds", lambda n, x, y: y.transpose(0, 1)[y.mean((1, 2, 3))],
      lambda n, x, y: y.transpose(0, 1)[1:3].transpose(0, 1)),

@@ -11,7 +11,7 @@ from torch import fx, nn
 from snnc.checks import one_of
 from snnc.errors import PassFailed, RecipeError, SnncError, VerifyError
 from snnc.ir.dialect import ClipQuant
-from snnc.ir.graph import Stage, calls, insert, module_of, replace
+from snnc.ir.graph import GraphBuilder, Stage, calls, insert, module_of, replace
 from snnc.passes import (
     CalibrateOffset,
     FoldBatchNorm,
@@ -181,6 +181,19 @@ def test_an_exact_pass_that_lies_is_caught():
     graph, shape = NETS["conv"]()
     with pytest.raises(PassFailed, match=r"says that it is exact, and changed the output by \d"):
         Pipeline((Nudge(1.0),)).run(graph, context(shape))
+
+
+def test_what_rounding_alone_explains_is_no_lie():
+    """A mean of 65536 in front of a deviation of 2^-10: float32 itself is off by more than the tolerance."""
+    torch.manual_seed(0)
+    build = GraphBuilder()
+    layer, norm = nn.Linear(3, 4), nn.BatchNorm1d(4, eps=0.0)
+    layer.bias.data.fill_(65536.0)
+    norm.running_mean.fill_(65536.0)
+    norm.running_var.fill_(2.0**-20)
+    x = build.call("relu", nn.ReLU(), build.call("norm", norm, build.call("layer", layer, build.input())))
+    (record,) = Pipeline((FoldBatchNorm(),)).run(build.finish(x), context((3,))).records
+    assert record.error > EXACT_TOLERANCE
 
 
 @pytest.mark.parametrize(("factor", "fine"), [(0.5, True), (2.0, False)])

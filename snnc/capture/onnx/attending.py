@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from snnc.capture import attention as torch_attention
-from snnc.capture import routes, spellings
+from snnc.capture import joining, routes, spellings
 from snnc.capture.onnx.curved import decimal
 from snnc.capture.onnx.model import AGAIN
 from snnc.capture.onnx.site import OnnxSite
@@ -95,9 +95,9 @@ def rotary(at: OnnxSite, x: Any, cosines: Any, sines: Any, places: Any = None) -
     imaginary = spellings.add(at, spellings.mul(at, first, sines), spellings.mul(at, second, cosines))
     if apart:
         pairs = [routes.unsqueeze(at, part, 4) for part in (real, imaginary)]
-        whole = routes.reshape(at, routes.cat(at, pairs, 4), Batch(), few, length, turned)
+        whole = routes.reshape(at, joining.cat(at, pairs, 4), Batch(), few, length, turned)
     else:
-        whole = routes.cat(at, [real, imaginary], 3)
+        whole = joining.cat(at, [real, imaginary], 3)
     if turned < size:
-        whole = routes.cat(at, [whole, routes.slice_(at, y, 3, turned, size)], 3)
+        whole = joining.cat(at, [whole, routes.slice_(at, y, 3, turned, size)], 3)
     return routes.reshape(at, routes.transpose(at, whole, 1, 2), Batch(), length, few * size) if rank == 3 else whole

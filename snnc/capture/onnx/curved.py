@@ -183,6 +183,7 @@ OPERATIONS: dict[str, Spelling] = {
     "ReduceSumSquare": reduced(_sum_of("square")),
     "ReduceL2": reduced(lambda at, x, dims, keep: norms.norm(at, x, 2, dims, keep)),
     "ReduceLogSumExp": reduced(curved.logsumexp),
+    "ReduceProd": reduced(products.prod),
     "Greater": choices.compare("positive"),
     "GreaterOrEqual": choices.compare("not_negative"),
     "Less": choices.compare("positive", swapped=True),
@@ -219,6 +220,8 @@ def laid(at: OnnxSite, spelling: Spelling, values: tuple[Any, ...]) -> Any:
     op, x = at.op, values[0]
     if op in KEPT:
         return x
+    if op == "ScatterND":
+        return spelling(at, *values)
     if op in POINTWISE:
         return dispatch(at, "add", spelling, values, {})
     if op == "MatMul":
@@ -271,7 +274,9 @@ def _moved(at: OnnxSite, op: str, x: Laid, rest: tuple[Any, ...]) -> Any:
     if op == "Reshape":
         own = layout.shape(at, x)
         wanted = at.numbers(rest[0] if rest else None, "shape") or []
-        return layout.reshape(at, x, [own[i] if s == 0 else s for i, s in enumerate(wanted)])
+        if not at.get("allowzero", 0):
+            wanted = [own[i] if s == 0 else s for i, s in enumerate(wanted)]
+        return layout.reshape(at, x, wanted)
     if op in ("Squeeze", "Unsqueeze"):
         dims = at.numbers(rest[0] if rest else None, "axes") or []
         if op == "Squeeze":

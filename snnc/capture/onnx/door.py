@@ -14,10 +14,11 @@ import onnx
 import torch
 from torch import Tensor, fx
 
-from snnc.capture.layout import Laid
+from snnc.capture import constants
+from snnc.capture.layout import Laid, settled
 from snnc.capture.lowering import Lowering
 from snnc.capture.onnx.curved import laid
-from snnc.capture.onnx.fold import SAMPLED, SIZES, UNFOLDED, Ledger, Varying, fold
+from snnc.capture.onnx.fold import SAMPLED, SAMPLES, SIZES, UNFOLDED, Ledger, Varying, fold
 from snnc.capture.onnx.input import checked_entries, laid_out, named, sample_shapes
 from snnc.capture.onnx.model import AGAIN, OWN_DOMAINS, Call, Program, kind_name, read
 from snnc.capture.onnx.operations import FLOATS, OPERATIONS, SHARED, SIZED, refusal
@@ -34,7 +35,7 @@ from snnc.structure import Shape, shapes_of
 # Layers that are called like the author's module; elsewhere the operation's own name says more.
 PRODUCTS = ("Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose")
 NAMED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
-FOLDED = frozenset({*SIZES, "Constant"})
+FOLDED = frozenset({*SIZES, *OPERATIONS, "Constant"}) - {"Dropout"}  # which may be random
 INLINE = "onnx.inliner.inline_local_functions(model), and save what it gives"
 
 
@@ -60,8 +61,8 @@ def lower_onnx(model: onnx.ModelProto, input_shape: Shape | None) -> tuple[Lower
     lowering.batch = program.entries[0].sizes[0] if program.entries[0].sizes else None
     lowering.blockers += found
     values: dict[str, Any] = {}
-    ends = zip(program.entries, lowering.entries, shapes_of(shape, many), shapes_of(own, many), strict=True)
-    for entry, node, told, wanted in ends:
+    given = zip(program.entries, lowering.entries, shapes_of(shape, many), shapes_of(own, many), strict=True)
+    for entry, node, told, wanted in given:
         if entry.kind not in FLOATS:
             lowering.whole.add(node)
         assert told is not None
@@ -88,8 +89,9 @@ def lower_onnx(model: onnx.ModelProto, input_shape: Shape | None) -> tuple[Lower
             lowering.trace_back(result, name)
         missing = [LOST] * (len(call.outputs) - len(results))
         values.update(zip(call.outputs, (*results, *missing), strict=False))
-    result = {name: values[name] for name in program.results}
-    return lowering, result if len(result) > 1 else values[program.results[0]], shape
+    ends = {name: values[name] for name in program.results}
+    result = {name: (one.repeated() or one) if isinstance(one, Varying) else one for name, one in ends.items()}
+    return lowering, result if len(result) > 1 else result[program.results[0]], shape
 
 
 def _results(
@@ -119,8 +121,6 @@ def _results(
         raise Refused("gives a second result that something reads", "a network that uses the first alone")
     if call.op in SHARED:
         inputs = [_shared(value) for value in inputs]
-    if call.op not in SIZED and any(isinstance(value, Varying) for value in inputs):
-        raise Refused(*SAMPLED)
     if constant:
         raise Refused("works on constants alone, and snnc does not compute it", UNFOLDED)
     arrays = [value for value in inputs if isinstance(value, np.ndarray)]
@@ -132,6 +132,8 @@ def _results(
         lowering, call.op, base, call.op, base.rpartition(".")[0],
         attributes=call.attributes, opset=program.opset, results=len(call.outputs),
     )  # fmt: skip
+    if call.op not in SIZED:
+        inputs = [_of_every_sample(site, value) if isinstance(value, Varying) else value for value in inputs]
     try:
         fed = tuple(_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs)
         views = any(isinstance(value, Laid) for value in fed) and call.op not in ("Shape", "Size")
@@ -148,6 +150,15 @@ def _shared(value: Any) -> Any:
     """A constant that every sample has alike, as one that broadcasts over samples."""
     one = value.sample() if isinstance(value, Varying) else None
     return value if one is None else one
+
+
+def _of_every_sample(at: OnnxSite, value: Varying) -> Any:
+    """A constant that is made for a whole batch, as a value."""
+    one, two = (torch.from_numpy(np.ascontiguousarray(v)) for v in (value.first, value.second))
+    found = constants.seen(SAMPLES, one, two) if one.is_floating_point() else None
+    if found is None:
+        raise Refused(*SAMPLED)
+    return settled(at, constants.laid(at, found))
 
 
 def _constant(call: Call) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from snnc.capture.onnx.model import Call
@@ -88,9 +88,10 @@ class Varying:
     def repeated(self) -> Repeated | None:
         """The same numbers for every sample, or None."""
         one = self.sample()
-        if one is None or one.dtype.kind != "f":
+        if one is None or one.dtype.kind not in "fi":
             return None
-        return Repeated(torch.from_numpy(np.array(one[0], dtype=np.float32, order="C")))
+        kind = np.float32 if one.dtype.kind == "f" else np.int64
+        return Repeated(torch.from_numpy(np.array(one[0], dtype=kind, order="C")))
 
 
 def _counted_in_samples(a: int, b: int) -> Any:
@@ -105,7 +106,7 @@ def fold(call: Call, inputs: list[Any], opset: int, ledger: Ledger) -> tuple[Any
     """The results of an operation on constants alone.
 
     Args:
-        call: whose `op` is in `SIZES`.
+        call: a node of one of ONNX's own operators.
         inputs: arrays, `Varying` values, and None for inputs left out.
         opset: version of the operation.
         ledger: takes what it costs.
@@ -130,7 +131,7 @@ def _evaluate(
 ) -> tuple[np.ndarray, ...]:
     given = [v for v in inputs if v is not None]
     try:
-        ledger.take(SIZES[call.op](call, inputs) + sum(v.size for v in given))
+        ledger.take(SIZES.get(call.op, _inferred(opset))(call, inputs) + sum(v.size for v in given))
         feed = dict(zip(filter(None, call.inputs), given, strict=True))
         # A node by itself would be run by the newest version of its operation.
         entries, results = ([onnx.ValueInfoProto(name=n) for n in names if n] for names in (feed, call.outputs))
@@ -185,7 +186,41 @@ def _counted(call: Call, inputs: list[Any]) -> int:
     return max(0, math.ceil((limit - start) / delta))
 
 
-# What is folded, and a bound on how large the result gets.
+def _multiplied(call: Call, inputs: list[Any]) -> int:
+    """As many products as there are letters' values: what `Einsum` may make on its way."""
+    formula = call.attributes.get("equation", b"")
+    text = formula.decode() if isinstance(formula, bytes) else str(formula)
+    words = text.replace(" ", "").partition("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for word, value in zip(words, inputs, strict=True):
+        run = word.replace("...", "." * (value.ndim - len(word.replace("...", ""))))
+        sizes |= {f"{c}{i if c == '.' else ''}": n for i, (c, n) in enumerate(zip(run, value.shape, strict=True))}
+    return math.prod(sizes.values())
+
+
+def _inferred(opset: int) -> Size:
+    """What ONNX's own inference says of the result; of layers times the weights for one number of it."""
+
+    def size(call: Call, inputs: list[Any]) -> int:
+        data = {
+            name: numpy_helper.from_array(np.ascontiguousarray(value))
+            for name, value in zip(call.inputs, inputs, strict=True)
+            if value is not None
+        }
+        kinds = {name: helper.make_tensor_type_proto(one.data_type, list(one.dims)) for name, one in data.items()}
+        imports = [helper.make_opsetid("", opset)]
+        schema = onnx.defs.get_schema(call.op, opset)
+        found = onnx.shape_inference.infer_node_outputs(schema, call.proto, kinds, data, opset_imports=imports)
+        made = sum(math.prod(d.dim_value for d in one.tensor_type.shape.dim) for one in found.values())
+        if not found or any(not d.dim_value for one in found.values() for d in one.tensor_type.shape.dim):
+            raise Refused("works on constants alone, and snnc does not compute it", UNFOLDED)
+        window = call.attributes.get("kernel_shape", inputs[1].shape[2:] if "Conv" in call.op else [])
+        return made * math.prod(window) * (inputs[1].shape[1] if call.op == "Conv" else 1)
+
+    return size
+
+
+# What is folded, and a bound on how large the result gets; of other operations `_inferred` tells it.
 SIZES: dict[str, Size] = {
     **dict.fromkeys(
         (
@@ -203,7 +238,9 @@ SIZES: dict[str, Size] = {
         ),
         _broadcast,
     ),
+    "NonZero": lambda call, inputs: int(inputs[0].size) * inputs[0].ndim,
     "MatMul": _product,
+    "Einsum": _multiplied,
     "Gather": _gathered,
     "ConstantOfShape": _written,
     "Expand": _expanded,

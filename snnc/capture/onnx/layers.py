@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from snnc.capture import layers, pools, products, resizing, routes
+from snnc.capture import formulas, layers, pools, resizing, routes
 from snnc.capture.onnx.model import AGAIN
 from snnc.capture.onnx.site import OnnxSite
 from snnc.ir import dialect
@@ -133,11 +133,7 @@ def gemm(at: OnnxSite, a: Any, b: Any, c: Any = None) -> Any:
 
 def matmul(at: OnnxSite, x: Any, other: Any) -> Any:
     """`MatMul`, of which both factors may depend on the input."""
-    if isinstance(other, Tensor) and isinstance(x, fx.Node):
-        rank = at.rank(x) or 0
-        while other.dim() > 2 and other.shape[0] == 1 and other.dim() <= rank:
-            other = other[0]
-    return products.matmul(at, x, other)
+    return formulas.matmul(at, x, other)
 
 
 def batch_norm(at: OnnxSite, x: fx.Node, scale: Any, bias: Any, mean: Any, var: Any) -> Any:

@@ -132,6 +132,8 @@ OPERATIONS: dict[str, Spelling] = {
     "Slice": onnx_routes.slice_,
     "Gather": onnx_routes.gather,
     "GatherElements": onnx_routes.gather_elements,
+    "ScatterElements": onnx_routes.scatter_elements,
+    "ScatterND": onnx_routes.scatter_nd,
     "Col2Im": onnx_routes.col2im,
     "Tile": onnx_routes.tile,
     "Trilu": onnx_routes.trilu,
@@ -147,12 +149,12 @@ OPERATIONS: dict[str, Spelling] = {
     "CastLike": cast,
 }
 # Those that know what to do with sizes that depend on the number of samples.
-SIZED = frozenset({"Reshape", "Slice", "Expand", "Concat", "Resize"})
+SIZED = frozenset({"Reshape", "Slice", "Expand", "Concat", "Resize", "ScatterND", "ScatterElements"})
 
 # Those that broadcast: a constant that every sample has alike may have the batch's size.
 SHARED = frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Equal", "Less", "Greater", "LessOrEqual"}
-    | {"GreaterOrEqual", "And", "Or", "GatherElements", "GridSample", "Attention", "RotaryEmbedding"}
+    | {"GreaterOrEqual", "And", "Or", "GatherElements", "GridSample", "Attention", "RotaryEmbedding", "MatMul"}
 )
 
 

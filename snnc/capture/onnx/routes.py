@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from snnc.capture import embedding, gathering, layers, layout, routes
+from snnc.capture import assigning, constants, embedding, gathering, joining, layers, layout, routes
 from snnc.capture.layout import Laid
 from snnc.capture.onnx import curved
 from snnc.capture.onnx.fold import SAMPLED, SAMPLES, Varying
@@ -97,7 +97,7 @@ def concat(at: OnnxSite, *values: Any) -> Any:
     parts = [(v.filled() or v.repeated() or v) if isinstance(v, Varying) else v for v in values]
     if any(isinstance(v, Varying) for v in parts):
         at.refuse(*SAMPLED)
-    return routes.cat(at, parts, at.get("axis", 1))
+    return joining.cat(at, parts, at.get("axis", 1))
 
 
 def split(at: OnnxSite, x: fx.Node, sizes: Any = None) -> Any:
@@ -165,6 +165,55 @@ def gather(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
 def gather_elements(at: OnnxSite, x: fx.Node, indices: Any) -> Any:
     """`GatherElements` by a constant that every sample shares."""
     return gathering.gather(at, x, at.get("axis", 0), indices)
+
+
+def scatter_elements(at: OnnxSite, x: Any, indices: Any, updates: Any) -> Any:
+    """`ScatterElements` by a constant that every sample shares."""
+    if at.get("reduction", "none") not in ("none", b"none"):
+        at.refuse("adds where it writes", "reduction none")
+    return assigning.scatter(at, _written(at, x), at.get("axis", 0), _written(at, indices), _written(at, updates))
+
+
+def scatter_nd(at: OnnxSite, x: Any, indices: Any, updates: Any) -> Any:
+    """`ScatterND`: places of all samples, as exporters write `x[:, places] = y`."""
+    if at.get("reduction", "none") not in ("none", b"none"):
+        at.refuse("adds where it writes", "reduction none")
+    found = [indices] * 2 if isinstance(indices, Tensor) else map(torch.from_numpy, (indices.first, indices.second))
+    by_count = dict(zip(SAMPLES, found, strict=True))
+    (into, order), (new, back) = (_ordered(at, _written(at, v)) for v in (x, updates))
+
+    def write(samples: int) -> assigning.Write:
+        places = by_count[samples].unbind(-1)
+
+        def written(old: Tensor, late: Tensor) -> Tensor:
+            view = old.permute(order)  # writes into `old`
+            view[places] = late.permute(back)
+            return old
+
+        return written
+
+    made = assigning.placed(at, into, new, write, SAMPLES)
+    return layout.settled(at, Laid(made, tuple((d,) for d in order)))
+
+
+def _ordered(at: OnnxSite, x: Any) -> tuple[Any, list[int]]:
+    """A value with the batch in front, and the order in which its author has its dimensions."""
+    if not isinstance(x, Laid):
+        return x, list(range(1 + len(assigning.shape(at, x))))
+    if any(len(dim) != 1 for dim in x.dims):
+        at.refuse(*layout.MOVED)
+    return x.node, [dim[0] for dim in x.dims]
+
+
+def _written(at: OnnxSite, value: Any) -> Any:
+    """A constant of every sample, as such; one whose batch is elsewhere as a value."""
+    if not isinstance(value, Varying):
+        return value
+    if (known := value.filled() or value.repeated()) is not None:
+        return known
+    one, two = (torch.from_numpy(np.ascontiguousarray(v)) for v in (value.first, value.second))
+    found = constants.seen(SAMPLES, one, two)
+    return at.refuse(*SAMPLED) if found is None else constants.laid(at, found)
 
 
 def col2im(at: OnnxSite, x: fx.Node, size: Any, window: Any) -> Any:

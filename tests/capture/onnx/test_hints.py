@@ -21,6 +21,8 @@ ONES, FEW = np.ones, np.array
 MATRIX, MAP, BIAS = ONES((144, 3), np.float32), ONES((2, 4, 3, 3), np.float32), ONES(3, np.float32)
 SCALE = {"a": ONES(4, np.float32), "b": ONES(4, np.float32), "m": ONES(4, np.float32), "v": ONES(4, np.float32)}
 
+WRITTEN = {"i": np.ones((1, 1, 6, 6), np.int64), "u": ONES((1, 1, 6, 6), np.float32)}
+
 
 def of(body, relu=True, **given):
     """A model of samples `(4, 6, 6)`, whose `h` has passed a ReLU."""
@@ -128,8 +130,8 @@ FOLLOWED = [
      lambda: of("y = MatMul(h, w)", w=ONES((6, 6), np.float32))),
     ("with these constants computed, or smaller", lambda: of("c = Expand(o, n) d = ReduceSum(c) y = Add(h, d)",
      o=ONES(1, np.float32), n=FEW([2**26])), lambda: of("y = Add(h, d)", d=FEW(2.0**26, np.float32))),
-    ("with constant folding", lambda: of("c = LpNormalization(w) y = Add(h, c)", w=ONES(6, np.float32)),
-     lambda: of("y = Add(h, c)", c=ONES(6, np.float32) / 6**0.5)),
+    ("with constant folding", lambda: of("c = Dropout(w) y = Add(h, c)", w=ONES(6, np.float32)),
+     lambda: of("y = Add(h, c)", c=ONES(6, np.float32))),
     ("samples of shape 4,6,6", plain, plain, (4, 7, 7), (4, 6, 6)),
     ("pass --input-shape", lambda: of("y = Neg(h)", x="N,4,H,W"), lambda: of("y = Neg(h)", x="N,4,H,W"), None,
      (4, 6, 6)),
@@ -219,6 +221,9 @@ FOLLOWED = [
      lambda: resized([1, 1, 2, 2], mode="linear")),
     ("mode nearest, linear or cubic", lambda: resized([1, 1, 2, 2], mode="odd"),
      lambda: resized([1, 1, 2, 2], mode="cubic")),
+    ("reduction none",
+     lambda: of('y = ScatterElements<axis = 1, reduction = "add">(h, i, u)', x="1,4,6,6", **WRITTEN, opset=18),
+     lambda: of("y = ScatterElements<axis = 1>(h, i, u)", x="1,4,6,6", **WRITTEN, opset=18)),
     ("export it without that",
      lambda: of("y = Resize<antialias = 1>(h, , s)", s=FEW([1, 1, 2, 2], np.float32), opset=18),
      lambda: resized([1, 1, 2, 2])),

@@ -102,6 +102,11 @@ CASES = {
     "matrix first": ("y = MatMul(w, a)", ["Permute", "Linear", "Permute"], {"x": "N,3,4", "w": dyadic(5, 3)}),
     "reduced channels": ("y = ReduceMean<axes=[1]>(a)", ["Mean"], {}),
     "largest": ("y = ReduceMax<axes=[2,3], keepdims=0>(a)", ["AdaptiveMaxPool2d", "Flatten"], {}),
+    "reshape beside the batch": (
+        "t = Transpose<perm=[1,0,2]>(a) q = Reshape<allowzero=1>(t, s) y = Transpose<perm=[1,0,2,3]>(q)",
+        ["Reshape"],
+        {"x": "N,3,4", "s": ints(3, -1, 2, 2)},
+    ),
     # activations
     "clip": ("y = Clip(x, l, h)", ["Hardtanh"], {"l": np.float32(0), "h": np.float32(1.5)}),
     "clip below": ("y = Clip(x, l)", ["ReLU"], {"l": np.float32(0)}),
