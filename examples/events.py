@@ -48,9 +48,8 @@ def moved(images: Tensor, to: tuple[float, float]) -> Tensor:
     return functional.grid_sample(images[:, None], grid, align_corners=False)[:, 0]
 
 
-def recorded(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Events of pictures `[N, H, W]` from 0 to 1 that move: `[E, 4]` of time, column, row and polarity, and `[N]`, the
-    place at which each recording begins."""
+def recorded(images: Tensor) -> np.ndarray:
+    """Events of pictures `[N, H, W]` from 0 to 1 that move: `[E, 5]` of picture, time, column, row and polarity."""
     told = torch.log(0.1 + images)  # what each pixel has last told
     parts = []
     for step, place in enumerate(path()):
@@ -58,22 +57,23 @@ def recorded(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
         count = (change.abs() / CHANGE).floor()
         told = told + count * CHANGE * change.sign()
         sample, row, column = count.nonzero(as_tuple=True)
-        many = count[sample, row, column].long()
         on = (change[sample, row, column] > 0).long()
-        parts.append(
-            torch.stack([sample, torch.full_like(sample, step * TICK), column, row, on], 1).repeat_interleave(many, 0)
-        )
+        rows = torch.stack([sample, torch.full_like(sample, step * TICK), column, row, on], 1).int()
+        parts.append(rows.repeat_interleave(count[sample, row, column].long(), 0))
     events = torch.cat(parts)
-    events = events[events[:, 0].argsort(stable=True)]  # by recording, and in each by time
-    first = torch.searchsorted(events[:, 0].contiguous(), torch.arange(len(images)))
-    return events[:, 1:].numpy(), first.numpy()
+    return events[events[:, 0].argsort(stable=True)].numpy()  # by picture, and of each by time
 
 
 def record(images: Tensor, labels: np.ndarray, file: Path) -> Path:
     """The events of pictures, in a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    events, first = recorded(images)
-    np.savez_compressed(file, events=events.astype(np.int32), first=first, y=labels, size=np.array(images.shape[1:]))
+    events, first = [], [0]
+    for part in images.split(500):
+        found = recorded(part)
+        counts = np.bincount(found[:, 0], minlength=len(part))
+        first.extend((first[-1] + counts.cumsum()).tolist())
+        events.append(found[:, 1:])
+    np.savez(file, events=np.concatenate(events), first=first[:-1], y=labels, size=np.array(images.shape[1:]))
     return file
 
 

@@ -60,14 +60,16 @@ def refit(
         X, Y, _ = (torch.cat(part) for part in zip(*every, strict=True))
         return _dual(layer, X, Y, weight, mean_x, mean_y, rows * pull)
     gram, cross = shards.total(lambda i: (_product(drawn[i][0], drawn[i][0]), _product(*drawn[i][:2])))
-    gram, cross = gram / rows, cross / rows
+    gram, cross = gram.div_(rows), cross.div_(rows)
     change = solved(gram, pull, cross - gram @ weight.transpose(1, 2))
     return _store(layer, weight + change.transpose(1, 2), mean_x, mean_y)
 
 
 def solved(gram: Tensor, pull: Tensor, missing: Tensor) -> Tensor:
     """`(gram + pull 1)^-1 missing` of each group."""
-    return torch.linalg.solve(gram + pull[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype), missing)
+    system = gram.clone()  # by far the largest thing that a wide layer needs, so there is one copy of it
+    system.diagonal(dim1=-2, dim2=-1).add_(pull[:, None])
+    return torch.linalg.solve(system, missing)
 
 
 def centred(drawn: Rows, shards: Shards) -> tuple[float, Tensor, Tensor]:

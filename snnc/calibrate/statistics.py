@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 BINS = 2048
+PART = 2**22  # values that a histogram counts at a time; several numbers are computed of each
 
 
 class Statistics(Protocol):
@@ -65,7 +66,11 @@ class Histogram:
 
     def update(self, x: Tensor) -> None:
         """Adds a batch `[B, C, ...]`."""
-        values = x.detach().movedim(1, 0).flatten(1)
+        for part in x.detach().split(max(1, PART * len(x) // max(1, x.numel()))):
+            self._update(part)
+
+    def _update(self, x: Tensor) -> None:
+        values = x.movedim(1, 0).flatten(1)
         peak = values.amax(1).to(self.peak).clamp_min(0)
         self.total += values.shape[1]
         self.peak = torch.maximum(self.peak, peak)

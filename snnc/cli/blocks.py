@@ -42,6 +42,13 @@ frames_option = click.option(
 )
 batch_option = click.option("--batch", type=COUNT, default=100, show_default=True, help="Samples at a time.")
 
+memory_option = click.option(
+    "--memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GB",
+    help="Memory that calibration may take; the result does not depend on it. [default: half of what is free]",
+)
+
 
 def threads_option(command: Callable[..., None]) -> Callable[..., None]:
     """`--threads`, which takes effect before the command begins."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from snnc.cli.blocks import original_options, output_option, running_options, scored_options
+from snnc.cli.blocks import memory_option, original_options, output_option, running_options, scored_options
 from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, READ, dry_run_option, verb
 from snnc.cli.search import Names
@@ -18,6 +18,7 @@ from snnc.cli.search import Names
 @click.option("--T", "--time-steps", "T", type=COUNT, default=8, show_default=True, help="Time steps of --recipes.")
 @click.option("--calib", type=READ, metavar="DATA", help="Calibration data of --recipes; its training split.")
 @click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples drawn from it.")
+@memory_option
 @original_options()
 @scored_options("test", "Split that is scored, if DATA has several.", draw=True)
 @output_option

@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from snnc.cli.blocks import frames_option, model_options, reading_options, shape_option, target_option, threads_option
+from snnc.cli.blocks import (
+    frames_option,
+    memory_option,
+    model_options,
+    reading_options,
+    shape_option,
+    target_option,
+    threads_option,
+)
 from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, READ, SEED, Setting, dry_run_option, recipe_names, verb
 from snnc.cli.search import search_options
@@ -34,6 +42,7 @@ from snnc.defaults import BACKENDS
     "--calib", type=READ, metavar="DATA", help="Calibration data (.npz, idx, CIFAR, images); needs no labels."
 )
 @click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples drawn from it.")
+@memory_option
 @reading_options("train", "Split that calibrates, if DATA has several.")
 @search_options
 @click.option(

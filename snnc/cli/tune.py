@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from snnc.cli.blocks import original_options, reading_options, threads_option
+from snnc.cli.blocks import memory_option, original_options, reading_options, threads_option
 from snnc.cli.config import configurable
 from snnc.cli.options import COUNT, PATH, READ, dry_run_option, recipe_names, verb
 from snnc.tune.options import TuneOptions
@@ -79,6 +79,7 @@ def tune_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @reading_options("train", "Split to train on, if DATA has several.")
 @original_options("Network to distil from, where MODEL is a spiking network.")
 @click.option("--calib-samples", type=COUNT, default=512, show_default=True, help="Samples that calibrate it.")
+@memory_option
 @tune_options
 @threads_option
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")

@@ -59,7 +59,7 @@ def read(
         raise DataError(f"There is no split '{split}'.", "train or test")
     if not path.exists():
         raise DataError(f"{path} does not exist.", "check the path")
-    if path.suffix == ".npz" and not frames and is_events(path):
+    if not frames and path.suffix in (".npz", ".aedat", ".aedat4") and is_events(path):
         raise DataError(
             f"{path} holds events, which become frames.",
             "snnc compile --frames mean, sum or each, and its network; or frames as an array `x`",

@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 
 KEY = "snnc"  # of the history in a model's metadata
 DOMAIN = "snnc"  # of the functions
+COUNTING = ("Conv", "Linear", "Join", "Sum", "Steady")  # before a neuron's name: functions that give counts of spikes
 LOGITS, BY_STEP = "logits", "by_step"  # the readout after all steps and after each, of a network with one output
 BATCH = "batch"  # the first dimension of input and output
 # fmt: off
 OPERATORS = frozenset({
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Cast", "Celu", "Clip",
-    "Concat", "Constant", "Conv", "ConvTranspose", "Cos", "Cosh", "CumSum", "DepthToSpace", "Div", "Elu", "Equal",
-    "Erf", "Exp", "Expand", "Floor", "Gather", "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual",
-    "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "Less",
-    "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "Range",
-    "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Resize",
-    "Round", "Scan", "Selu", "Shape", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Slice", "Softmax", "Softplus",
-    "Softsign", "Sqrt", "Sub", "Tan", "Tanh", "Transpose", "Unsqueeze", "Where",
+    "Concat", "Constant", "Conv", "ConvTranspose", "Cos", "Cosh", "CumSum", "DepthToSpace", "DequantizeLinear",
+    "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Floor", "Gather", "GlobalAveragePool", "GlobalMaxPool",
+    "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LRN",
+    "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "MatMulInteger", "Max",
+    "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "QLinearConv", "QuantizeLinear", "Range", "Reciprocal",
+    "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Resize", "Round",
+    "Scan", "Selu", "Shape", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Slice", "Softmax", "Softplus", "Softsign",
+    "Split", "Sqrt", "Squeeze", "Sub", "Tan", "Tanh", "Transpose", "Unsqueeze", "Where",
 })
 # fmt: on
 _NODE_LIMIT = 200_000  # with all functions written out
@@ -56,6 +58,18 @@ def output_names(outputs: Sequence[str], inputs: Sequence[str]) -> list[str]:
 def by_step(name: str) -> str:
     """What the file calls an output after each step."""
     return BY_STEP if name == LOGITS else f"{name}_{BY_STEP}"
+
+
+def neuron_of(function: str, neurons: Iterable[str]) -> tuple[str, str] | None:
+    """The neuron that a function is, and what stands before its name: "", "Unit" or one of `COUNTING`.
+
+    Args:
+        function: such as "IF", "UnitIF", "ConvSignedIF_2".
+        neurons: names of neurons.
+    """
+    name = function.partition("_")[0]
+    found = ((name.removeprefix(before), before) for before in ("", "Unit", *COUNTING) if name.startswith(before))
+    return next((one for one in found if one[0] in neurons), None)
 
 
 def is_emitted(model: onnx.ModelProto) -> bool:

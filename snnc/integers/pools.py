@@ -49,7 +49,9 @@ def sums(name: str, pool: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
     means, totals = pool(one).double(), layer(one).double()
     if means.shape != totals.shape:
         raise SnncError(f"'{name}' has windows that end outside of its input.", "ceil_mode=False")
-    return layer.eval(), means / totals
+    # A share is one in a whole number. The quotient of two roundings would differ from window to window, and a layer
+    # behind would have to bring places on one grid that are on it already.
+    return layer.eval(), 1 / (totals / means).round()
 
 
 def _each(value: Any, dims: int) -> tuple[int, ...]:

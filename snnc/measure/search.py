@@ -95,6 +95,7 @@ def search(
     input_shape: tuple[int, ...] | None = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    memory: float | None = None,
     quick: bool = False,
     track: Callable[..., Iterator[Any]] = no_progress,
     output: str | None = None,
@@ -120,6 +121,7 @@ def search(
         input_shape: shape of one sample, without batch; the data tells it.
         seed: seed of every random choice, and of what is held out.
         chunk: rows (time steps x samples) that the network holds in memory at once.
+        memory: GB that calibration may take, as for `compile`.
         quick: take the options of recipes as they stand, and choose none on the data.
         track: wraps iterables to show progress.
         output: name of the output that holds the class scores, where there are several; networks have all of them.
@@ -149,7 +151,7 @@ def search(
             try:
                 network = compile(
                     source, T, one, given, samples=samples, input_shape=input_shape, seed=seed, chunk=chunk,
-                    quick=quick, track=track,
+                    memory=memory, quick=quick, track=track,
                 )  # fmt: skip
             except PassFailed as problem:
                 if recipes is not None:

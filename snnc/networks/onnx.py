@@ -14,7 +14,7 @@ from torch import Tensor
 
 from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, SnncError
-from snnc.files.emitted import BATCH, DOMAIN, by_step, output_names, read_emitted
+from snnc.files.emitted import BATCH, COUNTING, DOMAIN, by_step, neuron_of, output_names, read_emitted
 from snnc.ir.graph import Stage
 from snnc.ir.neurons import NEURONS
 from snnc.networks.base import SpikingNetwork, Trains, counted
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # both are slow to import, and few files get here
     import onnxruntime
 
 _QUIET = 4  # onnxruntime's log: what goes wrong is raised, and told in one sentence
+_IN_FLOATS = "a file that was written in floats: snnc.save(net, OUT, snnc.backends.OnnxModel(integers=False))"
 _NEURONS = tuple(cls.__name__ for cls in NEURONS)
 
 
@@ -65,6 +66,11 @@ class OnnxNetwork(SpikingNetwork):
         self.chunk = counted(chunk)
         self.device = named(device)
         self.options = options or quiet_options()
+        if self.device.type == "cuda" and any(_counts(node) for node in self._neurons()):
+            raise SnncError(
+                "This file computes with 8-bit integers, which onnxruntime does on the CPU only.",
+                _IN_FLOATS,
+            )
         self.written = [output.name for output in model.graph.output]
         self.session = self._session(model)
         self._seen: onnxruntime.InferenceSession | None = None
@@ -127,8 +133,15 @@ class OnnxNetwork(SpikingNetwork):
                 looking.graph.output.add(name=value)
             self._seen = self._session(looking)
         given = checked(self.entries, bound(self.entries, x, named), self.info)
-        found = self._run(self._seen, given, list(layers.values()))
-        return {name: value.to(given.device) for name, value in zip(layers, found, strict=True)}
+        found = zip(self._neurons(), self._run(self._seen, given, list(layers.values())), strict=True)
+        trains = {node.name: self._by_step(value) if _counts(node) else value for node, value in found}
+        return {name: value.to(given.device) for name, value in trains.items()}
+
+    def _by_step(self, counts: Tensor) -> Tensor:
+        """Spikes `[T * B, ...]` of what was counted up to each step, images with their channels last."""
+        steps = counts.float().unflatten(0, (self._simulated, -1))
+        spikes = torch.cat([steps[:1], steps[1:] - steps[:-1]]).flatten(0, 1)
+        return spikes.permute(0, 3, 1, 2).contiguous() if spikes.dim() == 4 else spikes
 
     def layers(self) -> dict[str, str]:
         """Names of neuron layers, and of the values that they give, in order."""
@@ -145,18 +158,17 @@ class OnnxNetwork(SpikingNetwork):
         numbers = {tensor.name: tensor for tensor in self.model.graph.initializer}
         found: dict[str, Tensor] = {}
         for node in self._neurons():
-            unit, theta = node.op_type.startswith("Unit"), numbers.get(node.input[1])
-            if theta is None:
+            found_as = neuron_of(node.op_type, _NEURONS)
+            if found_as and found_as[1]:  # a spike is a number
+                found[node.name] = torch.ones(())
+                continue
+            if (theta := numbers.get(node.input[1])) is None:
                 raise LoadError(f"The thresholds of '{node.name}' are no numbers of the file.", "compile again")
-            found[node.name] = torch.ones(()) if unit else torch.from_numpy(numpy_helper.to_array(theta).copy())
+            found[node.name] = torch.from_numpy(numpy_helper.to_array(theta).copy())
         return found
 
     def _neurons(self) -> list[onnx.NodeProto]:
-        return [
-            node
-            for node in self.model.graph.node
-            if node.domain == DOMAIN and node.op_type.removeprefix("Unit").partition("_")[0] in _NEURONS
-        ]
+        return [node for node in self.model.graph.node if node.domain == DOMAIN and neuron_of(node.op_type, _NEURONS)]
 
     def _parts(self, x: Any, named: Any) -> list[Samples]:
         given = checked(self.entries, bound(self.entries, x, named), self.info)
@@ -172,7 +184,8 @@ class OnnxNetwork(SpikingNetwork):
         except SnncError:
             raise
         except Exception as error:  # onnxruntime's errors share no base
-            raise LoadError(f"onnxruntime does not take the model: {_first_line(error)}.", "compile again") from error
+            hint = _IN_FLOATS if any(_counts(node) for node in self._neurons()) else "compile again"  # before 1.24
+            raise LoadError(f"onnxruntime does not take the model: {_first_line(error)}.", hint) from error
         if self.device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
             raise SnncError(
                 "onnxruntime could not start CUDA, so it would run on the CPU.",
@@ -268,6 +281,12 @@ def providers(device: torch.device, integers: bool = False) -> list[Any]:
     if integers:  # the fastest convolution may add other numbers than the products; cuDNN's default does not
         cuda["cudnn_conv_algo_search"] = "DEFAULT"
     return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+
+
+def _counts(node: onnx.NodeProto) -> bool:
+    """Whether a layer of neurons gives counts."""
+    found = neuron_of(node.op_type, _NEURONS)
+    return found is not None and found[1] in COUNTING
 
 
 def _first_line(error: Exception) -> str:

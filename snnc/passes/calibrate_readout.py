@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
+from snnc.calibrate.holding import size_of
 from snnc.calibrate.readout import by_classes
 from snnc.calibrate.regression import refit
 from snnc.calibrate.sweep import SweepSite
@@ -65,7 +66,7 @@ class CalibrateReadout(SweepPass):
 
         def visit(site: SweepSite) -> None:
             nonlocal sites
-            if site.node is not last or any(one.dim() != 2 for one in site.wanted.values()):
+            if site.node is not last or len(size_of(site.wanted)) != 2:
                 return
             layer, shards = site.module, site.sweep.shards
             seen = site.sweep.means(site.node, site.inputs[0])

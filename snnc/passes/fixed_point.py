@@ -156,18 +156,24 @@ class FixedPoint(Pass):
             context.notes.append(f"no data was seen: the input is taken to lie in {start:g}..{end:g}")
             ends = torch.tensor([start, end], dtype=torch.float64)
             return _grid(points / (ends[1] - ends[0]), ends[0], ends[1])
-        x: Any = joined(context.calibration).double()
-        x = x.flatten(0, 1) if takes_frames(graph) else x
-        apart = x.dim() > 2 and not Populations(graph, known, torch.tensor(1.0)).mixed(node)
-        rows = x.transpose(0, 1).flatten(1) if apart else x.flatten()[None]
-        low, high = rows.amin(1).clamp_max(0), rows.amax(1).clamp_min(0)
-        span = rows.amax(1) - rows.amin(1)
+        batches: list[Any] = list(context.calibration)
+        if takes_frames(graph):
+            batches = [x.flatten(0, 1) for x in batches]
+        dims = batches[0].dim()
+        apart = dims > 2 and not Populations(graph, known, torch.tensor(1.0)).mixed(node)
+
+        def rows(x: Tensor) -> Tensor:
+            return x.double().transpose(0, 1).flatten(1) if apart else x.double().flatten()[None]
+
+        least = torch.stack([rows(x).amin(1) for x in batches]).amin(0)
+        most = torch.stack([rows(x).amax(1) for x in batches]).amax(0)
+        low, high, span = least.clamp_max(0), most.clamp_min(0), most - least
         scale = points / torch.where(span > 0, span, torch.maximum(high - low, torch.ones_like(low)))
-        ties = ((rows * scale[:, None]).frac().abs() - 0.5).abs() < TIE
-        if float(ties.double().mean()) > 0.1:
+        ties = sum(int((((rows(x) * scale[:, None]).frac().abs() - 0.5).abs() < TIE).sum()) for x in batches)
+        if ties > 0.1 * sum(x.numel() for x in batches):
             scale = 2 * scale
             context.notes.append("the input is half-way between points of its grid, which is made twice as fine")
-        shape = (-1, *[1] * (x.dim() - 2)) if apart else ()
+        shape = (-1, *[1] * (dims - 2)) if apart else ()
         return _grid(scale.reshape(shape), low.reshape(shape), high.reshape(shape))
 
     def _tell(self, rows: list[Row], found: IntegerLowering, less: dict[str, int], context: Context) -> None:

@@ -73,6 +73,7 @@ def tune(
     teacher: nn.Module | None = None,
     samples: int = 512,
     input_shape: tuple[int, ...] | None = None,
+    memory: float | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     out: str | Path | None = None,
@@ -95,6 +96,7 @@ def tune(
             count, and norms "original" are "own".
         samples: training samples that calibrate the conversion, at most.
         input_shape: shape of one sample, where nothing else tells it.
+        memory: GB that the calibration of the conversion may take, as for `compile`.
         checkpoint: file that an interrupted run can go on from, or None. It is removed at the end.
         resume: go on from `checkpoint`.
         out: file to write the result to, as `snnc.save` does, before the checkpoint is removed; None: no file.
@@ -115,7 +117,7 @@ def tune(
     path = None if checkpoint is None else Path(checkpoint)
     if resume and path is None:
         raise RecipeError("There is no checkpoint file to resume from.", "checkpoint=, as in the run before")
-    start = prepare(model, data, T, recipe, teacher, samples, input_shape, track, **options)
+    start = prepare(model, data, T, recipe, teacher, samples, input_shape, memory, track, **options)
     first, original, work = start.first, start.original, start.work
     graph, o = work.graph, work.options
     if resume and path:
@@ -159,6 +161,7 @@ def prepare(
     teacher: nn.Module | None = None,
     samples: int = 512,
     input_shape: tuple[int, ...] | None = None,
+    memory: float | None = None,
     track: Callable[..., Iterator[Any]] = no_progress,
     **options: Any,
 ) -> Start:
@@ -173,7 +176,7 @@ def prepare(
     original = _original(model, teacher, input_shape or everything.input_shape)
     _require_signal(o, everything, original)
     _require_alone(model, original)
-    first = _converted(model, original, T, recipe, training, samples, track, o)
+    first = _converted(model, original, T, recipe, training, samples, memory, track, o)
     _require_fit(first, training)
     batches: list[Any] = [x for x, _ in training.sample(samples, o.seed).batches(o.batch)]
     graph = opened(first.graph)
@@ -196,6 +199,11 @@ def _original(model: Any, teacher: Any, shape: tuple[int, ...]) -> fx.GraphModul
     """The network to distil from, as a graph."""
     if isinstance(model, SpikingNetwork) and not model.looks_inside:
         raise RecipeError(f"{model.form} cannot be trained: its graph is not there.", "the .snn file of it")
+    if isinstance(model, SpikingNetwork) and model.frames:
+        raise RecipeError(
+            "The network takes input that changes in time, which training does not.",
+            "the original network trained further as it is, and compiled over frames again",
+        )
     source = teacher if teacher is not None else model
     if isinstance(source, Network):
         return None
@@ -239,6 +247,7 @@ def _converted(
     recipe: Any,
     training: Dataset,
     samples: int,
+    memory: float | None,
     track: Any,
     o: TuneOptions,
 ) -> Network | Staged:
@@ -253,7 +262,7 @@ def _converted(
     graph = source.graph
     chosen = recipe if recipe is not None else default(graph)
     if o.kind == "spiking":
-        network = api.compile(source, T, chosen, calibration, samples=samples, seed=o.seed, track=track)
+        network = api.compile(source, T, chosen, calibration, samples=samples, seed=o.seed, memory=memory, track=track)
         require_trainable(network.graph)
         return network
     label = Recipe("custom", "", "", True, chosen) if isinstance(chosen, Pipeline) else find_recipe(chosen)

@@ -31,6 +31,17 @@ from tests.followed import (
     weights,
 )  # fmt: skip
 
+
+def far(value):
+    """One number of the calibration data is far from the others."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        x = torch.rand(16, 4)
+    x[3, 2] = value
+    return snnc.compile(net, 4, "best", x, quick=True)
+
+
 HEAD = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2])
 GOOD = 'name = "mine"\n[[pass]]\nname = "fold-batchnorm"\n'
 # The hint, what gets it, and what it says to do: functions of a compiled network and a folder.
@@ -39,8 +50,7 @@ ROWS = [
     ("uint8 or float32", lambda n, p: made(x=X.numpy().astype("c8")), lambda n, p: made()),
     ("(N, C, H, W)", lambda n, p: made(x=np.float32(1)), lambda n, p: made(x=IMAGES.numpy())),
     ("give at least one", lambda n, p: made(x=X.numpy()[:0], y=None), lambda n, p: made(x=X.numpy()[:1], y=None)),
-    ("in the range that the network", lambda n, p: snnc.compile(NET, 2, None, X.abs() / X.abs().max() * 3e38),
-     lambda n, p: snnc.compile(NET, 2, None, X)),
+    ("in the range that the network", lambda n, p: far(3e38), lambda n, p: far(1.0)),
     ("clean the data", lambda n, p: made(x=X.numpy() * np.nan), lambda n, p: made()),
     ("255 for uint8 images, 1 for raw", lambda n, p: made(scale=0), lambda n, p: made(scale=255)),
     ("one number, or one each", lambda n, p: made(mean=(1, 2, 3)), lambda n, p: made(mean=(1,)).take(slice(2))),
@@ -166,6 +176,8 @@ ROWS = [
     ("time steps, 1 or more, such as 8", lambda n, p: compiled(T=0), lambda n, p: compiled(T=8)),
     ("calibration samples, 1 or more, such as 512", lambda n, p: compiled(samples=0),
      lambda n, p: compiled(samples=512)),
+    ("GB that the process may hold, more than 0, such as 4", lambda n, p: compiled(memory=0),
+     lambda n, p: compiled(memory=4)),
     ("the sizes of one sample, without the batch", lambda n, p: compiled(input_shape=4),
      lambda n, p: compiled(input_shape=(4,))),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from torch import nn
 import snnc
 from snnc.data import Binning, read
 from snnc.report.samples import gather
-from tests.followed import NET, X, compiled
+from tests.followed import NET, X, Y, compiled
 from tests.followed.several import Names
 
 CLIPS = torch.rand(12, 2, 4, generator=torch.Generator().manual_seed(1))
@@ -173,6 +173,11 @@ ROWS = [
         "a recipe that reads step by step: 'best', 'opi' or 'best-graded'",
         lambda n, p: over(which="cos"),
         lambda n, p: [over(which=one) for one in ("best", "opi", "best-graded")],
+    ),
+    (
+        "the original network trained further as it is, and compiled over frames again",
+        lambda n, p: snnc.tune(over(), (X, Y), NET, epochs=1),
+        lambda n, p: over(),
     ),
     (
         "networks that take the same samples",

@@ -47,9 +47,14 @@ class Block:
             return self.stored[wanted]
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         kind = np.int64 if array.dtype.kind in "iu" else np.float32
-        name = self.stored[wanted] = self.name(wanted)
-        self.constant(self, name, np.ascontiguousarray(array, dtype=kind).reshape(array.shape))
-        return name
+        return self.typed(wanted, array.astype(kind))
+
+    def typed(self, wanted: str, array: np.ndarray) -> str:
+        """Numbers of any type, and the name that they got."""
+        if wanted not in self.stored:
+            self.stored[wanted] = self.name(wanted)
+            self.constant(self, self.stored[wanted], np.ascontiguousarray(array).reshape(array.shape))
+        return self.stored[wanted]
 
     def op(self, kind: str, *inputs: str, out: str, label: str = "", domain: str = "", **attributes: Any) -> str:
         """One node; gives the name of its value, which is `out` or like it. `label` names the node itself."""

@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 from onnx import parser
 
+from snnc.backends.onnx.count_texts import COUNT_TEXTS
 from snnc.backends.onnx.neurons import FIRST, NEURON_TEXTS, SHIFT
 from snnc.backends.onnx.time import TIME_TEXTS
 from snnc.files.emitted import DOMAIN
@@ -39,7 +40,7 @@ ATTRIBUTES: dict[type[Neuron], tuple[str, ...]] = {
     ResidualMaskIF: ("tau",),
 }
 
-_TEXTS = {**TIME_TEXTS, **NEURON_TEXTS}
+_TEXTS = {**TIME_TEXTS, **NEURON_TEXTS, **COUNT_TEXTS}
 _COUNTING = {"Walk", *(cls.__name__ for cls in ATTRIBUTES)}  # those that have a form which emits counts
 
 
@@ -79,6 +80,7 @@ def parsed(name: str, rank: int = 0, /, **blanks: str) -> onnx.FunctionProto:
         shift_margin="margin = Constant <value_float = 1.0> ()" if unit else "margin = Mul (theta, eps)",
         rank=rank,
         dims=dims,
+        less=", ".join("?" * (rank - 1)),
         **blanks,
     )
     # Constants may be written without their types, which the parser asks for.

@@ -23,6 +23,8 @@ class OnnxModel(Backend):
 
     Attributes:
         anytime: also write the readout after each step, as a second output.
+        integers: write fixed-point networks with 8-bit integers where these are exact, for the CPU and onnxruntime 1.24
+            or later; other networks, and all with False, are written in float32.
     """
 
     name = "onnx"
@@ -30,10 +32,11 @@ class OnnxModel(Backend):
     summary = "ONNX: runs in onnxruntime, where neither snnc nor torch is installed; neurons are functions of the file"
 
     anytime: bool = True
+    integers: bool = True
 
     def emit(self, network: Network, path: Path) -> None:
         from snnc.backends.onnx.writer import model  # onnx is slow to import
 
-        content = model(network, self.anytime).SerializeToString()
+        content = model(network, self.anytime, self.integers).SerializeToString()
         with atomic_write(path) as temporary:
             temporary.write_bytes(content)

@@ -16,12 +16,13 @@ from onnx import TensorProto, helper
 from torch import fx
 
 from snnc.backends.onnx.block import SHAPE_HINT, Block, EmitSite, initialiser
+from snnc.backends.onnx.counting import Counting
 from snnc.backends.onnx.emitters import EMITTERS, readout
 from snnc.backends.onnx.functions import IR_VERSION, OPSET, Library
 from snnc.errors import SnncError
 from snnc.files.emitted import BATCH, DOMAIN, KEY, by_step, output_names
 from snnc.ir.embedding import Embedding
-from snnc.ir.graph import calls, module_of, numbers, phases, results
+from snnc.ir.graph import Stage, calls, module_of, numbers, phases, results
 from snnc.ir.neurons import Neuron
 from snnc.ir.rows import MissingRow, Refused
 from snnc.ir.shapes import Shapes
@@ -35,9 +36,14 @@ _LIMIT = 2**31 - 1  # bytes of a protobuf message
 
 
 class _Writer:
-    """Writes one network; what it has written so far is in `main`, `weights` and `library`."""
+    """Writes one network; what it has written so far is in `main`, `weights` and `library`.
 
-    def __init__(self, network: Network) -> None:
+    Attributes:
+        values: names of values by node, those inside time by step.
+        counting: what is written as counts and sums, if anything is.
+    """
+
+    def __init__(self, network: Network, integers: bool) -> None:
         self.graph = network.graph
         self.shapes = Shapes.of(network.graph, network.info.get("input_shape"), network.info.get("input_rank"))
         self.phase = phases(network.graph)
@@ -47,6 +53,12 @@ class _Writer:
         self.main = Block(initialiser(self.weights))
         self.whole, self.floats = places(network.graph), dict[fx.Node, str]()
         self.entries = [self.main.name(name) for name in network.inputs]
+        self.values: dict[fx.Node, str] = {}
+        self.counting = None
+        if integers and network.stage is Stage.FIXED:
+            self.counting = Counting(
+                self.graph, self.shapes, self.main, self.library, self._floats, self.value, self.emit
+            )
 
     def emit(self, node: fx.Node, inputs: list[str], out: str, label: str) -> str:
         """One call of the graph; gives the name of its value."""
@@ -66,7 +78,7 @@ class _Writer:
         wanted = results(self.graph)
         names = output_names(list(wanted), self.entries)
         self.main.taken |= {*names, *(by_step(name) for name in names)} | {"logits"}
-        values: dict[fx.Node, str] = {}
+        values = self.values
         nodes = [node for node in self.graph.graph.nodes if node.op != "output"]
         called: dict[fx.Node, str] = {}
         for name, node in zip(names, wanted.values(), strict=True):
@@ -77,8 +89,10 @@ class _Writer:
             if node.op == "placeholder":
                 values[node] = next(given)
                 continue
+            if self.counting and self.phase[node] == "in" and self.counting.take(node, node.name):
+                continue
             self.main.taken.discard(called.get(node, ""))
-            inputs = [self._fed(node, n, values[n]) for n in _inputs(node)]
+            inputs = [self._fed(node, n, self.value(n, node)) for n in _inputs(node)]
             values[node] = self.emit(node, inputs, called.get(node, node.name), node.name)
         outputs: dict[str, list[Any]] = {}
         samples = {}
@@ -102,7 +116,7 @@ class _Writer:
             module, out = module_of(self.graph, node), f"{node.name}.by_step"
             if isinstance(module, Decode):
                 (source,) = node.all_input_nodes
-                running[node] = self.main.call("Running", values[source], out=out, **readout(module))
+                running[node] = self.main.call("Running", self.value(source, node), out=out, **readout(module))
                 continue
             for source in node.all_input_nodes:
                 self._repeat(source, values, running)
@@ -111,6 +125,21 @@ class _Writer:
             self._repeat(node, values, running)
             self.main.taken.remove(by_step(name))
             self.main.call("Unfold", running[node], out=by_step(name), T=self.read)
+
+    def value(self, node: fx.Node, reader: fx.Node) -> str:
+        """A value by step, for one of those that read it; one that is counted is written so when it is first read."""
+        if node not in self.values and self.counting:
+            counted = node in self.counting.counts or isinstance(module_of(self.graph, reader), Decode)
+            if counted:  # a sum is what a readout reads
+                self.values[node] = self.counting.steps_of(node, f"{node.name}.spikes")
+            else:
+                inputs = [self.value(source, node) for source in _inputs(node)]
+                self.values[node] = self.emit(node, inputs, node.name, node.name)
+        return self.values[node]
+
+    def _floats(self, node: fx.Node) -> str:
+        """A value from before time, in floats."""
+        return self._fed(next(iter(node.users)), node, self.values[node])
 
     def _fed(self, node: fx.Node, source: fx.Node, value: str) -> str:
         """What a call reads: of an input of whole numbers floats, unless it is a table."""
@@ -131,12 +160,13 @@ def _inputs(node: fx.Node) -> list[fx.Node]:
     return [n for n in node.args if isinstance(n, fx.Node)]
 
 
-def model(network: Network, anytime: bool = True) -> onnx.ModelProto:
+def model(network: Network, anytime: bool = True, integers: bool = True) -> onnx.ModelProto:
     """The network as a model in memory.
 
     Args:
         network: a compiled network.
         anytime: also give the readout after each step.
+        integers: of a fixed-point network write what can be as integers.
 
     Raises:
         SnncError: a module that this backend cannot write, or an operation whose form depends on the shape of the
@@ -145,7 +175,7 @@ def model(network: Network, anytime: bool = True) -> onnx.ModelProto:
     first = numbers(network.graph)
     if first.dtype != torch.float32:
         raise SnncError(f"The backend 'onnx' writes float32, and the network is {first.dtype}.", "network.float()")
-    writer = _Writer(network)
+    writer = _Writer(network, integers)
     outputs = writer.run(anytime)
     info = {**network.info, "stage": str(network.stage), "latency": asdict(network.latency)}
     given, rank = network.info.get("input_shape"), network.info.get("input_rank")

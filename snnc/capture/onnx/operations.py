@@ -154,7 +154,7 @@ SIZED = frozenset({"Reshape", "Slice", "Expand", "Concat", "Resize", "ScatterND"
 # Those that broadcast: a constant that every sample has alike may have the batch's size.
 SHARED = frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Equal", "Less", "Greater", "LessOrEqual"}
-    | {"GreaterOrEqual", "And", "Or", "GatherElements", "GridSample", "MatMul", "Attention", "RotaryEmbedding"}
+    | {"GreaterOrEqual", "And", "Or", "GatherElements", "GridSample", "Attention", "RotaryEmbedding", "MatMul"}
 )
 
 

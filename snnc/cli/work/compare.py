@@ -29,6 +29,7 @@ def run(
     T: int,
     calib: Path | None,
     calib_samples: int,
+    memory: float | None,
     original: Original,
     scored: Scored,
     output: str | None,
@@ -69,7 +70,9 @@ def run(
         samples = gather(chosen, [*networks.values()], network, len(chosen), output)
         return comparison(networks, candidates, T, samples, given, out, as_json)
     for one in candidates:
-        net = api.compile(source, T, one, given, frames=way or None, samples=calib_samples, seed=seed, track=show.track)
+        net = api.compile(
+            source, T, one, given, frames=way or None, samples=calib_samples, seed=seed, memory=memory, track=show.track
+        )
         networks[_free(one.name, networks)] = running.place(net)
     found = compare(
         networks,

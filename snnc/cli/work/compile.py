@@ -52,6 +52,7 @@ class Wish:
     changes: tuple[tuple[str, str, Any], ...]
     calib: Path | None
     calib_samples: int
+    memory: float | None
     reading: Reading
     max_drop: float | None
     recipes: tuple[str, ...] | None
@@ -152,7 +153,7 @@ def _search(wish: Wish, plan: CompilePlan) -> Made | None:
         return None
     net = searched(
         plan.source, plan.data, wish.max_drop, candidates, without, wish.T, wish.calib_samples, wish.holdout, wish.seed,
-        wish.quick, wish.as_json, wish.output,
+        wish.memory, wish.quick, wish.as_json, wish.output,
     )  # fmt: skip
     why = f"the fewest steps that lose {wish.max_drop:g} points at most"
     return net, parse(net.info["recipe_text"], "the file"), why
@@ -183,7 +184,7 @@ def _build(wish: Wish, plan: CompilePlan) -> Made | None:
     source = staged or plan.source  # what it was trained with goes into the file
     net = api.compile(
         source, T, several, data, frames=wish.frames, samples=wish.calib_samples, input_shape=plan.shape,
-        seed=wish.seed, quick=wish.quick, track=show.track,
+        seed=wish.seed, memory=wish.memory, quick=wish.quick, track=show.track,
     )  # fmt: skip
     if tried := [row["recipe"] for row in net.info.get("recipes", ()) if row["chosen"]]:
         return net, find_recipe(tried[0]), "chosen on calibration data"

@@ -30,6 +30,7 @@ def run(
     reading: Reading,
     original: Original,
     calib_samples: int,
+    memory: float | None,
     resume: bool,
     out: Path | None,
     dry_run: bool,
@@ -54,7 +55,15 @@ def run(
         teacher = capture(teacher, samples.input_shape)
     if dry_run:
         ready = prepare(
-            network, samples, T, recipe, teacher, samples=min(calib_samples, TRIAL), track=show.track, **options
+            network,
+            samples,
+            T,
+            recipe,
+            teacher,
+            samples=min(calib_samples, TRIAL),
+            memory=memory,
+            track=show.track,
+            **options,
         )
         if resume:
             ready.work.resume(saved, trial=True)
@@ -62,7 +71,7 @@ def run(
         return training(ready, samples, calib_samples if ready.first is not network else 0, resume, out, saved, as_json)
     result = train(
         network, samples, T, recipe, teacher=teacher, samples=calib_samples, checkpoint=saved, resume=resume, out=out,
-        track=show.track, report=None if as_json else _told, **options,
+        memory=memory, track=show.track, report=None if as_json else _told, **options,
     )  # fmt: skip
     found = result.info["tune"]
     if as_json:
