@@ -60,7 +60,7 @@ def seen(steps):
     made = over()
     state = made.start()
     for t in range(steps):
-        _, state = made.step(CLIPS[:, t], state)
+        _, state = made.step(CLIPS[:, t % 2], state)
     return made, state
 
 
@@ -85,7 +85,7 @@ ROWS = [
         lambda n, p: events(p, Binning(8, sensor=(256, 256))),
     ),
     ("more frames, or shorter ones", lambda n, p: busy(p, 1), lambda n, p: busy(p, 2)),
-    ("one at least", lambda n, p: many(p, np.zeros(0, np.int64)), lambda n, p: many(p, [0, 2])),
+    ("one for each recording", lambda n, p: many(p, np.zeros(0, np.int64)), lambda n, p: many(p, [0, 2])),
     (
         "time, count, time=10000 (us) or count=500 (events)",
         lambda n, p: Binning().by_rule("second"),
