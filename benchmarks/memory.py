@@ -71,20 +71,24 @@ def images(count: int, size: int) -> Tensor:
 NETS = {"resnet18": ((2, 2, 2, 2), False), "resnet34": ((3, 4, 6, 3), False), "resnet50": ((3, 4, 6, 3), True)}
 
 
-def alone(net: str, size: int, T: int, samples: int, recipe: str, limit: float) -> None:
+def alone(net: str, size: int, T: int, samples: int, recipe: str, without: str, limit: float) -> None:
     """Compiles once; prints peak memory, seconds by pass, and a digest of the network."""
     import snnc
     from snnc.processes import digest
 
     model, x = resnet(*NETS[net], size), images(samples, size)
-    before, start = peak(), time.perf_counter()
+    chosen = snnc.recipe(recipe)
+    for name in filter(None, without.split(",")):
+        chosen = chosen.remove(name) if name in [one.name for one in chosen.pipeline] else chosen
+    before, start, cpu = peak(), time.perf_counter(), time.process_time()
     more = {"memory": limit} if limit else {}
-    made = snnc.compile(model, T, recipe, x, samples=samples, quick=True, **more)
-    seconds = time.perf_counter() - start
+    made = snnc.compile(model, T, chosen, x, samples=samples, quick=True, **more)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     passes = {record["name"]: round(record["seconds"], 1) for record in made.info["records"] if record["seconds"] > 0.5}
     notes = [note for record in made.info["records"] for note in record["notes"] if note.startswith("on ")]
     print(json.dumps({
-        "GB before": before, "GB": peak(), "seconds": round(seconds, 1), "passes": passes, "swept": notes,
+        "GB before": before, "GB": peak(), "seconds": round(seconds, 1), "CPU seconds": round(cpu, 1), "passes": passes,
+        "swept": notes,
         "bits": digest(*made.graph.state_dict().values())[:12],
     }))  # fmt: skip
 
@@ -103,19 +107,20 @@ def main() -> None:
     parser.add_argument("--T", type=int, default=4)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--recipe", default="best")
+    parser.add_argument("--without", default="", help="passes of the recipe that are left out")
     parser.add_argument("--limits", default="0,4,2", help="GB, one row each; 0 is the default")
     parser.add_argument("--label", default="now", help="which snnc this is, in the table")
     parser.add_argument("--alone", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    setting = (args.net, args.size, args.T, args.samples, args.recipe)
+    setting = (args.net, args.size, args.T, args.samples, args.recipe, args.without)
     if args.alone is not None:
         return alone(*setting, args.alone)
     rows = json.loads(args.out.read_text()) if args.out.exists() else []
     for limit in args.limits.split(","):
         command = [sys.executable, __file__, *sys.argv[1:], "--alone", limit]
         answer = subprocess.run(command, capture_output=True, text=True, check=True)
-        names = ("net", "size", "T", "samples", "recipe")
+        names = ("net", "size", "T", "samples", "recipe", "without")
         row = dict(zip(names, setting, strict=True)) | {"label": args.label, "limit": float(limit) or None}
         row |= json.loads(answer.stdout)
         print(row, flush=True)

@@ -109,6 +109,8 @@ def answer(tool: Callable[[Path, Path | None], None], path: Path, lava: Path | N
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             tool(path, lava)
+    except ImportError:  # the environment lacks something
+        raise
     except Exception as problem:  # whatever a tool raises is its answer
         return f"{type(problem).__name__}: {' '.join(str(problem).split())[:160]}"
     return None

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 import snnc
+from snnc.backends.onnx.model import OnnxModel
 from snnc.networks.onnx import quiet_options
 from snnc.passes import FixedPoint
 from snnc.passes.pipeline import Pipeline
@@ -40,6 +41,7 @@ ROWS = (
     "fast, fixed point",
     "ONNX, float",
     "ONNX, fixed point",
+    "ONNX, fixed point in floats",
 )
 
 
@@ -56,7 +58,8 @@ def row(name: str, net: str, T: int, folder: Path) -> Run:
     if name.startswith("ANN"):
         model = (fuse(build(net)) if "folded" in name else build(net)).to(memory_format=torch.channels_last)
         return lambda x: model(x.contiguous(memory_format=torch.channels_last))
-    network = snnc.load(_compiled(net, T, "fixed point" in name, "onnx" if "ONNX" in name else "snn", folder))
+    form = "floats.onnx" if name.endswith("in floats") else "onnx" if "ONNX" in name else "snn"
+    network = snnc.load(_compiled(net, T, "fixed point" in name, form, folder))
     if "ONNX" not in name:
         network.runtime = "reference" if name == "reference" else "fast"
     return network
@@ -68,8 +71,8 @@ def _compiled(net: str, T: int, fixed: bool, suffix: str, folder: Path) -> Path:
         passes = Pipeline((*recipe("data-free").pipeline.passes, *((FixedPoint(),) if fixed else ())))
         shape = tuple(images(net, 1).shape[1:])  # no data: random weights are not worth the rounding of thousands
         network = snnc.compile(build(net), T=T, recipe=passes, input_shape=shape)
-        for kind in ("snn", "onnx"):
-            snnc.save(network, path.with_suffix(f".{kind}"))
+        for kind, backend in (("snn", None), ("onnx", None), ("floats.onnx", OnnxModel(integers=False))):
+            snnc.save(network, folder / f"{net}-{T}-{'fixed' if fixed else 'float'}.{kind}", backend)
     return path
 
 

@@ -36,7 +36,7 @@ from snnc.defaults import CHUNK
 from snnc.errors import DataError, LoadError, RecipeError, SnncError, Unsupported, WriteError
 from snnc.files import atomic_buffer, load_torch, sniff
 from snnc.files.history import Fault, check_history
-from snnc.ir.frames import over_frames
+from snnc.ir.frames import over_frames, takes_frames
 from snnc.ir.graph import TIMED, Stage, entries
 from snnc.ir.graphfile import pack_graph, unpack_graph
 from snnc.ir.proof import prove
@@ -366,6 +366,8 @@ def load(
     graph, stage, info = unpack_graph(content, f"'{path}'")
     try:
         check_history(info)
+        if bool(info.get("frames")) != takes_frames(graph):
+            raise Fault("its history and its graph do not say the same of frames")
     except Fault as fault:
         raise LoadError(f"'{path}' is refused: {fault}.", "'snnc compile' on the original network") from fault
     if len({v.dtype for v in graph.state_dict().values() if v.is_floating_point()}) > 1:

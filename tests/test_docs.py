@@ -13,6 +13,7 @@ import click
 import pytest
 
 from snnc.backends import BACKENDS
+from snnc.backends.nir.targets import TARGETS
 from snnc.cli import main
 from snnc.ir.neurons import (
     LAYER_SYNCHRONOUS,
@@ -138,7 +139,7 @@ def test_named_passes_and_recipes_exist(path):
     dashed = re.compile(r"[a-z]+(-[a-z]+)+")
     for span in spans(path):
         if dashed.fullmatch(span):
-            assert span in {*PASSES, *names(), *choices()}, span
+            assert span in {*PASSES, *names(), *choices(), *TARGETS}, span
     for pattern, known in ((r"PASSES\[\"(.+?)\"\]", PASSES), (r"snnc\.recipe\(\"(.+?)\"\)", names())):
         assert set(re.findall(pattern, text(path))) <= set(known)
 
@@ -149,6 +150,11 @@ def test_recipes_in_toml_are_recipes(path):
     for code in blocks(path, "toml"):
         if "entry-points" not in code and not any(f'name = "{name}"' in code for name in own):
             parse(code, relative(path))
+
+
+def test_every_target_is_documented():
+    table = section(ROOT / "docs" / "nir.md", "Targets")
+    assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == list(TARGETS)
 
 
 def test_every_recipe_and_pass_is_documented():

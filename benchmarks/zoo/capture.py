@@ -31,6 +31,7 @@ from accuracy import provenance
 from snnc.capture.doors import captured
 from snnc.errors import Unsupported
 from snnc.files import atomic_write
+from snnc.structure import leaves
 
 DOORS = ("live", "pt2", "onnx")
 SAMPLES = 3
@@ -68,10 +69,10 @@ def row(name: str, net: nn.Module, shape: tuple[int, ...], door: str) -> dict[st
             "at": [str(b) for b in error.blockers],
         }
     with torch.no_grad():
-        want, have = net(x), graph(x)
-    scale = float(want.abs().max())
-    spread = float((want - want.mean(0)).abs().max()) / scale
-    error = float((want - have).abs().max()) / scale if want.shape == have.shape else float("inf")
+        pairs = [*zip(leaves(net(x)), leaves(graph(x)), strict=True)]
+    scales = [float(want.abs().max()) for want, _ in pairs]
+    spread = max(float((want - want.mean(0)).abs().max()) / s for (want, _), s in zip(pairs, scales, strict=True))
+    error = max(_off(*pair) / s for pair, s in zip(pairs, scales, strict=True))
     outcome = "taken" if error <= 1e-5 else "off"
     return {
         **found,
@@ -80,6 +81,11 @@ def row(name: str, net: nn.Module, shape: tuple[int, ...], door: str) -> dict[st
         "spread": spread,
         "seconds": round(time.process_time() - start, 1),
     }
+
+
+def _off(want: Tensor, have: Tensor) -> float:
+    """The largest difference of an output."""
+    return float((want - have).abs().max()) if want.shape == have.shape else float("inf")
 
 
 def main() -> None:

@@ -87,28 +87,18 @@ def _timm(name: str, given: dict[str, Any]) -> nn.Module:
 def _torchvision(name: str, given: dict[str, Any]) -> nn.Module:
     torchvision, _ = import_torchvision()
     if name in SEGMENTATION:
-        return Out(torchvision.models.get_model(name, weights=None, weights_backbone=None), "out")
+        more = {} if name.startswith("lraspp") else {"aux_loss": True}
+        net: nn.Module = torchvision.models.get_model(name, weights=None, weights_backbone=None, **more)
+        return net
     if name in DETECTION:
         return Heads(torchvision.models.get_model(name, weights=None, weights_backbone=None))
     if name in ("googlenet", "inception_v3"):
         given = {**given, "aux_logits": False, "init_weights": True}
-    net: nn.Module = torchvision.models.get_model(name, weights=None, **given)
-    return net
-
-
-class Out(nn.Module):
-    """One of several outputs."""
-
-    def __init__(self, net: nn.Module, key: str) -> None:
-        super().__init__()
-        self.net, self.key = net, key
-
-    def forward(self, x: Tensor) -> Any:
-        return self.net(x)[self.key]
+    return torchvision.models.get_model(name, weights=None, **given)  # type: ignore[no-any-return]
 
 
 class Heads(nn.Module):
-    """A detector's backbone with its heads: class scores of every anchor."""
+    """A detector's backbone with its heads: class scores and boxes of every anchor."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -116,7 +106,7 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         features = list(self.backbone(x).values())
-        return self.head(features)["cls_logits"]
+        return self.head(features)
 
 
 @cache

@@ -2,8 +2,8 @@
 
     python benchmarks/zoo/packages.py --pictures FOLDER --out docs/results/packages.json
 
-in an environment as `benchmarks/zoo/requirements.txt` describes it. FOLDER holds PNG or JPEG pictures, such as the
-`data` folder of scikit-image. Squares are cut out of them as each network wants its input; half of these calibrate, and
+in an environment as `benchmarks/zoo/requirements.txt` describes it. FOLDER is the `data` folder of scikit-image. From
+its pictures squares are cut as each network wants its input, and lines from its page of text. Half of them calibrate,
 the other half is compared: the error of an output relative to that of the ANN, in the Euclidean norm, and in how many
 places both decide alike.
 
@@ -92,6 +92,26 @@ def squares(pictures: list[Image.Image], side: tuple[int, int], count: int) -> n
     return np.stack(found)
 
 
+# Lines of page.png: top, bottom, left and right.
+LINES = (
+    (12, 36, 5, 212), (49, 65, 5, 376), (66, 82, 5, 376), (84, 100, 5, 376), (100, 117, 5, 376), (115, 133, 5, 176),
+    (172, 190, 18, 242),
+)  # fmt: skip
+
+
+def lines(page: Image.Image, side: tuple[int, int], count: int) -> np.ndarray:
+    """Parts of lines of text, every second one turned by 180 degrees: `[count, H, W, 3]`, bytes."""
+    draw, found = np.random.default_rng(0), []
+    for k in range(count):
+        top, bottom, left, right = LINES[k // 2 % len(LINES)]
+        top, bottom = top + int(draw.integers(-1, 2)), bottom + int(draw.integers(-1, 2))
+        wide = (bottom - top) * side[1] // side[0]
+        start = int(draw.integers(left, right - wide + 1))
+        part = page.crop((start, top, start + wide, bottom)).resize((side[1], side[0]), Image.Resampling.BILINEAR)
+        found.append(np.asarray(part.rotate(180) if k % 2 else part))
+    return np.stack(found)
+
+
 def faces(x: np.ndarray) -> Tensor:
     """MTCNN's input."""
     return (torch.from_numpy(x).float().permute(0, 3, 1, 2) - 127.5) * 0.0078125
@@ -153,11 +173,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     files = sorted(p for p in args.pictures.iterdir() if p.suffix in (".png", ".jpg"))
     pictures = [image.convert("RGB") for image in map(Image.open, files) if min(image.size) >= 64]
+    page = Image.open(args.pictures / "page.png").convert("RGB")
     rows = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
     for name, (make, side, prepared, decision, count) in networks().items():
         if not any(part in name for part in args.only.split(",")):
             continue
-        x, model = prepared(squares(pictures, side, count)), make()
+        drawn = lines(page, side, count) if name == "turned" else squares(pictures, side, count)
+        x, model = prepared(drawn), make()
         half = count // 2
         graph = capture(model, tuple(x.shape[1:]))
         with torch.no_grad():

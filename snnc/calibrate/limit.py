@@ -19,8 +19,8 @@ from snnc.structure import Samples
 log = logging.getLogger(__name__)
 
 SAMPLES = 64  # of a shard at most, which a layer computes at a time
-SHARD = 2**28  # bytes of the largest value of a shard, unless one sample has more
-BESIDE = 5  # such values that a layer needs while it is computed
+SHARD = 2**27  # bytes of the largest value of a shard, unless one sample has more
+BESIDE = 7  # such values that a layer needs while it is computed
 
 
 def sharded(samples: int, largest: int) -> Shards:

@@ -131,8 +131,6 @@ def read_events(
     else:
         recordings, y = READERS[path.suffix if path.suffix in READERS else ".npz"](path)
         note = ""
-    if not recordings:
-        raise DataError(f"{path} holds no recording.", "one at least")
     how = replace(how, sensor=how.sensor or _sensor(recordings))
     height, width = how.sensor or (1, 1)
     if len(recordings) * how.T * 2 * height * width > MOST:

@@ -132,28 +132,27 @@ class Network(SpikingNetwork):
                 found = runner.run(part, window, every, observe)
                 results.append(found if every == anytime else mapped(lambda one: one[-1], found))
         except (RuntimeError, ValueError, IndexError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise DataError(
-                f"An input of shape {' and '.join(str(tuple(one.shape)) for one in each(x))} does not go through the "
-                f"network: {reason}.",
-                "samples of the shape that the network was trained on",
-            ) from error
-        if not all(torch.isfinite(one).all() for result in results for one in leaves(result)):
-            raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
+            raise _unfit(x, error) from error
+        _require_finite(results)
         return results
 
     def _stepped(self, x: Samples, state: State) -> tuple[Tree, State]:
         given = changed(lambda one: one[:, None], x)
-        if state.kept is None:
-            self._choice(changed(lambda one: one.expand(-1, self.T, *one.shape[2:]), given))
-            state = replace(state, kept=(self._chosen, Window()))
-        chosen, before = state.kept
-        if not chosen[0].fits(self._now(x)):
-            raise SnncError("The state is of another network, or of this one before it was changed.", "net.start()")
-        # What is fast writes potentials where they lie, and a caller may go on from one state twice.
-        states = {node: copy.deepcopy(one) for node, one in before.states.items()}
-        now = Window(states=states, totals=dict(before.totals), start=before.start)
-        return chosen[1].steps.step(given, now), replace(state, kept=(chosen, now))
+        try:
+            if state.kept is None:
+                self._choice(changed(lambda one: one.expand(-1, self.T, *one.shape[2:]), given))
+                state = replace(state, kept=(self._chosen, Window()))
+            chosen, before = state.kept
+            if not chosen[0].fits(self._now(x)):
+                raise SnncError("The state is of another network, or of this one before it was changed.", "net.start()")
+            # What is fast writes potentials where they lie, and a caller may go on from one state twice.
+            states = {node: copy.deepcopy(one) for node, one in before.states.items()}
+            now = Window(states=states, totals=dict(before.totals), start=before.start)
+            found = chosen[1].steps.step(given, now)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise _unfit(x, error) from error
+        _require_finite([found])
+        return found, replace(state, kept=(chosen, now))
 
     @property
     def entries(self) -> list[Port]:
@@ -243,6 +242,21 @@ class Network(SpikingNetwork):
     def neurons(self) -> list[tuple[str, Neuron]]:
         """Every neuron layer with its name, in order."""
         return [(node.name, module_of(self.graph, node)) for node, _ in calls(self.graph, Neuron)]
+
+
+def _unfit(x: Samples, error: Exception) -> DataError:
+    """What to say of input that a network cannot run on."""
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    shapes = " and ".join(str(tuple(one.shape)) for one in each(x))
+    return DataError(
+        f"An input of shape {shapes} does not go through the network: {reason}.",
+        "samples of the shape that the network was trained on",
+    )
+
+
+def _require_finite(results: list[Tree]) -> None:
+    if not all(torch.isfinite(one).all() for result in results for one in leaves(result)):
+        raise DataError("The network's output is NaN or infinite.", "input in the range that it was trained on")
 
 
 def _joined(parts: list[Tensor], T: int) -> Tensor:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # both are slow to import, and few files get here
     import onnxruntime
 
 _QUIET = 4  # onnxruntime's log: what goes wrong is raised, and told in one sentence
+_IN_FLOATS = "a file that was written in floats: snnc.save(net, OUT, snnc.backends.OnnxModel(integers=False))"
 _NEURONS = tuple(cls.__name__ for cls in NEURONS)
 
 
@@ -65,6 +66,11 @@ class OnnxNetwork(SpikingNetwork):
         self.chunk = counted(chunk)
         self.device = named(device)
         self.options = options or quiet_options()
+        if self.device.type == "cuda" and any(_counts(node) for node in self._neurons()):
+            raise SnncError(
+                "This file computes with 8-bit integers, which onnxruntime does on the CPU only.",
+                _IN_FLOATS,
+            )
         self.written = [output.name for output in model.graph.output]
         self.session = self._session(model)
         self._seen: onnxruntime.InferenceSession | None = None
@@ -178,7 +184,8 @@ class OnnxNetwork(SpikingNetwork):
         except SnncError:
             raise
         except Exception as error:  # onnxruntime's errors share no base
-            raise LoadError(f"onnxruntime does not take the model: {_first_line(error)}.", "compile again") from error
+            hint = _IN_FLOATS if any(_counts(node) for node in self._neurons()) else "compile again"  # before 1.24
+            raise LoadError(f"onnxruntime does not take the model: {_first_line(error)}.", hint) from error
         if self.device.type == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
             raise SnncError(
                 "onnxruntime could not start CUDA, so it would run on the CPU.",

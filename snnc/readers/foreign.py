@@ -41,6 +41,10 @@ class Foreign(nn.Module, abc.ABC):
         self.net = self.imported()
         modules = dict(self.net.named_modules())
         self.neurons: dict[str, Any] = {name: self.adjusted(name, modules[name]) for name in self.nodes}
+        channels = int(self.graph.nodes["input"].input_type["input"][0])
+        for module in self.net.modules():  # with one channel both orders are one, and torch keeps to the plain one
+            if channels > 1 and isinstance(module, nn.Conv2d | nn.AvgPool2d | nn.LPPool2d):
+                module.register_forward_pre_hook(lambda _, given: (near(given[0]),))
         self.spikes: dict[str, list[Tensor]] = {}
         for name, module in self.neurons.items():
             module.register_forward_hook(lambda _, given, gave, name=name: self._see(name, gave))
@@ -60,7 +64,7 @@ class Foreign(nn.Module, abc.ABC):
 
     def advance(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step."""
-        output, state = self.net(near(x), state)
+        output, state = self.net(x, state)
         return output, state
 
     def thresholds(self, name: str) -> Tensor:
@@ -150,7 +154,7 @@ class Foreign(nn.Module, abc.ABC):
 
 
 def near(x: Tensor) -> Tensor:
-    """Input with its channels closest together in memory, as snnc has it: elsewhere torch adds up in another order."""
+    """Maps with their channels closest together in memory, as in snnc: torch adds up in another order elsewhere."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snnc.readers.foreign import Foreign, library, near
+from snnc.readers.foreign import Foreign, library
 
 
 def spikingjelly(path: str | Path) -> Foreign:
@@ -144,7 +144,7 @@ class _Sinabs(Foreign):
 
     def steps(self, x: Tensor) -> Tensor:
         self.begin(len(x))
-        output, _ = self.net(near(self.rows(x)))
+        output, _ = self.net(self.rows(x))
         return self.by_step(output, len(x))
 
     def by_step(self, train: Tensor, batch: int) -> Tensor:

@@ -97,9 +97,9 @@ def gather(
         if sum(map(len, xs)) >= most:
             break
     inputs = joined(xs)[:most]
+    way = frames_of(networks)
     for network in networks:
         checked(network.entries, bound(network.entries, (inputs,), {}), network.info)
-    way = frames_of(networks)
     shape = shape_of(one_frame(inputs) if way else inputs)
     graph = None if ann is None else one_output(framed(capture(ann, shape), networks[0].T, way), output)
     module = graph if output or way or not isinstance(ann, nn.Module) else ann

@@ -199,6 +199,11 @@ def _original(model: Any, teacher: Any, shape: tuple[int, ...]) -> fx.GraphModul
     """The network to distil from, as a graph."""
     if isinstance(model, SpikingNetwork) and not model.looks_inside:
         raise RecipeError(f"{model.form} cannot be trained: its graph is not there.", "the .snn file of it")
+    if isinstance(model, SpikingNetwork) and model.frames:
+        raise RecipeError(
+            "The network takes input that changes in time, which training does not.",
+            "the original network trained further as it is, and compiled over frames again",
+        )
     source = teacher if teacher is not None else model
     if isinstance(source, Network):
         return None

@@ -17,6 +17,7 @@ from snnc.calibrate.sweep import Sweep
 from snnc.errors import RecipeError, SnncError
 from snnc.ir.dialect import Add
 from snnc.ir.neurons import IF, NEURONS, BipolarIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
+from snnc.memory import free, resident
 from snnc.passes import FixedPoint, InsertNeurons
 from snnc.passes.pipeline import Context, Pipeline, no_progress
 from snnc.passes.sweeping import SweepPass
@@ -152,6 +153,33 @@ def test_a_value_is_computed_by_the_module_that_was(disk):
     assert torch.equal(value[0], wanted)
 
 
+@pytest.mark.parametrize(
+    ("samples", "largest", "sizes"),
+    [(100, 1000, (64, 36)), (100, 2**21, (64, 36)), (5, 2**26, (2, 2, 1)), (2, 2**26 + 1, (1, 1)), (2, 2**30, (1, 1))],
+)
+def test_shards_follow_from_the_network_alone(samples, largest, sizes):
+    assert limit.sharded(samples, largest).sizes == sizes
+
+
+def test_memory_is_shared_by_the_processes_of_a_machine(monkeypatch):
+    monkeypatch.setattr(limit, "resident", lambda: 3.0)
+    monkeypatch.setattr(limit, "free", lambda: 16.0)
+    assert limit.allowed(None) == 11.0
+    assert limit.allowed(5.0) == 5.0
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("MASTER_ADDR", "a"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert limit.allowed(None) == 7.0
+
+
+def test_a_process_knows_what_it_holds():
+    before = resident()
+    taken = torch.ones(2**24)  # 64 MB
+    assert resident() - before > 2**25
+    assert free() > 0
+    del taken
+
+
 # What is learnt
 
 
@@ -172,9 +200,9 @@ def test_every_recipe_that_sweeps_learns_the_same(name, disk, shards):
     if not name.startswith("telescoped"):
         pipeline = pipeline.insert(FixedPoint())
     x, found = sample(shape, 20, seed=3), []
-    for memory, free in ((None, GIGABYTE), (1.0, GIGABYTE), (1.0, 0))[: 3 if name == "best" else 2]:
-        disk(free)
-        data = Context(T=2, calibration=[x], input_shape=shape, memory=memory)
+    for allowed, room in ((None, GIGABYTE), (1.0, GIGABYTE), (1.0, 0))[: 3 if name == "best" else 2]:
+        disk(room)
+        data = Context(T=2, calibration=[x], input_shape=shape, memory=allowed)
         states = []
         Pipeline(pipeline.passes).run(
             graph, data, callbacks=[lambda *now, states=states: states.append(digest(*now[1].state_dict().values()))]
@@ -207,7 +235,7 @@ def sweep(tmp_path, monkeypatch, disk, shards):
     graph, shape = quantized("residual")
     data = Context(T=T)
     made = Pipeline((InsertNeurons(),)).run(graph, data, snnc.Stage.QUANTIZED).graph
-    return Sweep(made, data.reference, sample(shape, 20), 1.0)
+    return lambda limit: Sweep(made, data.reference, sample(shape, 20), limit)
 
 
 def test_nothing_is_left_behind_by_an_interrupt(sweep, tmp_path):
@@ -217,7 +245,7 @@ def test_nothing_is_left_behind_by_an_interrupt(sweep, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(visit, no_progress)
+        sweep(1.0).run(visit, no_progress)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,4 +262,5 @@ def test_a_full_disk_is_told(sweep, tmp_path, monkeypatch):
 
     monkeypatch.setattr(holding.tempfile, "TemporaryFile", lambda dir: Full())
     with pytest.raises(SnncError, match=r"No space left on device\. Try: more --memory"):
-        sweep.run(lambda site: None, no_progress)
+        sweep(1.0).run(lambda site: None, no_progress)
+    sweep(None).run(lambda site: None, no_progress)

@@ -176,6 +176,8 @@ ROWS = [
     ("time steps, 1 or more, such as 8", lambda n, p: compiled(T=0), lambda n, p: compiled(T=8)),
     ("calibration samples, 1 or more, such as 512", lambda n, p: compiled(samples=0),
      lambda n, p: compiled(samples=512)),
+    ("GB that the process may hold, more than 0, such as 4", lambda n, p: compiled(memory=0),
+     lambda n, p: compiled(memory=4)),
     ("the sizes of one sample, without the batch", lambda n, p: compiled(input_shape=4),
      lambda n, p: compiled(input_shape=(4,))),
 ]  # fmt: skip

@@ -2,6 +2,9 @@
 
 # The hint, and the file and the test that follow it.
 ELSEWHERE = {
+    "more --memory, fewer --calib-samples, or TMPDIR=FOLDER with room": (
+        "calibrate/test_holding.py::test_a_full_disk_is_told"
+    ),
     "pip install 'snnc[events]'": "capture/test_hints.py::test_what_hints_name_exists",
     "a recording of an event camera": "data/test_events.py::test_aedat_4",
     "pip install 'snnc[nir]'": "capture/test_hints.py::test_what_hints_name_exists",

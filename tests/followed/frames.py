@@ -7,7 +7,7 @@ from torch import nn
 import snnc
 from snnc.data import Binning, read
 from snnc.report.samples import gather
-from tests.followed import NET, X, compiled
+from tests.followed import NET, X, Y, compiled
 from tests.followed.several import Names
 
 CLIPS = torch.rand(12, 2, 4, generator=torch.Generator().manual_seed(1))
@@ -60,7 +60,7 @@ def seen(steps):
     made = over()
     state = made.start()
     for t in range(steps):
-        _, state = made.step(CLIPS[:, t], state)
+        _, state = made.step(CLIPS[:, t % 2], state)
     return made, state
 
 
@@ -85,7 +85,7 @@ ROWS = [
         lambda n, p: events(p, Binning(8, sensor=(256, 256))),
     ),
     ("more frames, or shorter ones", lambda n, p: busy(p, 1), lambda n, p: busy(p, 2)),
-    ("one at least", lambda n, p: many(p, np.zeros(0, np.int64)), lambda n, p: many(p, [0, 2])),
+    ("one for each recording", lambda n, p: many(p, np.zeros(0, np.int64)), lambda n, p: many(p, [0, 2])),
     (
         "time, count, time=10000 (us) or count=500 (events)",
         lambda n, p: Binning().by_rule("second"),
@@ -173,6 +173,11 @@ ROWS = [
         "a recipe that reads step by step: 'best', 'opi' or 'best-graded'",
         lambda n, p: over(which="cos"),
         lambda n, p: [over(which=one) for one in ("best", "opi", "best-graded")],
+    ),
+    (
+        "the original network trained further as it is, and compiled over frames again",
+        lambda n, p: snnc.tune(over(), (X, Y), NET, epochs=1),
+        lambda n, p: over(),
     ),
     (
         "networks that take the same samples",

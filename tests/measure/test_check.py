@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 import snnc
+from snnc.measure import cost
 from snnc.measure.check import _rounded, _time
 from snnc.measure.entry import GIVEN, GUESSED, TOLD
 
@@ -62,6 +63,17 @@ def test_shapes_that_layers_tell():
 
 def scripted():
     return torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))
+
+
+def test_memory_has_a_limit(monkeypatch):
+    """Beyond what may be taken, more values take no more; 36 in, 32 and 3 neurons, over 8 steps and 512 samples."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3), nn.ReLU()).eval()
+    found = []
+    for bytes_ in (float("inf"), 0.0):
+        monkeypatch.setattr(cost, "allowed", lambda limit, bytes_=bytes_: bytes_)
+        found.append(snnc.check(net, (1, 6, 6)).recipes[0].estimate)
+    assert found[0].bytes - found[1].bytes == 4 * (36 + 32) * 9 * 512
+    assert found[0].samples == found[1].samples == 512
 
 
 def test_counts_and_recipes():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 import snnc
-from snnc.errors import DataError, PassFailed, RecipeError, SnncError, VerifyError
+from snnc.errors import DataError, LoadError, PassFailed, RecipeError, SnncError, VerifyError
 from snnc.ir.frames import over_frames
 from snnc.ir.graph import Stage, calls, validate
 from snnc.ir.neurons import WaitingIF
@@ -288,6 +288,9 @@ def test_files(tmp_path: Path):
             again(x[:, :3])
     net.runtime = "reference"
     assert torch.equal(stepped(net, x), wanted)
+    del net.info["frames"]
+    with pytest.raises(LoadError, match="do not say the same of frames"):
+        snnc.load(snnc.save(net, tmp_path / "net.snn"))
 
 
 def test_several_inputs():

@@ -128,13 +128,16 @@ def _start(graph: nir.NIRGraph, target: Target, other: str) -> Iterator[Mismatch
     if not target.start:
         begun = [(name, node) for name, node in _of(graph, nir.IF) if np.any(node.metadata.get("v0", 0))]
         why = f"its potentials start above 0, and {target.name} starts all at 0"
-        yield from _alike("approximate", begun, why, "--recipe opi --set set-initial-potential.rule=zero")
+        integers = "no --fixed-point, and " if any((node.v_threshold != 1).any() for _, node in begun) else ""
+        yield from _alike("approximate", begun, why, f"{integers}--recipe opi --set set-initial-potential.rule=zero")
 
 
 def _rounded(graph: nir.NIRGraph, target: Target, other: str) -> Iterator[Mismatch]:
     moved = [(name, node) for name, node in _of(graph, nir.IF) if node.metadata.get("rounded")]
     why = "its thresholds moved into float weights, which rounds these: a spike in thousands may differ"
-    exact = "--fixed-point" if target.threshold == "neuron" else "--set insert-neurons.powers=true"
+    # Fixed point puts what its grid leaves over into the potentials at the start.
+    whole = target.threshold == "neuron" and target.start
+    exact = "--fixed-point" if whole else "--set insert-neurons.powers=true"
     yield from _alike("approximate", moved, why, exact)
 
 

@@ -75,7 +75,7 @@ ROWS = (
     Target("sinabs", "simulator on PyTorch", "sinabs 3.1.3", "run", NODES - {"AvgPool2d", "Conv1d"}, reader="sinabs"),
     Target("norse", "simulator on PyTorch", "norse 1.1.0", "run", NODES - {"AvgPool2d", "Conv1d"}, reader="norse"),
     Target(
-        "lava", "lava-dl, for Intel's Loihi 2", "lava-dl 0.6.0", "source", NODES - {"AvgPool2d", "Conv1d"},
+        "lava", "lava-dl, for Intel's Loihi 2", "lava-dl 0.6.0", "tool", NODES - {"AvgPool2d", "Conv1d"},
         threshold="layer", reset="zero", start=False, branches=False, conv_bias=False,
     ),
     Target(
@@ -95,7 +95,7 @@ ROWS = (
         frozenset({"Input", "Output", "Affine", "Linear"}), start=False, bits=8, analog=False, readout=False,
     ),
     Target(
-        "hls4ml", "compiler to FPGAs", "hls4ml of 2026-06-10", "source",
+        "hls4ml", "compiler to FPGAs", "hls4ml of 2026-06-10", "run",
         frozenset({"Input", "Output", "Affine", "Linear", "Flatten", "IF"}), start=False, branches=False, maps=False,
     ),
 )  # fmt: skip

@@ -21,7 +21,7 @@ SLOWER, FLOATS = 2.75, 16
 
 
 @dataclass(frozen=True)
-class Term:
+class Summand:
     """A layer on counts, or a factor.
 
     Attributes:
@@ -72,10 +72,10 @@ class Whole:
     """One convolution, of the parts one behind the other."""
 
     parts: list[Part]
-    term: Term
+    term: Summand
 
 
-def merged(terms: tuple[Term, ...]) -> Whole | None:
+def merged(terms: tuple[Summand, ...]) -> Whole | None:
     """All terms as one, or None where that would not be exact, or not faster."""
     if len(terms) == 1:
         return Whole([Part(terms[0].counts, (1, 1), 1)], terms[0]) if terms[0].small else None
@@ -104,7 +104,7 @@ def _middle(weight: Tensor, like: Tensor) -> Tensor:
     return whole
 
 
-def _digits(term: Term) -> list[tuple[int, Tensor]] | None:
+def _digits(term: Summand) -> list[tuple[int, Tensor]] | None:
     """Weights as a sum of factors times numbers of at most 127; None if that takes more than four of them."""
     if term.small:
         return [(1, term.weight)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snnc.backends.onnx.block import Block, each
-from snnc.backends.onnx.count_joins import Term, Whole
+from snnc.backends.onnx.count_joins import Summand, Whole
 from snnc.backends.onnx.count_texts import FEATURES, IMAGES, RISES, TAKES_BACK, TURNS, written_out
 from snnc.backends.onnx.functions import Library, parsed
 from snnc.runtime.cpu.integer import narrowed
@@ -21,7 +21,7 @@ FEW = 16  # input channels: below it the windows of a product are too short to b
 
 
 @dataclass(frozen=True)
-class Call:
+class CountSite:
     """Where something is written, and of neurons what they are.
 
     Attributes:
@@ -91,16 +91,16 @@ def takes(m: Any, sample: tuple[int, ...]) -> bool:
     return m.padding_mode == "zeros" and not isinstance(m.padding, str) and len(sample) == 3
 
 
-def terms(m: Any, counts: str, most: int, sample: tuple[int, ...]) -> tuple[Term, ...]:
+def terms(m: Any, counts: str, most: int, sample: tuple[int, ...]) -> tuple[Summand, ...]:
     """A layer as a part of what neurons add up."""
     weight = m.weight.detach().cpu().double()
     if isinstance(m, nn.Linear):
-        return (Term(counts, most, sample, weight[:, :, None, None]),)
+        return (Summand(counts, most, sample, weight[:, :, None, None]),)
     padding = (int(m.padding[0]), int(m.padding[1]))
-    return (Term(counts, most, sample, weight, m.stride, padding, m.dilation, m.groups),)
+    return (Summand(counts, most, sample, weight, m.stride, padding, m.dilation, m.groups),)
 
 
-def layer(at: Call, whole: Whole) -> str:
+def layer(at: CountSite, whole: Whole) -> str:
     """A layer and its neurons in one; a sum of several reads what each of them reads, in order."""
     images = len(at.sample) == 3
     reads = list(dict.fromkeys(part.counts for part in whole.parts))
@@ -144,23 +144,23 @@ def _joined(whole: Whole, reads: list[str]) -> dict[str, str]:
     }
 
 
-def neurons(at: Call, sums: str) -> str:
+def neurons(at: CountSite, sums: str) -> str:
     """Neurons on a current that is summed."""
     return at.fire(at.function("SumCounts", f"Sum{at.neuron}", **at.firing), np.float32, at.waited(sums))
 
 
-def steady(at: Call, current: str) -> str:
+def steady(at: CountSite, current: str) -> str:
     """Neurons on a current that is the same at each step; what is added besides is there before the first."""
     return at.fire(at.function("SteadyCounts", f"Steady{at.neuron}", **at.firing), np.float32, current)
 
 
-def bytes_of(at: Call, m: nn.Conv2d, counts: str) -> str:
+def bytes_of(at: CountSite, m: nn.Conv2d, counts: str) -> str:
     """A layer whose sums are counts again."""
     function = at.function("ByteSums", "ByteSums", geometry=_geometry(m))
     return at.block.call(function, counts, at.const("weight", m.weight, np.int8), out=at.out, label=at.name)
 
 
-def highest(at: Call, pool: nn.MaxPool2d, counts: str) -> str:
+def highest(at: CountSite, pool: nn.MaxPool2d, counts: str) -> str:
     """The largest count of each window."""
     kernel, stride, padding = (each(v, 2) for v in (pool.kernel_size, pool.stride, pool.padding))
     first = at.block.op("Transpose", counts, out=f"{at.out}.first", perm=[0, 3, 1, 2])
@@ -170,23 +170,23 @@ def highest(at: Call, pool: nn.MaxPool2d, counts: str) -> str:
     return at.block.op("Transpose", pooled, out=at.out, label=at.name, perm=[0, 2, 3, 1])
 
 
-def ramp(at: Call, current: str) -> str:
+def ramp(at: CountSite, current: str) -> str:
     """The sums of a current that is the same at each step."""
     clock = torch.arange(1, at.T + 1).reshape(-1, *[1] * (len(at.sample) + 1))
     return at.block.call("Ramp", current, at.const("times", clock, np.float32), out=at.out)
 
 
-def scaled(at: Call, sums: str, scale: Tensor) -> str:
+def scaled(at: CountSite, sums: str, scale: Tensor) -> str:
     """Sums times a factor for each channel."""
     return at.block.op("Mul", sums, at.const("scale", scale, np.float32), out=at.out)
 
 
-def scaled_counts(at: Call, counts: str, scale: Tensor) -> str:
+def scaled_counts(at: CountSite, counts: str, scale: Tensor) -> str:
     """Counts times a factor for each channel."""
     return at.block.op("DequantizeLinear", counts, at.const("scale", scale, np.float32), out=at.out, axis=-1)
 
 
-def sums_of(at: Call, m: Any, counts: str, sample: tuple[int, ...]) -> str:
+def sums_of(at: CountSite, m: Any, counts: str, sample: tuple[int, ...]) -> str:
     """The sums that a layer forms of counts, without its bias: of integers if its weights are small, and long enough.
 
     Args:
@@ -210,7 +210,7 @@ def sums_of(at: Call, m: Any, counts: str, sample: tuple[int, ...]) -> str:
     return made if bool((unit == 1).all()) else at.block.op("Mul", made, at.const("unit", unit, np.float32), out=made)
 
 
-def _windows(at: Call, m: nn.Conv2d, sample: tuple[int, ...]) -> list[str]:
+def _windows(at: CountSite, m: nn.Conv2d, sample: tuple[int, ...]) -> list[str]:
     """What `Product` takes to gather the windows of a convolution."""
     channels, _, width = sample
     (tall, wide), (down, right) = m.kernel_size, (int(p) for p in m.padding)
@@ -229,7 +229,7 @@ def _windows(at: Call, m: nn.Conv2d, sample: tuple[int, ...]) -> list[str]:
     return [at.const(part, value, np.int64) for part, value in parts.items()]
 
 
-def _floats(at: Call, m: Any, counts: str) -> str:
+def _floats(at: CountSite, m: Any, counts: str) -> str:
     """The same in floats."""
     if isinstance(m, nn.Linear):
         x = at.block.op("Cast", counts, out=f"{at.out}.floats", to=1)
@@ -241,7 +241,7 @@ def _floats(at: Call, m: Any, counts: str) -> str:
     return at.block.op("Transpose", made, out=at.out, perm=[0, 2, 3, 1])
 
 
-def _attributes(m: nn.Conv2d | Term) -> dict[str, Any]:
+def _attributes(m: nn.Conv2d | Summand) -> dict[str, Any]:
     return {
         "kernel_shape": list(m.weight.shape[2:]),
         "strides": list(m.stride),
@@ -251,5 +251,5 @@ def _attributes(m: nn.Conv2d | Term) -> dict[str, Any]:
     }
 
 
-def _geometry(m: nn.Conv2d | Term) -> str:
+def _geometry(m: nn.Conv2d | Summand) -> str:
     return ", ".join(f"{name} = {value}" for name, value in _attributes(m).items())

@@ -27,8 +27,8 @@ from torch import Tensor, fx, nn
 
 from snnc.backends.onnx import count_layers as layers
 from snnc.backends.onnx.block import Block
-from snnc.backends.onnx.count_joins import Term, merged
-from snnc.backends.onnx.count_layers import Call
+from snnc.backends.onnx.count_joins import Summand, merged
+from snnc.backends.onnx.count_layers import CountSite
 from snnc.backends.onnx.count_neurons import kind_of
 from snnc.backends.onnx.functions import Library
 from snnc.backends.onnx.levels import levels
@@ -67,7 +67,7 @@ class Sums:
 
     write: Callable[[], str]
     charge: Tensor | None = None
-    terms: tuple[Term, ...] = ()
+    terms: tuple[Summand, ...] = ()
     steady: Callable[[], str] | None = None
 
     def charged(self, more: Tensor) -> Sums:
@@ -84,6 +84,7 @@ class Counting:
         block: what is written into.
         library: the functions of the file.
         source: gives the name of a value from before time.
+        step: gives the name of a value by step, for one of those that read it.
         emit: writes a module as in any file.
     """
 
@@ -94,10 +95,11 @@ class Counting:
         block: Block,
         library: Library,
         source: Callable[[fx.Node], str],
+        step: Callable[[fx.Node, fx.Node], str],
         emit: Emit,
     ) -> None:
         self.graph, self.shapes, self.block, self.library = graph, shapes, block, library
-        self.source, self.emit = source, emit
+        self.source, self.step, self.emit = source, step, emit
         self.T = steps(graph)
         self.counts: dict[fx.Node, Counted] = {}
         self.sums: dict[fx.Node, Sums] = {}
@@ -141,10 +143,22 @@ class Counting:
         write = functools.cache(lambda: self.block.op("Cast", one, out=f"{node.name}.sums", to=1))
         return Sums(write, terms=self.factor(node, torch.ones(self.channels(node), dtype=torch.float64)))
 
-    def factor(self, node: fx.Node, scale: Tensor) -> tuple[Term, ...]:
+    def added(self, node: fx.Node, reader: fx.Node) -> Sums | None:
+        """A current that has no other form than that of steps, summed."""
+        if not self.fits(node):
+            return None
+
+        def write() -> str:
+            last = self.turned(node, self.step(node, reader), first=False)
+            steps = self.block.call("Unfold", last, out=f"{node.name}.steps", T=self.T)
+            return self.block.call("Sums", steps, out=f"{node.name}.sums")
+
+        return Sums(functools.cache(write))
+
+    def factor(self, node: fx.Node, scale: Tensor) -> tuple[Summand, ...]:
         """Counts times a factor `[C]`, as a layer."""
         shape, given = self.shapes.shape(node) or (), self.counts[node]
-        return (Term(given.name, given.most, shape, torch.diag(scale)[:, :, None, None]),) if len(shape) == 3 else ()
+        return (Summand(given.name, given.most, shape, torch.diag(scale)[:, :, None, None]),) if len(shape) == 3 else ()
 
     def _whole(self, node: fx.Node) -> str:
         """Sums with all that belongs to them."""
@@ -159,17 +173,17 @@ class Counting:
         ones = [1] * (len(self.shapes.shape(node) or ()) - 1)
         return per_channel.reshape(self.T, *ones, -1)
 
-    def call(self, node: fx.Node, out: str) -> Call:
+    def call(self, node: fx.Node, out: str) -> CountSite:
         """Where a layer is written."""
         sizes = self.shapes.shape(node) or ()
         sample = [*sizes[1:], sizes[0]]
-        return Call(self.block, self.library, node.name, out, self.T, sample)
+        return CountSite(self.block, self.library, node.name, out, self.T, sample)
 
 
 def _neuron(all: Counting, node: fx.Node, out: str) -> bool:
     m, (source,) = module_of(all.graph, node), node.all_input_nodes
     kind, shape = kind_of(m), all.shapes.shape(node) or ()
-    current = all.summed(source)
+    current = all.summed(source) or all.added(source, node)
     if kind is None or current is None or len(shape) not in (1, 3) or kind[0] * m.T > MOST:
         return False
     theta, v0 = (_per_channel(value, all.channels(node), len(shape)) for value in (m.theta, m.v0))

@@ -56,7 +56,9 @@ class _Writer:
         self.values: dict[fx.Node, str] = {}
         self.counting = None
         if integers and network.stage is Stage.FIXED:
-            self.counting = Counting(self.graph, self.shapes, self.main, self.library, self._floats, self.emit)
+            self.counting = Counting(
+                self.graph, self.shapes, self.main, self.library, self._floats, self.value, self.emit
+            )
 
     def emit(self, node: fx.Node, inputs: list[str], out: str, label: str) -> str:
         """One call of the graph; gives the name of its value."""

@@ -221,7 +221,8 @@ def test_hints_are_followed(files):
         found = json.loads(ran(*words, *more).stdout)["fit"]["misfits"]
         return {one["hint"] for one in found if not one["hint"].startswith("--target")}
 
-    for target in ("sinabs", "snn-mlir"):
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 3)), "net.pt")
+    for target in ("sinabs", "snn-mlir", "hls4ml"):
         hints = rows("--target", target)
         assert hints
         assert rows("--target", target, *" ".join(sorted(hints, reverse=True)).split()) == set()

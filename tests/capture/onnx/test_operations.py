@@ -103,7 +103,7 @@ CASES = {
     "reduced channels": ("y = ReduceMean<axes=[1]>(a)", ["Mean"], {}),
     "largest": ("y = ReduceMax<axes=[2,3], keepdims=0>(a)", ["AdaptiveMaxPool2d", "Flatten"], {}),
     "reshape beside the batch": (
-        "t = Transpose<perm=[1,0,2]>(a) r = Reshape<allowzero=1>(t, s) y = Transpose<perm=[1,0,2,3]>(r)",
+        "t = Transpose<perm=[1,0,2]>(a) q = Reshape<allowzero=1>(t, s) y = Transpose<perm=[1,0,2,3]>(q)",
         ["Reshape"],
         {"x": "N,3,4", "s": ints(3, -1, 2, 2)},
     ),
