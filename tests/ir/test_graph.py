@@ -28,7 +28,7 @@ from snnc.ir.graph import (
 )
 from snnc.ir.neurons import IF, AverageIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.ir.shapes import guess_input
-from snnc.ir.temporal import Decode, Encode, Restart, RunningMax
+from snnc.ir.temporal import Decode, Encode, FrameMean, Restart, RunningMax
 from tests.nets import NETS, folded, quantized, sample, spiking
 
 one = torch.tensor(1.0)
@@ -185,7 +185,7 @@ def test_modules_of_another_stage(stage, module):
 def test_stages_only_take_away_and_add_what_the_design_says():
     assert SPEC[Stage.ANN] - SPEC[Stage.FOLDED] == set(dialect.BATCHNORMS)
     assert SPEC[Stage.FOLDED] - SPEC[Stage.QUANTIZED] == set(dialect.ACTIVATIONS)
-    assert SPEC[Stage.QUANTIZED] - SPEC[Stage.SPIKING] == {ClipQuant, SignedQuant}
+    assert SPEC[Stage.QUANTIZED] - SPEC[Stage.SPIKING] == {ClipQuant, SignedQuant, FrameMean}
     assert SPEC[Stage.FOLDED] <= SPEC[Stage.ANN]
     assert SPEC[Stage.QUANTIZED] <= SPEC[Stage.FOLDED]
     assert set().union(*SPEC.values()) == set(dialect.CONFIG)
