@@ -23,7 +23,9 @@ FORKS.set_forkserver_preload([pages.__name__])
 EXCUSES = {
     "it sets up a machine": 2,
     "it needs a GPU": 1,
-    "it needs other simulators": 4,
+    "it needs other simulators": 2,
+    "it needs Sinabs": 2,
+    "it needs a compiled network": 1,
     "it needs published data": 1,
     "it starts many processes": 1,
     "it stands in the middle of a source file": 2,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import snnc
-from snnc.backends.onnx import count_layers
+from snnc.backends.onnx import count_layers, counting
 from snnc.backends.onnx.count_joins import Summand, merged
 from snnc.backends.onnx.levels import levels
 from snnc.backends.onnx.model import OnnxModel
@@ -75,6 +75,18 @@ def identical(graph, shape, x):
     assert torch.equal(there.readout(x), net.readout(x))
     assert torch.equal(there(x), net(x))
     return {found[1] for node in made.graph.node if (found := neuron_of(node.op_type, NAMES))}
+
+
+def written(names):
+    """Files of some networks: weights held for all steps or read at each, sums as one convolution or apart."""
+    for name in names:
+        graph, shape = spiking(name, 5)
+        net = Network(closed(integers(graph, seed=0), shape), {"input_shape": list(shape)}, stage=Stage.FIXED)
+        for held, joined in ((0, merged), (2**20, merged), (0, lambda _: None)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(count_layers, "HELD", held)
+                patch.setattr(counting, "merged", joined)
+                yield model(net)
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -19,7 +19,18 @@ from snnc.ir.curved import BENT
 from snnc.ir.embedding import Embedding
 from snnc.ir.graph import SPEC, GraphBuilder, Stage
 from snnc.ir.neurons import IF, NEURONS, BipolarIF, GradedIF, Neuron, OffsetIF, ResidualMaskIF, WaitingIF
-from snnc.ir.temporal import Decode, Encode, GatedMax, Restart, RunningMax, StepCurrent, StepMax, Telescoped, Temporal
+from snnc.ir.temporal import (
+    Decode,
+    Encode,
+    Frames,
+    GatedMax,
+    Restart,
+    RunningMax,
+    StepCurrent,
+    StepMax,
+    Telescoped,
+    Temporal,
+)
 from snnc.networks.network import Network
 from snnc.networks.onnx import quiet_options
 from tests.nets import fill
@@ -149,13 +160,14 @@ def run(made, x):
 def test_nothing_is_missing():
     """A module that may stand in a spiking graph has a form in ONNX, and a case here; tables in `tests/several.py`."""
     wanted = SPEC[Stage.SPIKING] | SPEC[Stage.FIXED]
-    elsewhere = {Encode, Decode, Embedding, *(cls for cls in wanted if issubclass(cls, Temporal))}
+    elsewhere = {Encode, Decode, Embedding, Frames, *(cls for cls in wanted if issubclass(cls, Temporal))}
     assert EMITTERS.missing(wanted) == []
     assert {type(m) for m in (*(m for m, _ in MODULES), *JOINS, *HEADS)} | set(BENT) == wanted - elsewhere
     assert elsewhere == {
         Encode,
         Decode,
         Embedding,
+        Frames,
         StepCurrent,
         *NEURONS,
         RunningMax,
@@ -308,7 +320,7 @@ def test_max_pools_in_time(lowering, pool, shape, restart):
 @pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 def test_all_operators_are_known_to_the_reader():
     """What files may hold is what is written, and nothing else: each operator of the list is in one of these files."""
-    from tests.backends.onnx import test_curved  # which takes its helpers from here
+    from tests.backends.onnx import test_counting, test_curved  # which take helpers from here
 
     found = set()
 
@@ -333,6 +345,10 @@ def test_all_operators_are_known_to_the_reader():
             gather(function.node)
     for make in test_curved.BODIES:
         for function in model(test_curved.network(make)).functions:
+            gather(function.node)
+    for whole in test_counting.written(("conv", "residual", "mlp", "shared")):
+        gather(whole.graph.node)
+        for function in whole.functions:
             gather(function.node)
     assert found == OPERATORS
 
