@@ -90,7 +90,8 @@ class Frames(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] != self.T:
             raise ValueError(f"{x.shape[1]} frames for {self.T} steps")
-        return self.window(x, 0, self.T)
+        # Not flattened as a whole: torch.export would ask for batches of one size where an activation comes next.
+        return torch.cat(x.unbind(1))
 
     @staticmethod
     def window(x: Tensor, start: int, width: int) -> Tensor:

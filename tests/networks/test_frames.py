@@ -293,6 +293,15 @@ def test_files(tmp_path: Path):
         snnc.load(snnc.save(net, tmp_path / "net.snn"))
 
 
+def test_an_exported_program_of_an_activation_on_the_frames(tmp_path: Path):
+    ann = nn.Sequential(nn.Hardtanh(0, 1), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)).eval()
+    x = torch.rand(8, 3, 3)
+    net = snnc.compile(ann, recipe="opi", frames="mean", calibration=x)
+    again = snnc.load(snnc.save(net, tmp_path / "net.pt2"))
+    for size in (1, 5):
+        assert torch.allclose(again.readout(x[:size]), net.readout(x[:size]), atol=1e-6)
+
+
 def test_several_inputs():
     class Two(nn.Module):
         def __init__(self) -> None:
