@@ -36,7 +36,7 @@ def attention(
         heads, few = int(at.get("q_num_heads", 0)), int(at.get("kv_num_heads", 0))
         q, k, v = _parted(at, q, heads), _parted(at, k, few), _parted(at, v, few)
     elif ranks != {4}:
-        at.refuse("attends to other than values of shape [B, N, C] or [B, heads, N, C]", AGAIN)
+        at.refuse("attends across the batch", "query, key and value of shape [B, ..., N, C], all from the input")
     mask = _seen(at, mask, causal, at.known(q)[-2], at.known(k)[-2])
     scale = None if scale is None else decimal(scale)
     y = torch_attention.attention(at, q, k, v, mask, scale=scale, enable_gqa=True)

@@ -239,6 +239,8 @@ FOLLOWED = [
     ("the network it was made from", emitted, plain),
     ("pad both sides alike", lambda: of("y = MaxPool<kernel_shape = [3, 3], pads = [0, 0, 2, 2]>(h)"),
      lambda: of("y = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(h)")),
+    ("all from the input", lambda: attending("m, h, h", m=ONES((1, 4, 6, 6), np.float32)),
+     lambda: attending("h, h, h")),
     ("softcap = 0", lambda: attending("h, h, h", "softcap = 2.0"), lambda: attending("h, h, h", "softcap = 0.0")),
     ("softmax_precision left out", lambda: attending("h, h, h", "softmax_precision = 10"),
      lambda: attending("h, h, h")),
