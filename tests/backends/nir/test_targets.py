@@ -120,6 +120,26 @@ def test_all_misfits_are_told_at_once():
     assert "IF" not in found.faithful  # each of them starts above 0
 
 
+def test_a_target_without_a_readout_sums_it_up(tmp_path):
+    """snn-mlir gives out what neurons do, and would drop the layers behind them; `I` is a neuron that adds up."""
+    graph, shape = spiking("mlp", 4)
+    snn = Network(graph, {"input_shape": list(shape)})
+    path = snnc.save(snn, tmp_path / "net.nir", NirFile("snn-mlir"))
+    found = nir.read(path)
+    (last,) = (a for a, b in found.edges if b == "output")
+    assert isinstance(found.nodes[last], nir.I)
+    assert (found.nodes[last].r == 1).all()
+    assert found.metadata["total"] in (last, last.encode())
+    assert "adds up" in str(found.metadata["readout"])
+    x = sample(shape, 3)
+    assert torch.equal(snnc.load(path)(x), snn(x))
+    assert "I" not in kinds(snnc.save(snn, tmp_path / "other.nir", NirFile("nir")))
+    del found.metadata["total"]
+    nir.write(path, found)
+    with pytest.raises(Unsupported, match="total \\(I\\): snnc has no such node"):
+        snnc.load(path)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_hints_name_targets_that_do_it(name):
     """Where a hint is another target, that one takes the network."""
