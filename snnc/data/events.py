@@ -58,7 +58,7 @@ class Binning:
             DataError: no such rule.
         """
         by, equals, size = text.partition("=")
-        if by not in ("time", "count") or bool(equals) != (size.isdecimal() and int(size) > 0):
+        if by not in ("time", "count") or bool(equals) != (size.isdecimal() and 0 < int(size) < 2**63):
             raise DataError(f"'{text}' is no way to bin events.", "time, count, time=10000 (us) or count=500 (events)")
         return replace(self, by=by, size=int(size) if size else None)
 
@@ -136,7 +136,7 @@ def read_events(
     if len(recordings) * how.T * 2 * height * width > MOST:
         raise DataError(
             f"{path} gives {len(recordings)} x {how.T} frames of 2 x {height} x {width} values, too many at once.",
-            "fewer recordings in a file, or fewer frames",
+            "fewer recordings in a file, fewer frames, or --sensor HEIGHT,WIDTH if it is not that large",
         )
     x = np.zeros((len(recordings), how.T, 2, height, width), np.uint16)
     left = 0
@@ -164,16 +164,17 @@ def _sensor(recordings: Sequence[Recorded]) -> tuple[int, int]:
 
 def _files(path: Path, split: str | None) -> tuple[list[Path], np.ndarray | None, str]:
     """Recordings in a folder, their labels where it has a subfolder for each class, and which part was taken."""
-    note = ""
+    note, named = "", [path]
     parts = {one.name.lower(): one for one in _folders(path)}
     if parts and set(parts) <= {"train", *HELD_OUT}:
         held = next((parts[name] for name in HELD_OUT if name in parts), None)
         chosen = {"train": parts.get("train"), "test": held, None: held or parts.get("train")}[split]
         if chosen is None:
             raise DataError(f"{path} holds no {split} split.", "the other split")
-        path, note = chosen, f", {chosen.name}"
-    classes = _folders(path)
-    groups = [sorted(f for f in one.iterdir() if f.suffix in READERS) for one in classes or [path]]
+        path, note, named = chosen, f", {chosen.name}", list(parts.values())
+    classes = sorted({one.name for part in named for one in _folders(part)})  # of all splits: one may lack a class
+    folders = [path / name for name in classes] or [path]
+    groups = [sorted(f for f in one.glob("*") if f.suffix in READERS) for one in folders]
     y = np.repeat(np.arange(len(groups)), [len(group) for group in groups]) if classes else None
     return [file for group in groups for file in group], y, note
 

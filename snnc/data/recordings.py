@@ -17,6 +17,7 @@ from snnc.errors import DataError
 AGAIN = "the file as it was published, or its events as np.savez(path, t=t, x=x, y=y, p=p)"
 NMNIST = (34, 34)
 OVERFLOW, TICK = 240, 2**13  # in N-MNIST's form: a row that marks 2^13 us that have passed
+LONGEST = 2**42  # microseconds of a recording: times as many frames as a network can have, it is still an int64
 POLARITY = 1  # a packet of AEDAT 3.1 that holds events
 _PACKET = struct.Struct("<HHIIIIII")
 
@@ -48,16 +49,18 @@ Found = tuple[list[Recorded], np.ndarray | None]
 
 
 def fitting(one: Recorded, height: int, width: int, path: Path) -> Recorded:
-    """A recording whose events lie on the sensor.
+    """A recording whose events lie on the sensor, and within `LONGEST` of each other.
 
     Raises:
         DataError: they do not.
     """
+    if len(one.t) and (span := int(one.t.max()) - int(one.t.min())) > LONGEST:
+        raise DataError(f"{path}: a recording is {span:.3g} microseconds long.", "times in microseconds, of one clock")
     for name, value, size in (("y", one.y, height), ("x", one.x, width)):
         if len(value) and not (value.min() >= 0 and value.max() < size):
             raise DataError(
                 f"{path}: events reach from {name} = {value.min()} to {value.max()} on a sensor of {height} x {width}.",
-                "--sensor HEIGHT,WIDTH of the camera",
+                "--sensor HEIGHT,WIDTH of the camera" if value.min() >= 0 else "columns and rows that count from 0",
             )
     return one
 
@@ -79,9 +82,12 @@ def npz(path: Path) -> Found:
             found = {name: archive[name] for name in archive.files if name in known}
     except Exception as exc:  # a damaged archive can raise many kinds
         raise DataError(f"{path} is damaged, or holds Python objects.", AGAIN) from exc
-    size = found.get("size")
-    sensor = (int(size.flat[0]), int(size.flat[1])) if size is not None and size.size == 2 else None
+    if not all(isinstance(one, np.ndarray) for one in found.values()):  # numpy gives the bytes of what is no array
+        raise DataError(f"{path} has members that are no arrays.", AGAIN)
+    sensor = _size(path, found["size"]) if "size" in found else None
     if "events" not in found:
+        if missing := [name for name in "txyp" if name not in found]:
+            raise DataError(f"{path} holds no events: it has no array `{missing[0]}`.", "arrays t, x, y, p, or events")
         return [_recording(path, [found[name] for name in "txyp"], sensor)], None
     events = found["events"]
     if events.ndim != 2 or events.shape[1] != 4:
@@ -98,17 +104,24 @@ def npz(path: Path) -> Found:
     return [whole.part(a, b) for a, b in zip(starts, ends, strict=True)], found.get("y")
 
 
+def _size(path: Path, size: np.ndarray) -> tuple[int, int]:
+    if size.shape != (2,) or size.dtype.kind not in "iu" or not (size > 0).all():
+        raise DataError(f"{path}: `size` is {size.tolist()}.", "height and width, two whole numbers above 0")
+    return int(size[0]), int(size[1])
+
+
 def _recording(path: Path, given: list[Any], sensor: tuple[int, int] | None) -> Recorded:
     values = []
     for name, value in zip("txyp", given, strict=True):
         whole = value.dtype.kind in "iub" or (value.dtype.kind == "f" and bool((value == np.floor(value)).all()))
+        whole = whole and bool((np.abs(value.astype(np.float64)) < 2.0**63).all())  # which leaves out infinities
         if value.ndim != 1 or len(value) != len(given[0]) or not whole:
             raise DataError(
                 f"{path}: `{name}` has shape {value.shape} and dtype {value.dtype}, and is no whole number an event.",
                 "arrays [E] of whole numbers: t in microseconds, x, y, and p 0 or 1",
             )
         values.append(value.astype(np.int64))
-    if len(values[3]) and values[3].min() == -1:
+    if np.isin(values[3], (-1, 1)).all():
         values[3] = (values[3] > 0).astype(np.int64)
     if not np.isin(values[3], (0, 1)).all():
         raise DataError(f"{path}: `p` is neither 0 and 1 nor -1 and 1.", "one polarity an event")

@@ -1,6 +1,7 @@
 """Recordings of event cameras: what each form of file holds, and which frame each event falls into."""
 
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,42 @@ def test_many_recordings_and_folders(tmp_path):
         saved(tmp_path / "set" / split / label)
     data = read(tmp_path / "set", frames=True)
     assert (len(data), data.y.tolist()) == (2, [0, 1])
-    assert len(read(tmp_path / "set", frames=True, split="train")) == 1
+    assert read(tmp_path / "set", frames=True, split="train").y.tolist() == [1]  # a class is missing, not moved
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"t": T + 2**62 * (T == 40)}, "a recording is"),
+        ({"t": np.where(T == 40, np.inf, T)}, "`t` has shape"),
+        ({"t": np.where(T == 40, 1e30, T)}, "`t` has shape"),
+        ({"t": np.uint64(2**63) + T.astype(np.uint64)}, "`t` has shape"),
+        ({"x": X - 1}, "count from 0"),
+        ({"x": X * 10**9}, "too many at once.*--sensor"),
+        ({"p": P - 1 + 2 * (T == 0)}, "neither 0 and 1 nor -1 and 1"),
+        ({"size": [3.5, 4]}, "`size` is"),
+        ({"size": [-3, -4]}, "`size` is"),
+        ({"size": [3]}, "`size` is"),
+        ({"size": ["a", "b"]}, "`size` is"),
+    ],
+)
+def test_what_is_no_recording_is_refused(changed, why, tmp_path):
+    with pytest.raises(DataError, match=f"one.npz.*{why}"):
+        read(saved(tmp_path, **changed), frames=True)
+
+
+def test_archives_that_hold_something_else_are_refused(tmp_path):
+    np.savez(tmp_path / "frames.npz", x=np.zeros((2, 3, 4)))
+    with pytest.raises(DataError, match="it has no array `t`"):
+        read(tmp_path, frames=True)
+    with zipfile.ZipFile(tmp_path / "frames.npz", "w") as archive:
+        for name in "txyp":
+            archive.writestr(name, b"text")
+    with pytest.raises(DataError, match="members that are no arrays"):
+        read(tmp_path / "frames.npz", frames=True)
+    for rule in ("count=" + "9" * 20, "time=0", "time="):
+        with pytest.raises(DataError, match="no way to bin events"):
+            Binning().by_rule(rule)
 
 
 def test_mean_and_std_are_of_polarities(tmp_path):

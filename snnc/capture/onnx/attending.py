@@ -80,9 +80,9 @@ def rotary(at: OnnxSite, x: Any, cosines: Any, sines: Any, places: Any = None) -
     y = _parted(at, x, heads) if rank == 3 else x
     few, length, size = at.known(y)
     turned = int(at.get("rotary_embedding_dim", 0)) or size
+    if any(len(c) != 1 for c in ([cosines, sines] if places is None else [places])):
+        at.refuse("turns each sample by angles of its own", "angles or positions that all samples share: [1, N, ...]")
     if places is not None:
-        if places.shape[0] != 1:
-            at.refuse("gives each sample positions of its own", "positions that all samples share: [1, N]")
         cosines, sines = cosines[places.long()], sines[places.long()]
     if any(tuple(c.shape) != (1, length, turned // 2) for c in (cosines, sines)):
         at.refuse(f"has angles of shape {tuple(cosines.shape)} for {length} positions and {turned} features", AGAIN)

@@ -247,6 +247,9 @@ FOLLOWED = [
     ("with a mask that holds both", lambda: attending("h, h, h, h", "is_causal = 1"),
      lambda: attending("h, h, h, m", m=FEW(np.tril(np.ones((6, 6))), bool))),
     ("export it without a cache", lambda: attending("h, h, h, , h, h"), lambda: attending("h, h, h")),
+    ("that constant left out",
+     lambda: of("n = Shape<end = 1>(x) s = Concat<axis = 0>(n, z) o = ConstantOfShape(s) e = CastLike(o, h) "
+                "y = Concat<axis = 1>(e, h)", z=FEW([0, 6, 6])), plain),
     ("positions that all samples share", lambda: turned(np.zeros((2, 6), np.int64)),
      lambda: turned(np.arange(6)[None])),
     ("constant angles and positions", lambda: of("y = RotaryEmbedding(h, h, h)", opset=23),
