@@ -89,8 +89,8 @@ ROWS = (
         threshold="layer", bits=8, analog=False, readout=False, stacked=False, memory=True,
     ),
     Target(
-        "snn-mlir", "compiler to C", "snn-mlir 1.0.0", "run", threshold="layer", reset="zero", start=False,
-        branches=False, total=True,
+        "snn-mlir", "compiler to C", "snn-mlir 1.0.0, without its snn-opt", "run", threshold="layer", reset="zero",
+        start=False, branches=False, total=True,
     ),
     Target(
         "xylo", "the chip Xylo, by rockpool", "rockpool 3.1.0", "tool",

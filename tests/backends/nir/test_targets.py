@@ -14,9 +14,10 @@ from snnc.backends import NirFile
 from snnc.backends.nir.speck import over
 from snnc.backends.nir.targets import TARGETS
 from snnc.cli import main
-from snnc.errors import RecipeError, Unsupported
+from snnc.errors import LoadError, RecipeError, Unsupported
 from snnc.measure.suits import reduced
 from snnc.networks.network import Network
+from snnc.readers.foreign import opened
 from tests.backends.nir.test_nir import Shortcut, assert_same, build, fixed
 from tests.nets import sample, spiking
 from tests.zoo import dyadic
@@ -133,6 +134,8 @@ def test_a_target_without_a_readout_sums_it_up(tmp_path):
     assert "adds up" in str(found.metadata["readout"])
     x = sample(shape, 3)
     assert torch.equal(snnc.load(path)(x), snn(x))
+    with pytest.raises(LoadError, match="written for snn-mlir"):
+        opened(path)
     assert "I" not in kinds(snnc.save(snn, tmp_path / "other.nir", NirFile("nir")))
     del found.metadata["total"]
     nir.write(path, found)
