@@ -10,6 +10,8 @@ A NumPy archive (`.npz`) with these arrays, N samples and T steps:
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +65,13 @@ def read_vectors(path: str | Path) -> Vectors:
 
     Raises:
         LoadError: no such file, or an array that is missing; names those that are there.
-        DataError: an array of spikes that holds other numbers than 0 and 1, or lengths that do not fit.
+        DataError: no samples, what is no array of numbers, spikes that are other numbers than 0 and 1, or lengths that
+            do not fit.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise LoadError(
             f"'{path}' cannot be read as a NumPy archive ({type(error).__name__}).", "a file of np.savez"
         ) from error
@@ -78,7 +81,11 @@ def read_vectors(path: str | Path) -> Vectors:
             f"'{path}' holds no vectors: it holds {there}.", f"the arrays 'input' and '{SPIKES}NAME' of each layer"
         )
     spikes = {name.removeprefix(SPIKES): array for name, array in arrays.items() if name.startswith(SPIKES)}
-    samples = len(arrays["input"])
+    for name, array in arrays.items():
+        ours = name in ("input", "output") or name.startswith(SPIKES)
+        if ours and not (isinstance(array, np.ndarray) and array.dtype.kind in "buif" and array.size):
+            raise DataError(f"'{name}' in '{path}' is no array of numbers, or an empty one.", "samples, one or more")
+    samples = arrays["input"].shape[0] if arrays["input"].ndim else 0
     for name, train in spikes.items():
         if train.ndim < 2 or train.shape[1] != samples:
             raise DataError(
@@ -96,9 +103,9 @@ def read_vectors(path: str | Path) -> Vectors:
 
 
 def is_vectors(path: Path) -> bool:
-    """Whether a file is an archive of them."""
+    """Whether a file is an archive of them, or an `.npz` that is to be one: no network is."""
     try:
         with np.load(path, allow_pickle=False) as content:
-            return any(name.startswith(SPIKES) for name in content.files)
+            return path.suffix == ".npz" or any(name.startswith(SPIKES) for name in content.files)
     except Exception:  # whatever else it is
         return False

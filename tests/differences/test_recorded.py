@@ -14,6 +14,7 @@ import snnc
 from snnc.backends.nir.data import read_nirdata, write_nirdata
 from snnc.cli import main
 from snnc.differences import against, record
+from snnc.differences.recorded import is_recording
 from snnc.errors import DataError, LoadError, SnncError
 from snnc.files.vectors import Vectors, read_vectors, write_vectors
 from snnc.networks.network import Network
@@ -123,10 +124,14 @@ def test_nirdata_may_come_as_events(net, vectors, tmp_path):
         ({"input": np.zeros((2, 3))}, "no vectors"),
         ({"input": np.zeros((2, 3)), "spikes/a": np.zeros((4, 3, 5))}, r"'spikes/a' .* there are 2 samples"),
         ({"input": np.zeros((2, 3)), "spikes/a": np.full((4, 2, 5), 2)}, "other numbers than 0 and 1"),
+        ({"input": np.zeros((0, 3)), "spikes/a": np.zeros((4, 0, 5))}, "'input' .* or an empty one"),
+        ({"input": np.array(["a", "b"]), "spikes/a": np.zeros((4, 2, 5))}, "'input' .* no array of numbers"),
+        ({"input": np.zeros(()), "spikes/a": np.zeros((4, 2, 5))}, "there are 0 samples"),
     ],
 )
 def test_files_that_hold_none_are_refused(arrays, why, tmp_path):
     np.savez(tmp_path / "v.npz", **arrays)
+    assert is_recording(tmp_path / "v.npz")  # else the command would look for a network
     with pytest.raises(SnncError, match=why):
         read_vectors(tmp_path / "v.npz")
 
