@@ -21,6 +21,7 @@ from torch import nn
 import snnc
 from snnc.capture import capture
 from snnc.errors import SnncError
+from snnc.structure import leaves
 
 KINDS = ("equal", "refused", "blamed", "different", "crashed")
 BARE, RELUS = "as it is", "with ReLUs behind"
@@ -62,7 +63,7 @@ def outcome(case: Case) -> Outcome:
             try:
                 graph = capture(model, shape if x.dim() else None)
                 with torch.no_grad():
-                    have = graph(x.clone()).numpy()
+                    have = leaves(graph(x.clone()))[0].numpy()  # of several outputs the first, as `want`
                 snnc.compile(model, T=2, recipe="data-free", input_shape=shape)
             except SnncError as error:
                 return Outcome("blamed" if any(part in str(error) for part in BLAME) else "refused", _reason(error))

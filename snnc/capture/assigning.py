@@ -233,6 +233,7 @@ def scatter(at: Site, x: Any, dim: int, index: Any, src: Any, *, reduce: Any = N
             at.refuse("writes into some samples", "write into all of them: x[:, places] = y")
         chosen = _alike(at, index)
     chosen = chosen.long()
+    chosen = torch.where(chosen < 0, chosen + shape(at, x)[dim - 1], chosen)  # ONNX counts from the end; torch refuses
     if isinstance(src, (int, float)) or (isinstance(src, Tensor) and src.dim() == 0):
         src = Filled(tuple(chosen.shape), float(src))
     return placed(

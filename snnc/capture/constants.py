@@ -30,6 +30,8 @@ class Elsewhere:
 
 def value(at: Site, sample: Tensor) -> fx.Node:
     """A constant as a value: zero times a number of the input, and the constant added."""
+    if not sample.numel():
+        at.refuse("reads a constant that holds no number", "that constant left out")
     lowering = at.lowering
     floats = [entry for entry in lowering.entries if entry not in lowering.whole]
     made = [node for node in lowering.build.graph.nodes if node.op == "call_module" and node not in lowering.whole]

@@ -178,7 +178,7 @@ def opened(path: str | Path) -> Any:
     """A NIR file that snnc wrote.
 
     Raises:
-        LoadError: there is none, or somebody else wrote it.
+        LoadError: there is none, somebody else wrote it, or it was written for a target whose output is a sum.
         SnncError: the package nir is not installed.
     """
     nir = library("nir", "nir")
@@ -192,6 +192,11 @@ def opened(path: str | Path) -> Any:
         raise LoadError(
             f"'{path}' was not written by snnc, so it does not say where potentials start.",
             "the simulator's own importer",
+        )
+    if "total" in graph.metadata:
+        raise LoadError(
+            f"'{path}' was written for {told(graph.metadata['target'])}: its output is the sum of the readout so far.",
+            "a file that was written with --target for this simulator",
         )
     return graph
 

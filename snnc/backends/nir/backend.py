@@ -102,13 +102,17 @@ class NirFile(Backend):
         if target.sums:
             sum_pools(graph, shapes(graph, network), rules.window)
         sums = target.sums and "SumPool2d" in target.reads
-        lowering = NirLowering(graph, shapes(graph, network), rules.RULES, sums, rounded)
+        lowering = NirLowering(graph, shapes(graph, network), rules.RULES, sums, target.total, rounded)
         lowering.run()
         missing = [Mismatch("unsupported", one.node, one.op, one.why, one.hint) for one in lowering.blockers]
         said = metadata(network)
         if lowering.grid:
             said |= lowering.grid | {"input": f"{said['input']}, as {lowering.grid['input']}"}
         said |= {"target": target.name}
+        last = next(a for a, b in lowering.edges if b == "output")
+        if isinstance(lowering.nodes[last], nir.I):
+            late = f" after the first {said['late']}" if said["late"] else ""
+            said |= {"total": last, "readout": f"mean over the steps{late} of what '{last}' adds up"}
         found = nir.NIRGraph(lowering.nodes, lowering.edges, metadata=said, type_check=not missing)
         return found, fit(found, target, missing)
 

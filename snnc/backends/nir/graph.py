@@ -45,6 +45,7 @@ class NirLowering:
         blockers: what could not be said.
         grid: how the reader has to round its input, as metadata; empty where it need not.
         sums: whether pools that add up are `SumPool2d`, where the reader computes these exactly; else kernels of ones.
+        total: whether an `I` node has to stand behind the readout, where the reader gives out neurons alone.
         rounded: neurons whose thresholds moved into weights and rounded these.
     """
 
@@ -54,10 +55,11 @@ class NirLowering:
         shapes: dict[fx.Node, Shape],
         rule: Callable[[Any], Rule],
         sums: bool = False,
+        total: bool = False,
         rounded: frozenset[str] = frozenset(),
     ) -> None:
         self.graph, self.shapes, self.rule = graph, shapes, rule
-        self.sums, self.rounded = sums, rounded
+        self.sums, self.total, self.rounded = sums, total, rounded
         self.nodes: dict[str, nir.NIRNode] = {}
         self.edges: list[tuple[str, str]] = []
         self.blockers: list[Blocker] = []
@@ -110,6 +112,8 @@ class NirLowering:
         """The output, which reads one node alone."""
         if len(value.sources) > 1:
             value = self.mixed("readout", value, torch.eye(value.shape[0]))
+        if self.total and not isinstance(self.nodes[value.sources[0]], nir.IF):
+            value = self.put("total", nir.I(np.ones(value.shape, np.float32)), value.sources, value.shape)
         self.put("output", nir.Output(np.array(value.shape)), value.sources, value.shape)
 
     def mixed(self, name: str, value: NirValue, matrix: Tensor, shift: Tensor | None = None) -> NirValue:

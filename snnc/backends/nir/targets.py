@@ -35,6 +35,7 @@ class Target:
         readout: whether layers may stand behind the last neuron.
         stacked: whether weights may follow weights without a neuron between them.
         maps: whether neurons may stand on maps `[C, H, W]`, where False means vectors.
+        total: whether outputs are those of neurons alone, so that an `I` node has to stand behind the readout.
         memory: whether each layer has to fit into a core of a Speck chip.
         reader: function of `snnc.readers` that runs the file with snnc's spikes, if there is one.
     """
@@ -54,6 +55,7 @@ class Target:
     readout: bool = True
     stacked: bool = True
     maps: bool = True
+    total: bool = False
     memory: bool = False
     reader: str | None = None
 
@@ -87,8 +89,8 @@ ROWS = (
         threshold="layer", bits=8, analog=False, readout=False, stacked=False, memory=True,
     ),
     Target(
-        "snn-mlir", "compiler to C", "snn-mlir 1.0.0", "tool", threshold="layer", reset="zero", start=False,
-        branches=False,
+        "snn-mlir", "compiler to C", "snn-mlir 1.0.0, without its snn-opt", "run", threshold="layer", reset="zero",
+        start=False, branches=False, total=True,
     ),
     Target(
         "xylo", "the chip Xylo, by rockpool", "rockpool 3.1.0", "tool",

@@ -36,7 +36,7 @@ def attention(
         heads, few = int(at.get("q_num_heads", 0)), int(at.get("kv_num_heads", 0))
         q, k, v = _parted(at, q, heads), _parted(at, k, few), _parted(at, v, few)
     elif ranks != {4}:
-        at.refuse("attends to other than values of shape [B, N, C] or [B, heads, N, C]", AGAIN)
+        at.refuse("attends across the batch", "query, key and value of shape [B, ..., N, C], all from the input")
     mask = _seen(at, mask, causal, at.known(q)[-2], at.known(k)[-2])
     scale = None if scale is None else decimal(scale)
     y = torch_attention.attention(at, q, k, v, mask, scale=scale, enable_gqa=True)
@@ -80,9 +80,9 @@ def rotary(at: OnnxSite, x: Any, cosines: Any, sines: Any, places: Any = None) -
     y = _parted(at, x, heads) if rank == 3 else x
     few, length, size = at.known(y)
     turned = int(at.get("rotary_embedding_dim", 0)) or size
+    if any(len(c) != 1 for c in ([cosines, sines] if places is None else [places])):
+        at.refuse("turns each sample by angles of its own", "angles or positions that all samples share: [1, N, ...]")
     if places is not None:
-        if places.shape[0] != 1:
-            at.refuse("gives each sample positions of its own", "positions that all samples share: [1, N]")
         cosines, sines = cosines[places.long()], sines[places.long()]
     if any(tuple(c.shape) != (1, length, turned // 2) for c in (cosines, sines)):
         at.refuse(f"has angles of shape {tuple(cosines.shape)} for {length} positions and {turned} features", AGAIN)

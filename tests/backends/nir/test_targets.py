@@ -14,9 +14,10 @@ from snnc.backends import NirFile
 from snnc.backends.nir.speck import over
 from snnc.backends.nir.targets import TARGETS
 from snnc.cli import main
-from snnc.errors import RecipeError, Unsupported
+from snnc.errors import LoadError, RecipeError, Unsupported
 from snnc.measure.suits import reduced
 from snnc.networks.network import Network
+from snnc.readers.foreign import opened
 from tests.backends.nir.test_nir import Shortcut, assert_same, build, fixed
 from tests.nets import sample, spiking
 from tests.zoo import dyadic
@@ -118,6 +119,28 @@ def test_all_misfits_are_told_at_once():
     assert all(one.hint for one in found.misfits)
     assert found.faithful["Conv2d"] > 1
     assert "IF" not in found.faithful  # each of them starts above 0
+
+
+def test_a_target_without_a_readout_sums_it_up(tmp_path):
+    """snn-mlir gives out what neurons do, and would drop the layers behind them; `I` is a neuron that adds up."""
+    graph, shape = spiking("mlp", 4)
+    snn = Network(graph, {"input_shape": list(shape)})
+    path = snnc.save(snn, tmp_path / "net.nir", NirFile("snn-mlir"))
+    found = nir.read(path)
+    (last,) = (a for a, b in found.edges if b == "output")
+    assert isinstance(found.nodes[last], nir.I)
+    assert (found.nodes[last].r == 1).all()
+    assert found.metadata["total"] in (last, last.encode())
+    assert "adds up" in str(found.metadata["readout"])
+    x = sample(shape, 3)
+    assert torch.equal(snnc.load(path)(x), snn(x))
+    with pytest.raises(LoadError, match="written for snn-mlir"):
+        opened(path)
+    assert "I" not in kinds(snnc.save(snn, tmp_path / "other.nir", NirFile("nir")))
+    del found.metadata["total"]
+    nir.write(path, found)
+    with pytest.raises(Unsupported, match="total \\(I\\): snnc has no such node"):
+        snnc.load(path)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -231,6 +231,11 @@ CASES = {
     ),
     "tiled": ("y = Tile(a, n)", ["Take", "Take"], {"n": ints(1, 2, 1, 3)}),
     "spread": ("t = GlobalAveragePool(a) y = Expand(t, s)", ["AdaptiveAvgPool2d", "Take", "Take"], {"s": ints(5, 6)}),
+    "written from the end": (
+        "d = Shape<end=1>(a) z = Concat<axis=0>(d, l) p = Expand(i, z) u = Expand(v, z) "
+        "y = ScatterElements<axis=1>(a, p, u)", ["Take", "Affine"],
+        {"x": "N,5", "i": ints([-3, 1]), "v": np.float32([[2, 4]]), "l": ints(2)},
+    ),
     "columns": (
         "y = Col2Im<pads=[1,0,1,0], strides=[2,1]>(a, s, k)",
         ["Reshape", "ConvTranspose2d"],
