@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import snnc
-from snnc.data import Binning, read
+from snnc.data import Binning, read, recordings
 from snnc.report.samples import gather
 from tests.followed import NET, X, Y, compiled
 from tests.followed.several import Names
@@ -29,6 +29,11 @@ def events(path, bins=None, **changed):
     whole = {"t": [0, 10, 20, 30], "x": [0, 1, 2, 0], "y": [0, 1, 0, 1], "p": [0, 1, 1, 0]}
     np.savez(path / "events.npz", **{name: np.array(one) for name, one in {**whole, **changed}.items()})
     return read(path / "events.npz", frames=True, bins=bins)
+
+
+def nameless(path):
+    np.savez(path / "events.npz", t=np.arange(3), y=np.zeros(3, np.int64))
+    return recordings.npz(path / "events.npz")
 
 
 def many(path, first, columns=4):
@@ -80,11 +85,19 @@ ROWS = [
     ("store T frames for each sample, or leave --frames out", lambda n, p: frames(p, (6, 2)), lambda n, p: frames(p)),
     ("--time-first left out", lambda n, p: frames(p, (6, 2), True), lambda n, p: frames(p)),
     (
-        "fewer recordings in a file, or fewer frames",
+        "fewer recordings in a file, fewer frames, or --sensor HEIGHT,WIDTH if it is not that large",
         lambda n, p: events(p, Binning(2**15, sensor=(256, 256))),
         lambda n, p: events(p, Binning(8, sensor=(256, 256))),
     ),
     ("more frames, or shorter ones", lambda n, p: busy(p, 1), lambda n, p: busy(p, 2)),
+    ("arrays t, x, y, p, or events", lambda n, p: nameless(p), lambda n, p: events(p)),
+    ("columns and rows that count from 0", lambda n, p: events(p, x=[0, -1, 2, 0]), lambda n, p: events(p)),
+    (
+        "height and width, two whole numbers above 0",
+        lambda n, p: events(p, size=[2.5, 3]),
+        lambda n, p: events(p, size=[2, 3]),
+    ),
+    ("times in microseconds, of one clock", lambda n, p: events(p, t=[0, 10, 20, 2**61]), lambda n, p: events(p)),
     ("one for each recording", lambda n, p: many(p, np.zeros(0, np.int64)), lambda n, p: many(p, [0, 2])),
     (
         "time, count, time=10000 (us) or count=500 (events)",

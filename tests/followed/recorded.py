@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 import snnc
+from snnc.backends import NirFile
 from snnc.backends.nir.data import read_nirdata, write_nirdata
 from snnc.cli import main
 from snnc.differences import against, record
@@ -55,8 +56,8 @@ def foreign_file(path):
     return path / "theirs.nir"
 
 
-def own_file(net, path):
-    return snnc.save(net, path / "net.nir")
+def own_file(net, path, target="nir"):
+    return snnc.save(net, path / "net.nir", NirFile(target))
 
 
 def nirs(path, edges=(), **nodes):
@@ -104,6 +105,8 @@ ROWS = [
     ("[T, N, ...], the steps first", lambda n, p: archive(p, **SPIKES | {"spikes/a": np.zeros((3, 4, 5))}),
      lambda n, p: archive(p, **SPIKES)),
     ("a file of np.savez", lambda n, p: read_vectors(nothing(p, "v.npz")), lambda n, p: archive(p, **SPIKES)),
+    ("samples, one or more", lambda n, p: archive(p, **SPIKES | {"input": np.zeros((0, 4))}),
+     lambda n, p: archive(p, **SPIKES)),
     ("the arrays 'input' and '", lambda n, p: archive(p, x=np.zeros(3)), lambda n, p: archive(p, **SPIKES)),
     ("a node 'input' with values, and nodes with spikes", lambda n, p: read_nirdata(nothing(p, "v.h5")),
      lambda n, p: read_nirdata(write_nirdata(p / "w.h5", vectors()))),
@@ -114,6 +117,8 @@ ROWS = [
     ("the name of a NIR file that is there", lambda n, p: opened(p / "net.nir"), lambda n, p: opened(own_file(n, p))),
     ("a file that snnc wrote", lambda n, p: opened(nothing(p, "net.nir")), lambda n, p: opened(own_file(n, p))),
     ("the simulator's own importer", lambda n, p: opened(foreign_file(p)), lambda n, p: nir.read(foreign_file(p))),
+    ("written with --target for this simulator", lambda n, p: opened(own_file(n, p, "snn-mlir")),
+     lambda n, p: opened(own_file(n, p, "snntorch"))),
     ("samples of its shape", lambda n, p: Plain(own_file(n, p))(X[:, :2]), lambda n, p: Plain(own_file(n, p))(X)),
     # NIR files of others
     ("a file that nir.read takes", lambda n, p: snnc.load(texted(p, HDF5, "net.nir")),
