@@ -459,6 +459,7 @@ ELSEWHERE = {
     "remove them (handle.remove()) before snnc runs": (
         "test_comparison.py::test_hooks_on_all_modules_are_refused_while_they_are_there"
     ),
+    "that constant left out": "onnx/test_hints.py::test_what_a_hint_says",
     "replace it by one that it knows, such as nn.GELU, and train again": "onnx/test_hints.py::test_what_a_hint_says",
     "samples [N, T, ...], T frames each; where time stands first, x.transpose(0, 1), or --time-first": (
         "../networks/test_frames.py::test_calibration_data_that_do_not_fit"
