@@ -11,6 +11,7 @@ from torch import fx
 
 from snnc.calibrate.observe import watch
 from snnc.errors import RecipeError
+from snnc.ir.frames import folded
 from snnc.launched import neighbours
 from snnc.memory import free, resident
 from snnc.processes import Shards
@@ -33,11 +34,17 @@ def sharded(samples: int, largest: int) -> Shards:
     return Shards.of(samples, max(1, min(SAMPLES, SHARD // largest)))
 
 
-def largest_value(graph: fx.GraphModule, x: Samples) -> int:
-    """Bytes of the largest value in a graph, of one sample."""
+def largest_value(graph: fx.GraphModule, x: Samples, T: int) -> int:
+    """Bytes of the largest value of one sample over T steps.
+
+    Args:
+        graph: without neurons; where it runs on each frame its values hold all steps already.
+        x: input `[N, ...]`, of which the first sample is run.
+        T: steps.
+    """
     sizes: list[int] = []
     watch(graph, x[:1], lambda _, value: sizes.append(value.nbytes))
-    return max(sizes)
+    return max(sizes) * (1 if folded(graph) else T)
 
 
 def allowed(limit: float | None) -> float:
@@ -65,12 +72,12 @@ def limited(memory: Any, graph: fx.GraphModule, batches: Sequence[Samples] | Non
         raise RecipeError(f"memory is {memory!r}.", "GB that the process may hold, more than 0, such as 4")
     limit = 1e9 * memory
     if batches:
-        largest = T * largest_value(graph, batches[0])
+        largest = largest_value(graph, batches[0], T)
         shard = sharded(sum(map(len, batches)), largest).sizes[0]
         if (needed := least(shard * largest)) > limit:
             log.warning(
-                "Calibration takes %.2g GB, and %.2g GB are allowed: this process holds %.2g GB already, and a layer "
-                "is computed for %d samples at a time.",
+                "Calibration takes at least %.3g GB, and %.3g GB are allowed: this process holds %.3g GB already, and "
+                "a layer is computed for %d samples at a time.",
                 needed / 1e9, memory, resident() / 1e9, shard,
             )  # fmt: skip
     return limit

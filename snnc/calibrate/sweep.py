@@ -73,7 +73,7 @@ class Sweep:
     ) -> None:
         self.graph, self.reference = graph, reference
         self.by_frame = folded(reference)
-        largest = largest_value(reference, x) * (1 if self.by_frame else steps(graph))
+        largest = largest_value(reference, x, steps(graph))
         self.shards = sharded(len(x), largest)
         self.memory = Memory.of(limit, largest * self.shards.sizes[0])
         self.given = dict(zip(entries(graph), map(self.shards.deal, each_input(x)), strict=True))
