@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,10 @@ from snnc.ir.graph import Stage
 from snnc.passes.pipeline import Context, Pass
 from snnc.processes import Pieces
 from snnc.structure import joined
+
+log = logging.getLogger(__name__)
+
+SAMPLES = 1024  # that a pass takes at most, unless its recipe says another number
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class SweepPass(Pass):
     takes = (Stage.SPIKING,)
     requires = (Context.reference,)
 
-    samples: int = field(default=1024, kw_only=True)
+    samples: int = field(default=SAMPLES, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +48,11 @@ class SweepPass(Pass):
         """
         given = joined(context.data(f"Pass '{self.name}'"))
         x = given[: self.samples]
+        if len(x) < len(given) and self.samples == SAMPLES:
+            log.warning(
+                "'%s' takes %d of the %d calibration samples; --set %s.samples=%d takes all.",
+                self.name, len(x), len(given), self.name, len(given),
+            )  # fmt: skip
         Sweep(graph, context.reference, x, context.memory).run(visit, context.track)
         context.notes.append(f"on {len(x)} samples")
 

@@ -16,9 +16,10 @@ from snnc.calibrate.holding import RUN, Memory
 from snnc.calibrate.sweep import Sweep
 from snnc.errors import RecipeError, SnncError
 from snnc.ir.dialect import Add
+from snnc.ir.frames import over_frames
 from snnc.ir.neurons import IF, NEURONS, BipolarIF, GradedIF, OffsetIF, ResidualMaskIF, SignedIF, WaitingIF
 from snnc.memory import free, resident
-from snnc.passes import FixedPoint, InsertNeurons
+from snnc.passes import CalibrateBias, FixedPoint, InsertNeurons
 from snnc.passes.pipeline import Context, Pipeline, no_progress
 from snnc.passes.sweeping import SweepPass
 from snnc.processes import digest
@@ -216,12 +217,35 @@ def test_a_limit_that_cannot_be_kept_is_told(caplog):
     with caplog.at_level(logging.WARNING):
         snnc.compile(graph, 2, "opi", sample(shape, 9), memory=0.01, quick=True)
     (line,) = [one.getMessage() for one in caplog.records if "allowed" in one.getMessage()]
-    assert "Calibration takes " in line
+    assert "Calibration takes at least " in line
     assert "and 0.01 GB are allowed" in line
     assert "9 samples at a time" in line
     for wrong in (0, -1, float("inf"), True, "4"):
         with pytest.raises(RecipeError, match="memory is "):
             snnc.compile(graph, 2, "opi", sample(shape, 9), memory=wrong)
+
+
+def test_the_largest_value_is_counted_over_all_steps_once():
+    """A network that ran on each frame holds the values of all of them already."""
+    graph, shape = NETS["mlp"]()
+    x = sample((T, *shape), 2)
+    one = limit.largest_value(graph, x[:, 0], 1)
+    assert limit.largest_value(graph, x[:, 0], T) == T * one
+    assert limit.largest_value(over_frames(graph, T, "each"), x, T) == T * one
+
+
+@pytest.mark.parametrize(("options", "told"), [({}, 1), ({"samples": 2}, 0), ({"samples": 1025}, 0)])
+def test_fewer_samples_than_there_are_are_told(options, told, caplog):
+    """Unless the recipe says how many: both numbers, and what takes all."""
+    pipeline = Pipeline((*snnc.recipe("opi").pipeline, CalibrateBias(rounds=1, **options)))
+    with caplog.at_level(logging.WARNING):
+        snnc.compile(
+            nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), 2, pipeline, torch.rand(1025, 3), samples=1025
+        )
+    lines = [one.getMessage() for one in caplog.records]
+    assert lines == told * [
+        "'calibrate-bias' takes 1024 of the 1025 calibration samples; --set calibrate-bias.samples=1025 takes all."
+    ]
 
 
 # Files
