@@ -4,7 +4,7 @@
 
 The network is a ResNet-18 (or --net resnet50) of random weights, its batch normalisation set by the data; the data are
 noise with some structure. Each row is a process of its own: limit 0 means the default, half of what is free. All rows
-of one setting have to make the same network, to the bit, and the last column says whether they do.
+of one setting and label have to make the same network, to the bit; a row that does not ends the run.
 """
 
 from __future__ import annotations
@@ -126,6 +126,9 @@ def main() -> None:
         print(row, flush=True)
         rows.append(row)
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
+        same = [one["bits"] for one in rows if all(one[key] == row[key] for key in (*names, "label"))]
+        if len(set(same)) > 1:
+            raise SystemExit(f"The limit changed the network: {same}")
     return None
 
 
