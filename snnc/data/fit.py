@@ -57,10 +57,9 @@ def read_as(data: Any) -> dict[str, Any]:
     data = data.dataset if isinstance(data, ReadBatches) else data
     if not isinstance(data, Dataset):
         return {"dtype": None, "raw": None, "mean": None, "std": None}
-    if data.binning is not None:
-        mean, std = (None if v is None else list(v) for v in (data.mean, data.std))
-        return {"dtype": "events", "raw": None, "mean": mean, "std": std, "binning": dict(data.binning)}
     mean, std = (None if v is None else list(v) for v in (data.mean, data.std))
+    if data.binning is not None:
+        return {"dtype": "events", "raw": None, "mean": mean, "std": std, "binning": dict(data.binning)}
     eight = data.x.dtype.name == "uint8"
     return {"dtype": data.x.dtype.name, "raw": data.scale == 1 if eight else None, "mean": mean, "std": std}
 
@@ -181,9 +180,9 @@ def _binned_otherwise(known: Mapping[str, Any], read: Mapping[str, Any]) -> str 
     then, now = (Binning.of(one.get("binning")) for one in (known, read))
     if then is None or now is None or then == now:
         return None
-    options = [f"--bins {then.rule}"] * (then.rule != now.rule) + ["--sensor {},{}".format(*then.sensor or ())] * (
-        then.sensor != now.sensor
-    )
+    options = [f"--bins {then.rule}"] if then.rule != now.rule else []
+    if then.sensor and then.sensor != now.sensor:
+        options.append("--sensor {},{}".format(*then.sensor))
     ask = f": pass {' '.join(options)}, or nothing, which bins as the network's file says" if options else ""
     return f"The events of the calibration were binned to {then}, and these to {now}{ask}."
 

@@ -174,5 +174,8 @@ def test_the_choice_is_kept_and_another_is_noticed(tmp_path):
     other = read(tmp_path / "all.npz", frames=True, bins=Binning(4).by_rule("count=2"))
     with pytest.warns(PreparationWarning, match=r"binned to 4 frames .* by time.*--bins time"):
         assert any("by count, 2 events each" in note for note in snnc.evaluate(again, other).notes)
+    again.info["calibration"]["binning"] = {**binning, "by": "count", "sensor": None}  # as a file of others may say
+    with pytest.warns(PreparationWarning, match=r"pass --bins count, or nothing"):
+        snnc.evaluate(again, data)
     for broken in (None, {}, {"by": "time", "T": 0}, {"by": "time", "T": 4, "size": "x"}, {"by": "x", "T": 4}):
         assert Binning.of(broken) is None
