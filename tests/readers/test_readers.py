@@ -36,6 +36,7 @@ def compiled(name):
 
 
 @pytest.mark.readers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of simulators: Norse is made by torch.jit.script
 @pytest.mark.parametrize("name", [*EXACT, *FIXED])
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_spikes_are_those_of_snnc(simulator, name, tmp_path):
