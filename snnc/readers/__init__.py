@@ -10,6 +10,8 @@ by subtraction, the potential at the start, one spike a step, a spike where the 
 """
 
 from snnc.readers.foreign import Foreign
-from snnc.readers.simulators import norse, sinabs, snntorch, spikingjelly
+from snnc.readers.simulators import Norse, Sinabs, SnnTorch, SpikingJelly
+
+spikingjelly, sinabs, snntorch, norse = SpikingJelly, Sinabs, SnnTorch, Norse
 
 __all__ = ["Foreign", "norse", "sinabs", "snntorch", "spikingjelly"]
