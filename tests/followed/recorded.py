@@ -35,6 +35,11 @@ def given(net, **change):
     return against(net, replace(vectors(), **change))
 
 
+def stepped(net, factors):
+    """A recording whose input is told for each of two steps."""
+    return given(net, input=np.stack([vectors().input * one for one in factors], 1), stepped=True)
+
+
 def archive(path, **arrays):
     np.savez(path / "v.npz", **arrays)
     return read_vectors(path / "v.npz")
@@ -106,6 +111,8 @@ ROWS = [
      lambda n, p: given(n, spikes={k: v.reshape(*v.shape[:2], -1) for k, v in vectors().spikes.items()})),
     ("an output of that shape, or none", lambda n, p: given(n, output=vectors().output[:1]),
      lambda n, p: given(n, output=None)),
+    ("a recording of the same input at every step, or a network over frames", lambda n, p: stepped(n, np.arange(2)),
+     lambda n, p: stepped(n, np.ones(2))),
     ("snnc.verify(a, recording)", lambda n, p: snnc.verify(n, vectors(), X), lambda n, p: snnc.verify(n, vectors())),
     ("data=, a tensor or a loader", lambda n, p: snnc.verify(n, n), lambda n, p: snnc.verify(n, n, X)),
     ("1 for a spike, else 0", lambda n, p: archive(p, **SPIKES | {"spikes/a": np.full((4, 2, 5), 2)}),
