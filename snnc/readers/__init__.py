@@ -5,7 +5,7 @@
     outputs, spikes = net.run(x)         # of each step, and of each layer of neurons
     net.record("sinabs.npz", x)          # for `snnc verify net.snn sinabs.npz`
 
-Each function reads the file with the simulator's own importer, and makes the settings for which NIR has no field: reset
+Each reads the file with the simulator's own importer, and makes the settings for which NIR has no field: reset
 by subtraction, the potential at the start, one spike a step, a spike where the potential reaches the threshold.
 """
 
