@@ -48,11 +48,12 @@ def _between(at: Site, values: Sequence[Any], dim: int) -> fx.Node:
     blocks: list[Tensor] = []
     places: list[int] = []
     for value in values:
-        sizes = at.known(value) if isinstance(value, fx.Node) else at.known(x)
         if isinstance(value, fx.Node):
             start = sum(len(block) for block in blocks)
-            places += range(start, start + sizes[dim - 1])
-        block = at.lowering.like.new_zeros(sizes) if isinstance(value, fx.Node) else _block(at, value, dim, sizes)
+            block = at.lowering.like.new_zeros(at.known(value))
+            places += range(start, start + block.shape[dim - 1])
+        else:
+            block = _block(at, value, dim, at.known(x))
         blocks.append(block.movedim(dim - 1, 0))
     whole = torch.cat(blocks).movedim(0, dim - 1)
     weight = at.lowering.like.new_zeros(whole.shape[dim - 1], len(places))

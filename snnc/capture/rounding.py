@@ -56,17 +56,23 @@ class Runs:
         if have.shape != want.shape or have.shape[:1] != (len(self.x),):
             return math.inf, 0.0, True
         want = want.double()
-        if not torch.isfinite(want).all():
-            return 0.0, 0.0, not torch.equal(torch.isfinite(want), torch.isfinite(have))
+        finite = torch.isfinite(want)
+        if (
+            not torch.allclose(have.double()[~finite], want[~finite], equal_nan=True)
+            or not have[finite].isfinite().all()
+        ):
+            return math.inf, 0.0, True
+        have, want = (torch.where(finite, value, 0) for value in (have, want))
         off = _off(have, want)
         scale = float(want.abs().max().clamp_min(torch.finfo(torch.float32).tiny)) if want.numel() else 1.0
         bound = self.precision * (8 + self.layers) * scale
         if not off.numel() or off.max() <= bound:  # one rounding a layer: nothing has to be measured
             return float(off.max()) / scale if off.numel() else 0.0, bound / scale, False
         double, edge = self.exact
+        double = {name: torch.where(finite, double[name], 0)}
         noise = _off(have, double[name])
         if self.halves:
-            noise = torch.maximum(noise, _off(self.shaken[name], double[name]))
+            noise = torch.maximum(noise, _off(torch.where(finite, self.shaken[name], 0), double[name]))
         calm = ~edge if (~edge).any() else edge
         bound += MOST * float(noise[calm].max())
         beyond = off.amax(1) > bound
@@ -90,7 +96,9 @@ class Runs:
 
         for _ in range(4):
             moved = named(self.graph(*each(changed(shake, self.x))))[name]
-            shaken = torch.maximum(shaken, _off(moved, self.have[name]))
+            shaken = torch.maximum(
+                shaken, _off(moved, self.have[name]).nan_to_num(0.0, 0.0)
+            )  # what is infinite in both
         return bool(off.norm() <= 2 * shaken.norm() + bound)
 
 

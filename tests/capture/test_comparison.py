@@ -43,6 +43,33 @@ def test_the_record_says_what_was_compared(door, name):
     assert compared["error"] <= compared["bound"] < 1e-4
 
 
+class Logarithm(nn.Module):
+    """Minus infinity where the ReLU is silent."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 6)
+
+    def forward(self, x):
+        return torch.log(torch.relu(self.fc(x)))
+
+
+def test_an_output_that_is_infinite_here_and_there_is_compared_everywhere():
+    torch.manual_seed(0)
+    net = Logarithm().eval()
+    graph = capture(net, (4,))
+    assert torch.isinf(net(torch.randn(8, 4))).any()
+
+    def wrong(change):
+        return compare(graph, Reference(lambda x: change(net(x)), "it", torch.zeros(())), (4,))[1]
+
+    assert wrong(lambda y: y) is None
+    assert wrong(lambda y: 1.5 * y)
+    assert wrong(lambda y: y.clamp_min(-100))
+    assert wrong(lambda y: torch.where(torch.isinf(y), -y, y))
+    assert wrong(lambda y: torch.where(torch.isinf(y), torch.nan, y))
+
+
 def test_onnx_is_compared_with_onnxruntime():
     w = onnx.numpy_helper.from_array(np.ones((3, 2), np.float32), "w")
     graph = onnx.helper.make_graph(
