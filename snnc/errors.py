@@ -87,11 +87,11 @@ class Unsupported(SnncError):
         self.blockers = blockers
 
     @classmethod
-    def of(cls, blockers: list[Blocker]) -> Unsupported:
-        """The error for a non-empty list of blockers."""
-        first = blockers[0]
-        more = f" And {len(blockers) - 1} more: `snnc check` lists them all." if len(blockers) > 1 else ""
-        return cls(f"{first}{more}", first.hint, tuple(blockers))
+    def of(cls, blockers: list[Blocker], said: str = "", listed: str = ": `snnc check` lists them all") -> Unsupported:
+        """The error for a non-empty list of blockers: what to say before the first, and where all are listed."""
+        first, *rest = blockers
+        more = f" And {len(rest)} more{listed}." if rest else ""
+        return cls(f"{said}{first}{more}", first.hint, tuple(blockers))
 
 
 class PassFailed(SnncError):

@@ -94,7 +94,12 @@ def against(network: SpikingNetwork, recorded: Vectors) -> Differences:
     x = torch.from_numpy(np.asarray(recorded.input, np.float32))
     shape = network.info.get("input_shape")
     if recorded.stepped and not network.frames:
-        x = x[:, 0]  # the same at every step
+        if (x != x[:, :1]).any():
+            raise DataError(
+                "The recorded input changes from step to step, and the network takes the same at every step.",
+                "a recording of the same input at every step, or a network over frames",
+            )
+        x = x[:, 0]
     if recorded.stepped and shape and prod(shape) == prod(x.shape[1:]):
         x = x.reshape(-1, *shape)
     heights = network.heights()
@@ -102,7 +107,8 @@ def against(network: SpikingNetwork, recorded: Vectors) -> Differences:
     trains: Trains | None = None
     for part in _parts(network, len(x)):
         output, mine = network.emitted(x[part])
-        trains = _fitting(recorded, {name: tuple(train.shape) for name, train in (mine or {}).items()}, len(x), trains)
+        if trains is None:
+            trains = _fitting(recorded, {name: tuple(train.shape) for name, train in (mine or {}).items()}, len(x))
         theirs: Any = output if recorded.output is None else _output(recorded.output, output, len(x))[:, part]
         count.add((output, mine), (theirs, {name: train[:, part] for name, train in trains.items()}), None)
     found = count.report([])
@@ -112,10 +118,8 @@ def against(network: SpikingNetwork, recorded: Vectors) -> Differences:
     return replace(found, outputs=[], predictions=None, notes=[*found.notes, note])
 
 
-def _fitting(recorded: Vectors, shapes: dict[str, tuple[int, ...]], samples: int, known: Trains | None) -> Trains:
-    """The recorded spikes in the network's shapes."""
-    if known is not None:
-        return known
+def _fitting(recorded: Vectors, shapes: dict[str, tuple[int, ...]], samples: int) -> Trains:
+    """The recorded spikes in the network's shapes, of which the samples are those of one part."""
     missing, unknown = sorted(shapes.keys() - recorded.spikes.keys()), sorted(recorded.spikes.keys() - shapes.keys())
     if missing or unknown:
         said = [f"lacks {', '.join(map(repr, missing))}"] * bool(missing)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,25 +81,30 @@ def read_vectors(path: str | Path) -> Vectors:
             f"'{path}' holds no vectors: it holds {there}.", f"the arrays 'input' and '{SPIKES}NAME' of each layer"
         )
     spikes = {name.removeprefix(SPIKES): array for name, array in arrays.items() if name.startswith(SPIKES)}
-    for name, array in arrays.items():
-        ours = name in ("input", "output") or name.startswith(SPIKES)
-        if ours and not (isinstance(array, np.ndarray) and array.dtype.kind in "buif" and array.size):
+    return checked(path, Vectors(arrays["input"], spikes, arrays.get("output"), str(arrays.get("made_by", ""))))
+
+
+def checked(path: str | Path, found: Vectors) -> Vectors:
+    """What a file holds, its spikes as booleans.
+
+    Raises:
+        DataError: as in `read_vectors`.
+    """
+    trains = {SPIKES + name: train for name, train in found.spikes.items()}
+    others = {"input": found.input} | ({} if found.output is None else {"output": found.output})
+    for name, array in (others | trains).items():
+        if not (isinstance(array, np.ndarray) and array.dtype.kind in "buif" and array.size):
             raise DataError(f"'{name}' in '{path}' is no array of numbers, or an empty one.", "samples, one or more")
-    samples = arrays["input"].shape[0] if arrays["input"].ndim else 0
-    for name, train in spikes.items():
+    samples = found.input.shape[0] if found.input.ndim else 0
+    for name, train in trains.items():
         if train.ndim < 2 or train.shape[1] != samples:
             raise DataError(
-                f"'{SPIKES}{name}' in '{path}' has shape {train.shape}, and there are {samples} samples.",
+                f"'{name}' in '{path}' has shape {train.shape}, and there are {samples} samples.",
                 "[T, N, ...], the steps first",
             )
         if not np.isin(train, (0, 1)).all():
-            raise DataError(f"'{SPIKES}{name}' in '{path}' holds other numbers than 0 and 1.", "1 for a spike, else 0")
-    return Vectors(
-        arrays["input"],
-        {name: train.astype(bool) for name, train in spikes.items()},
-        arrays.get("output"),
-        str(arrays.get("made_by", "")),
-    )
+            raise DataError(f"'{name}' in '{path}' holds other numbers than 0 and 1.", "1 for a spike, else 0")
+    return replace(found, spikes={name: train.astype(bool) for name, train in found.spikes.items()})
 
 
 def is_vectors(path: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnc.errors import DataError, LoadError, SnncError
+from snnc.errors import DataError, LoadError, SnncError, Unsupported
 from snnc.files.vectors import Vectors, write_vectors
 
 
@@ -18,6 +18,14 @@ class Foreign(nn.Module, abc.ABC):
     """A NIR file as another simulator reads it, with the settings that give snnc's spikes.
 
     It is a pure function, as snnc's networks are: every call starts from the potentials of the file.
+
+    Args:
+        path: a NIR file that snnc wrote, best with `--target` for this simulator.
+
+    Raises:
+        LoadError: there is no such file, somebody else wrote it, or it was written for a target whose output is a sum.
+        Unsupported: the simulator cannot run it; everything that keeps it from that.
+        SnncError: the simulator is not installed; how to install it.
 
     Attributes:
         net: the simulator's own network.
@@ -34,6 +42,7 @@ class Foreign(nn.Module, abc.ABC):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path, self.graph = Path(path), opened(path)
+        require_fit(self.graph, self.path, self.package)
         said = self.graph.metadata
         self.T, self.late, self.framed = int(said["T"]), int(said["late"]), told(said["input"]).startswith("frame")
         self.nodes = {name: node for name, node in self.graph.nodes.items() if type(node).__name__ == "IF"}
@@ -199,6 +208,23 @@ def opened(path: str | Path) -> Any:
             "a file that was written with --target for this simulator",
         )
     return graph
+
+
+def require_fit(graph: Any, path: Path, simulator: str) -> None:
+    """Refuses a file that the simulator cannot run, since importers stop at it with errors of their own.
+
+    Raises:
+        Unsupported: everything that keeps the simulator from running it.
+    """
+    from snnc.backends.nir.fit import fit
+    from snnc.backends.nir.targets import TARGETS
+
+    row = TARGETS.get(simulator)
+    found = [] if row is None else [one.blocker for one in fit(graph, row).misfits if one.level == "unsupported"]
+    if found:
+        more = f" And {len(found) - 1} more." if found[1:] else ""
+        hint = f"the network written with --target {simulator}, which says what to change"
+        raise Unsupported(f"'{simulator}' cannot run '{path}': {found[0]}{more}", hint, tuple(found))
 
 
 def told(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,64 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from snnc.readers.foreign import Foreign, library
-
-
-def spikingjelly(path: str | Path) -> Foreign:
-    """A NIR file in SpikingJelly 2.0. Its neurons have one threshold a layer, so no fixed-point network has a place.
-
-    Args:
-        path: a file that snnc wrote, best with `--target spikingjelly`.
-
-    Raises:
-        SnncError: SpikingJelly is not installed; how to install it.
-        LoadError: there is no such file, or somebody else wrote it.
-    """
-    return _SpikingJelly(path)
-
-
-def sinabs(path: str | Path) -> Foreign:
-    """A NIR file in Sinabs 3.1. It reads no average pools, and drops the padding of sum pools.
-
-    Args:
-        path: a file that snnc wrote with `--target sinabs`.
-
-    Raises:
-        SnncError: Sinabs is not installed; how to install it.
-        LoadError: there is no such file, or somebody else wrote it.
-    """
-    return _Sinabs(path)
-
-
-def snntorch(path: str | Path) -> Foreign:
-    """A NIR file in snnTorch 1.0, whose own importer takes one threshold a layer and adds a leak.
-
-    A step of its neurons adds up in another order than snnc's, which in floating point moves a spike in hundreds of
-    thousands. Here it adds up in snnc's.
-
-    Args:
-        path: a file that snnc wrote, best with `--target snntorch`.
-
-    Raises:
-        SnncError: snnTorch is not installed; how to install it.
-        LoadError: there is no such file, or somebody else wrote it.
-    """
-    return _SnnTorch(path)
-
-
-def norse(path: str | Path) -> Foreign:
-    """A NIR file in Norse 1.1. It reads no average pools, and drops the padding of sum pools.
-
-    Norse's integrate-and-fire neurons reset to a value. Here they take a step of snnc's instead, with Norse's function
-    `reset_subtract`.
-
-    Args:
-        path: a file that snnc wrote with `--target norse`.
-
-    Raises:
-        SnncError: Norse is not installed; how to install it.
-        LoadError: there is no such file, or somebody else wrote it.
-    """
-    return _Norse(path)
 
 
 def reached(above: Tensor) -> Tensor:
@@ -107,7 +48,9 @@ def keep_batch(net: nn.Module) -> None:
             module.end_dim += 1 if module.end_dim >= 0 else 0
 
 
-class _SpikingJelly(Foreign):
+class SpikingJelly(Foreign):
+    """SpikingJelly 2.0. Its neurons have one threshold a layer, so no fixed-point network has a place."""
+
     simulator = package = "spikingjelly"
 
     def imported(self) -> nn.Module:
@@ -124,7 +67,9 @@ class _SpikingJelly(Foreign):
             module.module.v = self.potentials(name, batch)
 
 
-class _Sinabs(Foreign):
+class Sinabs(Foreign):
+    """Sinabs 3.1. It reads no average pools, and drops the padding of sum pools."""
+
     simulator = package = "sinabs"
 
     def imported(self) -> nn.Module:
@@ -151,7 +96,13 @@ class _Sinabs(Foreign):
         return train.reshape(batch, self.T, *train.shape[1:]).transpose(0, 1)
 
 
-class _SnnTorch(Foreign):
+class SnnTorch(Foreign):
+    """snnTorch 1.0, whose own importer takes one threshold a layer and adds a leak.
+
+    A step of its neurons adds up in another order than snnc's, which in floating point moves a spike in hundreds of
+    thousands. Here it adds up in snnc's.
+    """
+
     simulator = package = "snntorch"
 
     def imported(self) -> nn.Module:
@@ -175,7 +126,13 @@ class _SnnTorch(Foreign):
             module.mem = self.potentials(name, batch)
 
 
-class _Norse(Foreign):
+class Norse(Foreign):
+    """Norse 1.1. It reads no average pools, and drops the padding of sum pools.
+
+    Norse's integrate-and-fire neurons reset to a value. Here they take a step of snnc's instead, with Norse's function
+    `reset_subtract`.
+    """
+
     simulator = package = "norse"
 
     def imported(self) -> nn.Module:

@@ -115,6 +115,30 @@ def test_nirdata_may_come_as_events(net, vectors, tmp_path):
         data.nodes[name] = nir.NIRNodeData({"spikes": grid.to_event(grid.n_time_steps * grid.n_neurons)})
     nir.write_data(str(tmp_path / "events.h5"), data)
     assert against(net, read_nirdata(tmp_path / "events.h5")).same
+    events = data.nodes[name].observables["spikes"]
+    events.idx[0, 1], events.time[0, 1] = events.idx[0, 0], events.time[0, 0]  # twice in one step
+    nir.write_data(str(tmp_path / "twice.h5"), data)
+    with pytest.raises(DataError, match="other numbers than 0 and 1"):
+        read_nirdata(tmp_path / "twice.h5")
+
+
+def test_nirdata_that_says_something_else_is_refused(net, vectors, tmp_path):
+    """Several spikes in one step, and input that changes where the network takes the same at every step."""
+    first = next(iter(vectors.spikes))
+
+    def written(node, change):
+        write_nirdata(tmp_path / "v.h5", vectors)
+        data = nir.read_data(str(tmp_path / "v.h5"))
+        for grid in data.nodes[node].observables.values():
+            grid.data = change(grid.data.astype("float32"))
+        nir.write_data(str(tmp_path / "changed.h5"), data)
+        return read_nirdata(tmp_path / "changed.h5")
+
+    assert against(net, written(first, lambda grid: grid)).same
+    with pytest.raises(DataError, match="other numbers than 0 and 1"):
+        written(first, lambda grid: 2 * grid)
+    with pytest.raises(DataError, match="changes from step to step"):
+        against(net, written("input", lambda grid: grid * np.arange(grid.shape[1])[:, None]))
 
 
 @pytest.mark.parametrize(

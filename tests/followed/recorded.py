@@ -15,8 +15,10 @@ from snnc.cli import main
 from snnc.differences import against, record
 from snnc.errors import SnncError
 from snnc.files.vectors import read_vectors, write_vectors
-from snnc.readers.foreign import library, opened
+from snnc.readers.foreign import library, opened, require_fit
+from tests.backends.nir.test_nir import build
 from tests.backends.nir.test_reading import FLAT, HIGH, INPUT, LIF, OUTPUT, graph, neurons
+from tests.backends.nir.test_targets import Mean
 from tests.followed import NET, X
 from tests.followed.files import NIR as HDF5
 from tests.followed.files import texted
@@ -31,6 +33,11 @@ def vectors():
 
 def given(net, **change):
     return against(net, replace(vectors(), **change))
+
+
+def stepped(net, factors):
+    """A recording whose input is told for each of two steps."""
+    return given(net, input=np.stack([vectors().input * one for one in factors], 1), stepped=True)
 
 
 def archive(path, **arrays):
@@ -58,6 +65,12 @@ def foreign_file(path):
 
 def own_file(net, path, target="nir"):
     return snnc.save(net, path / "net.nir", NirFile(target))
+
+
+def suited(path, target):
+    """Whether Sinabs can run a file with a pool, which was written for a target."""
+    net = snnc.Network(build(Mean(), 3, 8, 8), {"input_shape": [3, 8, 8]})
+    require_fit(opened(own_file(net, path, target)), path / "net.nir", "sinabs")
 
 
 def nirs(path, edges=(), **nodes):
@@ -98,6 +111,8 @@ ROWS = [
      lambda n, p: given(n, spikes={k: v.reshape(*v.shape[:2], -1) for k, v in vectors().spikes.items()})),
     ("an output of that shape, or none", lambda n, p: given(n, output=vectors().output[:1]),
      lambda n, p: given(n, output=None)),
+    ("a recording of the same input at every step, or a network over frames", lambda n, p: stepped(n, np.arange(2)),
+     lambda n, p: stepped(n, np.ones(2))),
     ("snnc.verify(a, recording)", lambda n, p: snnc.verify(n, vectors(), X), lambda n, p: snnc.verify(n, vectors())),
     ("data=, a tensor or a loader", lambda n, p: snnc.verify(n, n), lambda n, p: snnc.verify(n, n, X)),
     ("1 for a spike, else 0", lambda n, p: archive(p, **SPIKES | {"spikes/a": np.full((4, 2, 5), 2)}),
@@ -119,6 +134,8 @@ ROWS = [
     ("the simulator's own importer", lambda n, p: opened(foreign_file(p)), lambda n, p: nir.read(foreign_file(p))),
     ("written with --target for this simulator", lambda n, p: opened(own_file(n, p, "snn-mlir")),
      lambda n, p: opened(own_file(n, p, "snntorch"))),
+    ("the network written with --target {}, which says what to change", lambda n, p: suited(p, "nir"),
+     lambda n, p: suited(p, "sinabs")),
     ("samples of its shape", lambda n, p: Plain(own_file(n, p))(X[:, :2]), lambda n, p: Plain(own_file(n, p))(X)),
     # NIR files of others
     ("a file that nir.read takes", lambda n, p: snnc.load(texted(p, HDF5, "net.nir")),

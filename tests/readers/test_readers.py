@@ -12,9 +12,11 @@ import torch
 
 import snnc
 from snnc.backends import NirFile
-from snnc.errors import DataError, LoadError, SnncError
+from snnc.errors import DataError, LoadError, SnncError, Unsupported
 from snnc.files.vectors import read_vectors
+from snnc.networks.network import Network
 from tests import zoo
+from tests.backends.nir.test_nir import fixed
 from tests.backends.nir.test_targets import POOLS, Mean, build
 from tests.nets import sample
 from tests.readers.plain import Plain
@@ -36,6 +38,7 @@ def compiled(name):
 
 
 @pytest.mark.readers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of simulators: Norse is made by torch.jit.script
 @pytest.mark.parametrize("name", [*EXACT, *FIXED])
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_spikes_are_those_of_snnc(simulator, name, tmp_path):
@@ -76,6 +79,20 @@ def test_it_says_what_to_install(simulator, tmp_path, monkeypatch):
     with pytest.raises(SnncError, match=f"needs the package '{simulator}") as caught:
         getattr(snnc.readers, simulator)(path)
     assert f"pip install {simulator}" in caught.value.hint
+
+
+@pytest.mark.parametrize("simulator", ["sinabs", "norse"])
+def test_files_that_a_simulator_cannot_run_are_refused_by_node(simulator, tmp_path):
+    net, _ = compiled("mean")
+    with pytest.raises(Unsupported, match=f"'{simulator}' cannot run .* mean .AvgPool2d") as caught:
+        getattr(snnc.readers, simulator)(snnc.save(net, tmp_path / "net.nir"))
+    assert f"--target {simulator}" in caught.value.hint
+
+
+def test_thresholds_of_every_neuron_are_refused_where_a_layer_has_one(tmp_path):
+    path = snnc.save(Network(fixed(), {"input_shape": [3, 8, 8]}, stage=snnc.Stage.FIXED), tmp_path / "net.nir")
+    with pytest.raises(Unsupported, match="several thresholds, and spikingjelly takes one a layer"):
+        snnc.readers.spikingjelly(path)
 
 
 def test_files_that_are_none_are_refused(tmp_path):

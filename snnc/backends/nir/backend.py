@@ -155,9 +155,8 @@ def _require_one(graph: fx.GraphModule) -> None:
 
 
 def _refused(blockers: list[Blocker], target: Target = TARGETS["nir"]) -> Unsupported:
-    more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
     who = "NIR" if target.name == "nir" else f"'{target.name}'"
-    return Unsupported(f"{who} cannot carry this network: {blockers[0]}{more}", blockers[0].hint, tuple(blockers))
+    return Unsupported.of(blockers, f"{who} cannot carry this network: ", "")
 
 
 def one_step(network: Network) -> tuple[fx.GraphModule, frozenset[str]]:

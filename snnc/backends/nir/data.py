@@ -8,7 +8,7 @@ import nir
 import numpy as np
 
 from snnc.errors import LoadError
-from snnc.files.vectors import Vectors
+from snnc.files.vectors import Vectors, checked
 from snnc.files.writing import atomic_write
 
 
@@ -40,6 +40,7 @@ def read_nirdata(path: Path) -> Vectors:
 
     Raises:
         LoadError: it is no NIRData with the values of 'input' and the spikes of other nodes.
+        DataError: its arrays do not fit together, or several spikes in one step.
     """
     try:
         nodes = nir.read_data(str(path)).nodes
@@ -50,12 +51,16 @@ def read_nirdata(path: Path) -> Vectors:
             f"'{path}' is no NIRData that vectors can be read from ({type(error).__name__}).",
             "a node 'input' with values, and nodes with spikes",
         ) from error
-    spikes = {name: np.moveaxis(grid, 0, 1).astype(bool) for name, grid in grids.items()}
-    return Vectors(given, spikes, stepped=True)
+    return checked(path, Vectors(given, {name: np.moveaxis(grid, 0, 1) for name, grid in grids.items()}, stepped=True))
 
 
 def _grid(observables: dict[str, nir.TimeGriddedData | nir.EventData]) -> np.ndarray:
-    """The only observable, `[N, T, neurons]`."""
+    """The only observable, `[N, T, neurons]`; of events, how many there are, which nir's own grid does not tell."""
     (one,) = observables.values()
-    grid: np.ndarray = (one.to_time_gridded(1.0) if isinstance(one, nir.EventData) else one).data
-    return grid
+    if isinstance(one, nir.TimeGriddedData):
+        grid: np.ndarray = one.data
+        return grid
+    counts = np.zeros((one.n_samples, int(one.t_max), one.n_neurons), np.int64)
+    places = np.nonzero(one.idx != -1)
+    np.add.at(counts, (places[0], np.floor(one.time[places]).astype(int), one.idx[places]), 1)
+    return counts

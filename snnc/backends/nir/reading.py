@@ -144,9 +144,7 @@ def _info(told: dict[str, Any], T: int) -> dict[str, Any]:
 
 
 def _refused(blockers: list[Blocker]) -> Unsupported:
-    more = f" And {len(blockers) - 1} more." if len(blockers) > 1 else ""
-    said = f"The NIR graph is no network that snnc has: {blockers[0]}{more}"
-    return Unsupported(said, blockers[0].hint, tuple(blockers))
+    return Unsupported.of(blockers, "The NIR graph is no network that snnc has: ", "")
 
 
 def _kind(graph: nir.NIRGraph, name: str) -> str:
@@ -227,21 +225,24 @@ def _flatten(node: Any, T: int) -> list[nn.Module]:
     return [nn.Flatten()]
 
 
+def _factor(values: Any) -> nn.Module:
+    scale = _compact(values)
+    return Affine(scale, torch.zeros_like(scale))
+
+
 def _scale(node: Any, T: int) -> list[nn.Module]:
-    scale = _compact(node.scale)
-    return [Affine(scale, torch.zeros_like(scale))]
+    return [_factor(node.scale)]
 
 
 def _neuron(node: Any, T: int) -> list[nn.Module]:
     if np.any(node.v_reset):
         raise Refused("a spike sets its potential to another value than 0", "v_reset = 0")
     told = node.metadata or {}
-    theta, v0, gain = _compact(node.v_threshold), _compact(told.get("v0", np.zeros_like(node.v_threshold))), node.r
+    theta, v0 = _compact(node.v_threshold), _compact(told.get("v0", np.zeros_like(node.v_threshold)))
     if not (theta > 0).all():
         raise Refused("its threshold is not above 0", "thresholds above 0")
-    one, zero = torch.ones(()), torch.zeros(())
     theta, v0 = torch.broadcast_tensors(theta, v0)
-    before = [] if np.all(gain == 1) else [Affine(_compact(gain) * one, _compact(gain) * zero)]
+    before = [] if np.all(node.r == 1) else [_factor(node.r)]
     return [*before, IF(T, theta.clone(), v0.clone(), unit=bool((theta != 1).any()))]
 
 

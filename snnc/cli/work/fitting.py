@@ -45,9 +45,9 @@ def require_fit(graph: fx.GraphModule, shape: Any, whole: Recipe, T: int, target
     with show.busy(f"looking whether '{target}' can have it"):
         found = suits(graph, every_shape(graph, shape), whole, T, target)
     if not found.runs:
-        blockers = tuple(one.blocker for one in found.misfits if one.level == "unsupported")
-        more = f" And {len(blockers) - 1} more: 'snnc check --target {target}' lists them." if blockers[1:] else ""
-        raise Unsupported(f"'{target}' cannot run this network: {blockers[0]}{more}", blockers[0].hint, blockers)
+        blockers = [one.blocker for one in found.misfits if one.level == "unsupported"]
+        listed = f": 'snnc check --target {target}' lists them"
+        raise Unsupported.of(blockers, f"'{target}' cannot run this network: ", listed)
     return asdict(found)
 
 
